@@ -1,0 +1,23 @@
+"""amos_ref: the golden reference of the Amos optimizer.
+
+Read it in :mod:`amos_ref.spec`, run it with :class:`Amos`, check a port of it with
+:func:`amos_ref.conformance.check` or ``amos-ref check module:attr``.
+"""
+
+import importlib
+
+from amos_ref import errors, rules, spec
+from amos_ref.errors import AmosError
+from amos_ref.optimizer import Amos, apply_updates
+from amos_ref.state import AmosState
+from amos_ref.trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = ["Amos", "AmosError", "AmosState", "Trace", "apply_updates", "conformance", "errors", "rules", "spec"]
+
+
+def __getattr__(name: str):
+    if name == "conformance":
+        return importlib.import_module("amos_ref.conformance")
+    raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")

@@ -1,0 +1,68 @@
+"""Hyper-parameters: their ranges, and the learning rate of a step."""
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from amos_ref.errors import HyperParameterError, ScheduleError
+from amos_ref.rules import Preset
+
+# name -> (test, words, may be None)
+_RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
+    "beta": (lambda x: 0 <= x < 1, "in [0, 1)", False),
+    "momentum": (lambda x: 0 <= x < 1, "in [0, 1), or None", True),
+    "clip_value": (lambda x: 0 < x < math.inf, "finite and > 0, or None", True),
+    "extra_l2": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
+    "c_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
+    "d_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
+    "epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
+}
+
+
+def number(value: Any) -> float:
+    """Return `value` as a float; NaN if it is no real number."""
+    if isinstance(value, bool) or getattr(value, "ndim", 0) or isinstance(value, str | bytes):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def check_options(**options: Any) -> dict[str, Any]:
+    """Return the options with numbers as floats, or raise HyperParameterError naming the one that is wrong."""
+    for name, (test, words, optional) in _RANGES.items():
+        value = options[name]
+        if value is None and optional:
+            continue
+        options[name] = number(value)
+        if not test(options[name]):
+            raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
+    xi = options["learning_rate"]
+    if not callable(xi):
+        options["learning_rate"] = number(xi)
+        if not 0 <= options["learning_rate"] < math.inf:
+            raise HyperParameterError(f"learning_rate is {xi!r}; it must be finite and >= 0, or callable")
+    eta = options["eta"]
+    if isinstance(eta, numbers.Real) and not 0 < number(eta) < math.inf:
+        raise HyperParameterError(f"eta is {eta!r}; it must be finite and > 0")
+    if not (isinstance(eta, numbers.Real | str | Mapping | Preset) or callable(eta)):
+        raise HyperParameterError(f"eta is {eta!r}; it must be a number, a callable, a mapping or a preset")
+    if options["state_dtype"] not in ("float64", "param"):
+        raise HyperParameterError(f"state_dtype is {options['state_dtype']!r}; it must be 'float64' or 'param'")
+    return options
+
+
+def learning_rate_at(learning_rate: Any, t: int) -> float:
+    """Return xi at step t (from 1), or raise ScheduleError if the schedule fails or gives no number >= 0."""
+    if not callable(learning_rate):
+        return learning_rate
+    try:
+        value = learning_rate(t)
+    except Exception as error:
+        raise ScheduleError(f"learning_rate({t}) raised {type(error).__name__}: {error}") from error
+    xi = number(value)
+    if not 0 <= xi < math.inf:
+        raise ScheduleError(f"learning_rate({t}) is {value!r}; it must be a finite number >= 0")
+    return xi

@@ -1,0 +1,26 @@
+"""The backends of a step. All give the page's answer, bit for bit.
+
+A backend is a module with ``step(leaves, rates)``, which advances all leaves in place or raises before it
+has written anything.
+"""
+
+import importlib
+from types import ModuleType
+
+from amos_ref.errors import BackendError
+
+#: Name -> module. "auto" is the compiled CPU kernels.
+BACKENDS = {"numpy": "amos_ref.kernels.page", "cpu": "amos_ref.kernels.cpu", "auto": "amos_ref.kernels.cpu"}
+
+
+def check_backend(name: str) -> None:
+    """Raise BackendError unless there is a backend of that name."""
+    if name == "cuda":
+        raise BackendError("backend 'cuda': this version has no CUDA kernels; use 'auto', 'cpu' or 'numpy'")
+    if name not in BACKENDS:
+        raise BackendError(f"backend {name!r} does not exist; there are {', '.join(map(repr, BACKENDS))}")
+
+
+def load_backend(name: str) -> ModuleType:
+    """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
+    return importlib.import_module(BACKENDS[name])

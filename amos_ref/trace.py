@@ -1,0 +1,66 @@
+"""Every intermediate of one step, to look at."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref.leaf import Leaf, Rates
+
+# What each line of Algorithm 1 computes, in the order in which it runs.
+LINES = (
+    ("g", "g = clip(gradient, -chi, chi)"),
+    ("g2", "g2 = mean(g^2)"),
+    ("v", "v = beta v + (1 - beta) g2"),
+    ("r", "r = (1 - beta^t) / max(v, epsilon)"),
+    ("c", "c = 1 / sqrt(1 + c_coef sqrt(xi) b)"),
+    ("gamma", "gamma = c xi^2 r g2"),
+    ("d", "d = 1 / (1 + d_coef sqrt(xi eta) b)"),
+    ("alpha", "alpha = d xi eta sqrt(r)"),
+    ("rho", "rho = d (gamma/2 + extra_l2)"),
+    ("delta", "delta = -(alpha g + rho theta)"),
+    ("b", "b = b + gamma (1 + b)"),
+    ("m", "m = mu m + (1 - mu) delta"),
+    ("theta", "theta = theta + delta (or + m)"),
+)
+
+
+class Trace(Mapping[str, dict[str, Any]]):
+    """Intermediates of one step by leaf name, then by symbol; ``str()`` prints Algorithm 1 with its numbers.
+
+    Attributes
+    ----------
+    t : int
+        The step, from 1.
+    rates : Rates
+        What all leaves share: q = 1 - beta^t, xi and the hyper-parameters.
+    """
+
+    def __init__(self, t: int, rates: Rates, steps: dict[str, tuple[Leaf, dict[str, Any]]]) -> None:
+        self.t, self.rates = t, rates
+        self._steps = steps
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self._steps[name][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __str__(self) -> str:
+        shared = ", ".join(f"{key}={value:.6g}" for key, value in self.rates._asdict().items() if value is not None)
+        lines = [f"step t={self.t}: {shared}"]
+        for name, (leaf, after) in self._steps.items():
+            lines += ["", f"leaf {name!r}: shape {leaf.theta.shape}, slot {leaf.v.shape}, eta={leaf.eta:.6g}"]
+            before = {"theta": leaf.theta, "gradient": leaf.g, "v": leaf.v, "b": leaf.b, "m": leaf.m}
+            lines += [f"  {symbol:39} {_numbers(a)}" for symbol, a in before.items() if a is not None]
+            lines += [f"  {text:39} {_numbers(after[key])}" for key, text in LINES if after[key] is not None]
+        return "\n".join(lines)
+
+
+def _numbers(a: Any) -> str:
+    a = np.asarray(a, dtype=np.float64)
+    flat = " ".join(f"{x:.6g}" for x in a.reshape(-1)[:6])
+    return flat + (f" ... ({a.size} numbers)" if a.size > 6 else "")
