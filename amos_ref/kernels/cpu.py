@@ -165,13 +165,14 @@ class Work:
         self.decision = (rates.q, rates.xi, leaf.eta, rates.beta)
         self.decision += (rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon)
         self.runs = spec.runs(leaf.theta.shape, leaf.v.shape)
-        self.cut = max((k for k, (reduced, _) in enumerate(self.runs) if reduced), default=None)
+        reduced = [k for k, (reduced, _) in enumerate(self.runs) if reduced]
+        self.by_element, self.cut = not reduced, max(reduced, default=0)
         self.theta, self.g = flat(leaf.theta), flat(leaf.g)
         self.m = None if leaf.m is None else flat(leaf.m)
 
     def reduce(self):
         """Return g2 per slot, or None for element slots; not finite anywhere: the gradient is to blame."""
-        if self.cut is None:
+        if self.by_element:
             return None if count_overflowing(self.g, self.chi) == 0 else np.array(np.nan)
         n, outer, inner = self._box()
         if inner == 1:
@@ -197,7 +198,7 @@ class Work:
     def apply(self):
         """Write theta, v, b and m. Nothing here can fail."""
         leaf, tail = self.leaf, (self.chi, self.rates.momentum or 0.0)
-        if self.cut is None:
+        if self.by_element:
             v, b = flat(leaf.v), flat(leaf.b)
             step_elements(self.theta, self.g, self.m, v, b, *tail, *self.decision)
             put_back(leaf.v, v)

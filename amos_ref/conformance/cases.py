@@ -1,0 +1,142 @@
+"""The table of cases on which a port runs beside the page.
+
+Inputs decide what can be seen. Hyper-parameters are dyadic, so that float32 holds them exactly and a right port
+has little to round; eta is never 1, xi never 1, no matrix is square; theta holds zeros (which isolate the
+gradient term) and so does g (which isolates the decay); rows differ in scale, so that a wrong axis shows.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Gradients = list[dict[str, np.ndarray | None]]
+
+
+class Case(NamedTuple):
+    """What a port is given: everything is float64 holding values of `dtype`.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        What the case can show.
+    params : dict of str to ndarray
+    grads : list of dict
+        One per step; None for a leaf without a gradient.
+    options : dict
+        Hyper-parameters by the names of :class:`amos_ref.Amos`; learning_rate is a number or one per step.
+    eta : dict of str to float
+    slots : dict of str to tuple
+        Slot shape by leaf.
+    dtype : str
+        "float64" or "float32".
+    """
+
+    name: str
+    about: str
+    params: Arrays
+    grads: Gradients
+    options: dict[str, Any]
+    eta: dict[str, float]
+    slots: dict[str, tuple[int, ...]]
+    dtype: str = "float64"
+
+    def learning_rates(self) -> list[float]:
+        """Return xi for each step."""
+        xi = self.options["learning_rate"]
+        return list(xi) if isinstance(xi, tuple) else [xi] * len(self.grads)
+
+    def needs(self) -> set[str]:
+        """Return the options that a port must have for this case (a beta of 0.999 goes without saying)."""
+        needed = {name for name, x in self.options.items() if (name, x) != ("beta", 0.999)} - {"learning_rate"}
+        return needed | {"slot_shape"} if any(self.slots.values()) else needed
+
+
+_PAIR = {"kernel": (6, 5), "bias": (5,)}
+_BASE = {"learning_rate": 0.25, "beta": 0.75}
+_ETA = {"kernel": 0.25, "bias": 0.5}
+
+
+def _values(bits: np.random.PCG64, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    """Multiples of 2^-10 in [-2, 2) from the raw bits (a stream that no NumPy version may change).
+
+    About one in six is zero; the first axis' entries double in scale.
+    """
+    words = bits.random_raw(int(np.prod(shape)) or 1).reshape(shape)
+    x = scale * ((words >> np.uint64(52)).astype(np.float64) - 2048) / 1024
+    x = np.where(words % np.uint64(6) == 0, 0.0, x)
+    if shape:
+        x = x * 2.0 ** (np.arange(shape[0]) - shape[0] // 2).reshape(-1, *[1] * (len(shape) - 1))
+    return x
+
+
+def _case(
+    name: str,
+    about: str,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    slots: dict[str, tuple[int, ...]] | None = None,
+    steps: int = 8,
+    scale: Callable[[int], float] = lambda t: 1.0,
+    absent: dict[str, tuple[int, ...]] | None = None,
+    **options: Any,
+) -> Case:
+    shapes = shapes or _PAIR
+    bits = np.random.PCG64(zlib.crc32(name.encode()))
+    params = {leaf: _values(bits, shape, 1.0) for leaf, shape in shapes.items()}
+    grads: Gradients = [
+        {leaf: _values(bits, shape, scale(t)) for leaf, shape in shapes.items()} for t in range(1, steps + 1)
+    ]
+    for leaf, when in (absent or {}).items():
+        for t in when:
+            grads[t - 1][leaf] = None
+    eta = {leaf: _ETA.get(leaf, 0.25) for leaf in shapes}
+    return Case(
+        name, about, params, grads, _BASE | options, eta, {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
+    )
+
+
+def table() -> list[Case]:
+    """Return all cases, each in float64 and float32."""
+    warm = (0.0, 0.0625, 0.125, 0.25, 0.25, 0.25, 0.25, 0.25)
+    falling = tuple(0.5 / t for t in range(1, 9))
+    cases = [
+        _case("plain", "the update itself, with b old enough to matter"),
+        _case("decayed", "16 large steps: c and d far from 1", steps=16, learning_rate=0.5),
+        _case("defaults", "xi 0.001 and beta 0.999, as people run it", learning_rate=1e-3, beta=0.999),
+        _case("coefficients", "c_coef and d_coef apart from each other", c_coef=2.0, d_coef=0.5),
+        _case("extra_l2", "sign, size and place of the extra decay", extra_l2=0.125),
+        _case("momentum", "averaged change, not debiased, decay inside", momentum=0.75),
+        _case("momentum-extra_l2", "extra decay averaged as well", momentum=0.75, extra_l2=0.125),
+        _case("clip", "elementwise, before the mean", scale=lambda t: 2.0, clip_value=0.5),
+        _case("everything", "all options at once", momentum=0.5, extra_l2=0.125, clip_value=1.0, learning_rate=falling),
+        _case("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
+        _case("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
+        _case("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
+        _case("tiny-gradients", "gradients of 2^-40 steer as well as those of 1", scale=lambda t: 2.0**-40),
+        _case("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
+        _case("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),
+        _case("zeros-follow", "gradients vanish from t = 4 on", scale=lambda t: float(t < 4)),
+        _case("none-gradient", "a leaf skips t = 2 and 3, the count goes on", absent={"bias": (2, 3)}),
+        _case("none-at-first", "a leaf's first gradient comes at t = 5", absent={"kernel": (1, 2, 3, 4)}),
+        _case("0-d", "a single number", {"x": ()}),
+        _case("1-d", "a vector", {"x": (7,)}),
+        _case("3-d", "three axes", {"x": (2, 5, 3)}),
+        _case("4-d", "four axes", {"x": (3, 2, 4, 5)}),
+        _case("size-one", "axes of one entry", {"x": (1, 6, 1)}),
+        _case("slots-rows", "one slot a row", slots={"kernel": (6, 1)}),
+        _case("slots-columns", "one slot a column", slots={"kernel": (1, 5)}),
+        _case("slots-conv", "one slot a channel", {"x": (3, 2, 4, 5)}, {"x": (1, 1, 1, 5)}),
+        _case("slots-mixed", "axes 0 and 2 averaged", {"x": (3, 2, 4, 5)}, {"x": (1, 2, 1, 5)}),
+        _case("slots-element", "one slot an entry", slots={"kernel": (6, 5), "bias": (5,)}),
+        _case(
+            "slots-momentum",
+            "rows with momentum and extra decay",
+            slots={"kernel": (6, 1)},
+            momentum=0.75,
+            extra_l2=0.125,
+        ),
+    ]
+    return [case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")]

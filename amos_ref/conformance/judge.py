@@ -1,0 +1,213 @@
+"""A port beside the page, case by case: conforms, departs (where first), raises, or does not support it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.port import Arrays, Port
+from amos_ref.conformance.tolerance import Bound
+from amos_ref.errors import MissingDependencyError, TargetError
+from amos_ref.leaf import Leaf, Rates, computed
+from amos_ref.rules import eta_of
+
+# In the order in which a step computes them: the first that is off is where to look.
+STAGES = {
+    "v": "v, the second moment (clip, mean of squares, beta)",
+    "b": "b, the decay clock (r, c, gamma, growth of b)",
+    "m": "m, the momentum (delta, mu)",
+    "theta": "theta (alpha, rho, delta)",
+}
+
+
+class Result(NamedTuple):
+    """What one case showed.
+
+    Attributes
+    ----------
+    case, dtype, about : str
+    verdict : {"conforms", "departs", "raises", "not supported"}
+    step : int or None
+        The first step that departs, from 1.
+    stage : str or None
+        The first quantity of that step that departs, among those the port shows: v, b, m, theta.
+    leaf : str or None
+    ratio : float or None
+        The largest difference over its bound: at most 1 conforms.
+    detail : str
+        In words: what the port has and the page has, the port's message, or the options it lacks.
+    """
+
+    case: str
+    dtype: str
+    about: str
+    verdict: str
+    step: int | None = None
+    stage: str | None = None
+    leaf: str | None = None
+    ratio: float | None = None
+    detail: str = ""
+
+
+class Moment(NamedTuple):
+    """The page after one step of one leaf: the leaf before, its intermediates, the bounds."""
+
+    leaf: Leaf
+    after: dict[str, Any]
+    bounds: dict[str, np.ndarray]
+
+
+def judge(port: Port, case: Case, eta: Any = None) -> Result:
+    """Run one case on a port and on the page.
+
+    Parameters
+    ----------
+    port : Port
+    case : Case
+    eta : rule, optional
+        What the port hard-codes, if it neither takes eta nor tells its own.
+    """
+    head = (case.name, case.dtype, case.about)
+    reason = _unsupported(port, case)
+    if reason:
+        return Result(*head, "not supported", detail=reason)
+    etas = _etas(port, case, eta)
+    moments = list(_page(case, etas))
+    try:
+        shown = list(_drive(port, case, etas))
+    except (MissingDependencyError, TargetError):
+        raise
+    except (Exception, SystemExit) as error:
+        text = str(error).strip().splitlines() or [""]
+        return Result(*head, "raises", detail=f"{type(error).__name__}: {text[0]}")
+    departure, worst = _compare(shown, moments)
+    if departure is None:
+        return Result(*head, "conforms", ratio=worst)
+    return Result(*head, "departs", **departure)
+
+
+def _unsupported(port: Port, case: Case) -> str:
+    lacking = sorted(case.needs() - port.options)
+    if lacking:
+        return f"the port has no {', '.join(lacking)}"
+    if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
+        return "the port's framework has no gradient of None"
+    return ""
+
+
+def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
+    if "eta" in port.options:
+        return case.eta
+    if eta is not None:
+        return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
+    own = port.own_eta(case.params)
+    if own is None:
+        raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
+    return own
+
+
+def _drive(port: Port, case: Case, etas: dict[str, float]) -> Iterator[dict[str, Arrays]]:
+    """Yield what the port shows after each step: theta, and v, b, m if it shows them."""
+    rates = case.options["learning_rate"]
+    hyper = case.options | {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    if "slot_shape" in port.options:
+        hyper["slot_shape"] = case.slots
+    params = {name: a.astype(case.dtype) for name, a in case.params.items()}
+    port.init(params, hyper)
+    for grads in case.grads:
+        given = {name: None if g is None else g.astype(case.dtype) for name, g in grads.items()}
+        shown = {"theta": port.step(given), **port.state()}
+        if set(shown["theta"]) != set(params):
+            raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(params)}")
+        # Copies, since a port may go on writing to what it has shown.
+        yield {
+            what: {name: np.array(a, dtype=np.float64) for name, a in arrays.items()} for what, arrays in shown.items()
+        }
+
+
+def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
+    """Yield the page's float64 trajectory with its bounds; leaves keep their last moment when skipped."""
+    o = {"momentum": None, "clip_value": None, "extra_l2": 0.0, "c_coef": 0.25, "d_coef": 0.25, "epsilon": 2.0**-125}
+    o |= case.options
+    leaves: dict[str, Leaf] = {}
+    for name, a in case.params.items():
+        zero = np.zeros(case.slots[name])
+        leaves[name] = Leaf(name, a, a, zero, zero, np.zeros(a.shape) if o["momentum"] else None, etas[name])
+    bounds = {name: Bound(leaf, case.dtype) for name, leaf in leaves.items()}
+    now: dict[str, Moment] = {}
+    for t, (xi, grads) in enumerate(zip(case.learning_rates(), case.grads, strict=True), 1):
+        rates = Rates(spec.one_minus_power(o["beta"], t), xi, **{name: o[name] for name in Rates._fields[2:]})
+        for name, g in grads.items():
+            if g is None:
+                continue
+            leaf, bound = leaves[name]._replace(g=g), bounds[name]
+            after = computed(leaf, rates)
+            bound.advance(leaf, rates, t, after)
+            now[name] = Moment(leaf, after, {what: bound.allowed(what) for what in STAGES})
+            leaves[name] = leaf._replace(theta=after["theta"], v=after["v"], b=after["b"], m=after["m"])
+        yield dict(now)
+
+
+def _compare(port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> tuple[dict | None, float]:
+    """Return the first departure (None if there is none) and the largest ratio of difference to bound."""
+    worst = 0.0
+    previous: Arrays = {}
+    for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
+        for stage in STAGES:
+            for name, moment in ref.items():
+                if moment.after[stage] is None or name not in got.get(stage, {}):
+                    continue
+                theirs, ours = got[stage][name], np.asarray(moment.after[stage])
+                ratio, text = _ratio(theirs, ours, moment.bounds[stage])
+                if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
+                    ratio, text = min((ratio, text), _ratio(-theirs, ours, moment.bounds[stage]))
+                if ratio > 1:
+                    words = f"{text}{_step_in_words(stage, got, previous, moment)}"
+                    return dict(step=t, stage=stage, leaf=name, ratio=ratio, detail=words), ratio
+                worst = max(worst, ratio)
+        previous = got["theta"]
+    return None, worst
+
+
+def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray) -> tuple[float, str]:
+    """Return the largest difference over its bound, and the entry that shows it."""
+    if got.size == ref.size:
+        got = got.reshape(ref.shape)
+    if got.shape != ref.shape:
+        return np.inf, f"shape {got.shape} where the page has {ref.shape}"
+    if not ref.size:
+        return 0.0, ""
+    gap = np.abs(got - ref)
+    with np.errstate(all="ignore"):
+        ratios = np.where(gap == 0, 0.0, gap / bound)
+    ratios = np.where(np.isnan(ratios), np.inf, ratios)
+    index = np.unravel_index(int(np.argmax(ratios)), ref.shape)
+    where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+    return float(
+        ratios[index]
+    ), f"{where} is {float(got[index]):.9g} where the page has {float(ref[index]):.9g}".strip()
+
+
+def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment: Moment) -> str:
+    """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
+    leaf, after = moment.leaf, moment.after
+    before = previous.get(leaf.name, leaf.theta)
+    shapes_agree = got["theta"][leaf.name].shape == before.shape
+    if stage != "theta" or not shapes_agree or leaf.m is not None or leaf.v.size != 1 or leaf.theta.size < 3:
+        return ""
+    basis = np.stack([after["g"].reshape(-1), before.reshape(-1)], axis=1)
+    change = (before - got["theta"][leaf.name]).reshape(-1)
+    if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
+        return ""
+    (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
+    if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
+        return "; the change is no alpha*g + rho*theta"
+    page_alpha, page_rho = float(after["alpha"].reshape(())), float(after["rho"].reshape(()))
+    return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
+
+
+def run(port: Port, cases: list[Case], eta: Any = None, progress: Callable[[Any], Any] = iter) -> list[Result]:
+    """Judge every case; `progress` wraps the iterable, as rich.progress.track does."""
+    return [judge(port, case, eta) for case in progress(cases)]

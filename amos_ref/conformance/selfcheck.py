@@ -1,0 +1,101 @@
+"""The installed backends against the page, and the page against the stored vectors: bit for bit."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.conformance import vectors
+from amos_ref.conformance.judge import Result
+from amos_ref.errors import MissingDependencyError, VectorError
+from amos_ref.kernels import load_backend
+from amos_ref.leaf import Leaf, Rates
+
+#: Shapes with their slots: chunk and row-group boundaries, and every kind of slot.
+SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+    ((), ()),
+    ((0, 3), (1, 3)),
+    ((127,), ()),
+    ((8193,), ()),
+    ((3, 2731), ()),
+    ((5, 300), (5, 1)),
+    ((2, 8200), (2, 1)),
+    ((65, 40), (1, 40)),
+    ((66, 1030), (1, 1030)),
+    ((3, 4, 5, 6), (1, 4, 1, 6)),
+    ((3, 4, 5, 6), (3, 1, 5, 1)),
+    ((4, 33), (4, 33)),
+)
+
+Place = Callable[[np.ndarray], np.ndarray]
+
+#: How an array lies in memory.
+LAYOUTS: dict[str, Place] = {
+    "C": lambda a: a.copy(),
+    "F": lambda a: np.array(a, order="F"),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a.copy(),
+    "reversed": lambda a: a[..., ::-1].copy()[..., ::-1] if a.ndim else a.copy(),
+}
+
+
+def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
+    """Return a result a check: vectors on each backend and dtype, then kernels beside the page on live data."""
+    checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.DTYPES]
+    checks += [(_live, "cpu", name) for name in vectors.DTYPES]
+    return [_guarded(check, backend, name) for check, backend, name in progress(checks)]
+
+
+def _guarded(check: Callable[[str, str], Result], backend: str, dtype_name: str) -> Result:
+    try:
+        return check(backend, dtype_name)
+    except MissingDependencyError as error:
+        return Result(f"{backend}", dtype_name, "", "not supported", detail=str(error))
+    except VectorError as error:
+        return Result(f"{backend} = vectors", dtype_name, "", "departs", detail=str(error))
+
+
+def _vectors(backend: str, dtype_name: str) -> Result:
+    label = "page = vectors" if backend == "numpy" else f"{backend} = vectors"
+    count, wrong = vectors.verify(dtype_name, backend)
+    if wrong:
+        return Result(label, dtype_name, "stored cases", "departs", detail=wrong[0])
+    return Result(label, dtype_name, "stored cases", "conforms", detail=f"{count} cases, every bit")
+
+
+def _live(backend: str, dtype_name: str) -> Result:
+    label, about = f"{backend} = page", "shapes, slots and memory layouts"
+    count = 0
+    for case in _live_cases(vectors.dtype_of(dtype_name)):
+        count += 1
+        difference = _difference(backend, *case)
+        if difference:
+            return Result(label, dtype_name, about, "departs", detail=difference)
+    return Result(label, dtype_name, about, "conforms", detail=f"{count} cases, every bit")
+
+
+def _live_cases(dtype: np.dtype) -> Iterator[tuple[str, Place, Leaf, Rates]]:
+    rng = np.random.default_rng(20221021)
+    plain = Rates(spec.one_minus_power(0.75, 3), 0.25, 0.75, None, None, 0.125, 0.25, 0.25, 2.0**-125)
+    for shape, slot in SHAPES:
+        for layout, place in LAYOUTS.items():
+            theta, g = (np.asarray(rng.standard_normal(shape)).astype(dtype) for _ in range(2))
+            v, b = (np.asarray(rng.random(slot)) for _ in range(2))
+            leaf = Leaf("", theta, g, v, b, None, 0.5)
+            where = f"shape {shape}, slot {slot}, layout {layout}"
+            yield where, place, leaf, plain
+            leaf = leaf._replace(m=np.asarray(rng.standard_normal(shape)))
+            yield f"{where}, momentum, clip", place, leaf, plain._replace(momentum=0.75, clip_value=1.5)
+
+
+def _difference(backend: str, where: str, place: Place, leaf: Leaf, rates: Rates) -> str:
+    """Step two copies of a leaf, one on each backend; say what differs."""
+    after = []
+    for name in ("numpy", backend):
+        copy = leaf._replace(**{what: place(a) for what, a in leaf._asdict().items() if isinstance(a, np.ndarray)})
+        load_backend(name).step([copy], rates)
+        after.append(copy)
+    for (what, ref), (_, got) in zip(after[0].written(), after[1].written(), strict=True):
+        if ref.tobytes() != got.tobytes():
+            return f"{what} has other bits ({where})"
+    return ""

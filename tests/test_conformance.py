@@ -1,0 +1,223 @@
+"""The judge: right ports conform, each wrong one departs where its mistake is, and nothing else fails."""
+
+import json
+
+import numpy as np
+import pytest
+from toy_port import MISTAKES, OPTIONS, ToyPort
+
+import amos_ref
+from amos_ref.conformance import check, judge, selfcheck, table
+from amos_ref.conformance.port import as_port, find_target
+from amos_ref.errors import MissingDependencyError, TargetError
+from amos_ref.kernels import cpu
+
+
+def test_a_right_port_conforms_on_every_case():
+    report = check(ToyPort())
+    assert report.ok
+    assert report.counts() == {"conforms": len(table())}
+
+
+def test_the_bound_is_not_slack():
+    """Some right evaluation comes within a factor of 5 of the bound in each precision; a looser one would say so."""
+    results = check(ToyPort()).results
+    for dtype in ("float64", "float32"):
+        assert max(r.ratio for r in results if r.dtype == dtype) > 0.2
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_each_mistake_departs_at_its_stage(wrong, dtype):
+    results = [r for r in check(ToyPort(wrong)).results if r.dtype == dtype]
+    departing = [r for r in results if r.verdict == "departs"]
+    assert departing
+    assert MISTAKES[wrong] in {r.stage for r in departing}
+    assert all(r.ratio > 1 and r.step >= 1 and r.leaf in ("kernel", "bias", "x") for r in departing)
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+def test_each_mistake_shows_in_theta_alone(wrong):
+    class Closed(ToyPort):
+        def state(self):
+            return {}
+
+    departing = [r for r in check(Closed(wrong)).results if r.verdict == "departs"]
+    assert departing
+    assert {r.stage for r in departing} == {"theta"}
+
+
+def test_alpha_and_rho_of_the_wrong_step_are_told():
+    result = next(r for r in check(ToyPort("extra_l2 sign")).results if r.case == "extra_l2")
+    assert result.step == 1
+    assert "rho is -0.09375 (page 0.15625)" in result.detail
+
+
+def test_momentum_kept_with_the_other_sign_is_no_departure():
+    class Subtracts(ToyPort):
+        def state(self):
+            return {
+                part: {k: -a if part == "m" else a for k, a in arrays.items()}
+                for part, arrays in super().state().items()
+            }
+
+    assert check(Subtracts()).ok
+
+
+def test_what_a_port_lacks_is_not_supported_and_no_failure():
+    report = check(ToyPort(options=OPTIONS - {"slot_shape", "clip_value"}), suite="quick")
+    assert report.ok
+    lacking = {r.case: r.detail for r in report.results if r.verdict == "not supported"}
+    assert lacking["clip"] == "the port has no clip_value"
+    assert lacking["slots-rows"] == "the port has no slot_shape"
+    assert set(lacking) == {c.name for c in table() if c.needs() & {"slot_shape", "clip_value"}}
+
+
+def test_a_port_with_nothing_to_check_is_not_ok():
+    report = check(ToyPort(options={"learning_rate", "eta"}), suite="quick")
+    assert not [r for r in report.results if r.verdict == "departs"]
+    assert {r.case for r in report.results if r.verdict == "conforms"} == {"defaults"}
+
+
+class Raising(ToyPort):
+    def step(self, grads):
+        raise ZeroDivisionError("no step today\nsecond line")
+
+
+class Quitting(ToyPort):
+    def step(self, grads):
+        raise SystemExit(0)
+
+
+class Drifting(ToyPort):
+    def step(self, grads):
+        return {name: a * np.nan for name, a in super().step(grads).items()}
+
+
+class Reshaping(ToyPort):
+    def step(self, grads):
+        return {name: np.zeros((2, 9)) for name in super().step(grads)}
+
+
+class Losing(ToyPort):
+    def step(self, grads):
+        return {"kernel": super().step(grads)["kernel"]}
+
+
+class Scribbling(ToyPort):
+    def step(self, grads):
+        out = super().step(grads)
+        for g in grads.values():
+            if g is not None:
+                g[...] = 7.0
+        return {name: a.copy() for name, a in out.items()}
+
+
+@pytest.mark.parametrize(
+    ("port", "verdict", "text"),
+    [
+        (Raising, "raises", "ZeroDivisionError: no step today"),
+        (Quitting, "raises", "SystemExit: 0"),
+        (Drifting, "departs", "is nan where the page has"),
+        (Reshaping, "departs", "shape (2, 9) where the page has (6, 5)"),
+        (Losing, "raises", "ValueError: step returned leaves ['kernel'] for ['bias', 'kernel']"),
+        (Scribbling, "conforms", ""),
+    ],
+)
+def test_ports_that_misbehave(port, verdict, text):
+    result = judge.judge(port(), table()[0])
+    assert result.verdict == verdict
+    assert text in result.detail
+    assert "\n" not in result.detail
+
+
+def test_eta_that_the_port_hard_codes_is_given_or_asked_for():
+    class Hard(ToyPort):
+        def init(self, params, hyper):
+            super().init(params, hyper | {"eta": dict.fromkeys(params, 0.75)})
+
+    options = OPTIONS - {"eta"}
+    assert check(Hard(options=options), suite="quick", eta=0.75).ok
+    assert not check(Hard(options=options), suite="quick", eta="3/8").ok
+    with pytest.raises(TargetError, match=r"toy takes no eta and has no get_scale to ask: --eta RULE"):
+        check(Hard(options=options), suite="quick")
+
+
+def test_report_is_plain_data_and_reads_well():
+    report = check(Drifting(), suite="quick")
+    again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert again["ok"] is False
+    assert again["results"][0]["ratio"] == "inf"
+    lines = str(report).splitlines()
+    assert lines[0].split() == ["case", "dtype", "verdict", "first", "departs", "at", "details"]
+    assert lines[-1] == report.summary() == f"toy: {len(table()) // 2} departs"
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_self_check_passes_and_sees_a_kernel_that_is_one_bit_off(monkeypatch):
+    assert all(r.verdict == "conforms" for r in selfcheck.self_check())
+    right = cpu.step
+
+    def off_by_one_ulp(leaves, rates):
+        right(leaves, rates)
+        for leaf in leaves:
+            if leaf.theta.dtype == np.float64 and leaf.theta.size:
+                leaf.theta.flat[0] = np.nextafter(leaf.theta.flat[0], np.inf)
+
+    monkeypatch.setattr(cpu, "step", off_by_one_ulp)
+    wrong = [r for r in selfcheck.self_check() if r.verdict == "departs"]
+    assert [(r.case, r.dtype) for r in wrong] == [("cpu = vectors", "float64"), ("cpu = page", "float64")]
+    assert "plain/float64, step 1: theta of leaf" in wrong[0].detail
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nonsense", "not of the form module:attr"),
+        (":attr", "not of the form"),
+        ("json:", "not of the form"),
+        ("no_such_module_xyz:attr", "there is no module 'no_such_module_xyz'"),
+        ("json:no_such_attr", "json has no attribute 'no_such_attr'"),
+        ("no/such/file.py:attr", "there is no file 'no/such/file.py'"),
+        ("math:pi", "neither a torch.optim.Optimizer class nor"),
+        ("os:getcwd", "no parameter for the learning rate"),
+    ],
+)
+def test_targets_that_cannot_be_used(target, text):
+    with pytest.raises(TargetError, match=text):
+        as_port(target)
+
+
+def test_targets_that_fail_to_import(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "breaks_here.py").write_text("1 / 0")
+    (tmp_path / "needs_torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    with pytest.raises(TargetError, match="breaks_here failed to import: ZeroDivisionError: division by zero"):
+        find_target("breaks_here:x")
+    with pytest.raises(TargetError, match=r"breaks_here.py failed to import"):
+        find_target("breaks_here.py:x")
+    with pytest.raises(MissingDependencyError, match=r"needs torch, which is not installed: pip install torch==2.13.0"):
+        find_target("needs_torch:x")
+
+
+def test_a_port_class_is_found_by_name():
+    assert as_port("toy_port:ToyPort").name == "toy"
+
+
+def test_names_of_options_are_mapped():
+    def factory(rate, eta_fn, weight_decay=0.1, momentum=0.9, **ignored):
+        raise AssertionError
+
+    port = as_port(factory, {"learning_rate": "rate", "extra_l2": "weight_decay"})
+    assert port.options == {"learning_rate", "eta", "extra_l2", "momentum"}
+    assert port.signature.keywords({"learning_rate": 1.0}) == {"rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    with pytest.raises(TargetError, match="the port has no parameter 'nope'"):
+        as_port(factory, {"learning_rate": "nope"})
+    with pytest.raises(TargetError, match="'speed' is none of learning_rate"):
+        as_port(factory, {"speed": "rate"})
+
+
+def test_unknown_suite():
+    with pytest.raises(TargetError, match="suite is 'half'"):
+        amos_ref.conformance.check(ToyPort(), suite="half")
