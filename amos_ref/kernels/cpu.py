@@ -1,90 +1,81 @@
 """The CPU kernels: reduce, decide, apply, and a fused kernel for element slots.
 
 A leaf is seen as (outer, n, inner) around its innermost run of reduced axes: rows where inner is 1, columns
-otherwise. Each kernel walks memory once, in pieces that a thread takes whole, so the number of threads
-changes no bit. Sums of a piece are combined by the page's own functions.
+otherwise. A kernel does the tasks from `first` to `last` of its work; every task is done whole by one thread, so
+the number of threads changes no bit. Sums of pieces are combined by the page's own functions.
 """
 
-import threading
-
 import numpy as np
-from numba import prange
 
 from amos_ref import spec
 from amos_ref.kernels.jit import inlined, kernel
-from amos_ref.kernels.scalar import BITS, clip, load, store
+from amos_ref.kernels.scalar import BITS, clip, cut, load, store
+from amos_ref.kernels.threads import launch
 from amos_ref.leaf import refuse
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 STRIP = 1024  # columns that one task sums: their float64 sums stay in the first-level cache
-PIECE = 32768  # elements that one task applies
-_ONE_AT_A_TIME = threading.Lock()  # a kernel already takes every core, and not every threading layer nests
+PIECE = 32768  # elements of one task
 
 
 # reduce
 
 
 @inlined
-def chunk_of_squares(g, start, n, chi, acc):
+def add_squares(acc, g, chi):
+    """acc += clip(g)^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
+    for i in range(g.size):
+        x = clip(load(g, i), chi)
+        acc[i] += x * x
+
+
+@inlined
+def chunk_of_squares(g, chi, acc):
     """Sum g*g over at most 8192 neighbours: 128 lanes in order, combined by halving (spec.lanes)."""
-    width = min(n, LANES)
-    for lane in range(width):
-        acc[lane] = 0.0
-    for row in range(n // LANES):
-        base = start + row * LANES
-        for lane in range(LANES):
-            x = clip(load(g, base + lane), chi)
-            acc[lane] += x * x
-    base = start + n // LANES * LANES
-    for lane in range(n % LANES):
-        x = clip(load(g, base + lane), chi)
-        acc[lane] += x * x
+    width = min(g.size, LANES)
+    acc[:width] = 0.0
+    for start in range(0, g.size, LANES):
+        add_squares(acc, g[start : start + LANES], chi)
     half = LANES // 2
     while half > 0:
         for lane in range(min(half, width - half)):
             acc[lane] += acc[lane + half]
         width = min(width, half)
         half //= 2
-    return acc[0] if n > 0 else 0.0
+    return acc[0] if g.size > 0 else 0.0
 
 
 @kernel
-def square_chunks(g, n, chi, out):
-    """Rows of n: out[row, k] is the sum of squares of the row's k-th chunk."""
+def square_chunks(first, last, g, n, chi, out):
+    """Rows of n: out[row, k] is the sum of squares of the row's k-th chunk; a task is one such sum."""
     count = out.shape[1]
-    per_task = max(PIECE // max(min(n, CHUNK), 1), 1)
-    for task in prange((out.size + per_task - 1) // per_task):
-        acc = np.empty(LANES)
-        for piece in range(task * per_task, min((task + 1) * per_task, out.size)):
-            row, k = piece // count, piece % count
-            out[row, k] = chunk_of_squares(g, row * n + k * CHUNK, min(CHUNK, n - k * CHUNK), chi, acc)
+    acc = np.empty(LANES)
+    for task in range(first, last):
+        row, k = task // count, task % count
+        out[row, k] = chunk_of_squares(g[row * n + k * CHUNK : row * n + min((k + 1) * CHUNK, n)], chi, acc)
 
 
 @kernel
-def square_rows(g, n, chi, out):
-    """Columns: out[outer, k, column] is the sum of squares of the k-th 64 rows (spec.sum_rows)."""
+def square_rows(first, last, g, n, chi, out):
+    """Columns: out[outer, k, column] is the sum of squares of the k-th 64 rows; a task is one (outer, k)."""
     _, groups, inner = out.shape
-    strips = (inner + STRIP - 1) // STRIP
-    for task in prange(out.shape[0] * groups * strips):
-        outer, k, first = task // (groups * strips), task // strips % groups, task % strips * STRIP
-        last = min(first + STRIP, inner)
-        for column in range(first, last):
-            out[outer, k, column] = 0.0
-        for row in range(k * ROWS, min((k + 1) * ROWS, n)):
-            base = (outer * n + row) * inner
-            for column in range(first, last):
-                x = clip(load(g, base + column), chi)
-                out[outer, k, column] += x * x
+    for task in range(first, last):
+        outer, k = task // groups, task % groups
+        out[outer, k] = 0.0
+        for start in range(0, inner, STRIP):
+            stop = min(start + STRIP, inner)
+            for row in range(outer * n + k * ROWS, outer * n + min((k + 1) * ROWS, n)):
+                add_squares(out[outer, k, start:stop], g[row * inner + start : row * inner + stop], chi)
 
 
 @kernel
-def count_overflowing(g, chi):
-    """How many squares are not finite (an element slot has no sum to show it)."""
+def count_overflowing(first, last, g, chi):
+    """How many squares are not finite (an element slot has no sum to show it); a task is one element."""
     found = 0
-    for i in prange(g.size):
-        x = clip(load(g, i), chi)
-        if not x * x < np.inf:
-            found += 1
+    part = g[first:last]
+    for i in range(part.size):
+        x = clip(load(part, i), chi)
+        found += not x * x < np.inf
     return found
 
 
@@ -92,9 +83,9 @@ def count_overflowing(g, chi):
 
 
 @kernel
-def decide_slots(g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
+def decide_slots(first, last, g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
     """The page's decide for each slot; v and b are overwritten by their new values."""
-    for s in prange(g2.size):
+    for s in range(first, last):
         v[s], _, _, _, _, alpha[s], rho[s], b[s] = spec.decide(
             g2[s], v[s], b[s], q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
         )
@@ -104,53 +95,56 @@ def decide_slots(g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coe
 
 
 @inlined
-def move(theta, g, m, i, alpha, rho, chi, mu):
-    x = load(theta, i)
-    delta = spec.change(alpha, clip(load(g, i), chi), rho, x)
-    if m is not None:
-        delta = spec.average(load(m, i), delta, mu)
-        store(m, i, delta)
-    store(theta, i, x + delta)
+def move(theta, g, m, alpha, rho, chi, mu):
+    """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
+    if m is None:
+        for i in range(theta.size):
+            x = load(theta, i)
+            store(theta, i, x + spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x))
+    else:
+        for i in range(theta.size):
+            x = load(theta, i)
+            delta = spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x)
+            delta = spec.average(load(m, i), delta, mu)
+            store(m, i, delta)
+            store(theta, i, x + delta)
 
 
 @kernel
-def apply_rows(theta, g, m, n, alpha, rho, chi, mu):
-    """Rows of n elements, one alpha and rho a row."""
+def apply_rows(first, last, theta, g, m, n, alpha, rho, chi, mu):
+    """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
     pieces = (n + PIECE - 1) // PIECE
-    rows = max(PIECE // max(n, 1), 1)
-    for task in prange((alpha.size + rows - 1) // rows * pieces):
-        first = task // pieces * rows
-        start, stop = task % pieces * PIECE, min((task % pieces + 1) * PIECE, n)
-        for row in range(first, min(first + rows, alpha.size)):
-            for i in range(row * n + start, row * n + stop):
-                move(theta, g, m, i, alpha[row], rho[row], chi, mu)
+    for task in range(first, last):
+        row, k = task // pieces, task % pieces
+        start, stop = row * n + k * PIECE, row * n + min((k + 1) * PIECE, n)
+        move(theta[start:stop], g[start:stop], cut(m, start, stop), alpha[row], rho[row], chi, mu)
 
 
 @kernel
-def apply_columns(theta, g, m, n, alpha, rho, chi, mu):
-    """n rows for each outer index, one alpha and rho a column."""
-    outer, inner = alpha.shape
-    rows = max(PIECE // max(inner, 1), 1)
-    groups = (n + rows - 1) // rows
-    for task in prange(outer * groups):
-        o, first = task // groups, task % groups * rows
-        for row in range(first, min(first + rows, n)):
-            base = (o * n + row) * inner
-            for column in range(inner):
-                move(theta, g, m, base + column, alpha[o, column], rho[o, column], chi, mu)
+def apply_columns(first, last, theta, g, m, n, alpha, rho, chi, mu):
+    """n rows for each outer index, one alpha and rho a column; a task is one row."""
+    inner = alpha.shape[1]
+    for task in range(first, last):
+        start, stop = task * inner, (task + 1) * inner
+        outer = task // n
+        move(theta[start:stop], g[start:stop], cut(m, start, stop), alpha[outer], rho[outer], chi, mu)
 
 
 @kernel
-def step_elements(theta, g, m, v, b, chi, mu, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
-    """Element slots: reduce, decide and apply, one element after the other."""
-    for i in prange(theta.size):
-        x = clip(load(g, i), chi)
-        new_v, _, _, _, _, alpha, rho, new_b = spec.decide(
-            x * x, load(v, i), load(b, i), q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
-        )
-        store(v, i, new_v)
-        store(b, i, new_b)
-        move(theta, g, m, i, alpha, rho, chi, mu)
+def step_elements(first, last, theta, g, m, v, b, chi, mu, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
+    """Element slots: decide and apply, a few cached elements at a time; a task is one element."""
+    alpha, rho = np.empty(CHUNK // 8), np.empty(CHUNK // 8)
+    for start in range(first, last, alpha.size):
+        stop = min(start + alpha.size, last)
+        part, old_v, old_b = g[start:stop], v[start:stop], b[start:stop]
+        for i in range(part.size):
+            x = clip(load(part, i), chi)
+            new_v, _, _, _, _, alpha[i], rho[i], new_b = spec.decide(
+                x * x, load(old_v, i), load(old_b, i), q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
+            )
+            store(old_v, i, new_v)
+            store(old_b, i, new_b)
+        move(theta[start:stop], part, cut(m, start, stop), alpha, rho, chi, mu)
 
 
 # host
@@ -173,15 +167,16 @@ class Work:
     def reduce(self):
         """Return g2 per slot, or None for element slots; not finite anywhere: the gradient is to blame."""
         if self.by_element:
-            return None if count_overflowing(self.g, self.chi) == 0 else np.array(np.nan)
+            found = launch(count_overflowing, self.g.size, self.g.size, self.g, self.chi)
+            return None if sum(found) == 0 else np.array(np.nan)
         n, outer, inner = self._box()
         if inner == 1:
             out = np.empty((outer, max(-(-n // CHUNK), 1)))
-            square_chunks(self.g, n, self.chi, out)
+            launch(square_chunks, out.size, self.g.size, self.g, n, self.chi, out)
             total = out[:, 0] if out.shape[1] == 1 else spec.lanes(out)
         else:
             out = np.empty((outer, max(-(-n // ROWS), 1), inner))
-            square_rows(self.g, n, self.chi, out)
+            launch(square_rows, outer * out.shape[1], self.g.size, self.g, n, self.chi, out)
             total = spec.sum_rows(out, 1)
         kept = self.runs[: self.cut] + self.runs[self.cut + 1 :]
         total = spec.fold(total, kept).reshape(self.leaf.v.shape)
@@ -192,23 +187,25 @@ class Work:
         shape = self.leaf.v.shape
         self.v, self.b = (np.array(a, dtype=np.float64).reshape(-1) for a in (self.leaf.v, self.leaf.b))
         alpha, rho = np.empty_like(self.v), np.empty_like(self.v)
-        decide_slots(g2.reshape(-1), self.v, self.b, alpha, rho, *self.decision)
+        launch(decide_slots, g2.size, 32 * g2.size, g2.reshape(-1), self.v, self.b, alpha, rho, *self.decision)
         self.alpha, self.rho = (self._spread(a.reshape(shape)) for a in (alpha, rho))
 
     def apply(self):
         """Write theta, v, b and m. Nothing here can fail."""
         leaf, tail = self.leaf, (self.chi, self.rates.momentum or 0.0)
+        arrays = (self.theta, self.g, self.m)
         if self.by_element:
             v, b = flat(leaf.v), flat(leaf.b)
-            step_elements(self.theta, self.g, self.m, v, b, *tail, *self.decision)
+            launch(step_elements, v.size, 8 * v.size, *arrays, v, b, *tail, *self.decision)
             put_back(leaf.v, v)
             put_back(leaf.b, b)
         else:
-            n, _, inner = self._box()
+            n, outer, inner = self._box()
             if inner == 1:
-                apply_rows(self.theta, self.g, self.m, n, self.alpha.reshape(-1), self.rho.reshape(-1), *tail)
+                pieces = outer * -(-n // PIECE)
+                launch(apply_rows, pieces, self.g.size, *arrays, n, self.alpha.reshape(-1), self.rho.reshape(-1), *tail)
             else:
-                apply_columns(self.theta, self.g, self.m, n, self.alpha, self.rho, *tail)
+                launch(apply_columns, outer * n, self.g.size, *arrays, n, self.alpha, self.rho, *tail)
             leaf.v[...] = spec.round_to(self.v, leaf.v.dtype).reshape(leaf.v.shape)
             leaf.b[...] = spec.round_to(self.b, leaf.b.dtype).reshape(leaf.b.shape)
         put_back(leaf.theta, self.theta)
@@ -226,7 +223,7 @@ class Work:
         slots = [1 if reduced else length for reduced, length in self.runs]
         full = [length for _, length in self.runs]
         full[self.cut] = 1
-        return np.ascontiguousarray(np.broadcast_to(per_slot.reshape(slots), full)).reshape(outer, inner)
+        return np.broadcast_to(per_slot.reshape(slots), full).copy().reshape(outer, inner)
 
 
 def flat(a):
@@ -243,7 +240,7 @@ def put_back(target, values):
 
 def step(leaves, rates):
     """Advance all leaves in place; everything that can fail comes before anything is written."""
-    with _ONE_AT_A_TIME, np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
         work = [Work(leaf, rates) for leaf in leaves]
         for w in work:
             g2 = w.reduce()

@@ -9,6 +9,9 @@ import numba
 from numba.core import config
 from numba.core.caching import FunctionCache
 
+#: No reassociation, no contraction; division by zero gives inf or NaN, as in NumPy.
+STRICT = {"fastmath": False, "error_model": "numpy"}
+
 _PACKAGE = pathlib.Path(__file__).parent.parent
 _COMPILED = ("spec.py", "kernels/jit.py", "kernels/scalar.py", "kernels/cpu.py")
 
@@ -49,12 +52,12 @@ class _Cache(FunctionCache):
 
 def inlined(fn):
     """Let compiled code call a plain Python function; Python itself can still call it."""
-    return numba.extending.register_jitable(error_model="numpy", fastmath=False)(fn)
+    return numba.extending.register_jitable(**STRICT)(fn)
 
 
 def kernel(fn):
-    """Compile a parallel kernel, its machine code kept on disk where the disk allows it."""
-    dispatcher = numba.njit(parallel=True, fastmath=False, error_model="numpy", nogil=True)(fn)
+    """Compile a kernel that leaves Python's lock alone, its machine code kept on disk where the disk allows it."""
+    dispatcher = numba.njit(**STRICT, nogil=True)(fn)
     if not config.DISABLE_JIT:
         try:
             dispatcher._cache = _Cache(fn)

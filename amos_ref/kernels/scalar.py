@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from amos_ref import spec
-from amos_ref.kernels.jit import inlined
+from amos_ref.kernels.jit import STRICT, inlined
 
 for _stage in (
     spec.second_moment,
@@ -106,8 +106,8 @@ def _writer(dtype):
 
 
 def load(a, i):
-    """Return ``a[i]`` as float64."""
-    return _reader(a.dtype)(a[i])
+    """Return ``a[i]`` as float64; a number is its own every entry."""
+    return _reader(a.dtype)(a[i]) if isinstance(a, np.ndarray) else a
 
 
 def store(a, i, x):
@@ -115,13 +115,20 @@ def store(a, i, x):
     a[i] = _writer(a.dtype)(x)
 
 
-@overload(load, jit_options={"error_model": "numpy", "fastmath": False})
+def cut(a, start, stop):
+    """Return ``a[start:stop]``; None of None."""
+    return None if a is None else a[start:stop]
+
+
+@overload(load, jit_options=STRICT)
 def _load(a, i):
+    if not isinstance(a, types.Array):
+        return lambda a, i: a
     read = _reader(a.dtype)
     return lambda a, i: read(a[i])
 
 
-@overload(store, jit_options={"error_model": "numpy", "fastmath": False})
+@overload(store, jit_options=STRICT)
 def _store(a, i, x):
     write = types.float32 if a.dtype == types.float32 else _writer(a.dtype)
 
@@ -129,3 +136,10 @@ def _store(a, i, x):
         a[i] = write(x)
 
     return put
+
+
+@overload(cut, jit_options=STRICT)
+def _cut(a, start, stop):
+    if a == types.none:
+        return lambda a, start, stop: None
+    return lambda a, start, stop: a[start:stop]

@@ -1,0 +1,53 @@
+"""Threads for kernels: each takes a share of the tasks. Compiled code holds no Python lock, so they run at once."""
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import numba
+
+SMALL = 65536  # elements below which waking another thread costs more than it saves
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget() -> None:
+    """After a fork the child has none of the parent's threads."""
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def launch(kernel: Callable[..., Any], tasks: int, elements: int, *args: Any) -> list[Any]:
+    """Run ``kernel(first, last, *args)`` over all tasks, in shares for as many threads as Numba is set to use.
+
+    Parameters
+    ----------
+    kernel : callable
+        Does the tasks first <= task < last.
+    tasks : int
+    elements : int
+        The size of the work; little work stays in the calling thread.
+
+    Returns
+    -------
+    list
+        What each share returned.
+    """
+    global _pool
+    threads = min(tasks, numba.get_num_threads()) if elements >= SMALL else 1
+    if threads <= 1:
+        return [kernel(0, tasks, *args)]
+    if _pool is None:
+        _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="amos_ref")  # type: ignore
+    edges = [tasks * k // threads for k in range(threads + 1)]
+    shares = list(itertools.pairwise(edges))
+    futures = [_pool.submit(kernel, *share, *args) for share in shares[1:]]
+    try:
+        return [kernel(*shares[0], *args), *(future.result() for future in futures)]
+    finally:
+        wait(futures)  # also when Ctrl-C arrives: nothing may go on writing behind the caller's back
