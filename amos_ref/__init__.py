@@ -5,12 +5,16 @@ Read it in :mod:`amos_ref.spec`, run it with :class:`Amos`, check a port of it w
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from amos_ref import errors, rules, spec
 from amos_ref.errors import AmosError
 from amos_ref.optimizer import Amos, apply_updates
 from amos_ref.state import AmosState
 from amos_ref.trace import Trace
+
+if TYPE_CHECKING:
+    from amos_ref import conformance
 
 __version__ = "0.1.0"
 

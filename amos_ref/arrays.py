@@ -13,8 +13,8 @@ def check_array(a: Any, where: str) -> np.ndarray:
     """Return `a` if it is an array the optimizer can work on, else raise DtypeError."""
     if not isinstance(a, np.ndarray):
         raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}")
-    if isinstance(a, np.ma.MaskedArray):
-        raise DtypeError(f"{where} is a masked array, whose masked values would take part in every sum")
+    if type(a) not in (np.ndarray, np.memmap):
+        raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")
     if a.dtype.name not in FLOATS or not a.dtype.isnative:
         raise DtypeError(f"{where} has dtype {a.dtype!s}; it must be one of {', '.join(FLOATS)}, in native byte order")
     return a

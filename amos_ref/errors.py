@@ -25,7 +25,10 @@ __all__ = [
 
 
 class AmosError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package; its message is one line, whatever is quoted in it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class HyperParameterError(AmosError, ValueError):

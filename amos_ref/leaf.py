@@ -60,7 +60,9 @@ def refuse(leaf: Leaf, rates: Rates) -> NoReturn:
     where = f"gradient of leaf {leaf.name!r}"
     g = leaf.g.astype(np.float64)
     check_finite(spec.clip(g, np.inf if rates.clip_value is None else rates.clip_value), where, squared=True)
-    raise NonFiniteError(f"{where}: the sum of its squares overflows float64 (largest entry {np.abs(g).max()!r})")
+    raise NonFiniteError(
+        f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(g).max())!r})"
+    )
 
 
 def rounded(x: Any, like: np.ndarray) -> np.ndarray:

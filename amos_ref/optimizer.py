@@ -168,8 +168,8 @@ class Amos:
         DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As the input deserves.
         """
-        leaves, rates = self._prepare(grads, state, params)
-        deltas = {name: np.full(a.shape, -0.0) for name, a in self._parameters(params).items()}
+        thetas, leaves, rates = self._prepare(grads, state, params)
+        deltas = {name: np.full(a.shape, -0.0) for name, a in thetas.items()}
         v, b, m = dict(state.v), dict(state.b), None if state.m is None else dict(state.m)
         for leaf in leaves:
             after = computed(leaf, rates)
@@ -177,7 +177,7 @@ class Amos:
             v[leaf.name], b[leaf.name] = rounded(after["v"], leaf.v), rounded(after["b"], leaf.b)
             if m is not None and leaf.m is not None:
                 m[leaf.name] = rounded(after["m"], leaf.m)
-        return tree.unflatten(deltas, params), AmosState(state.count + 1, v, b, m)
+        return tree.unflatten(deltas, params), AmosState(int(state.count) + 1, v, b, m)
 
     def step(self, params: Any, grads: Any, state: AmosState) -> AmosState:
         """Compute one step in place: the arrays of `params` and of `state` are overwritten.
@@ -188,7 +188,7 @@ class Amos:
         Parameters
         ----------
         params : tree of writeable arrays
-            No two of them, nor any gradient or state array, may share memory.
+            None of them may share memory with another, nor with a gradient or a state array.
         grads : tree like `params`
             None for a leaf that this step skips.
         state : AmosState
@@ -206,13 +206,15 @@ class Amos:
         DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As in :meth:`update`.
         """
-        leaves, rates = self._prepare(grads, state, params)
-        check_targets(
-            {f"{what} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()},
-            {f"gradient of leaf {leaf.name!r}": leaf.g for leaf in leaves},
-        )
+        thetas, leaves, rates = self._prepare(grads, state, params)
+        stepped = {leaf.name for leaf in leaves}
+        everything = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m or {}}
+        kept = {f"gradient of leaf {leaf.name!r}": leaf.g for leaf in leaves}
+        for what, arrays in everything.items():
+            kept |= {f"{what} of leaf {name!r}": a for name, a in arrays.items() if name not in stepped}
+        check_targets({f"{what} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()}, kept)
         load_backend(self.options["backend"]).step(leaves, rates)
-        return state._replace(count=state.count + 1)
+        return state._replace(count=int(state.count) + 1)
 
     def trace(self, grads: Any, state: AmosState, params: Any) -> "Trace":
         """Return every intermediate of one step, per leaf; nothing is changed.
@@ -226,15 +228,15 @@ class Amos:
         >>> float(trace[""]["g2"]), float(trace[""]["gamma"])
         (12.5, 0.010000000000000002)
         """
-        leaves, rates = self._prepare(grads, state, params)
-        return Trace(state.count + 1, rates, {leaf.name: (leaf, computed(leaf, rates)) for leaf in leaves})
+        _, leaves, rates = self._prepare(grads, state, params)
+        return Trace(int(state.count) + 1, rates, {leaf.name: (leaf, computed(leaf, rates)) for leaf in leaves})
 
     def _parameters(self, params: Any) -> dict[str, np.ndarray]:
         named = tree.flatten(params)
         return {name: check_array(a, f"params leaf {name!r}") for name, a in named.items()}
 
-    def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[list[Leaf], Rates]:
-        """Check everything that one step is given, and lay it out leaf by leaf (skipped leaves left out)."""
+    def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[dict[str, np.ndarray], list[Leaf], Rates]:
+        """Check everything that one step is given: all parameters, the leaves to step, the step's numbers."""
         thetas = self._parameters(params)
         gradients = tree.match(tree.flatten(grads, "grads"), thetas, "grads")
         rules = {name: self._rule(name, a.shape) for name, a in thetas.items()}
@@ -244,16 +246,15 @@ class Amos:
         leaves = []
         for name, g in gradients.items():
             if g is not None:
-                check_shape(
-                    check_array(g, f"gradient of leaf {name!r}"), thetas[name].shape, f"gradient of leaf {name!r}"
-                )
+                where = f"gradient of leaf {name!r}"
+                check_shape(check_array(g, where), thetas[name].shape, where)
                 m = None if state.m is None else state.m[name]
                 leaves.append(Leaf(name, thetas[name], g, state.v[name], state.b[name], m, rules[name][0]))
         if self.options["validate"]:
             for name, theta in thetas.items():
                 check_finite(theta, f"params leaf {name!r}")
             check_state_values(state)
-        return leaves, self._rates(int(state.count) + 1)
+        return thetas, leaves, self._rates(int(state.count) + 1)
 
     def _rates(self, t: int) -> Rates:
         o = self.options

@@ -116,7 +116,7 @@ def _binary(op: type[ast.operator], left: Any, right: Any) -> Any:
         return left * right
     left, right = _number(left), _number(right)
     both_int = isinstance(left, int) and isinstance(right, int)
-    if op is ast.Pow and both_int and abs(left) > 1 and right * left.bit_length() > 64:
+    if op is ast.Pow and both_int and right * (left.bit_length() - 1) > 63:
         raise ExpressionError(f"{left}**{right} is too large")
     return _bounded(_OPERATORS[op](left, right))
 
@@ -214,12 +214,12 @@ def eta_of(rule: Any, name: str, shape: Shape) -> float:
 def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
     """Return the slot shape of one leaf, which broadcasts to the leaf's shape, or raise RuleError."""
     value = resolve(rule, "slot_shape", name, shape)
-    if value == "tensor":
-        return ()
-    if value == "element":
-        return shape
+    named = {"tensor": (), "element": shape}.get(value) if isinstance(value, str) else None
+    if named is not None:
+        return named
     try:
-        slot = tuple(operator.index(n) for n in value)
+        entries: list[Any] = list(value)
+        slot = tuple(operator.index(n) for n in entries)
     except TypeError:
         raise RuleError(
             f"slot_shape of leaf {name!r} is {value!r}; it must be 'tensor', 'element' or a tuple of integers"
@@ -240,22 +240,27 @@ def _preset(*rows: tuple[str, float | str, str]) -> Preset:
 
 #: The paper's table for flax and Keras names and layouts (kernels are (in, out), convolutions (h, w, in, out)).
 PAPER_FLAX = _preset(
-    (r".*(bias|beta|rel(ative_)?(position_)?embedding)$", 0.5, "tensor"),
+    (r".*(bias|beta|rel(ative)?(_position)?_embedding)$", 0.5, "tensor"),
     (r".*(scale|gamma)$", 1.0, "tensor"),
     (r".*embeddings?$", "sqrt(2 / SHAPE[1])", _ROWS),
     (r".*[Cc]onv[^/]*/kernel$", "sqrt(2 / prod(SHAPE[:-1]))", "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"),
-    (r".*LSTM.*/(ii|if|ig|io|hi|hf|hg|ho)/kernel$", "(2 * SHAPE[1]) ** -0.25", _LINEAR_IN_OUT),
-    (r".*(mlp|ffn|feed_forward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _LINEAR_IN_OUT),
+    (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _LINEAR_IN_OUT),  # flax: one kernel a gate
+    (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _LINEAR_IN_OUT),  # Keras: four gates side by side
+    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _LINEAR_IN_OUT),
     (r".*kernel$", "sqrt(1 / SHAPE[0])", _LINEAR_IN_OUT),
 )
 
 #: The paper's table for torch names and layouts (Linear weights are (out, in), convolutions (out, in, h, w)).
 PAPER_TORCH = _preset(
     (r".*bias(_[hi]h_l\d+(_reverse)?)?$", 0.5, "tensor"),
-    (r".*(norm|bn|ln)[^./]*[./]weight$", 1.0, "tensor"),
-    (r".*(emb|embedding|wte|wpe)s?[^./]*[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
-    (r".*conv[^./]*[./]weight$", "sqrt(2 / prod(SHAPE[1:]))", _ROWS),
-    (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _ROWS),
-    (r".*(mlp|ffn|feed_forward).*[./](fc2|wo|linear2)[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
+    (r"(.*[./])?([^./]*[Nn]orm|bn|ln)[^./]*[./]weight$", 1.0, "tensor"),
+    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
+    (r"(.*[./])?[^./]*[Cc]onv[^./]*[./]weight$", "sqrt(2 / prod(SHAPE[1:]))", _ROWS),
+    (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _ROWS),  # LSTM: four gates, (4 hidden, in)
+    (
+        r"(.*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)|(.*[./])?linear2)[./]weight$",
+        "sqrt(2 / SHAPE[1])",
+        _ROWS,
+    ),
     (r".*weight$", "sqrt(1 / SHAPE[1])", _ROWS),
 )

@@ -52,9 +52,11 @@ def check_state(state: AmosState, shapes: dict[str, tuple], dtypes: dict[str, np
         raise StateError(f"the state {have} momentum m but the optimizer {want}; init(params) starts anew")
     for part in ("v", "b", "m"):
         arrays = getattr(state, part)
-        if arrays is None:
+        if arrays is None and part == "m":
             continue
-        odd = sorted(set(arrays) ^ set(shapes))
+        if not isinstance(arrays, dict):
+            raise StateError(f"state.{part} is not a dict of arrays by leaf name but {type(arrays).__name__}")
+        odd = sorted(set(arrays) ^ set(shapes), key=str)
         if odd:
             word = "has an extra" if odd[0] in arrays else "lacks"
             raise StateError(f"state.{part} {word} leaf {odd[0]!r}")

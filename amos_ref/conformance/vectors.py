@@ -103,12 +103,13 @@ def _answers(params: dict[str, np.ndarray], state: Any) -> dict[str, dict[str, s
 
 def _optimizer(entry: dict[str, Any], backend: str, rates: list[float]) -> Amos:
     leaves = entry["leaves"]
+    options: dict[str, Any] = {name: _number(text) for name, text in entry["options"].items()}
     return Amos(
         learning_rate=lambda t: rates[t - 1],
         eta=lambda name, shape: _number(leaves[name]["eta"]),
         slot_shape=lambda name, shape: tuple(leaves[name]["slot_shape"]),
         backend=backend,
-        **{name: _number(text) for name, text in entry["options"].items()},
+        **options,
     )
 
 

@@ -15,10 +15,9 @@ BACKENDS = {"numpy": "amos_ref.kernels.page", "cpu": "amos_ref.kernels.cpu", "au
 
 def check_backend(name: str) -> None:
     """Raise BackendError unless there is a backend of that name."""
-    if name == "cuda":
-        raise BackendError("backend 'cuda': this version has no CUDA kernels; use 'auto', 'cpu' or 'numpy'")
-    if name not in BACKENDS:
-        raise BackendError(f"backend {name!r} does not exist; there are {', '.join(map(repr, BACKENDS))}")
+    if not isinstance(name, str) or name not in BACKENDS:
+        why = "has no kernels in this version" if isinstance(name, str) and name == "cuda" else "does not exist"
+        raise BackendError(f"backend {name!r} {why}; there are {', '.join(map(repr, BACKENDS))}")
 
 
 def load_backend(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""How kernels are compiled: strict IEEE arithmetic, cached on disk."""
+"""How kernels are compiled: strict IEEE arithmetic (no fastmath; 1/0 is inf as in NumPy), cached on disk."""
 
 import functools
 import hashlib
@@ -6,11 +6,9 @@ import pathlib
 import warnings
 
 import numba
-from numba.core import config
 from numba.core.caching import FunctionCache
-
-#: No reassociation, no contraction; division by zero gives inf or NaN, as in NumPy.
-STRICT = {"fastmath": False, "error_model": "numpy"}
+from numba.core.dispatcher import Dispatcher
+from numba.extending import overload, register_jitable
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
 _COMPILED = ("spec.py", "kernels/jit.py", "kernels/scalar.py", "kernels/cpu.py")
@@ -52,15 +50,20 @@ class _Cache(FunctionCache):
 
 def inlined(fn):
     """Let compiled code call a plain Python function; Python itself can still call it."""
-    return numba.extending.register_jitable(**STRICT)(fn)
+    return register_jitable(fastmath=False, error_model="numpy")(fn)
+
+
+def specialised(fn):
+    """Decorate what chooses, by the types of its arguments, how compiled code does what `fn` does in Python."""
+    return overload(fn, jit_options={"fastmath": False, "error_model": "numpy"})
 
 
 def kernel(fn):
     """Compile a kernel that leaves Python's lock alone, its machine code kept on disk where the disk allows it."""
-    dispatcher = numba.njit(**STRICT, nogil=True)(fn)
-    if not config.DISABLE_JIT:
+    dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True)(fn)
+    if isinstance(dispatcher, Dispatcher):  # a plain function under NUMBA_DISABLE_JIT
         try:
-            dispatcher._cache = _Cache(fn)
+            dispatcher._cache = _Cache(fn)  # type: ignore[attr-defined]
         except RuntimeError as error:
             _warn_uncached(str(error))
     return dispatcher

@@ -6,10 +6,9 @@ the kernels as bits, float16 as uint16 and bfloat16 as int16, so that the type a
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from amos_ref import spec
-from amos_ref.kernels.jit import STRICT, inlined
+from amos_ref.kernels.jit import inlined, specialised
 
 for _stage in (
     spec.second_moment,
@@ -120,7 +119,7 @@ def cut(a, start, stop):
     return None if a is None else a[start:stop]
 
 
-@overload(load, jit_options=STRICT)
+@specialised(load)
 def _load(a, i):
     if not isinstance(a, types.Array):
         return lambda a, i: a
@@ -128,7 +127,7 @@ def _load(a, i):
     return lambda a, i: read(a[i])
 
 
-@overload(store, jit_options=STRICT)
+@specialised(store)
 def _store(a, i, x):
     write = types.float32 if a.dtype == types.float32 else _writer(a.dtype)
 
@@ -138,7 +137,7 @@ def _store(a, i, x):
     return put
 
 
-@overload(cut, jit_options=STRICT)
+@specialised(cut)
 def _cut(a, start, stop):
     if a == types.none:
         return lambda a, start, stop: None
