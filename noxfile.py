@@ -20,7 +20,7 @@ def uncompiled(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run(
         "pytest",
-        "--cov=amos_ref.kernels",
+        "--cov=amos_ref/kernels",
         "--cov-report=term-missing",
         "tests/test_kernels.py",
         *session.posargs,

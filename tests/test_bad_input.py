@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 
 import numpy as np
 import optree
@@ -10,7 +9,7 @@ import pytest
 import strategies as own
 
 import amos_ref
-from amos_ref import Amos, AmosState, errors
+from amos_ref import Amos, errors
 
 BACKENDS = ("numpy", "cpu")
 OPTIONS = dict(learning_rate=0.2, eta=0.6, slot_shape={"z": (1, 3), ".*": "element"}, beta=0.75, extra_l2=0.05)
@@ -267,6 +266,18 @@ def test_targets_that_cannot_be_written_alone_are_refused(case, backend):
     attempt.call("update", backend)
 
 
+def test_interleaved_parameters_may_be_stepped_and_hide_no_overlap_behind_them():
+    memory = np.arange(1.0, 13.0)
+    params = {"even": memory[::2], "odd": memory[1::4]}
+    grads = {"even": np.ones(6), "odd": np.ones(3)}
+    opt = Amos(0.1, 0.6)
+    opt.step(params, grads, opt.init(params))
+    params["tail"], grads["tail"] = memory[10:11], np.ones(1)
+    with pytest.raises(errors.OverlapError) as caught:
+        opt.step(params, grads, opt.init(params))
+    one_line(caught.value, ["parameter of leaf 'even'", "parameter of leaf 'tail'"])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_may_be_read_only_broadcast_or_shared(backend):
     attempt = Attempt()
@@ -390,8 +401,5 @@ def test_updates_that_fit_no_parameter_are_refused():
         one_line(caught.value, ["'w'"])
 
 
-def test_every_error_derives_from_one_and_from_its_builtin():
-    for name in errors.__all__:
-        assert issubclass(getattr(errors, name), errors.AmosError)
-        assert re.fullmatch(r"[A-Z]\w+Error", name)
-    assert isinstance(AmosState(0, {}, {}, None), tuple)
+def test_every_error_derives_from_one():
+    assert all(issubclass(getattr(errors, name), errors.AmosError) for name in errors.__all__)

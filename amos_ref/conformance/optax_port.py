@@ -25,11 +25,11 @@ class OptaxPort:
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the transformation; a schedule becomes a callable, eta and slot_shape functions of (name, shape)."""
         try:
-            import jax
+            import jax  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise MissingDependencyError(f"{self.name} needs jax, which is not installed: pip install jax") from None
         jax.config.update("jax_enable_x64", True)
-        import jax.numpy as jnp
+        import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         self.params = {name: jnp.asarray(a) for name, a in params.items()}
         hyper = dict(hyper)
@@ -47,7 +47,7 @@ class OptaxPort:
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Update, then add the updates in the parameter's dtype."""
-        import jax.numpy as jnp
+        import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         given = {name: jnp.asarray(g) for name, g in grads.items()}
         updates, self.opt_state = self.transform.update(given, self.opt_state, self.params)

@@ -29,7 +29,7 @@ class TorchPort:
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer; an eta that is a number goes with its parameter's group."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         self.leaves = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in params.items()}
         rates = hyper["learning_rate"]
@@ -48,7 +48,7 @@ class TorchPort:
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (a fresh tensor, or None) and the learning rate, then step."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         for name, leaf in self.leaves.items():
             g = grads[name]
@@ -73,7 +73,7 @@ class TorchPort:
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask the class's get_scale for the eta that it hard-codes."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         get_scale = getattr(self.cls, "get_scale", None)
         if get_scale is None or "eta" in self.options:

@@ -1,0 +1,106 @@
+"""Compiled code: kept on disk under the digest of all its sources, and missed no more than once when it cannot be."""
+
+import errno
+import os
+import warnings
+
+import numba
+import numpy as np
+import pytest
+
+import amos_ref
+from amos_ref.kernels import jit, threads
+
+compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+
+
+def one_more(x):
+    return x + 1.0
+
+
+@pytest.fixture
+def warn_afresh():
+    jit._warn_uncached.cache_clear()
+    yield
+    jit._warn_uncached.cache_clear()
+
+
+@compiled_only
+def test_the_cache_is_keyed_by_the_digest_of_every_compiled_source(monkeypatch):
+    cache = jit._Cache(one_more)
+    codegen = numba.njit(fastmath=False)(one_more).targetctx.codegen()
+    before = cache._index_key(None, codegen)
+    assert jit.source_digest() in before
+    monkeypatch.setattr(jit, "source_digest", lambda: "another page")
+    assert cache._index_key(None, codegen) != before
+
+
+def test_the_digest_covers_the_page_and_all_that_is_compiled():
+    root = jit._PACKAGE
+    with_kernels = {"spec.py", *(f"kernels/{p.name}" for p in (root / "kernels").glob("*.py"))}
+    host_only = {"kernels/__init__.py", "kernels/page.py", "kernels/threads.py"}
+    assert set(jit._COMPILED) == with_kernels - host_only
+
+
+@compiled_only
+@pytest.mark.parametrize("method", ["save_overload", "load_overload"])
+def test_a_disk_that_fails_is_one_warning_and_the_right_answer(method, monkeypatch, warn_afresh):
+    def fails(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(jit.FunctionCache, method, fails)
+    with pytest.warns(RuntimeWarning, match="not kept on disk.*Read-only file system") as seen:
+        assert jit.kernel(one_more)(1.0) == 2.0
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert jit.kernel(one_more)(2.0) == 3.0
+
+
+@compiled_only
+def test_no_place_for_a_cache_is_one_warning_and_the_right_answer(monkeypatch, warn_afresh):
+    def nowhere(*args):
+        raise RuntimeError("no locator available")
+
+    monkeypatch.setattr(jit, "_Cache", nowhere)
+    with pytest.warns(RuntimeWarning, match="no locator available"):
+        assert jit.kernel(one_more)(1.0) == 2.0
+
+
+def big_step():
+    params = np.linspace(-1.0, 1.0, 2 * threads.SMALL)
+    opt = amos_ref.Amos(0.25, 0.5, beta=0.75, extra_l2=0.125, backend="cpu")
+    state = opt.init(params)
+    opt.step(params, np.cos(params), state)
+    return params.tobytes()
+
+
+def test_a_forked_child_makes_threads_of_its_own():
+    if numba.config.DISABLE_JIT:
+        pytest.skip("too slow as plain Python")
+    want = big_step()
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
+        child = os.fork()
+    if child == 0:
+        os.write(write, b"same" if big_step() == want else b"not!")
+        os._exit(0)
+    os.close(write)
+    assert os.read(read, 4) == b"same"
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_every_share_ends_before_an_error_is_raised():
+    ended = []
+
+    def kernel(first, last):
+        if first == 0:
+            raise KeyboardInterrupt
+        ended.append(last)
+
+    if numba.get_num_threads() < 2:
+        pytest.skip("one thread: no shares")
+    with pytest.raises(KeyboardInterrupt):
+        threads.launch(kernel, 100, threads.SMALL)
+    assert len(ended) == numba.get_num_threads() - 1
