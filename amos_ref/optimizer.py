@@ -8,6 +8,7 @@ import numpy as np
 from amos_ref import spec, tree
 from amos_ref.arrays import check_array, check_finite, check_shape, check_targets
 from amos_ref.hyper import check_options, learning_rate_at
+from amos_ref.interrupt import Whole
 from amos_ref.kernels import check_backend, load_backend
 from amos_ref.leaf import Leaf, Rates, computed, rounded
 from amos_ref.rules import Shape, eta_of, slot_shape_of
@@ -183,7 +184,8 @@ class Amos:
         """Compute one step in place: the arrays of `params` and of `state` are overwritten.
 
         The bits are those of :meth:`update` followed by :func:`apply_updates`, on every backend and with any number
-        of threads. On an error nothing is written.
+        of threads. On an error nothing is written. Ctrl-C takes effect after the whole step; the KeyboardInterrupt then
+        has the new state as its attribute ``amos_state``.
 
         Parameters
         ----------
@@ -213,8 +215,10 @@ class Amos:
         for what, arrays in everything.items():
             kept |= {f"{what} of leaf {name!r}": a for name, a in arrays.items() if name not in stepped}
         check_targets({f"{what} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()}, kept)
-        load_backend(self.options["backend"]).step(leaves, rates)
-        return state._replace(count=int(state.count) + 1)
+        new = state._replace(count=int(state.count) + 1)
+        with Whole(new):
+            load_backend(self.options["backend"]).step(leaves, rates)
+        return new
 
     def trace(self, grads: Any, state: AmosState, params: Any) -> "Trace":
         """Return every intermediate of one step, per leaf; nothing is changed.

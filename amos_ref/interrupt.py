@@ -1,0 +1,44 @@
+"""Ctrl-C waits until a step is whole."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Whole:
+    """Hold back SIGINT inside the block, and act on it at the end.
+
+    A KeyboardInterrupt that is raised then carries `state` as its attribute ``amos_state``, since the caller will
+    not get it from the step that has happened. Only the main thread ever sees SIGINT; elsewhere this does nothing.
+
+    Parameters
+    ----------
+    state : AmosState
+        The state that holds once the block has come to its end.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.came: tuple[int, FrameType | None] | None = None
+        self.handler: Any = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.handler = signal.getsignal(signal.SIGINT)
+            if callable(self.handler):
+                signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = number, frame
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if callable(self.handler):
+            signal.signal(signal.SIGINT, self.handler)
+        if self.came is not None:
+            try:
+                self.handler(*self.came)
+            except KeyboardInterrupt as interrupt:
+                if error is None:
+                    interrupt.amos_state = self.state  # pyright: ignore[reportAttributeAccessIssue]
+                raise
