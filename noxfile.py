@@ -1,37 +1,39 @@
 """nox runs what CI runs: tests, the kernels as plain Python, lint, types; and, by name, the published ports."""
 
+import pathlib
+import tempfile
+
 import nox
 
 nox.options.sessions = ["tests", "uncompiled", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
 
+PINNED = ("-c", "constraints.txt")
+OLDEST = ("numpy==2.0.0", "numba==0.61.0", "optree==0.14.0", "scipy==1.13.0", "rich==13.7.0", "ml_dtypes==0.5.0")
+LARGEST = 3_000_000  # bytes of a wheel or sdist
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests that need no framework, the docstrings' and the documents' examples, with coverage."""
-    session.install("-e", ".[test]")
+    session.install(*PINNED, "-e", ".[test]")
     paths = session.posargs or ["amos_ref", "tests", "docs", "README.md"]
-    session.run("pytest", "--ignore=tests/ports", "--cov", "--cov-report=term:skip-covered", *paths)
+    skip = ("--ignore=tests/ports", "--ignore=tests/long")
+    session.run("pytest", *skip, "--cov", "--cov-report=term:skip-covered", *paths)
 
 
 @nox.session
 def uncompiled(session: nox.Session) -> None:
     """The kernels run as Python, so that coverage sees inside."""
-    session.install("-e", ".[test]")
-    session.run(
-        "pytest",
-        "--cov=amos_ref/kernels",
-        "--cov-report=term-missing",
-        "tests/test_kernels.py",
-        *session.posargs,
-        env={"NUMBA_DISABLE_JIT": "1"},
-    )
+    session.install(*PINNED, "-e", ".[test]")
+    report = ("--cov=amos_ref/kernels", "--cov-report=term-missing")
+    session.run("pytest", *report, "tests/test_kernels.py", *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Lint and format, nothing changed."""
-    session.install("ruff==0.17.6")
+    session.install(*PINNED, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -39,14 +41,63 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package."""
-    session.install("-e", ".[bf16]", "pyright==1.1.414")
+    session.install(*PINNED, "-e", ".[bf16]", "pyright")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
 
 @nox.session
 def ports(session: nox.Session) -> None:
     """Real, published ports: the authors' code and pytorch_optimizer."""
-    session.install("-e", ".[ports]")
+    session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3")
     session.run("pytest", "tests/ports", *session.posargs)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """A million steps, and ten thousand random cases (about three minutes)."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("pytest", "-s", "tests/long", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Every Hypothesis test with fresh examples: nox -s fuzz -- 10000."""
+    session.install(*PINNED, "-e", ".[test]")
+    examples = session.posargs[0] if session.posargs else "2000"
+    files = sorted(map(str, pathlib.Path("tests").glob("test_*.py")))
+    session.run("pytest", *files, "-k", "not examples", env={"AMOS_REF_EXAMPLES": examples})
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The oldest supported versions of everything."""
+    session.install(*OLDEST, "-e", ".[test]")
+    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """Each supported Python that is on the path."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheel and sdist: small, the same bytes twice, and the wheel works in an environment of its own."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        files = []
+        for folder in (first, second):
+            session.run("python", "-m", "build", "--outdir", folder, silent=True)
+            files.append(sorted(pathlib.Path(folder).iterdir()))
+        for one, other in zip(*files, strict=True):
+            if one.read_bytes() != other.read_bytes() or one.stat().st_size > LARGEST:
+                session.error(f"{one.name} differs between builds or is larger than {LARGEST} bytes")
+            session.log(f"{one.name}: {one.stat().st_size} bytes, the same twice")
+            session.run("python", "-m", "zipfile" if one.suffix == ".whl" else "tarfile", "-l", str(one))
+        session.install(*PINNED, str(next(f for f in files[0] if f.suffix == ".whl")))
+        with session.chdir(first):
+            session.run("amos-ref", "check")

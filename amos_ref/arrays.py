@@ -28,8 +28,8 @@ def check_shape(a: np.ndarray, shape: tuple[int, ...], where: str) -> None:
 
 def check_finite(a: np.ndarray, where: str, *, squared: bool = False) -> None:
     """Raise NonFiniteError naming the first index whose value (or square) is not finite."""
-    wide = a.astype(np.float64)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
+        wide = a.astype(np.float64)
         bad = ~np.isfinite(wide * wide if squared else wide)
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), a.shape))

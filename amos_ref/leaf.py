@@ -46,9 +46,9 @@ class Leaf(NamedTuple):
 
 def computed(leaf: Leaf, rates: Rates) -> dict[str, Any]:
     """Return every intermediate of the leaf's step, by the page, or raise NonFiniteError for its gradient."""
-    theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
-    m = None if leaf.m is None else leaf.m.astype(np.float64)
     with np.errstate(all="ignore"):
+        theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
+        m = None if leaf.m is None else leaf.m.astype(np.float64)
         after = spec.step(theta, g, v, b, m, eta=leaf.eta, **rates._asdict())
     if not np.isfinite(after["g2"]).all():
         refuse(leaf, rates)
@@ -58,8 +58,9 @@ def computed(leaf: Leaf, rates: Rates) -> dict[str, Any]:
 def refuse(leaf: Leaf, rates: Rates) -> NoReturn:
     """Raise NonFiniteError that says where the gradient of this leaf is not finite."""
     where = f"gradient of leaf {leaf.name!r}"
-    g = leaf.g.astype(np.float64)
-    check_finite(spec.clip(g, np.inf if rates.clip_value is None else rates.clip_value), where, squared=True)
+    with np.errstate(all="ignore"):
+        g = spec.clip(leaf.g.astype(np.float64), np.inf if rates.clip_value is None else rates.clip_value)
+    check_finite(np.asarray(g), where, squared=True)
     raise NonFiniteError(
         f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(g).max())!r})"
     )

@@ -7,5 +7,9 @@ from hypothesis import settings
 # Two threads at least, so that a machine with one core still sees work divided between threads.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(os.cpu_count() or 1, 2)))
 
-settings.register_profile("amos_ref", derandomize=True, deadline=None, max_examples=100, database=None)
+# AMOS_REF_EXAMPLES=N draws N fresh examples a test (nox -s fuzz); otherwise the same 100 every time.
+examples = os.environ.get("AMOS_REF_EXAMPLES")
+settings.register_profile(
+    "amos_ref", derandomize=examples is None, deadline=None, max_examples=int(examples or 100), database=None
+)
 settings.load_profile("amos_ref")
