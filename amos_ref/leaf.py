@@ -36,12 +36,10 @@ class Leaf(NamedTuple):
     eta: float
 
     def written(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield what a step overwrites, with words for it."""
-        yield "parameter", self.theta
-        yield "state v", self.v
-        yield "state b", self.b
-        if self.m is not None:
-            yield "state m", self.m
+        """Yield what a step overwrites, by its field's name."""
+        for name in ("theta", "v", "b", "m"):
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
 
 
 def computed(leaf: Leaf, rates: Rates) -> dict[str, Any]:

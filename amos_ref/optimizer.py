@@ -210,11 +210,12 @@ class Amos:
         """
         thetas, leaves, rates = self._prepare(grads, state, params)
         stepped = {leaf.name for leaf in leaves}
-        everything = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m or {}}
+        words = {"theta": "parameter", "v": "state v", "b": "state b", "m": "state m"}
         kept = {f"gradient of leaf {leaf.name!r}": leaf.g for leaf in leaves}
-        for what, arrays in everything.items():
-            kept |= {f"{what} of leaf {name!r}": a for name, a in arrays.items() if name not in stepped}
-        check_targets({f"{what} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()}, kept)
+        for what, arrays in zip(words, (thetas, state.v, state.b, state.m or {}), strict=True):
+            kept |= {f"{words[what]} of leaf {name!r}": a for name, a in arrays.items() if name not in stepped}
+        targets = {f"{words[what]} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()}
+        check_targets(targets, kept)
         new = state._replace(count=int(state.count) + 1)
         with Whole(new):
             load_backend(self.options["backend"]).step(leaves, rates)

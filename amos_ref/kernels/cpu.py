@@ -5,13 +5,15 @@ otherwise. A kernel does the tasks from `first` to `last` of its work; every tas
 the number of threads changes no bit. Sums of pieces are combined by the page's own functions.
 """
 
+import math
+
 import numpy as np
 
 from amos_ref import spec
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.scalar import BITS, clip, cut, load, store
 from amos_ref.kernels.threads import launch
-from amos_ref.leaf import refuse
+from amos_ref.leaf import refuse, rounded
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 STRIP = 1024  # columns that one task sums: their float64 sums stay in the first-level cache
@@ -151,25 +153,34 @@ def step_elements(first, last, theta, g, m, v, b, chi, mu, q, xi, eta, beta, ext
 
 
 class Work:
-    """One leaf on its way through a step: flat views (copies where memory is not contiguous), then results."""
+    """One leaf on its way through a step: flat views (copies where memory is not contiguous), then results.
+
+    `box` is (outer, n, inner), what lies before, in and behind the innermost run of reduced axes.
+    """
 
     def __init__(self, leaf, rates):
         self.leaf, self.rates = leaf, rates
         self.chi = np.inf if rates.clip_value is None else rates.clip_value
         self.decision = (rates.q, rates.xi, leaf.eta, rates.beta)
         self.decision += (rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon)
-        self.runs = spec.runs(leaf.theta.shape, leaf.v.shape)
-        reduced = [k for k, (reduced, _) in enumerate(self.runs) if reduced]
-        self.by_element, self.cut = not reduced, max(reduced, default=0)
         self.theta, self.g = flat(leaf.theta), flat(leaf.g)
         self.m = None if leaf.m is None else flat(leaf.m)
+        self.runs = spec.runs(leaf.theta.shape, leaf.v.shape)
+        reduced = [k for k, (reduced, _) in enumerate(self.runs) if reduced]
+        self.by_element = not reduced
+        if self.by_element:
+            self.v, self.b = flat(leaf.v), flat(leaf.b)
+        else:
+            self.cut = reduced[-1]
+            lengths = [n for _, n in self.runs]
+            self.box = math.prod(lengths[: self.cut]), lengths[self.cut], math.prod(lengths[self.cut + 1 :])
 
     def reduce(self):
         """Return g2 per slot, or None for element slots; not finite anywhere: the gradient is to blame."""
         if self.by_element:
             found = launch(count_overflowing, self.g.size, self.g.size, self.g, self.chi)
             return None if sum(found) == 0 else np.array(np.nan)
-        n, outer, inner = self._box()
+        outer, n, inner = self.box
         if inner == 1:
             out = np.empty((outer, max(-(-n // CHUNK), 1)))
             launch(square_chunks, out.size, self.g.size, self.g, n, self.chi, out)
@@ -183,53 +194,43 @@ class Work:
         return total / max(self.theta.size // max(total.size, 1), 1)
 
     def decide(self, g2):
-        """Fill alpha, rho and the new v and b, all float64 and none of them the caller's arrays."""
-        shape = self.leaf.v.shape
-        self.v, self.b = (np.array(a, dtype=np.float64).reshape(-1) for a in (self.leaf.v, self.leaf.b))
-        alpha, rho = np.empty_like(self.v), np.empty_like(self.v)
-        launch(decide_slots, g2.size, 32 * g2.size, g2.reshape(-1), self.v, self.b, alpha, rho, *self.decision)
-        self.alpha, self.rho = (self._spread(a.reshape(shape)) for a in (alpha, rho))
+        """Fill alpha, rho and the new v and b, none of them the caller's arrays."""
+        v, b = (np.array(a, dtype=np.float64).reshape(-1) for a in (self.leaf.v, self.leaf.b))
+        alpha, rho = np.empty_like(v), np.empty_like(v)
+        launch(decide_slots, g2.size, 32 * g2.size, g2.reshape(-1), v, b, alpha, rho, *self.decision)
+        self.v, self.b = rounded(v, self.leaf.v), rounded(b, self.leaf.b)
+        self.alpha, self.rho = self._spread(alpha), self._spread(rho)
 
     def apply(self):
-        """Write theta, v, b and m. Nothing here can fail."""
-        leaf, tail = self.leaf, (self.chi, self.rates.momentum or 0.0)
-        arrays = (self.theta, self.g, self.m)
+        """Write theta, v, b and m. All that could fail has been done."""
+        arrays, tail = (self.theta, self.g, self.m), (self.chi, self.rates.momentum or 0.0)
         if self.by_element:
-            v, b = flat(leaf.v), flat(leaf.b)
-            launch(step_elements, v.size, 8 * v.size, *arrays, v, b, *tail, *self.decision)
-            put_back(leaf.v, v)
-            put_back(leaf.b, b)
+            launch(step_elements, self.v.size, 8 * self.v.size, *arrays, self.v, self.b, *tail, *self.decision)
         else:
-            n, outer, inner = self._box()
+            outer, n, inner = self.box
             if inner == 1:
-                pieces = outer * -(-n // PIECE)
-                launch(apply_rows, pieces, self.g.size, *arrays, n, self.alpha.reshape(-1), self.rho.reshape(-1), *tail)
+                tasks, per_row = outer * -(-n // PIECE), (self.alpha.reshape(-1), self.rho.reshape(-1))
+                launch(apply_rows, tasks, self.g.size, *arrays, n, *per_row, *tail)
             else:
                 launch(apply_columns, outer * n, self.g.size, *arrays, n, self.alpha, self.rho, *tail)
-            leaf.v[...] = spec.round_to(self.v, leaf.v.dtype).reshape(leaf.v.shape)
-            leaf.b[...] = spec.round_to(self.b, leaf.b.dtype).reshape(leaf.b.shape)
-        put_back(leaf.theta, self.theta)
-        if leaf.m is not None:
-            put_back(leaf.m, self.m)
-
-    def _box(self):
-        lengths = [n for _, n in self.runs]
-        outer, inner = (int(np.prod(part)) for part in (lengths[: self.cut], lengths[self.cut + 1 :]))
-        return lengths[self.cut], outer, inner
+        for name, target in self.leaf.written():
+            put_back(target, getattr(self, name))
 
     def _spread(self, per_slot):
         """Give every (outer, column) its slot's value, where outer runs are reduced as well."""
-        _, outer, inner = self._box()
-        slots = [1 if reduced else length for reduced, length in self.runs]
-        full = [length for _, length in self.runs]
-        full[self.cut] = 1
-        return np.broadcast_to(per_slot.reshape(slots), full).copy().reshape(outer, inner)
+        outer, _, inner = self.box
+        if per_slot.size != outer * inner:
+            slots = [1 if reduced else length for reduced, length in self.runs]
+            full = [length for _, length in self.runs]
+            full[self.cut] = 1
+            per_slot = np.broadcast_to(per_slot.reshape(slots), full).copy()
+        return per_slot.reshape(outer, inner)
 
 
 def flat(a):
     """A contiguous 1-d view that kernels can read, of the array itself or, if it must be, of a copy."""
     a = np.ascontiguousarray(a).reshape(-1)
-    return a.view(BITS.get(a.dtype.name, a.dtype))
+    return a.view(BITS[a.dtype.name]) if a.itemsize == 2 else a
 
 
 def put_back(target, values):
