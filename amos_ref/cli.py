@@ -1,6 +1,7 @@
 """The command line: amos-ref check | explain | vectors | info."""
 
 import argparse
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -59,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
-        epilog="Exit status: 0 conforms or done, 1 departs, 2 usage or bad input, 3 something needed is not installed.",
+        epilog="Exit status: 0 conforms or done, 1 departs, 2 usage or bad input, 3 something needed is not installed, "
+        "130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _progress(description: str) -> Callable[[Any], Any]:
     """Return a wrapper for an iterable: a bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return iter
     from rich.console import Console
     from rich.progress import track
@@ -127,13 +129,14 @@ def _check(args: argparse.Namespace) -> int:
         renamed[ours] = theirs
     if args.target is None and (args.eta is not None or renamed or args.quick):
         raise TargetError("--eta, --map and --quick say something about a TARGET, and there is none")
-    report = amos_ref.conformance.check(
-        args.target,
-        "quick" if args.quick else "full",
-        eta=args.eta,
-        renamed=renamed,
-        progress=_progress("checking"),
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
+        report = amos_ref.conformance.check(
+            args.target,
+            "quick" if args.quick else "full",
+            eta=args.eta,
+            renamed=renamed,
+            progress=_progress("checking"),
+        )
     if args.json:
         print(json.dumps(report.to_dict(), indent=1))
     else:

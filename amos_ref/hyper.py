@@ -1,12 +1,11 @@
 """Hyper-parameters: their ranges, and the learning rate of a step."""
 
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from amos_ref.errors import HyperParameterError, ScheduleError
-from amos_ref.rules import Preset
+from amos_ref.rules import Preset, number
 
 # name -> (test, words, may be None)
 _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
@@ -18,16 +17,6 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "d_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
 }
-
-
-def number(value: Any) -> float:
-    """Return `value` as a float; NaN if it is no real number."""
-    if isinstance(value, bool) or getattr(value, "ndim", 0) or isinstance(value, str | bytes):
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def check_options(**options: Any) -> dict[str, Any]:
@@ -45,10 +34,17 @@ def check_options(**options: Any) -> dict[str, Any]:
         if not 0 <= options["learning_rate"] < math.inf:
             raise HyperParameterError(f"learning_rate is {xi!r}; it must be finite and >= 0, or callable")
     eta = options["eta"]
-    if isinstance(eta, numbers.Real) and not 0 < number(eta) < math.inf:
-        raise HyperParameterError(f"eta is {eta!r}; it must be finite and > 0")
-    if not (isinstance(eta, numbers.Real | str | Mapping | Preset) or callable(eta)):
-        raise HyperParameterError(f"eta is {eta!r}; it must be a number, a callable, a mapping or a preset")
+    if not (isinstance(eta, str | Mapping | Preset) or callable(eta) or 0 < number(eta) < math.inf):
+        raise HyperParameterError(
+            f"eta is {eta!r}; it must be a number > 0, an expression, a callable, a mapping or a preset"
+        )
+    slot = options["slot_shape"]
+    if not (isinstance(slot, str | Mapping | Preset | tuple | list) or callable(slot)):
+        raise HyperParameterError(
+            f"slot_shape is {slot!r}; it must be 'tensor', 'element', a tuple, an expression, a callable or a mapping"
+        )
+    if not isinstance(options["validate"], bool):
+        raise HyperParameterError(f"validate is {options['validate']!r}; it must be True or False")
     if options["state_dtype"] not in ("float64", "param"):
         raise HyperParameterError(f"state_dtype is {options['state_dtype']!r}; it must be 'float64' or 'param'")
     return options

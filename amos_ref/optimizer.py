@@ -152,7 +152,8 @@ class Amos:
         Parameters
         ----------
         grads : tree like `params`
-            Gradients, of any of the four dtypes; None for a leaf that this step skips.
+            Gradients, of any of the four dtypes; None for a leaf that this step skips. A NumPy number is taken for
+            a 0-d array.
         state : AmosState
         params : tree of arrays
 
@@ -251,6 +252,7 @@ class Amos:
         leaves = []
         for name, g in gradients.items():
             if g is not None:
+                g = np.asarray(g) if isinstance(g, np.floating) else g  # as the mean of an array is
                 where = f"gradient of leaf {name!r}"
                 check_shape(check_array(g, where), thetas[name].shape, where)
                 m = None if state.m is None else state.m[name]

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from amos_ref.errors import ExpressionError, RuleError
 
 Shape = tuple[int, ...]
@@ -199,13 +201,20 @@ def _called(rule: Callable[[str, Shape], Any], kind: str, name: str, shape: Shap
         raise RuleError(f"{kind}: the callable failed for leaf {name!r}: {type(error).__name__}: {error}") from error
 
 
+def number(value: Any) -> float:
+    """Return `value` as a float; NaN if it is no real number (a bool, a text and an array are none)."""
+    if isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
 def eta_of(rule: Any, name: str, shape: Shape) -> float:
     """Return eta of one leaf, a finite float > 0, or raise RuleError."""
     value = resolve(rule, "eta", name, shape)
-    try:
-        eta = float(value) if not isinstance(value, bool | str) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        eta = math.nan
+    eta = number(value)
     if not 0.0 < eta < math.inf:
         raise RuleError(f"eta of leaf {name!r} is {value!r}; it must be a finite number > 0")
     return eta
@@ -230,8 +239,11 @@ def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
     return slot
 
 
-_LINEAR_IN_OUT = "(1, SHAPE[1])"
-_ROWS = "(SHAPE[0],) + (1,) * (len(SHAPE) - 1)"
+_COLUMNS = "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"
+_ROWS = "SHAPE[:-1][:1] + (1,) * max(len(SHAPE) - 1, 1)"  # of a vector: one slot
+_ENTRIES = "SHAPE[:-1] + (1,)"
+# Linear layers 1 / fan_in, convolutions 2 / fan_in, and 1 for the scale of a norm, told apart by their axes.
+_GAIN = "max(1, min(2, len(SHAPE) - 1))"
 
 
 def _preset(*rows: tuple[str, float | str, str]) -> Preset:
@@ -240,27 +252,25 @@ def _preset(*rows: tuple[str, float | str, str]) -> Preset:
 
 #: The paper's table for flax and Keras names and layouts (kernels are (in, out), convolutions (h, w, in, out)).
 PAPER_FLAX = _preset(
-    (r".*(bias|beta|rel(ative)?(_position)?_embedding)$", 0.5, "tensor"),
+    (r".*(bias|beta|rel(ative)?(_position)?_embedding|relative_attention_bias/embedding)$", 0.5, "tensor"),
     (r".*(scale|gamma)$", 1.0, "tensor"),
-    (r".*embeddings?$", "sqrt(2 / SHAPE[1])", _ROWS),
-    (r".*[Cc]onv[^/]*/kernel$", "sqrt(2 / prod(SHAPE[:-1]))", "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"),
-    (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _LINEAR_IN_OUT),  # flax: one kernel a gate
-    (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _LINEAR_IN_OUT),  # Keras: four gates side by side
-    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _LINEAR_IN_OUT),
-    (r".*kernel$", "sqrt(1 / SHAPE[0])", _LINEAR_IN_OUT),
+    (r".*embeddings?$", "sqrt(2 / SHAPE[-1])", _ENTRIES),
+    (r".*depthwise_kernel$", "sqrt(2 / prod(SHAPE[:-2]))", "(1,) * (len(SHAPE) - 2) + SHAPE[-2:]"),
+    (r".*/(query|key|value)/kernel$", "sqrt(1 / SHAPE[0])", "(1,) + SHAPE[1:]"),  # (in, heads, dim) or (in, out)
+    (r".*[Aa]ttention[^/]*/out/kernel$", "sqrt(1 / prod(SHAPE[:-1]))", _COLUMNS),  # (heads, dim, out)
+    (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _COLUMNS),  # flax: one kernel a gate
+    (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _COLUMNS),  # Keras: four gates side by side
+    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _COLUMNS),
+    (r".*kernel$", f"sqrt({_GAIN} / prod(SHAPE[:-1]))", _COLUMNS),
 )
 
 #: The paper's table for torch names and layouts (Linear weights are (out, in), convolutions (out, in, h, w)).
 PAPER_TORCH = _preset(
-    (r".*bias(_[hi]h_l\d+(_reverse)?)?$", 0.5, "tensor"),
+    (r".*(bias(_[hi]h_l\d+(_reverse)?)?|relative_attention_bias[./]weight)$", 0.5, "tensor"),
     (r"(.*[./])?([^./]*[Nn]orm|bn|ln)[^./]*[./]weight$", 1.0, "tensor"),
-    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
-    (r"(.*[./])?[^./]*[Cc]onv[^./]*[./]weight$", "sqrt(2 / prod(SHAPE[1:]))", _ROWS),
+    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[-1])", _ENTRIES),
     (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _ROWS),  # LSTM: four gates, (4 hidden, in)
-    (
-        r"(.*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)|(.*[./])?linear2)[./]weight$",
-        "sqrt(2 / SHAPE[1])",
-        _ROWS,
-    ),
-    (r".*weight$", "sqrt(1 / SHAPE[1])", _ROWS),
+    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
+    (r"(.*[./])?linear2[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
+    (r".*weight$", f"sqrt({_GAIN} / prod(SHAPE[1:]))", _ROWS),
 )

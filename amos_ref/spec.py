@@ -14,7 +14,7 @@ Every stage is a function below, in that order; :func:`step` strings them togeth
 * Momentum averages the whole change, decay included, and is not debiased.
 * xi = 0 is legal and moves nothing unless v does; the mean of an empty slot is 0.
 * All arithmetic is IEEE float64, only + - * / sqrt and comparisons, in the order written here, without
-  fused multiply-add. Rounding to a narrower dtype happens once, on storing, never inside the step.
+  fused multiply-add; sign and payload of a NaN are left open. Storing rounds once, nothing else rounds.
 
 theta parameters, g gradient, v second moment, b decay clock, m momentum; xi learning rate, eta expected
 scale of theta, mu momentum, chi clip value.
@@ -98,8 +98,7 @@ def split(x, size, axis):
     axis %= x.ndim
     before, n, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     count = max(-(-n // size), 1)
-    if n != count * size:
-        x = np.concatenate([x, np.zeros((*before, count * size - n, *after))], axis)
+    x = np.concatenate([x, np.zeros((*before, count * size - n, *after))], axis) if n != count * size else x
     return x.reshape(*before, count, size, *after)
 
 

@@ -20,7 +20,7 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
     Raises
     ------
     TreeError
-        If two leaves have the same name, as ``{"a": {"b": x}, "a/b": y}`` does.
+        If two leaves have the same name, as ``{"a": {"b": x}, "a/b": y}`` does, or the nesting has no end.
 
     Examples
     --------
@@ -28,7 +28,10 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
     >>> flatten({"dense": {"kernel": 1.0, "bias": 2.0}, "scales": [3.0]})
     {'dense/bias': 2.0, 'dense/kernel': 1.0, 'scales/0': 3.0}
     """
-    paths, leaves, _ = optree.tree_flatten_with_path(tree, none_is_leaf=True)
+    try:
+        paths, leaves, _ = optree.tree_flatten_with_path(tree, none_is_leaf=True)
+    except RecursionError:
+        raise TreeError(f"{what}: nested too deeply, or within itself") from None
     named: dict[str, Any] = {}
     for path, leaf in zip(paths, leaves, strict=True):
         name = "/".join(map(str, path))

@@ -16,7 +16,7 @@ opt = amos_ref.Amos(learning_rate=0.1, eta=0.5, beta=0.9)
 state = opt.init(params)
 for t in range(1, 2001):
     residual = x @ params["weights"] + params["bias"] - y
-    grads = {"weights": x.T @ residual / len(y), "bias": np.mean(residual)[...]}
+    grads = {"weights": x.T @ residual / len(y), "bias": np.mean(residual)}
     state = opt.step(params, grads, state)
     if t in (1, 10, 100, 1000, 2000):
         b = float(state.b["weights"])

@@ -312,12 +312,38 @@ def test_options_out_of_range_are_refused(name, value):
 
 
 @pytest.mark.parametrize(
-    "slot_shape", [3, None, 0.5, {"a.*": "tensor"}, {".*": "(7,)"}, "(2, 3", lambda name, shape: 3]
+    "slot_shape", [{".*": 3}, {".*": None}, {"a.*": "tensor"}, {".*": "(7,)"}, "(2, 3", lambda name, shape: 3]
 )
 def test_slot_shapes_that_fit_no_leaf_are_refused_by_init(slot_shape):
     with pytest.raises(errors.RuleError) as caught:
         Amos(slot_shape=slot_shape).init({"z": Z})
     one_line(caught.value, ["slot_shape", "'z'"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slot_shape", 3), ("slot_shape", None), ("slot_shape", iter([1])), ("validate", "no"), ("eta", iter([1]))],
+)
+def test_options_of_a_type_that_can_never_fit_are_refused_at_once(name, value):
+    with pytest.raises(errors.HyperParameterError) as caught:
+        Amos(**{name: value})
+    one_line(caught.value, [name, repr(value)])
+
+
+@pytest.mark.parametrize("value", [np.True_, np.complex128(1), 1j, "0.1", np.ones(2)])
+def test_what_is_no_real_number_is_refused_from_option_and_schedule_alike(value):
+    with pytest.raises(errors.HyperParameterError):
+        Amos(learning_rate=value)
+    opt = Amos(learning_rate=lambda t: value)
+    with pytest.raises(errors.ScheduleError):
+        opt.update(Z, opt.init(Z), Z)
+
+
+def test_a_tree_within_itself_is_refused():
+    endless = []
+    endless.append(endless)
+    with pytest.raises(errors.TreeError, match="nested too deeply, or within itself"):
+        Amos().init(endless)
 
 
 @pytest.mark.parametrize("backend", ["", "gpu", "CPU", "cuda", None, 3, ["cpu"]])

@@ -17,6 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 import amos_ref
 from amos_ref import spec
+from amos_ref.errors import NonFiniteError
 from amos_ref.kernels import cpu, scalar, threads
 from amos_ref.leaf import Leaf, Rates
 
@@ -112,7 +113,8 @@ EDGES = [
     ((3, 65, 2, 3), (3, 1, 2, 1)),
     ((65, 2, 129), (1, 2, 1)),
     ((2, 65, 3), (2, 1, 3)),
-    ((65, 2, 3, 4), (1, 2, 1, 4)),
+    ((130, 2, 3, 4), (1, 2, 1, 4)),
+    ((130, 2, 9), (1, 2, 1)),
 ]
 LARGE = [
     ((3 * 8192 + 1,), ()),
@@ -121,6 +123,7 @@ LARGE = [
     ((2, 65537), ()),
     ((40000, 2), (40000, 1)),
     ((4097, 9), (9,)),
+    ((8400, 3), (1, 3)),
     ((40, 1025), (1, 1025)),
     ((33, 2049), (33, 2049)),
     ((2, 4100, 20), (2, 1, 20)),
@@ -212,6 +215,18 @@ def test_number_of_threads_changes_no_bit(eager_threads):
 @pytest.mark.parametrize(("shape", "slot"), [edge for edge in EDGES if own.size(edge[0]) < 1000])
 def test_shared_work_has_the_bits_of_the_page(shape, slot):
     check(make_leaf(np.random.default_rng(2), own.COMBINATIONS[1], shape, slot), make_rates(own.COMBINATIONS[1]))
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("slot", [(), (7,)])
+def test_every_thread_sees_a_gradient_that_is_not_finite(slot):
+    for i in range(7):
+        leaf = make_leaf(np.random.default_rng(2), own.COMBINATIONS[1], (7,), slot)
+        leaf.g[i] = np.nan
+        before = [own.bits(a) for _, a in leaf.written()]
+        with pytest.raises(NonFiniteError, match=rf"\[{i}\] is nan"):
+            cpu.step([leaf], make_rates(own.COMBINATIONS[1]))
+        assert [own.bits(a) for _, a in leaf.written()] == before
 
 
 @pytest.mark.usefixtures("eager_threads")

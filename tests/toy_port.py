@@ -13,8 +13,8 @@ class ToyPort:
     name, options, skips_none = "toy", OPTIONS, True
     wrong = ""  # which mistake to make
 
-    def __init__(self, wrong="", options=OPTIONS):
-        self.wrong, self.options = wrong, set(options)
+    def __init__(self, wrong="", options=OPTIONS, form=""):
+        self.wrong, self.options, self.form = wrong, set(options), form
 
     def init(self, params, hyper):
         self.p = {name: a.copy() for name, a in params.items()}
@@ -44,7 +44,12 @@ class ToyPort:
             if g is None and self.wrong != "None is zero":
                 continue
             g = np.zeros_like(self.p[name]) if g is None else g
-            self.p[name] = self.p[name] + self.change(name, g, f(xi), f(h["eta"][name])).astype(f)
+            delta = self.change(name, g, f(xi), f(h["eta"][name])).astype(f)
+            if self.form == "adamw" and not h["momentum"]:
+                alpha, rho, clipped = self.decision
+                self.p[name] = (self.p[name] * (f(1) - rho) - alpha * clipped).astype(f)
+            else:
+                self.p[name] = self.p[name] + delta
         return self.p
 
     def mean(self, name, x):
@@ -83,6 +88,7 @@ class ToyPort:
         d = one / (one + f(h["d_coef"]) * np.sqrt(xi if wrong == "d without eta" else xi * eta) * b)
         extra = f(h["extra_l2"]) * f({"extra_l2 sign": -1, "extra_l2 half": 0.5}.get(wrong, 1))
         theta = self.p[name]
+        self.decision = d * xi * eta * np.sqrt(r), d * (half * gamma + extra), g
         if wrong == "extra_l2 outside d":
             delta = -d * (xi * eta * np.sqrt(r) * g + half * gamma * theta) - extra * theta
         else:

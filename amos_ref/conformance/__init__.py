@@ -5,8 +5,9 @@ from typing import Any
 
 from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.judge import Result, run
-from amos_ref.conformance.port import Port, as_port
+from amos_ref.conformance.port import Port
 from amos_ref.conformance.report import Report
+from amos_ref.conformance.target import as_port
 from amos_ref.errors import TargetError
 
 __all__ = ["Case", "Port", "Report", "Result", "check", "table"]

@@ -50,8 +50,8 @@ class Case(NamedTuple):
         return list(xi) if isinstance(xi, tuple) else [xi] * len(self.grads)
 
     def needs(self) -> set[str]:
-        """Return the options that a port must have for this case (a beta of 0.999 goes without saying)."""
-        needed = {name for name, x in self.options.items() if (name, x) != ("beta", 0.999)} - {"learning_rate"}
+        """Return the options that a port must have for this case."""
+        needed = set(self.options) - {"learning_rate", "beta"}
         return needed | {"slot_shape"} if any(self.slots.values()) else needed
 
 
@@ -115,7 +115,11 @@ def table() -> list[Case]:
         _case("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
         _case("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
         _case("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
-        _case("tiny-gradients", "gradients of 2^-40 steer as well as those of 1", scale=lambda t: 2.0**-40),
+        _case(
+            "tiny-gradients",
+            "gradients of 2^-40 steer as well as those of 1, with the epsilon that the port ships",
+            scale=lambda t: 2.0**-40,
+        ),
         _case("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
         _case("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),
         _case("zeros-follow", "gradients vanish from t = 4 on", scale=lambda t: float(t < 4)),

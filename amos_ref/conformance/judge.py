@@ -7,8 +7,8 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.port import Arrays, Port
-from amos_ref.conformance.tolerance import Bound
+from amos_ref.conformance.port import Arrays, Port, first_line
+from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Bound
 from amos_ref.errors import MissingDependencyError, TargetError
 from amos_ref.leaf import Leaf, Rates, computed
 from amos_ref.rules import eta_of
@@ -38,6 +38,8 @@ class Result(NamedTuple):
         The largest difference over its bound: at most 1 conforms.
     detail : str
         In words: what the port has and the page has, the port's message, or the options it lacks.
+    only_state : bool
+        Whether theta conforms at every step, and only what the port shows of its state departs.
     """
 
     case: str
@@ -49,6 +51,7 @@ class Result(NamedTuple):
     leaf: str | None = None
     ratio: float | None = None
     detail: str = ""
+    only_state: bool = False
 
 
 class Moment(NamedTuple):
@@ -66,30 +69,44 @@ def judge(port: Port, case: Case, eta: Any = None) -> Result:
     ----------
     port : Port
     case : Case
+        A port without beta is run with 0.999.
     eta : rule, optional
         What the port hard-codes, if it neither takes eta nor tells its own.
     """
     head = (case.name, case.dtype, case.about)
+    if "beta" not in port.options:
+        case = case._replace(options=case.options | {"beta": 0.999})
     reason = _unsupported(port, case)
     if reason:
         return Result(*head, "not supported", detail=reason)
     etas = _etas(port, case, eta)
-    moments = list(_page(case, etas))
+    shown: list[dict[str, Arrays]] = []
     try:
-        shown = list(_drive(port, case, etas))
+        _start(port, case, etas)
+        shown.extend(_drive(port, case))
     except (MissingDependencyError, TargetError):
         raise
-    except (Exception, SystemExit) as error:
-        text = str(error).strip().splitlines() or [""]
-        return Result(*head, "raises", detail=f"{type(error).__name__}: {text[0]}")
-    departure, worst = _compare(shown, moments)
+    except _Failed as failed:
+        return Result(*head, "raises", step=failed.step, detail=first_line(failed.error))
+    moments = list(_page(case, etas))
+    departure, worst = _compare(shown, moments, tuple(STAGES))
     if departure is None:
         return Result(*head, "conforms", ratio=worst)
-    return Result(*head, "departs", **departure)
+    only_state = departure["stage"] != "theta" and _compare(shown, moments, ("theta",))[0] is None
+    if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
+        departure["detail"] += "; within float32's bound: does the port compute in float32?"
+    return Result(*head, "departs", **departure, only_state=only_state)
+
+
+class _Failed(Exception):
+    """The port failed: at its start (step None) or at a step."""
+
+    def __init__(self, step: int | None, error: BaseException) -> None:
+        self.step, self.error = step, error
 
 
 def _unsupported(port: Port, case: Case) -> str:
-    lacking = sorted(case.needs() - port.options)
+    lacking = sorted(case.needs() - set(port.options))
     if lacking:
         return f"the port has no {', '.join(lacking)}"
     if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
@@ -99,32 +116,56 @@ def _unsupported(port: Port, case: Case) -> str:
 
 def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
     if "eta" in port.options:
+        if eta is not None:
+            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
         return case.eta
     if eta is not None:
         return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
-    own = port.own_eta(case.params)
+    try:
+        own = port.own_eta({name: a.astype(case.dtype) for name, a in case.params.items()})
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
     if own is None:
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
-    return own
+    if not isinstance(own, dict) or set(own) != set(case.params):
+        raise TargetError(f"{port.name} tells its eta as {own!r}; it must be a dict with an entry for each leaf")
+    return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
 
 
-def _drive(port: Port, case: Case, etas: dict[str, float]) -> Iterator[dict[str, Arrays]]:
-    """Yield what the port shows after each step: theta, and v, b, m if it shows them."""
+def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
     rates = case.options["learning_rate"]
-    hyper = case.options | {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    hyper = {"beta": 0.999, "c_coef": 0.25, "d_coef": 0.25} | case.options
+    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
-    params = {name: a.astype(case.dtype) for name, a in case.params.items()}
-    port.init(params, hyper)
-    for grads in case.grads:
+    try:
+        port.init({name: a.astype(case.dtype) for name, a in case.params.items()}, hyper)
+    except (MissingDependencyError, TargetError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise _Failed(None, error) from error
+
+
+def _drive(port: Port, case: Case) -> Iterator[dict[str, Arrays]]:
+    """Yield what the port shows after each step: theta, and v, b, m if it shows them."""
+    for t, grads in enumerate(case.grads, 1):
         given = {name: None if g is None else g.astype(case.dtype) for name, g in grads.items()}
-        shown = {"theta": port.step(given), **port.state()}
-        if set(shown["theta"]) != set(params):
-            raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(params)}")
-        # Copies, since a port may go on writing to what it has shown.
-        yield {
-            what: {name: np.array(a, dtype=np.float64) for name, a in arrays.items()} for what, arrays in shown.items()
-        }
+        try:
+            shown = {"theta": port.step(given), **port.state()}
+            if set(shown["theta"]) != set(case.params):
+                raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(case.params)}")
+            # Copies, since a port may go on writing to what it has shown.
+            yield {what: {name: _real(a) for name, a in arrays.items()} for what, arrays in shown.items()}
+        except (MissingDependencyError, TargetError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise _Failed(t, error) from error
+
+
+def _real(a: Any) -> np.ndarray:
+    if np.iscomplexobj(a):
+        raise ValueError("an array is complex")
+    return np.array(a, dtype=np.float64)
 
 
 def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
@@ -150,19 +191,21 @@ def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
         yield dict(now)
 
 
-def _compare(port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> tuple[dict | None, float]:
+def _compare(
+    port: list[dict[str, Arrays]], page: list[dict[str, Moment]], stages: tuple[str, ...]
+) -> tuple[dict[str, Any] | None, float]:
     """Return the first departure (None if there is none) and the largest ratio of difference to bound."""
     worst = 0.0
     previous: Arrays = {}
     for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
-        for stage in STAGES:
+        for stage in stages:
             for name, moment in ref.items():
                 if moment.after[stage] is None or name not in got.get(stage, {}):
                     continue
                 theirs, ours = got[stage][name], np.asarray(moment.after[stage])
-                ratio, text = _ratio(theirs, ours, moment.bounds[stage])
+                ratio, text = _ratio(theirs, ours, moment.bounds[stage], stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
-                    ratio, text = min((ratio, text), _ratio(-theirs, ours, moment.bounds[stage]))
+                    ratio, text = min((ratio, text), _ratio(-theirs, ours, moment.bounds[stage], False))
                 if ratio > 1:
                     words = f"{text}{_step_in_words(stage, got, previous, moment)}"
                     return dict(step=t, stage=stage, leaf=name, ratio=ratio, detail=words), ratio
@@ -171,9 +214,9 @@ def _compare(port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> tu
     return None, worst
 
 
-def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray) -> tuple[float, str]:
+def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, exact_shape: bool) -> tuple[float, str]:
     """Return the largest difference over its bound, and the entry that shows it."""
-    if got.size == ref.size:
+    if got.size == ref.size and not exact_shape:
         got = got.reshape(ref.shape)
     if got.shape != ref.shape:
         return np.inf, f"shape {got.shape} where the page has {ref.shape}"
@@ -209,5 +252,24 @@ def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment:
 
 
 def run(port: Port, cases: list[Case], eta: Any = None, progress: Callable[[Any], Any] = iter) -> list[Result]:
-    """Judge every case; `progress` wraps the iterable, as rich.progress.track does."""
-    return [judge(port, case, eta) for case in progress(cases)]
+    """Judge every case; `progress` wraps the iterable, as rich.progress.track does.
+
+    A port whose theta conforms in every case keeps its state in a form of its own, which is no departure.
+
+    Raises
+    ------
+    TargetError
+        If the port could not even be started on any case.
+    """
+    results = [judge(port, case, eta) for case in progress(cases)]
+    driven = [r for r in results if r.verdict != "not supported"]
+    if driven and all(r.verdict == "raises" and r.step is None for r in driven):
+        raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
+    if all(r.verdict == "conforms" or r.only_state for r in driven):
+        results = [_in_a_form_of_its_own(r) if r.only_state else r for r in results]
+    return results
+
+
+def _in_a_form_of_its_own(r: Result) -> Result:
+    detail = f"theta conforms; the port's {r.stage} is something else than ours: {r.detail}"
+    return r._replace(verdict="conforms", step=None, stage=None, leaf=None, ratio=None, detail=detail)

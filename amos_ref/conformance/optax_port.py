@@ -32,27 +32,53 @@ class OptaxPort:
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         self.params = {name: jnp.asarray(a) for name, a in params.items()}
-        hyper = dict(hyper)
-        rates = hyper["learning_rate"]
-        if isinstance(rates, list):
-            values = jnp.asarray(rates, dtype=next(iter(self.params.values())).dtype)
-            hyper["learning_rate"] = lambda count: values[jnp.clip(count - 1, 0, len(rates) - 1)]
+        self.hyper = dict(hyper)
         for option in ("eta", "slot_shape"):
             if option in hyper:
-                hyper[option] = by_leaf(hyper[option], params)
-        self.transform = self.factory(**self.signature.keywords(hyper))
-        if not (hasattr(self.transform, "init") and hasattr(self.transform, "update")):
-            raise TargetError(f"{self.name} returned {type(self.transform).__name__}, which has no init and update")
-        self.opt_state = self.transform.init(self.params)
+                self.hyper[option] = by_leaf(hyper[option], params)
+        rates = hyper["learning_rate"]
+        self.rates = rates if isinstance(rates, list) else None
+        self.t, self.by_step = 0, False  # by_step: no schedule is taken, so each step gets a transformation
+        first: Any = rates
+        if self.rates:
+            values = jnp.asarray(rates, dtype=next(iter(self.params.values())).dtype)
+            first = lambda count: values[jnp.clip(count - 1, 0, len(rates) - 1)]  # noqa: E731
+        try:
+            self.transform = self._made(first)
+            self.opt_state = self.transform.init(self.params)
+        except Exception:
+            if not self.rates:
+                raise
+            self.by_step, self.transform = True, self._made(self.rates[0])
+            self.opt_state = self.transform.init(self.params)
+
+    def _made(self, learning_rate: Any) -> Any:
+        transform = self.factory(**self.signature.keywords(self.hyper | {"learning_rate": learning_rate}))
+        if not (hasattr(transform, "init") and hasattr(transform, "update")):
+            raise TargetError(f"{self.name} returned {type(transform).__name__}, which has no init and update")
+        return transform
+
+    def _updated(self, grads: Any) -> tuple[Any, Any]:
+        """Update; a factory that takes no schedule gets each step's rate in a transformation of its own."""
+        self.t += 1
+        if not self.by_step:
+            try:
+                return self.transform.update(grads, self.opt_state, self.params)
+            except Exception:
+                if not self.rates or self.t > 1:
+                    raise
+                self.by_step = True
+        self.transform = self._made(self.rates[self.t - 1])  # pyright: ignore[reportOptionalSubscript]
+        return self.transform.update(grads, self.opt_state, self.params)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Update, then add the updates in the parameter's dtype."""
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         given = {name: jnp.asarray(g) for name, g in grads.items()}
-        updates, self.opt_state = self.transform.update(given, self.opt_state, self.params)
+        updates, self.opt_state = self._updated(given)
         self.params = {name: (p + updates[name]).astype(p.dtype) for name, p in self.params.items()}
-        return {name: np.asarray(p, dtype=np.float64) for name, p in self.params.items()}
+        return {name: np.asarray(p) for name, p in self.params.items()}
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m as far as the (chained) state has fields of a known name."""

@@ -51,8 +51,11 @@ class Report:
         from rich.console import Console
 
         console = Console(file=file)
-        if console.is_terminal and not console.no_color:
+        if console.is_terminal and not console.no_color and not console.is_dumb_terminal:
             console.print(self._table(plain=False))
+            for r in self.results:
+                if r.verdict in ("departs", "raises"):
+                    console.print(f"{r.case} {r.dtype}: {_details(r)}", highlight=False, markup=False)
             console.print(self.summary(), style="bold green" if self.ok else "bold red", highlight=False, markup=False)
         else:
             print(self, file=file)
@@ -74,8 +77,9 @@ class Report:
             table.add_column(column, overflow="fold", no_wrap=column in ("case", "dtype", "verdict"))
         styles = {"conforms": "green", "departs": "red", "raises": "red", "not supported": "dim"}
         for r in self.results:
-            where = f"step {r.step}, {r.stage}" if r.step else ""
-            table.add_row(r.case, r.dtype, Text(r.verdict, styles[r.verdict]), where, Text(_details(r)))
+            where = ", ".join(part for part in (f"step {r.step}" if r.step else "", r.stage) if part)
+            details = _details(r) if plain or r.verdict not in ("departs", "raises") else "see below"
+            table.add_row(r.case, r.dtype, Text(r.verdict, styles[r.verdict]), where, Text(details))
         return table
 
 

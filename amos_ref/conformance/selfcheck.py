@@ -46,26 +46,25 @@ def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     return [_guarded(check, backend, name) for check, backend, name in progress(checks)]
 
 
-def _guarded(check: Callable[[str, str], Result], backend: str, dtype_name: str) -> Result:
+def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
+    label = f"{'page' if backend == 'numpy' else backend} = {'page' if check is _live else 'vectors'}"
     try:
-        return check(backend, dtype_name)
+        return check(label, backend, dtype_name)
     except MissingDependencyError as error:
-        return Result(f"{backend}", dtype_name, "", "not supported", detail=str(error))
+        return Result(label, dtype_name, "", "not supported", detail=str(error))
     except VectorError as error:
-        return Result(f"{backend} = vectors", dtype_name, "", "departs", detail=str(error))
+        return Result(label, dtype_name, "", "departs", detail=str(error))
 
 
-def _vectors(backend: str, dtype_name: str) -> Result:
-    label = "page = vectors" if backend == "numpy" else f"{backend} = vectors"
+def _vectors(label: str, backend: str, dtype_name: str) -> Result:
     count, wrong = vectors.verify(dtype_name, backend)
     if wrong:
         return Result(label, dtype_name, "stored cases", "departs", detail=wrong[0])
     return Result(label, dtype_name, "stored cases", "conforms", detail=f"{count} cases, every bit")
 
 
-def _live(backend: str, dtype_name: str) -> Result:
-    label, about = f"{backend} = page", "shapes, slots and memory layouts"
-    count = 0
+def _live(label: str, backend: str, dtype_name: str) -> Result:
+    about, count = "shapes, slots and memory layouts", 0
     for case in _live_cases(vectors.dtype_of(dtype_name)):
         count += 1
         difference = _difference(backend, *case)

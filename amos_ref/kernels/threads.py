@@ -19,7 +19,8 @@ def _forget() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget)
 
 
 def launch(kernel: Callable[..., Any], tasks: int, elements: int, *args: Any) -> list[Any]:
