@@ -103,7 +103,7 @@ def from_torch(
     parts: dict[str, Arrays] = {}
     for part, theirs in _TORCH[: 3 if True in averaged else 2]:
         parts[part] = {name: _from_tensor(own.get(key, {}), name, theirs, thetas) for name, key in keys.items()}
-    m = {name: np.negative(a) for name, a in parts["m"].items()} if "m" in parts else None
+    m = {name: np.asarray(-a) for name, a in parts["m"].items()} if "m" in parts else None
     return _checked(AmosState(steps.pop(), parts["v"], parts["b"], m), thetas, state_dtype)
 
 
@@ -134,7 +134,7 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
         if state.v[name].size != 1:
             raise StateError(f"leaf {name!r} has slots of shape {state.v[name].shape}; pytorch_optimizer has one slot")
         arrays = [state.v[name].reshape(()), state.b[name].reshape(())]
-        arrays += [] if state.m is None else [np.negative(state.m[name])]
+        arrays += [] if state.m is None else [np.asarray(-state.m[name])]
         for (_, theirs), a in zip(_TORCH, arrays, strict=False):
             found[key][theirs] = _tensor(a, own.get(key, {}).get(theirs))
     groups = [{**group, "step": int(state.count)} for group in groups]
@@ -172,7 +172,7 @@ def _replaced(node: Any, state: AmosState) -> Any:
     if not isinstance(node, tuple):
         return node
     children = [_replaced(child, state) for child in node]
-    return type(node)(*children) if fields else tuple(children)
+    return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
 
 
 def _like_leaves(arrays: Arrays, like: Any, part: str) -> Any:
