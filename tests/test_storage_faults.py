@@ -100,6 +100,12 @@ def test_a_file_system_that_flushes_no_folders_is_no_error(code, path, monkeypat
     assert amos_ref.load_state(path).count == 2
 
 
+def test_a_system_that_opens_no_folders_saves_all_the_same(path, monkeypatch):
+    monkeypatch.delattr(os, "O_DIRECTORY", raising=False)
+    save_new(path)
+    assert amos_ref.load_state(path).count == 2
+
+
 def test_data_and_folder_are_flushed_in_this_order_around_the_replacement(path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
@@ -340,17 +346,18 @@ def test_without_the_hash_flipped_bits_would_pass(path, monkeypatch):
     assert state_bits(amos_ref.load_state(path)) != state_bits(OLD)
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(path, monkeypatch):
+@pytest.mark.parametrize(("change", "words"), [("write", ["damaged"]), ("truncate", ["ends inside array"])])
+def test_a_file_that_changes_while_it_is_read_is_refused(change, words, path, monkeypatch):
     verify = container.verify
 
     def verify_then_change(file, header):
         verify(file, header)
         with open(path, "r+b") as other:
             other.seek(-1, os.SEEK_END)
-            other.write(b"\x7f")
+            other.write(b"\x7f") if change == "write" else other.truncate()
 
     monkeypatch.setattr(container, "verify", verify_then_change)
-    refused(path, ["damaged"])
+    refused(path, words)
 
 
 # files made to deceive: their hash is right
