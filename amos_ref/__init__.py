@@ -14,14 +14,32 @@ from amos_ref.state import AmosState
 from amos_ref.trace import Trace
 
 if TYPE_CHECKING:
-    from amos_ref import conformance
+    from amos_ref import conformance, interop
+    from amos_ref.storage import load, load_state, save, save_state
 
 __version__ = "0.1.0"
 
-__all__ = ["Amos", "AmosError", "AmosState", "Trace", "apply_updates", "conformance", "errors", "rules", "spec"]
+__all__ = [
+    "Amos",
+    "AmosError",
+    "AmosState",
+    "Trace",
+    "apply_updates",
+    "conformance",
+    "errors",
+    "interop",
+    "load",
+    "load_state",
+    "rules",
+    "save",
+    "save_state",
+    "spec",
+]
 
 
 def __getattr__(name: str):
-    if name == "conformance":
-        return importlib.import_module("amos_ref.conformance")
+    if name in ("conformance", "interop"):
+        return importlib.import_module(f"amos_ref.{name}")
+    if name in ("load", "load_state", "save", "save_state"):
+        return getattr(importlib.import_module("amos_ref.storage"), name)
     raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")

@@ -4,9 +4,27 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.errors import DtypeError, NonFiniteError, OverlapError, ReadOnlyError, ShapeError
+from amos_ref.errors import (
+    DtypeError,
+    MissingDependencyError,
+    NonFiniteError,
+    OverlapError,
+    ReadOnlyError,
+    ShapeError,
+)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def dtype_of(name: str) -> np.dtype:
+    """Return the NumPy dtype of that name; bfloat16 comes from ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def check_array(a: Any, where: str) -> np.ndarray:

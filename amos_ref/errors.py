@@ -18,6 +18,7 @@ __all__ = [
     "ScheduleError",
     "ShapeError",
     "StateError",
+    "StorageError",
     "TargetError",
     "TreeError",
     "VectorError",
@@ -61,6 +62,10 @@ class ShapeError(AmosError, ValueError):
 
 class StateError(AmosError, ValueError):
     """The state does not belong to these parameters and options."""
+
+
+class StorageError(AmosError, OSError):
+    """A file cannot be written or read, or what it holds is damaged or no state of this package."""
 
 
 class NonFiniteError(AmosError, ValueError):

@@ -29,6 +29,12 @@ class AmosState(NamedTuple):
     m: dict[str, np.ndarray] | None
 
 
+def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of the slot's shape broadcasts to `shape`."""
+    aligned = (1,) * (len(shape) - len(slot)) + slot
+    return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))
+
+
 def check_state(state: AmosState, shapes: dict[str, tuple], dtypes: dict[str, np.dtype], *, momentum: bool) -> None:
     """Raise StateError unless `state` is one that these leaves and options could have produced.
 

@@ -5,6 +5,8 @@ Bounded here; ``nox -s fuzz -- EXAMPLES`` runs longer, with fresh seeds.
 
 import contextlib
 import io
+import pathlib
+import tempfile
 import tracemalloc
 
 import ml_dtypes
@@ -86,6 +88,33 @@ def test_bits_are_read_or_refused(text, dtype, shape):
         assert is_one_line(a)
     else:
         assert vectors.encode(a) == "".join(text.split()).lower()
+
+
+# files of state
+
+
+@given(st.data())
+def test_a_file_of_state_is_read_as_it_was_written_or_refused(data):
+    params = {"w": np.linspace(0.0, 1.0, 6).reshape(2, 3)}
+    state = amos_ref.Amos(0.25, 0.5, momentum=0.5).init(params)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "state.safetensors")
+        amos_ref.save_state(path, state)
+        whole = path.read_bytes()
+        start = data.draw(st.integers(0, len(whole)))
+        stop = data.draw(st.integers(start, min(start + 20, len(whole))))
+        changed = whole[:start] + data.draw(st.binary(max_size=20)) + whole[stop:]
+        path.write_bytes(changed)
+        try:
+            read = amos_ref.load_state(path, like=params)
+        except AmosError as refusal:
+            read = refusal
+    if isinstance(read, AmosError):
+        assert is_one_line(read)
+        assert changed != whole
+    else:
+        assert changed == whole
+        assert held(read.v, read.b, read.m) == held(state.v, state.b, state.m)
 
 
 # the step

@@ -91,6 +91,16 @@ def test_a_forked_child_makes_threads_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_shares_inherit_the_callers_way_with_overflow():
+    def kernel(first, last):
+        return np.geterr()["over"]
+
+    if numba.get_num_threads() < 2:
+        pytest.skip("one thread: no shares")
+    with np.errstate(over="ignore"):
+        assert set(threads.launch(kernel, 100, threads.SMALL)) == {"ignore"}
+
+
 def test_every_share_ends_before_an_error_is_raised():
     ended = []
 

@@ -13,24 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.arrays import dtype_of
 from amos_ref.conformance.cases import Case, table
-from amos_ref.errors import MissingDependencyError, VectorError
+from amos_ref.errors import VectorError
 from amos_ref.optimizer import Amos
 
 FORMAT = "amos-ref-vectors-1"
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 _BEYOND_HALF = ("tiny-gradients", "huge-gradients")  # magnitudes that float16 does not hold
-
-
-def dtype_of(name: str) -> np.dtype:
-    """Return the NumPy dtype of that name; bfloat16 comes from ml_dtypes."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
-    return np.dtype(ml_dtypes.bfloat16)
 
 
 def encode(a: Any) -> str:

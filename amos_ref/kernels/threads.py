@@ -1,5 +1,6 @@
 """Threads for kernels: each takes a share of the tasks. Compiled code holds no Python lock, so they run at once."""
 
+import contextvars
 import itertools
 import os
 from collections.abc import Callable
@@ -47,7 +48,8 @@ def launch(kernel: Callable[..., Any], tasks: int, elements: int, *args: Any) ->
         _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="amos_ref")  # type: ignore
     edges = [tasks * k // threads for k in range(threads + 1)]
     shares = list(itertools.pairwise(edges))
-    futures = [_pool.submit(kernel, *share, *args) for share in shares[1:]]
+    # Each share in a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
+    futures = [_pool.submit(contextvars.copy_context().run, kernel, *share, *args) for share in shares[1:]]
     try:
         return [kernel(*shares[0], *args), *(future.result() for future in futures)]
     finally:

@@ -1,0 +1,296 @@
+"""States of other implementations, to and from AmosState: the authors' code under optax, pytorch_optimizer's Amos.
+
+A state taken over makes the next step the same up to rounding, provided that both optimizers have the same options:
+the states hold none of them but the step count. No framework is imported here before one is needed.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref import tree
+from amos_ref.arrays import check_array, dtype_of
+from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
+from amos_ref.leaf import as_dtype
+from amos_ref.state import AmosState, broadcasts, check_state
+
+Arrays = dict[str, np.ndarray]
+
+#: Our part -> the key of pytorch_optimizer.
+_TORCH = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
+_AMOS, _EMA = ("count", "v", "b"), ("count", "ema")
+
+
+def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> AmosState:
+    """Return the state that the authors' ``amos`` (jestimator) keeps in an optax state.
+
+    Parameters
+    ----------
+    opt_state : ScaleByAmosState, or nested tuples with one in them
+        As ``amos(...).init`` and ``update`` return it, alone or inside ``optax.chain``. The momentum is the one
+        ``ema`` of the chain; without one there is none.
+    params : tree of arrays
+        JAX's or NumPy's.
+    state_dtype : {"param", "float64"}
+        "param" keeps the arrays' dtypes; "float64" widens them, which is exact.
+
+    Raises
+    ------
+    StateError
+        If there is not one such state, or it does not fit `params`; the error names the leaf.
+    """
+    amos = _only(_found(opt_state, _AMOS), "state with count, v and b")
+    emas = _found(opt_state, _EMA)
+    thetas = {name: np.asarray(a) for name, a in tree.flatten(params).items()}
+    parts = {"v": amos.v, "b": amos.b} | ({"m": _only(emas, "ema").ema} if emas else {})
+    arrays = {part: _numpy_leaves(leaves, thetas, f"opt_state.{part}") for part, leaves in parts.items()}
+    return _checked(AmosState(_count(amos.count), arrays["v"], arrays["b"], arrays.get("m")), thetas, state_dtype)
+
+
+def to_optax(state: AmosState, like: Any) -> Any:
+    """Return an optax state in the form of `like` that holds this state.
+
+    Parameters
+    ----------
+    state : AmosState
+    like : optax state
+        As ``amos(...).init(params)`` returns it. Count, v, b and ema are replaced, rounding once to their dtypes;
+        all else stays.
+
+    Raises
+    ------
+    StateError, ShapeError, TreeError
+        If `like` has other leaves, shapes or momentum than `state`, or its counter cannot hold the count.
+    """
+    _only(_found(like, _AMOS), "state with count, v and b")
+    if (emas := _found(like, _EMA)) and state.m is not None:
+        _only(emas, "ema")
+    _same_momentum(state, bool(emas), "like")
+    return _replaced(like, state)
+
+
+def from_torch(
+    state_dict: Mapping[str, Any], names: Iterable[str], like: Any = None, state_dtype: str = "param"
+) -> AmosState:
+    """Return the state that ``pytorch_optimizer.Amos`` keeps, from its ``state_dict()``.
+
+    Parameters
+    ----------
+    state_dict : dict
+        v is its ``exp_avg_sq``, b its ``decay``; m is minus its ``exp_avg``, since it subtracts its average.
+    names : iterable of str
+        The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``.
+    like : tree of NumPy arrays, optional
+        The parameters by these names. Needed if one of them never had a gradient: the optimizer then has nothing of
+        it. Its state is 0.
+    state_dtype : {"param", "float64"}
+        "param" keeps the arrays' dtypes; "float64" widens them, which is exact.
+
+    Raises
+    ------
+    StateError
+        If names or groups do not match, or the groups differ in their steps or in having momentum.
+    """
+    groups, own = _torch_parts(state_dict)
+    keys = _keys(groups, names)
+    thetas = None if like is None else tree.match(tree.flatten(like, "like"), keys, "like")
+    steps = {_count(group.get("step", 0)) for group in groups}
+    averaged = {group.get("momentum", 0) > 0 for group in groups}
+    for values, what in ((steps, "steps taken"), (averaged, "whether they have momentum")):
+        if len(values) != 1:
+            raise StateError(f"the param_groups differ in {what}: {sorted(values)}; AmosState has one for all")
+    parts: dict[str, Arrays] = {}
+    for part, theirs in _TORCH[: 3 if True in averaged else 2]:
+        parts[part] = {name: _from_tensor(own.get(key, {}), name, theirs, thetas) for name, key in keys.items()}
+    m = {name: np.asarray(-a) for name, a in parts["m"].items()} if "m" in parts else None
+    return _checked(AmosState(steps.pop(), parts["v"], parts["b"], m), thetas, state_dtype)
+
+
+def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a ``state_dict`` for ``pytorch_optimizer.Amos.load_state_dict`` that holds this state.
+
+    Parameters
+    ----------
+    state : AmosState
+        With one slot an array: that optimizer has no others.
+    names : iterable of str
+        The parameters' names in the optimizer's order.
+    like : dict
+        ``optimizer.state_dict()``: its options are kept, its steps and arrays replaced. `load_state_dict` gives the
+        arrays the dtype of their parameters; where `like` has state already, it is rounded to that dtype here.
+
+    Raises
+    ------
+    StateError, TreeError
+        If names, slots or momentum of `state` and `like` do not match.
+    """
+    groups, own = _torch_parts(like)
+    keys = _keys(groups, names)
+    _same_momentum(state, any(group.get("momentum", 0) > 0 for group in groups), "like")
+    tree.match(state.v, keys, "leaves of state")
+    found: dict[Any, dict[str, Any]] = {key: {} for key in keys.values()}
+    for name, key in keys.items():
+        if state.v[name].size != 1:
+            raise StateError(f"leaf {name!r} has slots of shape {state.v[name].shape}; pytorch_optimizer has one slot")
+        arrays = [state.v[name].reshape(()), state.b[name].reshape(())]
+        arrays += [] if state.m is None else [np.asarray(-state.m[name])]
+        for (_, theirs), a in zip(_TORCH, arrays, strict=False):
+            found[key][theirs] = _tensor(a, own.get(key, {}).get(theirs))
+    groups = [{**group, "step": int(state.count)} for group in groups]
+    return {**like, "state": found, "param_groups": groups}
+
+
+# optax
+
+
+def _fields(node: Any) -> tuple[str, ...]:
+    return getattr(node, "_fields", ()) if isinstance(node, tuple) else ()
+
+
+def _found(node: Any, fields: tuple[str, ...]) -> list[Any]:
+    """Return every named tuple with these fields in nested tuples."""
+    if set(fields) <= set(_fields(node)):
+        return [node]
+    return [found for child in node for found in _found(child, fields)] if isinstance(node, tuple) else []
+
+
+def _only(found: list[Any], what: str) -> Any:
+    if len(found) != 1:
+        raise StateError(f"the optax state has {len(found)} parts that are a {what}; it must have one")
+    return found[0]
+
+
+def _replaced(node: Any, state: AmosState) -> Any:
+    """Return nested tuples like `node` with the state's numbers in it."""
+    fields = set(_fields(node))
+    if set(_AMOS) <= fields:
+        v, b = _like_leaves(state.v, node.v, "v"), _like_leaves(state.b, node.b, "b")
+        return node._replace(count=_like_count(state.count, node.count), v=v, b=b)
+    if set(_EMA) <= fields and state.m is not None:
+        return node._replace(count=_like_count(state.count, node.count), ema=_like_leaves(state.m, node.ema, "m"))
+    if not isinstance(node, tuple):
+        return node
+    children = [_replaced(child, state) for child in node]
+    return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
+
+
+def _like_leaves(arrays: Arrays, like: Any, part: str) -> Any:
+    leaves = tree.flatten(like, f"like.{part}")
+    named = tree.match(arrays, leaves, f"leaves of state.{part}")
+    new = {}
+    for name, a in named.items():
+        old = leaves[name]
+        if a.shape != old.shape:
+            raise ShapeError(f"state.{part} of leaf {name!r} has shape {a.shape}; like has shape {old.shape}")
+        new[name] = _jax_if(old, as_dtype(a, np.dtype(old.dtype)))
+    return tree.unflatten(new, like)
+
+
+def _like_count(count: Any, like: Any) -> Any:
+    dtype = np.asarray(like).dtype
+    if int(count) > np.iinfo(dtype).max:
+        raise StateError(
+            f"state.count is {int(count)}; the counter of like is {dtype} and ends at {np.iinfo(dtype).max}"
+        )
+    return _jax_if(like, np.array(count, dtype))
+
+
+def _jax_if(like: Any, a: np.ndarray) -> Any:
+    """Return a JAX array where `like` is one (then JAX is there)."""
+    if isinstance(like, np.ndarray | np.generic):
+        return a
+    try:
+        import jax.numpy as jnp
+    except ImportError:
+        raise MissingDependencyError("this optax state needs jax, which is not installed: pip install jax") from None
+    return jnp.asarray(a)
+
+
+def _numpy_leaves(leaves: Any, thetas: Arrays, what: str) -> Arrays:
+    return {name: np.array(a) for name, a in tree.match(tree.flatten(leaves, what), thetas, what).items()}
+
+
+# torch
+
+
+def _torch_parts(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
+    """Return the groups and the state of each parameter."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+        raise StateError(f"{state_dict!r:.60} is no state_dict: it has no state and param_groups")
+    return list(state_dict["param_groups"]), state_dict["state"]
+
+
+def _keys(groups: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """Return ``{name: key of the parameter in the state_dict}``."""
+    keys, names = [key for group in groups for key in group["params"]], list(names)
+    if len(names) != len(keys) or len(set(names)) != len(names):
+        many = f"{len(names)} names, {len(set(names))} of them different"
+        raise TreeError(f"there are {many}, for {len(keys)} parameters in the param_groups")
+    return dict(zip(names, keys, strict=True))
+
+
+def _from_tensor(own: Mapping[str, Any], name: str, theirs: str, thetas: dict[str, Any] | None) -> np.ndarray:
+    """Return a NumPy copy of a parameter's tensor; NumPy knows no bfloat16, float32 holds it exactly."""
+    if not own:
+        if thetas is None:
+            raise StateError(
+                f"the state_dict has nothing of leaf {name!r}, which never had a gradient; give like=params"
+            )
+        theta = check_array(thetas[name], f"like leaf {name!r}")
+        # Minus 0, since the average changes its sign.
+        return np.full(theta.shape, -0.0, theta.dtype) if theirs == "exp_avg" else np.zeros((), theta.dtype)
+    if theirs not in own:
+        raise StateError(f"the state_dict has no {theirs} of leaf {name!r}")
+    tensor = own[theirs].detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return tensor.float().numpy().astype(dtype_of("bfloat16"))
+    return np.array(tensor.numpy())
+
+
+def _tensor(a: np.ndarray, like: Any) -> Any:
+    """Return a torch tensor of the dtype and on the device of `like`, if there is one."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependencyError("to_torch needs torch, which is not installed: pip install torch") from None
+    if like is not None:
+        a = as_dtype(a, dtype_of(str(like.dtype).removeprefix("torch.")))
+    if a.dtype.name == "bfloat16":
+        tensor = torch.tensor(a.astype(np.float32)).to(torch.bfloat16)
+    else:
+        tensor = torch.tensor(np.ascontiguousarray(a).reshape(a.shape))
+    return tensor if like is None else tensor.to(like.device)
+
+
+# both
+
+
+def _count(value: Any) -> int:
+    count = np.asarray(value)
+    if count.shape != () or count.dtype.kind not in "iu" or count < 0:
+        raise StateError(f"the count is {value!r:.60}; it must be an integer >= 0")
+    return int(count)
+
+
+def _same_momentum(state: AmosState, theirs: bool, what: str) -> None:
+    if (state.m is not None) != theirs:
+        have, has = ("has", "has none") if state.m is not None else ("has no", "has one")
+        raise StateError(f"the state {have} momentum m but {what} {has}")
+
+
+def _checked(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) -> AmosState:
+    """Return the state in the asked dtype, or raise StateError if it is none or does not fit the parameters."""
+    if state_dtype not in ("param", "float64"):
+        raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be 'param' or 'float64'")
+    parts = {"v": state.v, "b": state.b, "m": state.m or {}}
+    for part, arrays in parts.items() if state_dtype == "float64" else ():
+        parts[part] = {name: as_dtype(a, np.dtype(np.float64)) for name, a in arrays.items()}
+    state = AmosState(state.count, parts["v"], parts["b"], None if state.m is None else parts["m"])
+    full = state.v if state.m is None else state.m
+    shapes = {name: ((full if thetas is None else thetas)[name].shape, v.shape) for name, v in state.v.items()}
+    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, momentum=state.m is not None)
+    for name, (shape, slot) in shapes.items():
+        if not broadcasts(slot, shape):
+            raise StateError(f"v of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
+    return state
