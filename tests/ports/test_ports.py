@@ -70,7 +70,7 @@ def test_the_figures_of_the_wrong_extra_l2():
         p.grad = torch.zeros_like(p)
         opt.step()
         state = page.step(params, np.array(0.0), state)
-    assert round(float(p), 2) == 1.65
+    assert round(p.item(), 2) == 1.65
     assert round(float(params), 2) == 0.37
 
 
