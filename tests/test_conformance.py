@@ -238,7 +238,7 @@ class Scribbling(ToyPort):
         (Drifting, "departs", "is nan where the page has"),
         (Reshaping, "departs", "shape (2, 9) where the page has (6, 5)"),
         (Losing, "raises", "ValueError: step returned leaves ['kernel'] for ['bias', 'kernel']"),
-        (Scribbling, "conforms", ""),
+        (Scribbling, "conforms", "it writes to the gradient of 'bias', 'kernel'"),
     ],
 )
 def test_ports_that_misbehave(port, verdict, text):

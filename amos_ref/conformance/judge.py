@@ -81,9 +81,10 @@ def judge(port: Port, case: Case, eta: Any = None) -> Result:
         return Result(*head, "not supported", detail=reason)
     etas = _etas(port, case, eta)
     shown: list[dict[str, Arrays]] = []
+    overwritten: set[str] = set()
     try:
         _start(port, case, etas)
-        shown.extend(_drive(port, case))
+        shown.extend(_drive(port, case, overwritten))
     except (MissingDependencyError, TargetError):
         raise
     except _Failed as failed:
@@ -91,7 +92,8 @@ def judge(port: Port, case: Case, eta: Any = None) -> Result:
     moments = list(_page(case, etas))
     departure, worst = _compare(shown, moments, tuple(STAGES))
     if departure is None:
-        return Result(*head, "conforms", ratio=worst)
+        note = f"it writes to the gradient of {', '.join(map(repr, sorted(overwritten)))}" if overwritten else ""
+        return Result(*head, "conforms", ratio=worst, detail=note)
     only_state = departure["stage"] != "theta" and _compare(shown, moments, ("theta",))[0] is None
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
@@ -146,12 +148,16 @@ def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
         raise _Failed(None, error) from error
 
 
-def _drive(port: Port, case: Case) -> Iterator[dict[str, Arrays]]:
-    """Yield what the port shows after each step: theta, and v, b, m if it shows them."""
+def _drive(port: Port, case: Case, overwritten: set[str]) -> Iterator[dict[str, Arrays]]:
+    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
+
+    Leaves whose gradient the port writes to are added to `overwritten`: a second step with it would go astray.
+    """
     for t, grads in enumerate(case.grads, 1):
         given = {name: None if g is None else g.astype(case.dtype) for name, g in grads.items()}
         try:
             shown = {"theta": port.step(given), **port.state()}
+            overwritten |= {k for k, g in grads.items() if g is not None and not np.array_equal(given[k], g)}  # type: ignore
             if set(shown["theta"]) != set(case.params):
                 raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(case.params)}")
             # Copies, since a port may go on writing to what it has shown.

@@ -87,5 +87,5 @@ def _details(r: Result) -> str:
     if r.verdict == "departs" and r.stage:
         return f"{r.stage} of leaf {r.leaf!r} {r.detail} (shown by: {r.about})"
     if r.verdict == "conforms" and r.ratio is not None:
-        return f"at most {r.ratio:.2g} of the bound"
+        return f"at most {r.ratio:.2g} of the bound" + (f"; {r.detail}" if r.detail else "")
     return r.detail

@@ -1,8 +1,8 @@
 """How far a right port may be from the page: a running bound on rounding errors, derived, not tuned.
 
-Let u be the port's unit roundoff (2^-53 for float64, 2^-24 for float32) plus the page's own 2^-53. Whatever the
-order of its operations, a port that evaluates the formulas in that precision commits at most a relative error
-of u in each operation. Following each quantity through the step, to first order:
+Let u be the port's unit roundoff (2^-53 for float64, 2^-24 for float32) plus the page's own 2^-53. A port that
+evaluates the formulas in that precision commits at most a relative error of u in each operation. Following each
+quantity through the step, to first order:
 
 ===========  ====================================================================================================
 g2           n squares, a sum of n in any order, a division: relative (n + 1) u

@@ -59,12 +59,12 @@ class TorchPort:
         return found
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
-        """Set every p.grad (a fresh tensor, or None) and the learning rate, then step."""
+        """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
         import torch  # pyright: ignore[reportMissingImports]
 
         for name, leaf in self.leaves.items():
             g = grads[name]
-            leaf.grad = None if g is None else torch.tensor(g)
+            leaf.grad = None if g is None else torch.from_numpy(g)
         if self.rates is not None:
             rate = next(self.rates)
             for group in self.optimizer.param_groups:
