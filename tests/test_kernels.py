@@ -106,7 +106,7 @@ EDGES = [
     *((shape, shape) for shape in (LONG[:9] if PYTHON else LONG)),
     *(((2, *shape), (2, 1)) for shape in LONG),
     *(((rows, 3), (3,)) for rows in (1, 63, 64, 65, 127, 128, 129)),
-    *(((2, columns), (1, columns)) for columns in (1, 127, 1023, 1024, 1025)),
+    *(((2, columns), (1, columns)) for columns in (1, 127, 1023, 1024, 1025, 2047, 2048, 2049)),
     *(((rows, 1), slot) for rows in (1, 64, 200) for slot in ((rows, 1), (1, 1))),
     ((3, 0), (3, 1)),
     ((0, 3), (1, 3)),

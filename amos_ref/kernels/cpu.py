@@ -16,7 +16,7 @@ from amos_ref.kernels.threads import launch
 from amos_ref.leaf import refuse, rounded
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
-STRIP = 1024  # columns that one task sums: their float64 sums stay in the first-level cache
+SUMMED, MOVED = 2048, 1024  # columns at a time: their float64 sums, or alpha and rho, stay in the first-level cache
 PIECE = 32768  # elements of one task
 
 
@@ -63,11 +63,12 @@ def square_rows(first, last, g, n, chi, out):
     _, groups, inner = out.shape
     for task in range(first, last):
         outer, k = task // groups, task % groups
-        out[outer, k] = 0.0
-        for start in range(0, inner, STRIP):
-            stop = min(start + STRIP, inner)
+        sums = out[outer, k]
+        sums[:] = 0.0
+        for start in range(0, inner, SUMMED):
+            stop = min(start + SUMMED, inner)
             for row in range(outer * n + k * ROWS, outer * n + min((k + 1) * ROWS, n)):
-                add_squares(out[outer, k, start:stop], g[row * inner + start : row * inner + stop], chi)
+                add_squares(sums[start:stop], g[row * inner + start : row * inner + stop], chi)
 
 
 @kernel
@@ -124,12 +125,17 @@ def apply_rows(first, last, theta, g, m, n, alpha, rho, chi, mu):
 
 @kernel
 def apply_columns(first, last, theta, g, m, n, alpha, rho, chi, mu):
-    """n rows for each outer index, one alpha and rho a column; a task is one row."""
-    inner = alpha.shape[1]
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows, strip by strip."""
+    inner, groups = alpha.shape[1], (n + ROWS - 1) // ROWS
     for task in range(first, last):
-        start, stop = task * inner, (task + 1) * inner
-        outer = task // n
-        move(theta[start:stop], g[start:stop], cut(m, start, stop), alpha[outer], rho[outer], chi, mu)
+        outer, k = task // groups, task % groups
+        alphas, rhos = alpha[outer], rho[outer]
+        for left in range(0, inner, MOVED):
+            right = min(left + MOVED, inner)
+            for row in range(outer * n + k * ROWS, outer * n + min((k + 1) * ROWS, n)):
+                start, stop = row * inner + left, row * inner + right
+                part = cut(m, start, stop)
+                move(theta[start:stop], g[start:stop], part, alphas[left:right], rhos[left:right], chi, mu)
 
 
 @kernel
@@ -212,7 +218,7 @@ class Work:
                 tasks, per_row = outer * -(-n // PIECE), (self.alpha.reshape(-1), self.rho.reshape(-1))
                 launch(apply_rows, tasks, self.g.size, *arrays, n, *per_row, *tail)
             else:
-                launch(apply_columns, outer * n, self.g.size, *arrays, n, self.alpha, self.rho, *tail)
+                launch(apply_columns, outer * -(-n // ROWS), self.g.size, *arrays, n, self.alpha, self.rho, *tail)
         for name, target in self.leaf.written():
             put_back(target, getattr(self, name))
 
