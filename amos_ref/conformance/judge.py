@@ -11,7 +11,10 @@ from amos_ref.conformance.port import Arrays, Port, first_line
 from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Bound
 from amos_ref.errors import MissingDependencyError, TargetError
 from amos_ref.leaf import Leaf, Rates, computed
+from amos_ref.optimizer import Amos
 from amos_ref.rules import eta_of
+
+DEFAULTS = Amos().options
 
 # In the order in which a step computes them: the first that is off is where to look.
 STAGES = {
@@ -75,7 +78,7 @@ def judge(port: Port, case: Case, eta: Any = None) -> Result:
     """
     head = (case.name, case.dtype, case.about)
     if "beta" not in port.options:
-        case = case._replace(options=case.options | {"beta": 0.999})
+        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
     reason = _unsupported(port, case)
     if reason:
         return Result(*head, "not supported", detail=reason)
@@ -136,7 +139,7 @@ def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
     rates = case.options["learning_rate"]
-    hyper = {"beta": 0.999, "c_coef": 0.25, "d_coef": 0.25} | case.options
+    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
     hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
@@ -176,8 +179,7 @@ def _real(a: Any) -> np.ndarray:
 
 def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
     """Yield the page's float64 trajectory with its bounds; leaves keep their last moment when skipped."""
-    o = {"momentum": None, "clip_value": None, "extra_l2": 0.0, "c_coef": 0.25, "d_coef": 0.25, "epsilon": 2.0**-125}
-    o |= case.options
+    o = DEFAULTS | case.options
     leaves: dict[str, Leaf] = {}
     for name, a in case.params.items():
         zero = np.zeros(case.slots[name])
