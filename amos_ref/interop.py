@@ -201,7 +201,7 @@ def _jax_if(like: Any, a: np.ndarray) -> Any:
     if isinstance(like, np.ndarray | np.generic):
         return a
     try:
-        import jax.numpy as jnp
+        import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingDependencyError("this optax state needs jax, which is not installed: pip install jax") from None
     return jnp.asarray(a)
@@ -251,7 +251,7 @@ def _from_tensor(own: Mapping[str, Any], name: str, theirs: str, thetas: dict[st
 def _tensor(a: np.ndarray, like: Any) -> Any:
     """Return a torch tensor of the dtype and on the device of `like`, if there is one."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingDependencyError("to_torch needs torch, which is not installed: pip install torch") from None
     if like is not None:
