@@ -23,6 +23,11 @@ class Rates(NamedTuple):
     d_coef: float
     epsilon: float
 
+    @property
+    def chi(self) -> float:
+        """Where gradients are clipped; infinity leaves them as they are."""
+        return np.inf if self.clip_value is None else self.clip_value
+
 
 class Leaf(NamedTuple):
     """One parameter array with all that its step reads and writes."""
@@ -57,7 +62,7 @@ def refuse(leaf: Leaf, rates: Rates) -> NoReturn:
     """Raise NonFiniteError that says where the gradient of this leaf is not finite."""
     where = f"gradient of leaf {leaf.name!r}"
     with np.errstate(all="ignore"):
-        g = spec.clip(leaf.g.astype(np.float64), np.inf if rates.clip_value is None else rates.clip_value)
+        g = spec.clip(leaf.g.astype(np.float64), rates.chi)
     check_finite(np.asarray(g), where, squared=True)
     raise NonFiniteError(
         f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(g).max())!r})"

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.errors import ExpressionError, RuleError
+from amos_ref.state import broadcasts
 
 Shape = tuple[int, ...]
 
@@ -233,8 +234,7 @@ def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
         raise RuleError(
             f"slot_shape of leaf {name!r} is {value!r}; it must be 'tensor', 'element' or a tuple of integers"
         ) from None
-    aligned = (1,) * (len(shape) - len(slot)) + slot
-    if len(slot) > len(shape) or any(k not in (1, n) for k, n in zip(aligned, shape, strict=True)):
+    if not broadcasts(slot, shape):
         raise RuleError(f"slot_shape of leaf {name!r} is {slot}; it must broadcast to the leaf's shape {shape}")
     return slot
 

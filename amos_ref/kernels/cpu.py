@@ -166,7 +166,7 @@ class Work:
 
     def __init__(self, leaf, rates):
         self.leaf, self.rates = leaf, rates
-        self.chi = np.inf if rates.clip_value is None else rates.clip_value
+        self.chi = rates.chi
         self.decision = (rates.q, rates.xi, leaf.eta, rates.beta)
         self.decision += (rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon)
         self.theta, self.g = flat(leaf.theta), flat(leaf.g)
