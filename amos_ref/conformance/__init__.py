@@ -70,4 +70,5 @@ def check(
         return Report("this installation", self_check(progress))
     driven = as_port(port, renamed)
     cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
-    return Report(driven.name, run(driven, cases, eta, progress))
+    results, _ = run(driven, cases, eta, progress)
+    return Report(driven.name, results)

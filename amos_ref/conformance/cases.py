@@ -32,7 +32,9 @@ class Case(NamedTuple):
     slots : dict of str to tuple
         Slot shape by leaf.
     dtype : str
-        "float64" or "float32".
+        "float64", "float32", "float16" or "bfloat16".
+    inject : dict of str to dict, optional
+        ``{"theta": {leaf: array}, "v": ..., "b": ..., "m": ...}``: what replaces the port's own after step 1.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case(NamedTuple):
     eta: dict[str, float]
     slots: dict[str, tuple[int, ...]]
     dtype: str = "float64"
+    inject: dict[str, Arrays] | None = None
 
     def learning_rates(self) -> list[float]:
         """Return xi for each step."""

@@ -31,12 +31,14 @@ One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u
 xi^2 is small.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from amos_ref.leaf import Leaf, Rates
 
+METHOD = "bound-1"  # which of these methods made the tolerances of a report
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
 
@@ -81,6 +83,11 @@ class Bound:
         self.theta = self.theta + delta + u * np.abs(s["theta"]) + 2 * u * np.abs(leaf.theta)
         worst = max(np.max(rel, initial=0.0) for rel in (rel_gamma, rel_alpha))
         assert worst < 0.01, f"relative error {worst} is too large for a first-order bound"
+
+    def forget(self, given: Iterable[str]) -> None:
+        """Start anew from values of v, b, m or theta that are given exactly."""
+        for what in given:
+            setattr(self, what, np.zeros_like(getattr(self, what)))
 
     def _advance_v(self, leaf: Leaf, rates: Rates, s: dict[str, Any], rel_g2: float) -> None:
         old, g2, beta = leaf.v, s["g2"], rates.beta
