@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from amos_ref import errors, rules, spec
 from amos_ref.errors import AmosError
 from amos_ref.optimizer import Amos, apply_updates
-from amos_ref.state import AmosState
+from amos_ref.state import AmosState, ClosedFormState
 from amos_ref.trace import Trace
 
 if TYPE_CHECKING:
-    from amos_ref import conformance, interop
+    from amos_ref import closed_form, conformance, interop
+    from amos_ref.closed_form_optimizer import ClosedFormAmos
     from amos_ref.storage import load, load_state, save, save_state
 
 __version__ = "0.1.0"
@@ -23,8 +24,11 @@ __all__ = [
     "Amos",
     "AmosError",
     "AmosState",
+    "ClosedFormAmos",
+    "ClosedFormState",
     "Trace",
     "apply_updates",
+    "closed_form",
     "conformance",
     "errors",
     "interop",
@@ -38,8 +42,10 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in ("conformance", "interop"):
+    if name in ("closed_form", "conformance", "interop"):
         return importlib.import_module(f"amos_ref.{name}")
     if name in ("load", "load_state", "save", "save_state"):
         return getattr(importlib.import_module("amos_ref.storage"), name)
+    if name == "ClosedFormAmos":
+        return importlib.import_module("amos_ref.closed_form_optimizer").ClosedFormAmos
     raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")

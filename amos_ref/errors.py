@@ -7,6 +7,7 @@ value. When one is raised by a step, every parameter and all state still hold th
 __all__ = [
     "AmosError",
     "BackendError",
+    "DirectionError",
     "DtypeError",
     "ExpressionError",
     "HyperParameterError",
@@ -38,6 +39,10 @@ class HyperParameterError(AmosError, ValueError):
 
 class ScheduleError(AmosError, ValueError):
     """A learning-rate schedule raised, or returned something that is no finite number >= 0."""
+
+
+class DirectionError(AmosError, ValueError):
+    """A callable direction raised, or returned something that is no array of floats of the gradient's shape."""
 
 
 class RuleError(AmosError, ValueError):
