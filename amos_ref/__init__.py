@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from amos_ref import errors, rules, spec
 from amos_ref.errors import AmosError
+from amos_ref.minimize import minimize, scipy_method
 from amos_ref.optimizer import Amos, apply_updates
 from amos_ref.state import AmosState, ClosedFormState
 from amos_ref.trace import Trace
 
 if TYPE_CHECKING:
-    from amos_ref import closed_form, conformance, interop
+    from amos_ref import closed_form, conformance, interop, problems
     from amos_ref.closed_form_optimizer import ClosedFormAmos
     from amos_ref.storage import load, load_state, save, save_state
 
@@ -34,15 +35,18 @@ __all__ = [
     "interop",
     "load",
     "load_state",
+    "minimize",
+    "problems",
     "rules",
     "save",
     "save_state",
+    "scipy_method",
     "spec",
 ]
 
 
 def __getattr__(name: str):
-    if name in ("closed_form", "conformance", "interop"):
+    if name in ("closed_form", "conformance", "interop", "problems"):
         return importlib.import_module(f"amos_ref.{name}")
     if name in ("load", "load_state", "save", "save_state"):
         return getattr(importlib.import_module("amos_ref.storage"), name)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import closed_form, spec, tree
+from amos_ref import closed_form, tree
+from amos_ref.adamw import adam
 from amos_ref.arrays import check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
 from amos_ref.errors import AmosError, DirectionError
@@ -298,18 +299,10 @@ class ClosedFormAmos:
             return _called(direction, name, wide, count)
         if direction == "sign":
             return np.asarray(np.sign(wide))
-        averages["m"][name], averages["v"][name], u = self._adam(wide, state.m[name], state.v[name], count + 1)
+        betas = {key: self.options[key] for key in ("beta1", "beta2", "adam_epsilon")}
+        m, v, u = (np.asarray(a) for a in adam(wide, state.m[name], state.v[name], count + 1, **betas))
+        averages["m"][name], averages["v"][name] = m, v
         return u
-
-    def _adam(self, g: np.ndarray, m: np.ndarray, v: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
-        beta1, beta2, epsilon = (self.options[name] for name in ("beta1", "beta2", "adam_epsilon"))
-        with np.errstate(all="ignore"):
-            # m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
-            m, v = spec.average(m, g, beta1), spec.second_moment(v, g * g, beta2)
-            # u = m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + epsilon)
-            root = np.sqrt(v / spec.one_minus_power(beta2, n))
-            u = m / spec.one_minus_power(beta1, n) / (root + epsilon)
-        return np.asarray(m), np.asarray(v), np.asarray(u)
 
     def _sigma(self, name: str, theta: np.ndarray) -> float:
         value = resolve(self.options["sigma"], "sigma", name, theta.shape)

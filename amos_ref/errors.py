@@ -14,6 +14,7 @@ __all__ = [
     "MissingDependencyError",
     "NonFiniteError",
     "OverlapError",
+    "ProblemError",
     "ReadOnlyError",
     "RuleError",
     "ScheduleError",
@@ -75,6 +76,10 @@ class StorageError(AmosError, OSError):
 
 class NonFiniteError(AmosError, ValueError):
     """A value is NaN or infinite, or its square overflows float64, where only finite numbers can be used."""
+
+
+class ProblemError(AmosError, ValueError):
+    """There is no problem to minimize in what was given: its data, its function, or what a method cannot do."""
 
 
 class ReadOnlyError(AmosError, ValueError):

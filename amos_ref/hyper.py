@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "q": (lambda x: 0 < x < math.inf, "finite and > 0", False),
     "beta1": (lambda x: 0 <= x < 1, "in [0, 1)", False),
     "beta2": (lambda x: 0 <= x < 1, "in [0, 1)", False),
+    "weight_decay": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "adam_epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
 }
 _CHOICES = {
