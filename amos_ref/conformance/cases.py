@@ -6,10 +6,12 @@ gradient term) and so does g (which isolates the decay); rows differ in scale, s
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from amos_ref import spec
 
 Arrays = dict[str, np.ndarray]
 Gradients = list[dict[str, np.ndarray | None]]
@@ -118,10 +120,11 @@ def table() -> list[Case]:
         _case("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
         _case("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
         _case("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
+        _case("epsilon-reached", "v below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
         _case(
             "tiny-gradients",
-            "gradients of 2^-40 steer as well as those of 1, with the epsilon that the port ships",
-            scale=lambda t: 2.0**-40,
+            "gradients of 2^-52 steer as well as those of 1, with the epsilon that the port ships",
+            scale=lambda t: 2.0**-52,
         ),
         _case("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
         _case("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),
@@ -146,4 +149,85 @@ def table() -> list[Case]:
             extra_l2=0.125,
         ),
     ]
-    return [case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")]
+    cases += _aged()
+    low = [case for case in cases if case.name in _LOW or case.inject]
+    return [
+        *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
+        *(_rounded(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+    ]
+
+
+#: What is run in float16 and bfloat16, beside the cases that start from a state.
+_LOW = (
+    *("plain", "decayed", "extra_l2", "momentum", "clip", "everything", "schedule", "epsilon", "epsilon-reached"),
+    *("zero-gradients", "none-gradient", "3-d", "slots-rows", "slots-columns", "slots-element"),
+)
+
+
+def _aged() -> list[Case]:
+    """Cases that start from a state: one step tells where storage would stall a longer run."""
+
+    def case(name: str, about: str, **options: Any) -> Case:
+        rest = lambda t: float(t < 2 or "no gradient" not in about)  # noqa: E731
+        made = _case(name, about, steps=3, scale=rest, **options)
+        bits = np.random.PCG64(zlib.crc32(f"{name} state".encode()))
+        state: dict[str, Arrays] = {"theta": {}, "v": {}, "b": {}}
+        for leaf, a in made.params.items():
+            theta = np.arange(a.size).reshape(a.shape) % 4 / 2.0 - 0.5  # a quarter of it zeros, eighths of one
+            steps = np.arange(np.prod(made.slots[leaf], dtype=int)).reshape(made.slots[leaf])
+            state["theta"][leaf] = theta * (bits.random_raw(a.size).reshape(a.shape) % np.uint64(2)).astype(float)
+            state["v"][leaf] = np.asarray(2.0 ** (steps % 3))
+            state["b"][leaf] = np.asarray(16.0 / 2.0 ** (steps % 2))
+        if "momentum" in options:
+            state["m"] = {leaf: theta / 8.0 for leaf, theta in state["theta"].items()}
+        return made._replace(inject=state)
+
+    rows, columns = {"kernel": (6, 1)}, {"kernel": (1, 5)}
+    return [
+        case("aged", "from b = 16: c and d far from 1 in one step"),
+        case("aged-extra_l2", "from b = 16, with extra decay", extra_l2=0.125),
+        case("aged-rest", "from b = 16, no gradient: decay alone", extra_l2=0.125),
+        case("aged-rows", "from a state of its own for each row", slots=rows),
+        case("aged-columns", "from a state of its own for each column", slots=columns),
+        case("aged-momentum", "from a momentum", momentum=0.75, extra_l2=0.125),
+    ]
+
+
+def _rounded(case: Case, dtype: str) -> Case:
+    """Return the case in float16 or bfloat16, its arrays rounded to that."""
+    bits, _ = spec.NARROW[dtype]
+
+    def nearest(a: np.ndarray | None) -> Any:
+        spacing = 0 if a is None else np.frexp(a)[1] - bits
+        return None if a is None else np.ldexp(np.rint(np.ldexp(a, -spacing)), spacing)
+
+    params = {name: nearest(a) for name, a in case.params.items()}
+    return case._replace(
+        dtype=dtype, params=params, grads=[{name: nearest(g) for name, g in grads.items()} for grads in case.grads]
+    )
+
+
+def random_case(seed: int, options: Collection[str]) -> Case:
+    """Return a float64 case with some of these options switched on and dyadic numbers drawn for them."""
+    name = f"further-{seed}"
+    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(32) >> np.uint64(40))
+
+    def one_of(*choices: Any) -> Any:
+        return choices[int(next(words)) % len(choices)]
+
+    drawn: dict[str, Any] = {
+        "momentum": one_of(0.5, 0.75, 0.875),
+        "extra_l2": one_of(0.0625, 0.125, 0.25),
+        "clip_value": one_of(0.5, 1.0),
+        "c_coef": one_of(0.5, 2.0),
+        "d_coef": one_of(0.5, 4.0),
+        "epsilon": one_of(2.0**-4, 2.0**-2),
+    }
+    drawn = {option: value for option, value in drawn.items() if option in options and one_of(True, False)}
+    rates = one_of(0.5, 0.25, 0.125, (0.125, 0.25, 0.5, 0.25, 0.125, 0.0625), (0.5, 0.25, 0.5, 0.25, 0.5, 0.25))
+    beta = {"beta": one_of(0.5, 0.75, 0.875)} if "beta" in options else {}
+    shapes = one_of(None, {"kernel": (4, 7), "bias": (7,)}, {"kernel": (2, 3, 4)}, {"a": (5, 2), "b": (3,), "c": ()})
+    slots = one_of({}, {"kernel": one_of((1, 5), (6, 1))}) if shapes is None and "slot_shape" in options else {}
+    size = one_of(0.125, 1.0, 4.0)
+    grow = one_of(0.5, 1.0, 2.0)
+    return _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
