@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.command_port import CommandPort
 from amos_ref.conformance.judge import Result, run
 from amos_ref.conformance.port import Port
 from amos_ref.conformance.report import Report
 from amos_ref.conformance.target import as_port
 from amos_ref.errors import TargetError
 
-__all__ = ["Case", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "CommandPort", "Port", "Report", "Result", "check", "table"]
 
 
 def check(
@@ -70,4 +71,8 @@ def check(
         return Report("this installation", self_check(progress))
     driven = as_port(port, renamed)
     cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
-    return Report(driven.name, run(driven, cases, eta, progress))
+    try:
+        return Report(driven.name, run(driven, cases, eta, progress))
+    finally:
+        if hasattr(driven, "close"):
+            driven.close()  # pyright: ignore[reportAttributeAccessIssue]
