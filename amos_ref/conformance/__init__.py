@@ -72,7 +72,8 @@ def check(
     driven = as_port(port, renamed)
     cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
     try:
-        return Report(driven.name, run(driven, cases, eta, progress))
+        results, _ = run(driven, cases, eta, progress)
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return Report(driven.name, results)

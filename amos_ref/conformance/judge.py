@@ -1,20 +1,16 @@
 """A port beside the page, case by case: conforms, departs (where first), raises, or does not support it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import spec
 from amos_ref.conformance.cases import Case
+from amos_ref.conformance.drive import Failed, Observation, observe, unsupported
 from amos_ref.conformance.port import Arrays, Port, first_line
-from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Bound
-from amos_ref.errors import MissingDependencyError, TargetError
-from amos_ref.leaf import Leaf, Rates, computed
-from amos_ref.optimizer import Amos
-from amos_ref.rules import eta_of
-
-DEFAULTS = Amos().options
+from amos_ref.conformance.reading import Reading
+from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Moment, trajectory
+from amos_ref.errors import TargetError
 
 # In the order in which a step computes them: the first that is off is where to look.
 STAGES = {
@@ -57,146 +53,39 @@ class Result(NamedTuple):
     only_state: bool = False
 
 
-class Moment(NamedTuple):
-    """The page after one step of one leaf: the leaf before, its intermediates, the bounds."""
-
-    leaf: Leaf
-    after: dict[str, Any]
-    bounds: dict[str, np.ndarray]
-
-
-def judge(port: Port, case: Case, eta: Any = None) -> Result:
-    """Run one case on a port and on the page.
+def judge(port: Port, case: Case, eta: Any = None) -> tuple[Result, Observation | None]:
+    """Run one case on a port and on the page; return what came of it, and what the port did if it did it.
 
     Parameters
     ----------
-    port : Port
-    case : Case
-        A port without beta is run with 0.999.
-    eta : rule, optional
-        What the port hard-codes, if it neither takes eta nor tells its own.
+    port, case, eta
+        As for :func:`amos_ref.conformance.drive.observe`.
     """
     head = (case.name, case.dtype, case.about)
-    if "beta" not in port.options:
-        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
-    reason = _unsupported(port, case)
+    reason = unsupported(port, case)
     if reason:
-        return Result(*head, "not supported", detail=reason)
-    etas = _etas(port, case, eta)
-    shown: list[dict[str, Arrays]] = []
-    overwritten: set[str] = set()
+        return Result(*head, "not supported", detail=reason), None
     try:
-        _start(port, case, etas)
-        shown.extend(_drive(port, case, overwritten))
-    except (MissingDependencyError, TargetError):
-        raise
-    except _Failed as failed:
-        return Result(*head, "raises", step=failed.step, detail=first_line(failed.error))
-    moments = list(_page(case, etas))
+        seen = observe(port, case, eta)
+    except Failed as failed:
+        return Result(*head, "raises", step=failed.step, detail=first_line(failed.error)), None
+    return compare(seen), seen
+
+
+def compare(seen: Observation) -> Result:
+    """Judge what a port did with a case."""
+    case, shown = seen.case, seen.shown
+    head = (case.name, case.dtype, case.about)
+    moments = list(trajectory(case, seen.etas, Reading()))
     departure, worst = _compare(shown, moments, tuple(STAGES))
     if departure is None:
-        note = f"it writes to the gradient of {', '.join(map(repr, sorted(overwritten)))}" if overwritten else ""
+        written = ", ".join(map(repr, sorted(seen.overwritten)))
+        note = f"it writes to the gradient of {written}" if written else ""
         return Result(*head, "conforms", ratio=worst, detail=note)
     only_state = departure["stage"] != "theta" and _compare(shown, moments, ("theta",))[0] is None
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     return Result(*head, "departs", **departure, only_state=only_state)
-
-
-class _Failed(Exception):
-    """The port failed: at its start (step None) or at a step."""
-
-    def __init__(self, step: int | None, error: BaseException) -> None:
-        self.step, self.error = step, error
-
-
-def _unsupported(port: Port, case: Case) -> str:
-    lacking = sorted(case.needs() - set(port.options))
-    if lacking:
-        return f"the port has no {', '.join(lacking)}"
-    if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
-        return "the port's framework has no gradient of None"
-    return ""
-
-
-def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
-    if "eta" in port.options:
-        if eta is not None:
-            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
-        return case.eta
-    if eta is not None:
-        return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
-    try:
-        own = port.own_eta({name: a.astype(case.dtype) for name, a in case.params.items()})
-    except (Exception, SystemExit) as error:
-        raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
-    if own is None:
-        raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
-    if not isinstance(own, dict) or set(own) != set(case.params):
-        raise TargetError(f"{port.name} tells its eta as {own!r}; it must be a dict with an entry for each leaf")
-    return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
-
-
-def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
-    rates = case.options["learning_rate"]
-    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
-    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
-    if "slot_shape" in port.options:
-        hyper["slot_shape"] = case.slots
-    try:
-        port.init({name: a.astype(case.dtype) for name, a in case.params.items()}, hyper)
-    except (MissingDependencyError, TargetError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise _Failed(None, error) from error
-
-
-def _drive(port: Port, case: Case, overwritten: set[str]) -> Iterator[dict[str, Arrays]]:
-    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
-
-    Leaves whose gradient the port writes to are added to `overwritten`: a second step with it would go astray.
-    """
-    for t, grads in enumerate(case.grads, 1):
-        given = {name: None if g is None else g.astype(case.dtype) for name, g in grads.items()}
-        try:
-            shown = {"theta": port.step(given), **port.state()}
-            overwritten |= {k for k, g in grads.items() if g is not None and not np.array_equal(given[k], g)}  # type: ignore
-            if set(shown["theta"]) != set(case.params):
-                raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(case.params)}")
-            # Copies, since a port may go on writing to what it has shown.
-            yield {what: {name: _real(a) for name, a in arrays.items()} for what, arrays in shown.items()}
-        except (MissingDependencyError, TargetError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise _Failed(t, error) from error
-
-
-def _real(a: Any) -> np.ndarray:
-    if np.iscomplexobj(a):
-        raise ValueError("an array is complex")
-    return np.array(a, dtype=np.float64)
-
-
-def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
-    """Yield the page's float64 trajectory with its bounds; leaves keep their last moment when skipped."""
-    o = DEFAULTS | case.options
-    leaves: dict[str, Leaf] = {}
-    for name, a in case.params.items():
-        zero = np.zeros(case.slots[name])
-        leaves[name] = Leaf(name, a, a, zero, zero, np.zeros(a.shape) if o["momentum"] else None, etas[name])
-    bounds = {name: Bound(leaf, case.dtype) for name, leaf in leaves.items()}
-    now: dict[str, Moment] = {}
-    for t, (xi, grads) in enumerate(zip(case.learning_rates(), case.grads, strict=True), 1):
-        rates = Rates(spec.one_minus_power(o["beta"], t), xi, **{name: o[name] for name in Rates._fields[2:]})
-        for name, g in grads.items():
-            if g is None:
-                continue
-            leaf, bound = leaves[name]._replace(g=g), bounds[name]
-            after = computed(leaf, rates)
-            bound.advance(leaf, rates, t, after)
-            now[name] = Moment(leaf, after, {what: bound.allowed(what) for what in STAGES})
-            leaves[name] = leaf._replace(theta=after["theta"], v=after["v"], b=after["b"], m=after["m"])
-        yield dict(now)
 
 
 def _compare(
@@ -208,12 +97,13 @@ def _compare(
     for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
         for stage in stages:
             for name, moment in ref.items():
-                if moment.after[stage] is None or name not in got.get(stage, {}):
+                ours = getattr(moment.step, stage)
+                if ours is None or name not in got.get(stage, {}):
                     continue
-                theirs, ours = got[stage][name], np.asarray(moment.after[stage])
-                ratio, text = _ratio(theirs, ours, moment.bounds[stage], stage == "theta")
+                theirs, allowed = got[stage][name], moment.allowed[stage]
+                ratio, text = _ratio(theirs, np.asarray(ours), allowed, stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
-                    ratio, text = min((ratio, text), _ratio(-theirs, ours, moment.bounds[stage], False))
+                    ratio, text = min((ratio, text), _ratio(-theirs, np.asarray(ours), allowed, False))
                 if ratio > 1:
                     words = f"{text}{_step_in_words(stage, got, previous, moment)}"
                     return dict(step=t, stage=stage, leaf=name, ratio=ratio, detail=words), ratio
@@ -243,23 +133,25 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, exact_shape: boo
 
 def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment: Moment) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
-    leaf, after = moment.leaf, moment.after
-    before = previous.get(leaf.name, leaf.theta)
-    shapes_agree = got["theta"][leaf.name].shape == before.shape
-    if stage != "theta" or not shapes_agree or leaf.m is not None or leaf.v.size != 1 or leaf.theta.size < 3:
+    s = moment.step
+    before = previous[s.name] if previous else s.old_theta
+    shapes_agree = got["theta"][s.name].shape == before.shape
+    if stage != "theta" or not shapes_agree or s.m is not None or s.v.size != 1 or before.size < 3:
         return ""
-    basis = np.stack([after["g"].reshape(-1), before.reshape(-1)], axis=1)
-    change = (before - got["theta"][leaf.name]).reshape(-1)
+    basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
+    change = (before - got["theta"][s.name]).reshape(-1)
     if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
         return "; the change is no alpha*g + rho*theta"
-    page_alpha, page_rho = float(after["alpha"].reshape(())), float(after["rho"].reshape(()))
+    page_alpha, page_rho = float(np.reshape(s.alpha, ())), float(np.reshape(s.rho, ()))
     return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
 
 
-def run(port: Port, cases: list[Case], eta: Any = None, progress: Callable[[Any], Any] = iter) -> list[Result]:
+def run(
+    port: Port, cases: list[Case], eta: Any = None, progress: Callable[[Any], Any] = iter
+) -> tuple[list[Result], list[Observation]]:
     """Judge every case; `progress` wraps the iterable, as rich.progress.track does.
 
     A port whose theta conforms in every case keeps its state in a form of its own, which is no departure.
@@ -269,13 +161,14 @@ def run(port: Port, cases: list[Case], eta: Any = None, progress: Callable[[Any]
     TargetError
         If the port could not even be started on any case.
     """
-    results = [judge(port, case, eta) for case in progress(cases)]
+    judged = [judge(port, case, eta) for case in progress(cases)]
+    results = [result for result, _ in judged]
     driven = [r for r in results if r.verdict != "not supported"]
     if driven and all(r.verdict == "raises" and r.step is None for r in driven):
         raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
     if all(r.verdict == "conforms" or r.only_state for r in driven):
         results = [_in_a_form_of_its_own(r) if r.only_state else r for r in results]
-    return results
+    return results, [seen for _, seen in judged if seen is not None]
 
 
 def _in_a_form_of_its_own(r: Result) -> Result:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.arrays import FLOATS
 from amos_ref.conformance.failures import Unsupported
 from amos_ref.conformance.port import STATE_NAMES, Arrays, Signature, by_leaf
 from amos_ref.errors import MissingDependencyError, TargetError
@@ -16,6 +17,7 @@ class OptaxPort:
     JAX is switched to 64-bit types, without which float64 parameters do not exist in it.
     """
 
+    dtypes = FLOATS
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
 
     def __init__(self, factory: Any, name: str, renamed: Mapping[str, str]) -> None:

@@ -39,7 +39,7 @@ STATE_NAMES: dict[str, tuple[str, ...]] = {
 
 @runtime_checkable
 class Port(Protocol):
-    """A port under test. Arrays are float64 or float32 NumPy arrays by leaf name.
+    """A port under test. Arrays are NumPy arrays by leaf name, float64 or float32 unless `dtypes` says otherwise.
 
     Attributes
     ----------
@@ -50,6 +50,12 @@ class Port(Protocol):
         "slot_shape" if slots can; a port without slots has one slot per array.
     skips_none : bool
         Whether a gradient may be None.
+    dtypes : collection of str, optional
+        Those of "float64", "float32", "float16", "bfloat16" that it takes; without it the first two.
+    put : method, optional
+        ``put({"theta": {leaf: array}, "v": ..., "b": ..., "m": ...})`` overwrites parameters and state between
+        two steps. Values are float64 and have the shapes of the page's state. A port that has no such method is not
+        run through the cases that start from a state.
     """
 
     name: str

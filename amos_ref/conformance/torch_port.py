@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.arrays import dtype_of
+from amos_ref.arrays import FLOATS, dtype_of
 from amos_ref.conformance.failures import Unsupported
 from amos_ref.conformance.port import ALIASES, STATE_NAMES, Arrays, Signature, by_leaf
 from amos_ref.errors import TargetError
@@ -24,7 +24,7 @@ class TorchPort:
         ``ours -> theirs`` for parameters with other names.
     """
 
-    skips_none = True
+    skips_none, dtypes = True, FLOATS
 
     def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
         self.cls, self.name = cls, name

@@ -281,7 +281,7 @@ static void put(const char *message)
             double *x[] = {p->theta, p->v, p->b, p->m};
             const char *bits = member(part, p->name);
             if (bits)
-                read_bits(bits, x[which], which == 0 || which == 3 ? p->size : p->slots, p->single);
+                read_bits(bits, x[which], which == 0 || which == 3 ? p->size : p->slots, which == 0 && p->single);
         }
     }
     puts("{\"ok\":true}");

@@ -63,7 +63,7 @@ const calls = {
   put(message) {
     for (const [part, values] of Object.entries(message.values))
       for (const [name, bits] of Object.entries(values))
-        if (leaves[name][part]) leaves[name][part].set(fromBits(bits, leaves[name].dtype));
+        leaves[name][part]?.set(fromBits(bits, part === "theta" ? leaves[name].dtype : "float64"));
     return { ok: true };
   },
 };

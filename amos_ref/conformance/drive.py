@@ -1,0 +1,138 @@
+"""Run a port through a case: what it shows after each step, or how it failed."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.arrays import dtype_of
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.port import Arrays, Port, first_line
+from amos_ref.errors import MissingDependencyError, TargetError
+from amos_ref.optimizer import Amos
+from amos_ref.rules import eta_of
+
+DEFAULTS = Amos().options
+DTYPES = ("float64", "float32")  # what a port takes that does not tell
+
+
+class Observation(NamedTuple):
+    """What a port did with a case.
+
+    Attributes
+    ----------
+    case : Case
+        With the beta that the port was run with.
+    etas : dict of str to float
+        The eta of each leaf: the case's, or the port's own.
+    shown : list of dict
+        After each step: ``{"theta": {leaf: array}}``, and v, b, m as far as the port shows them; float64 copies.
+    overwritten : set of str
+        Leaves whose gradient the port wrote to.
+    """
+
+    case: Case
+    etas: dict[str, float]
+    shown: list[dict[str, Arrays]]
+    overwritten: set[str]
+
+
+def observe(port: Port, case: Case, eta: Any = None) -> Observation:
+    """Run a case that the port supports (see :func:`unsupported`), or raise Failed.
+
+    Parameters
+    ----------
+    port : Port
+    case : Case
+        A port without beta is run with 0.999.
+    eta : rule, optional
+        What the port hard-codes, if it neither takes eta nor tells its own.
+    """
+    if "beta" not in port.options:
+        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
+    seen = Observation(case, _etas(port, case, eta), [], set())
+    _start(port, case, seen.etas)
+    seen.shown.extend(_drive(port, case, seen.overwritten))
+    return seen
+
+
+class Failed(Exception):
+    """The port failed: at its start (step None) or at a step."""
+
+    def __init__(self, step: int | None, error: BaseException) -> None:
+        self.step, self.error = step, error
+
+
+def unsupported(port: Port, case: Case) -> str:
+    """Return why the port cannot be run through the case; "" if it can."""
+    lacking = sorted(case.needs() - set(port.options))
+    if lacking:
+        return f"the port has no {', '.join(lacking)}"
+    if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
+        return "the port's framework has no gradient of None"
+    if case.dtype not in getattr(port, "dtypes", DTYPES):
+        return f"the port has no {case.dtype}"
+    if case.inject and not hasattr(port, "put"):
+        return "the port's state cannot be set"
+    return ""
+
+
+def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
+    if "eta" in port.options:
+        if eta is not None:
+            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
+        return case.eta
+    if eta is not None:
+        return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
+    try:
+        own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
+    if own is None:
+        raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
+    if not isinstance(own, dict) or set(own) != set(case.params):
+        raise TargetError(f"{port.name} tells its eta as {own!r}; it must be a dict with an entry for each leaf")
+    return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
+
+
+def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
+    rates = case.options["learning_rate"]
+    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
+    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    if "slot_shape" in port.options:
+        hyper["slot_shape"] = case.slots
+    try:
+        port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
+    except (MissingDependencyError, TargetError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise Failed(None, error) from error
+
+
+def _drive(port: Port, case: Case, overwritten: set[str]) -> Iterator[dict[str, Arrays]]:
+    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
+
+    Leaves whose gradient the port writes to are added to `overwritten`: a second step with it would go astray.
+    """
+    for t, grads in enumerate(case.grads, 1):
+        given = {name: None if g is None else g.astype(dtype_of(case.dtype)) for name, g in grads.items()}
+        try:
+            shown = {"theta": port.step(given), **port.state()}
+            overwritten |= {k for k, g in grads.items() if g is not None and not np.array_equal(given[k], g)}  # type: ignore
+            if set(shown["theta"]) != set(case.params):
+                raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(case.params)}")
+            # Copies, since a port may go on writing to what it has shown.
+            yield {what: {name: _real(a) for name, a in arrays.items()} for what, arrays in shown.items()}
+            if t == 1 and case.inject:
+                # The dtype of each state array is the port's business.
+                port.put({what: {k: a.copy() for k, a in arrays.items()} for what, arrays in case.inject.items()})  # type: ignore
+        except (MissingDependencyError, TargetError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise Failed(t, error) from error
+
+
+def _real(a: Any) -> np.ndarray:
+    if np.iscomplexobj(a):
+        raise ValueError("an array is complex")
+    return np.array(a, dtype=np.float64)
