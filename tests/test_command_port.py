@@ -20,7 +20,8 @@ from amos_ref.conformance import CommandPort, check, drive, judge, table
 from amos_ref.conformance.failures import Crash, Garbage, Hang, PortError, PortFailure, Unsupported
 from amos_ref.errors import TargetError
 
-PORTS = pathlib.Path(__file__).parent.parent / "examples" / "ports"
+ROOT = pathlib.Path(__file__).parent.parent
+PORTS = ROOT / "examples" / "ports"
 PLAIN = table()[0]
 EXTRA_L2 = {"extra_l2", "momentum-extra_l2", "everything", "slots-momentum"}
 
@@ -57,9 +58,11 @@ def test_the_examples_conform_on_every_case(example):
     assert report.counts() == {"conforms": len(table())}
 
 
-def test_the_broken_examples_depart_where_extra_l2_is_at_work(example):
-    results = check(CommandPort([*example, "--broken=extra_l2-sign"])).results
+def test_the_broken_examples_depart_where_extra_l2_is_at_work_and_are_diagnosed(example):
+    report = check(CommandPort([*example, "--broken=extra_l2-sign"]))
+    results = report.results
     departing = [r for r in results if r.verdict == "departs"]
+    assert report.diagnosis.deviations == ["extra_l2-sign"]
     assert {r.case for r in departing} == EXTRA_L2
     assert {(r.step, r.stage) for r in departing if r.case == "extra_l2"} == {(1, "theta")}
     assert {r.dtype for r in departing} == {"float64", "float32"}
@@ -102,6 +105,16 @@ def test_a_transcript_holds_messages_of_the_schema(example, tmp_path):
     for message in messages:
         validator.validate(message)
         assert not validator.is_valid(message | {"more": 1})
+
+
+def test_the_protocols_document_shows_what_the_example_says(in_c):
+    """Its transcript is replayed: the same answers, to the bit."""
+    lines = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").splitlines()
+    said = [line.strip()[2:] for line in lines if line.strip().startswith(("> {", "< {"))]
+    asked, answers = said[::2], said[1::2]
+    assert [json.loads(line)["call"] for line in asked] == ["hello", "init", "step", "put", "step", "bye"]
+    found = subprocess.run(in_c, input="\n".join(asked) + "\n", capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.splitlines() == answers
 
 
 CHILD = """
@@ -173,7 +186,7 @@ def gone(process):
         ("print('x' * 10**7, flush=True)", Garbage, "answered with more than"),
         ("os.write(1, b'\\xff\\xfe\\x1b[2J\\n')", Garbage, "answered step with '\ufffd\ufffd\\x1b[2J'"),
         ("print(1, flush=True)", Garbage, "answered step with '1'"),
-        ("say(theta=theta); say(theta=theta)", Garbage, ""),
+        ("print('{}\\n{}', flush=True)", Garbage, "said '{}\\n' after its answer; an answer is one line"),
         ("print('debug\\n' + json.dumps(dict(theta=theta)), flush=True)", Garbage, "after its answer; an answer is"),
         ("say(error='no step\\ntoday \\x1b[2J')", PortError, "no step today \\x1b[2J"),
         ("say(ok=True)", Garbage, "its answer to step has no 'theta'"),
@@ -302,11 +315,11 @@ def test_close_ends_the_child_whatever_it_does(child, bye):
 
 
 def test_check_closes_the_port_also_when_it_fails(child):
-    port = child()
+    port = child(step="say(error='not today')")
     process = port.child.process
     check(port, "quick")
     assert gone(process)
-    assert check(port, "quick").counts()["departs"]  # started anew
+    assert not check(port, "quick").ok  # started anew
 
     port = child()
     process = port.child.process
@@ -329,7 +342,7 @@ def test_a_port_that_is_dropped_takes_its_child_along(child):
 
 
 def test_what_the_child_does_not_support_is_no_failure(child):
-    results = {(r.case, r.dtype): r for r in check(child()).results}
+    results = {(r.case, r.dtype): r for r in judge.run(child(), table())[0]}
     assert results["slots-rows", "float64"].detail == "the port has no slot_shape"
     assert results["none-gradient", "float64"].verdict == "not supported"
     assert not hasattr(child(), "put")

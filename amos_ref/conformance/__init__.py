@@ -5,13 +5,14 @@ from typing import Any
 
 from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.command_port import CommandPort
+from amos_ref.conformance.diagnose import Diagnosis, diagnose
 from amos_ref.conformance.judge import Result, run
 from amos_ref.conformance.port import Port
 from amos_ref.conformance.report import Report
 from amos_ref.conformance.target import as_port
 from amos_ref.errors import TargetError
 
-__all__ = ["Case", "CommandPort", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
 
 def check(
@@ -72,8 +73,9 @@ def check(
     driven = as_port(port, renamed)
     cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
     try:
-        results, _ = run(driven, cases, eta, progress)
+        results, seen = run(driven, cases, eta, progress)
+        departs = any(result.verdict == "departs" for result in results)
+        return Report(driven.name, results, diagnose(driven, seen, eta) if departs else None)
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
-    return Report(driven.name, results)

@@ -37,7 +37,7 @@ class Child:
         # Also when the port is dropped or the program ends; without a reference to self, or it would never be dropped.
         self._kill = weakref.finalize(self, _kill, self.process)
         self.note = note
-        self.said, self.errors = bytearray(), b""
+        self.said, self.errors, self.unnoted = bytearray(), b"", b""
         self.ready = selectors.DefaultSelector()
         for pipe in (self.process.stdout, self.process.stderr):
             os.set_blocking(pipe.fileno(), False)  # type: ignore[union-attr]
@@ -100,14 +100,21 @@ class Child:
                 unsent = _written(key.fd, unsent)
                 continue
             data = os.read(key.fd, 1 << 16)
-            if not data:
-                self.ready.unregister(key.fileobj)
-            elif key.fileobj is stdout:
+            if key.fileobj is stdout:
                 self.said += data
             else:
-                self.errors = (self.errors + data)[-KEPT:]
-                self.note("!", data)
+                self._overhear(data)
+            if not data:
+                self.ready.unregister(key.fileobj)
         return unsent
+
+    def _overhear(self, data: bytes) -> None:
+        """Keep the end of standard error, and note its lines when they are whole, or it is closed (no data)."""
+        self.errors = (self.errors + data)[-KEPT:]
+        whole, newline, rest = (self.unnoted + data).rpartition(b"\n")
+        if newline or not data:
+            self.note("!", whole if newline else rest)
+        self.unnoted = rest[-KEPT:] if data else b""
 
     def _silence(self, timeout: float) -> str:
         begun = f"; it began a line, {quoted(self.said)}, and did not end it" if self.said else ""

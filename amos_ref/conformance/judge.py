@@ -1,6 +1,6 @@
 """A port beside the page, case by case: conforms, departs (where first), raises, or does not support it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,38 +77,39 @@ def compare(seen: Observation) -> Result:
     case, shown = seen.case, seen.shown
     head = (case.name, case.dtype, case.about)
     moments = list(trajectory(case, seen.etas, Reading()))
-    departure, worst = _compare(shown, moments, tuple(STAGES))
+    departure, worst = first_departure(shown, moments)
     if departure is None:
         written = ", ".join(map(repr, sorted(seen.overwritten)))
         note = f"it writes to the gradient of {written}" if written else ""
         return Result(*head, "conforms", ratio=worst, detail=note)
-    only_state = departure["stage"] != "theta" and _compare(shown, moments, ("theta",))[0] is None
+    only_state = departure["stage"] != "theta" and first_departure(shown, moments, ("theta",))[0] is None
+    departure["detail"] += _step_in_words(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     return Result(*head, "departs", **departure, only_state=only_state)
 
 
-def _compare(
-    port: list[dict[str, Arrays]], page: list[dict[str, Moment]], stages: tuple[str, ...]
+def first_departure(
+    port: list[dict[str, Arrays]],
+    page: Iterable[dict[str, Moment]],
+    stages: Iterable[str] = tuple(STAGES),
+    slack: float = 1.0,
 ) -> tuple[dict[str, Any] | None, float]:
-    """Return the first departure (None if there is none) and the largest ratio of difference to bound."""
+    """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds."""
     worst = 0.0
-    previous: Arrays = {}
-    for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
+    for t, (got, ref) in enumerate(zip(port, page, strict=False), 1):
         for stage in stages:
             for name, moment in ref.items():
                 ours = getattr(moment.step, stage)
                 if ours is None or name not in got.get(stage, {}):
                     continue
-                theirs, allowed = got[stage][name], moment.allowed[stage]
+                theirs, allowed = got[stage][name], slack * moment.allowed[stage]
                 ratio, text = _ratio(theirs, np.asarray(ours), allowed, stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
                     ratio, text = min((ratio, text), _ratio(-theirs, np.asarray(ours), allowed, False))
                 if ratio > 1:
-                    words = f"{text}{_step_in_words(stage, got, previous, moment)}"
-                    return dict(step=t, stage=stage, leaf=name, ratio=ratio, detail=words), ratio
+                    return dict(step=t, stage=stage, leaf=name, ratio=ratio, detail=text), ratio
                 worst = max(worst, ratio)
-        previous = got["theta"]
     return None, worst
 
 
@@ -131,15 +132,16 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, exact_shape: boo
     ), f"{where} is {float(got[index]):.9g} where the page has {float(ref[index]):.9g}".strip()
 
 
-def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment: Moment) -> str:
+def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
-    s = moment.step
-    before = previous[s.name] if previous else s.old_theta
-    shapes_agree = got["theta"][s.name].shape == before.shape
-    if stage != "theta" or not shapes_agree or s.m is not None or s.v.size != 1 or before.size < 3:
+    t, name = departure["step"], departure["leaf"]
+    s, got = page[t - 1][name].step, port[t - 1]["theta"][name]
+    before = port[t - 2]["theta"][name] if t > 1 else s.old_theta
+    slots = np.size(s.v)
+    if departure["stage"] != "theta" or got.shape != before.shape or s.m is not None or slots != 1 or got.size < 3:
         return ""
     basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
-    change = (before - got["theta"][s.name]).reshape(-1)
+    change = (before - got).reshape(-1)
     if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)

@@ -59,7 +59,7 @@ class KerasPort:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Gradients do not exist for variables")
                 optimizer.apply(given, [self.leaves[name] for name in names])
-        return {name: keras.ops.convert_to_numpy(leaf) for name, leaf in self.leaves.items()}
+        return {name: np.asarray(keras.ops.convert_to_numpy(leaf)) for name, leaf in self.leaves.items()}
 
     def _held(self, part: str, leaf: str) -> Any:
         """Return the variable that holds this part of a leaf's state, or None."""
@@ -75,7 +75,7 @@ class KerasPort:
         for part in STATE_NAMES:
             for name in self.leaves:
                 if (variable := self._held(part, name)) is not None:
-                    found.setdefault(part, {})[name] = keras.ops.convert_to_numpy(variable)
+                    found.setdefault(part, {})[name] = np.asarray(keras.ops.convert_to_numpy(variable))
         return found
 
     def put(self, values: dict[str, Arrays]) -> None:
