@@ -54,7 +54,7 @@ class Child:
         """
         self._move(b"", 0)
         if self.said:
-            raise Garbage(f"said {quoted(self.said)} without being asked")
+            raise Garbage(f"said {quoted(self.said.rstrip())} without being asked")
         self.note(">", line)
         unsent, deadline = line + b"\n", time.monotonic() + timeout
         try:
@@ -75,7 +75,7 @@ class Child:
         if not newline:
             raise Crash(self._end_in_words())
         if rest:
-            raise Garbage(f"said {quoted(rest)} after its answer; an answer is one line")
+            raise Garbage(f"said {quoted(rest.rstrip())} after its answer; an answer is one line")
         self.said.clear()
         return bytes(answer)
 
