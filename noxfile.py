@@ -56,7 +56,7 @@ def ports(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """How good the judge is: docs/matrix.md and docs/deviations.md are written anew (about ten minutes on two cores)."""
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
     session.install(*PINNED, "-e", ".[ports]")
     session.install("--no-deps", "jestimator==0.3.3")
     session.run("python", "-m", "amos_ref.conformance.measure", *(session.posargs or ["docs"]))

@@ -1,5 +1,6 @@
 """The diagnosis: every deviation by its own name, alone and combined, and no name where none fits."""
 
+import importlib
 import pathlib
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_candidates_are_told_apart_by_further_inputs(monkeypatch):
     found = diagnose(port, seen)
     assert found is not None
     assert found.deviations == ["extra_l2-ignored"]
-    monkeypatch.setattr("amos_ref.conformance.diagnose.FURTHER", 0)
+    monkeypatch.setattr(importlib.import_module("amos_ref.conformance.diagnose"), "FURTHER", 0)
     left_open = diagnose(port, seen)
     assert left_open is not None
     assert left_open.deviations == []
