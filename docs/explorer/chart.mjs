@@ -1,6 +1,6 @@
 // A small drawing room: line charts and a map of a path, as SVG. Colours and strokes are the style sheet's, by class.
 
-const MARGIN = { left: 46, right: 10, top: 8, bottom: 34 };
+const MARGIN = { left: 58, right: 18, top: 8, bottom: 36 };
 
 function add(parent, name, attributes = {}, text = "") {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -17,7 +17,7 @@ function linear([from, to], [start, end]) {
 
 function logarithmic([from, to], range) {
   const scale = linear([Math.log(from), Math.log(to)], range);
-  return (x) => scale(Math.log(Math.max(x, from)));
+  return (x) => scale(Math.log(Math.max(x, from / 1000))); // 0 leaves the chart below, as any small number does
 }
 
 const scaled = (axis, range) => (axis.log ? logarithmic : linear)(axis.domain, range);
@@ -108,8 +108,9 @@ function cross(plot, [x, y], scale) {
 }
 
 // paths: [{ name, points, square }]; the first `at` steps of each are drawn, the rest is faint.
-export function drawMap(svg, { problem, paths, at, center = [-0.1, 0.6], height = 300 }) {
+export function drawMap(svg, { problem, paths, at, center = [-0.1, 0.6], height }) {
   const width = svg.clientWidth || 320;
+  height ??= width < 400 ? 230 : 320;
   const [w, h] = [width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
   const unit = Math.max(4.4 / w, 3 / h) / 2; // one unit is as long along both axes
   const domain = (axis, pixels) => [center[axis] - pixels * unit, center[axis] + pixels * unit];

@@ -68,8 +68,8 @@ function showPaths({ problem, closed, paper }) {
     problem,
     at: settings.t,
     paths: [
-      { name: "paper", points: of(paper, "theta"), square: true },
       { name: "closed", points: of(closed, "theta") },
+      { name: "paper", points: of(paper, "theta"), square: true },
     ],
   });
   const line = (name, path, key) => ({ name, x: t, y: of(path, key) });
@@ -85,7 +85,7 @@ function showPaths({ problem, closed, paper }) {
 function showSchedules({ schedules }) {
   const line = (name, key, dots) => ({ name, x: schedules.t, y: schedules[key], dots });
   drawLines(byId("factors"), {
-    x: { domain: [1, HORIZON], log: true, label: "steps taken, t (a power of ten a mark)" },
+    x: { domain: [1, HORIZON], log: true, label: "steps taken, t" },
     y: { domain: [0.001, 1.3], log: true, label: "factor" },
     at: Math.max(settings.t, 1),
     lines: [

@@ -8,16 +8,16 @@ export const HORIZON = 10000; // of a schedule
 
 // Half of (theta - minimum)^T H (theta - minimum), H = [[h11, h12], [h12, h22]].
 export const PROBLEMS = {
-  valley: { title: "Valley, 10 times as steep across as along", h: [1, 0, 10], minimum: [1, 0.5] },
+  valley: { title: "Valley, curvature 1 and 10", h: [1, 0, 10], minimum: [1, 0.5] },
   bowl: { title: "Round bowl, minimum at 0", h: [1, 0, 1], minimum: [0, 0] },
-  tilted: { title: "Tilted valley, 51 times as steep across", h: [19, -24, 33], minimum: [1, 0.5] },
-  noisy: { title: "Valley, with noise in every gradient", h: [1, 0, 10], minimum: [1, 0.5], noise: 4 },
+  tilted: { title: "Tilted valley, curvature 1 and 51", h: [19, -24, 33], minimum: [1, 0.5] },
+  noisy: { title: "Valley with noisy gradients", h: [1, 0, 10], minimum: [1, 0.5], noise: 4 },
 };
 export const START = [-1.5, 1.5];
 
 export const DEFAULTS = {
-  problem: "valley", t: 100,
-  alpha_0: 0.05, half_life: 100, decay: "inverse-time", q: 1, sigma: 1.5,
+  problem: "tilted", t: 100,
+  alpha_0: 0.05, half_life: 20, decay: "inverse-time", q: 1, sigma: 1.5,
   xi: 0.05, eta: 1.5, beta: 0.99, momentum: 0,
 };
 
@@ -42,7 +42,8 @@ function path(problem, advance) {
   const noise = offsets(problem);
   return Array.from({ length: STEPS + 1 }, (_, t) => {
     const before = Array.from(theta);
-    const error = Math.hypot(theta[0] - problem.minimum[0], theta[1] - problem.minimum[1]);
+    const [x, y] = theta.map((entry, i) => entry - problem.minimum[i]);
+    const error = Math.sqrt(x * x + y * y);
     const g = gradient(problem, theta, noise.next().value);
     const length = Math.sqrt((g[0] * g[0] + g[1] * g[1]) / 2);
     const decided = advance(theta, g, t);
