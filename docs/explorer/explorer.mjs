@@ -25,7 +25,10 @@ const SLIDERS = {
 
 const settings = { ...DEFAULTS };
 const byId = (id) => document.getElementById(id);
-const shown = (x) => String(x).replace("-", "−");
+const shown = (x) => String(x).replaceAll("-", "−");
+
+// Seven digits, and no long row of zeros.
+const sevenDigits = (x) => shown(x === 0 || Math.abs(x) >= 0.001 ? x.toPrecision(7) : x.toExponential(6));
 
 function showControls() {
   for (const [name, list] of Object.entries(SLIDERS)) {
@@ -45,7 +48,7 @@ function showNumbers(result) {
   };
   for (const cell of document.querySelectorAll("td[data-of]")) {
     const { of, name } = cell.dataset;
-    cell.textContent = shown(cells[of][name].toPrecision(7));
+    cell.textContent = sevenDigits(cells[of][name]);
   }
   byId("cosine").textContent = shown(Number(result.cosine.toPrecision(3)));
   byId("too-fast").hidden = result.cosine <= 1;
