@@ -14,7 +14,7 @@ from amos_ref.state import AmosState
 from amos_ref.trace import Trace
 
 if TYPE_CHECKING:
-    from amos_ref import conformance, interop
+    from amos_ref import conformance, exact, interop
     from amos_ref.storage import load, load_state, save, save_state
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "apply_updates",
     "conformance",
     "errors",
+    "exact",
     "interop",
     "load",
     "load_state",
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in ("conformance", "interop"):
+    if name in ("conformance", "exact", "interop"):
         return importlib.import_module(f"amos_ref.{name}")
     if name in ("load", "load_state", "save", "save_state"):
         return getattr(importlib.import_module("amos_ref.storage"), name)

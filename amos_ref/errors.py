@@ -21,6 +21,7 @@ __all__ = [
     "StorageError",
     "TargetError",
     "TreeError",
+    "UndecidedError",
     "VectorError",
 ]
 
@@ -94,3 +95,7 @@ class TargetError(AmosError, ValueError):
 
 class VectorError(AmosError, ValueError):
     """A file of test vectors is damaged or of an unknown format."""
+
+
+class UndecidedError(AmosError, ArithmeticError):
+    """The exact oracle cannot tell to which of two floats a number rounds, at its greatest precision."""
