@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from typing import Any
 
+from amos_ref.conformance.diagnose import Diagnosis
 from amos_ref.conformance.judge import Result
 
 
@@ -19,8 +20,8 @@ class Report:
         Whether something was checked and nothing departs or raises.
     """
 
-    def __init__(self, target: str, results: list[Result]) -> None:
-        self.target, self.results = target, results
+    def __init__(self, target: str, results: list[Result], diagnosis: Diagnosis | None = None) -> None:
+        self.target, self.results, self.diagnosis = target, results, diagnosis
 
     @property
     def ok(self) -> bool:
