@@ -99,10 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print the numbers as JSON")
     explain.set_defaults(run=_explain)
 
-    vectors = commands.add_parser("vectors", help="write the stored vectors anew")
-    vectors.add_argument("action", choices=["generate"])
-    vectors.add_argument("folder", type=pathlib.Path, help="an existing folder")
-    vectors.set_defaults(run=_vectors)
+    vectors = commands.add_parser("vectors", help="write the stored vectors anew, or export them")
+    actions = vectors.add_subparsers(required=True, metavar="ACTION")
+    generate = actions.add_parser("generate", help="write the stored vectors anew (needs python-flint)")
+    generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
+    generate.set_defaults(run=_generate)
+    export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
+    export.add_argument("--format", required=True, choices=["json", "npz", "safetensors"])
+    export.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
+    export.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
+    export.add_argument("--output", required=True, type=pathlib.Path, metavar="PATH", help="the file to write")
+    export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="versions and backends")
     info.add_argument("--json", action="store_true", help="print as JSON")
@@ -173,13 +180,21 @@ def _explain(args: argparse.Namespace) -> int:
     return OK
 
 
-def _vectors(args: argparse.Namespace) -> int:
-    from amos_ref.conformance.vectors import write
+def _generate(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vector_writer import write
 
     if not args.folder.is_dir():
         raise TargetError(f"there is no folder {str(args.folder)!r}")
     for path in write(args.folder):
         print(path)
+    return OK
+
+
+def _export(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vector_export import export, select
+
+    export(select(args.case, args.flag), args.format, args.output)
+    print(args.output)
     return OK
 
 

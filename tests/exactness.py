@@ -78,7 +78,7 @@ def page(given):
 
 def roundings(given):
     """How many roundings, at most, the relative error of each scalar adds up (see docs/bits.md)."""
-    n, k = given.arrays["theta"].size // given.arrays["v"].size, {}
+    n, k = given.arrays["theta"].size // max(given.arrays["v"].size, 1), {}
     k["g2"] = 1 + min(n - 1, 64 + 7) + 1
     k["v"] = k["g2"] + 3
     k["r"] = (4 * given.t.bit_length() - 3) + k["v"] + 1
