@@ -283,7 +283,7 @@ def nearest(x: Any, dtype: str) -> float:
     count, rest = divmod(above, below)
     count += 2 * rest > below or (2 * rest == below and count % 2)
     value = math.inf if count.bit_length() + shift - 1 > greatest else math.ldexp(count, shift)
-    return -value if x < 0 and value else value
+    return -value if x < 0 < value else value
 
 
 def _exponent(x: Any) -> int:
@@ -339,8 +339,7 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
     _dtype(dtype)
     got, real = np.asarray(got, dtype=np.float64), _exact(real, "real")
     check_shape(got, real.shape, "got")
-    at = None if at is None else np.broadcast_to(np.asarray(at, dtype=np.float64), got.shape)
-    out = np.empty(got.shape)
+    at, out = None if at is None else np.broadcast_to(np.asarray(at, dtype=np.float64), got.shape), np.empty(got.shape)
     for index, x in np.ndenumerate(real):
         low, high = _ends(x)
         if low is None or not np.isfinite(got[index]):
