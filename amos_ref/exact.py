@@ -18,6 +18,7 @@ import numpy as np
 from amos_ref.arrays import FLOATS, check_finite, check_shape, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, UndecidedError
 from amos_ref.optimizer import Amos
+from amos_ref.rules import eta_of
 
 __all__ = ["enclose", "nearest", "step", "trajectory", "ulp_error"]
 
@@ -123,6 +124,8 @@ def trajectory(
     """
     grads = list(grads)
     rates = list(xi) if isinstance(xi, Sequence) else [xi] * len(grads)
+    if len(rates) != len(grads):
+        raise HyperParameterError(f"xi has {len(rates)} entries for {len(grads)} steps")
 
     def run(bits: int) -> list[Reals | None]:
         now, out = {"theta": theta, "v": v, "b": b, "m": m}, []
@@ -171,12 +174,12 @@ def enclose(
     g, m = _exact(g, "g", clip_value), None if m is None else _exact(m, "m")
     h: dict[str, Any] = dict(beta=beta, extra_l2=extra_l2, c_coef=c_coef, d_coef=d_coef, epsilon=epsilon)
     Amos(xi, eta, momentum=momentum, clip_value=clip_value, **h)  # refuses what is out of range
-    if not isinstance(t, int) or t < 1:
+    if not isinstance(t, int | np.integer) or t < 1:
         raise HyperParameterError(f"t is {t!r}; it must be an integer >= 1")
-    h |= dict(xi=xi, eta=eta, mu=momentum or 0.0)
+    h |= dict(xi=xi, eta=eta_of(eta, "", ()), mu=momentum or 0.0)
     with flint.ctx.workprec(precision):
         h = {name: _rational(x) for name, x in h.items()}
-        h["q"] = 1 - (h["beta"] if t * h["beta"].height_bits() <= LONGEST else flint.arb(h["beta"])) ** t
+        h["q"] = 1 - (h["beta"] if t * h["beta"].height_bits() <= LONGEST else flint.arb(h["beta"])) ** int(t)
         return _slots(theta, g, v, b, m, h)
 
 
@@ -276,8 +279,7 @@ def nearest(x: Any, dtype: str) -> float:
     """
     if x is None:
         return math.nan
-    bits, lowest, greatest = FORMATS[dtype]
-    above, below = abs(int(x.p)), int(x.q)
+    (bits, lowest, greatest), above, below = FORMATS[dtype], abs(int(x.p)), int(x.q)
     shift = max(_exponent(x), lowest) - bits + 1
     above, below = (above, below << shift) if shift >= 0 else (above << -shift, below)
     count, rest = divmod(above, below)
@@ -332,23 +334,25 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
 
     Examples
     --------
-    >>> from amos_ref import exact
-    >>> exact.ulp_error([1.0, 1.0], [1.0 + 2.0**-24, 1.0 - 2.0**-24], "float32")
+    >>> ulp_error([1.0, 1.0], [1.0 + 2.0**-24, 1.0 - 2.0**-24], "float32")
     array([0.5, 1. ])
     """
     _dtype(dtype)
     got, real = np.asarray(got, dtype=np.float64), _exact(real, "real")
     check_shape(got, real.shape, "got")
-    at, out = None if at is None else np.broadcast_to(np.asarray(at, dtype=np.float64), got.shape), np.empty(got.shape)
+    out = np.empty(got.shape)
+    if at is not None:
+        at = np.broadcast_to(np.asarray(at, dtype=np.float64), got.shape)
+        check_finite(at, "at")
     for index, x in np.ndenumerate(real):
         low, high = _ends(x)
         if low is None or not np.isfinite(got[index]):
             out[index] = 0.0 if got[index] == nearest(low, dtype) == nearest(high, dtype) else math.inf
             continue
-        value = _rational(got[index])
         exponent = min(map(_exponent, (low, high))) if at is None else _exponent(_rational(at[index]))
         bits, lowest, _ = FORMATS[dtype]
-        out[index] = float(max(abs(value - low), abs(value - high)) / _dyadic(1, max(exponent, lowest) - bits + 1))
+        unit = _dyadic(1, max(exponent, lowest) - bits + 1)
+        out[index] = nearest(max(abs(_rational(got[index]) - end) for end in (low, high)) / unit, "float64")
     return out
 
 

@@ -224,10 +224,13 @@ def test_bad_input_is_named(monkeypatch):
         (dict(dtype="float8"), errors.DtypeError, "float8"),
         (dict(t=0), errors.HyperParameterError, "t is 0"),
         (dict(beta=1.0), errors.HyperParameterError, "beta is 1.0"),
+        (dict(eta=0.0), errors.AmosError, "eta"),
     ):
         with pytest.raises(error, match=text):
             exact.step(**good | change)
     assert exact.step(**good | dict(g=np.array([np.inf, 0.0, -np.inf])))["g2"] == 1.5**2 * 2 / 3
+    with pytest.raises(errors.HyperParameterError, match="xi has 2 entries for 1 steps"):
+        exact.trajectory(1.0, [1.0], 0.0, 0.0, **HYPER | dict(xi=[0.1, 0.2], momentum=None))
     monkeypatch.setitem(sys.modules, "flint", None)
     with pytest.raises(errors.MissingDependencyError, match=r"pip install 'amos_ref\[oracle\]'"):
         exact.step(**good)
