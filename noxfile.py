@@ -47,7 +47,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def ports(session: nox.Session) -> None:
-    """Real, published ports: the authors' code and pytorch_optimizer."""
+    """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3")

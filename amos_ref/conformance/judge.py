@@ -122,8 +122,8 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, exact_shape: boo
         return np.inf, f"shape {got.shape} where the page has {ref.shape}"
     if not ref.size:
         return 0.0, ""
-    gap = np.abs(got - ref)
     with np.errstate(all="ignore"):
+        gap = np.abs(got - ref)
         ratios = np.where(gap == 0, 0.0, gap / bound)
     ratios = np.where(np.isnan(ratios), np.inf, ratios)
     index = np.unravel_index(int(np.argmax(ratios)), ref.shape)
