@@ -55,6 +55,14 @@ def ports(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
+    session.install(*PINNED, "-e", ".[ports]")
+    session.install("--no-deps", "jestimator==0.3.3")
+    session.run("python", "-m", "amos_ref.conformance.measure", *(session.posargs or ["docs"]))
+
+
+@nox.session
 def long(session: nox.Session) -> None:
     """A million steps, and ten thousand random cases (about three minutes)."""
     session.install(*PINNED, "-e", ".[test]")

@@ -1,6 +1,6 @@
 """How good the judge is, measured: what it catches, what it names, when it is wrong, and what published ports do.
 
-``python -m amos_ref.conformance.measure FILE`` writes the page of the documentation (``nox -s matrix``).
+``python -m amos_ref.conformance.measure FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``).
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from amos_ref.conformance import check
+from amos_ref.conformance import check, deviations
 from amos_ref.conformance.cases import random_case, table
 from amos_ref.conformance.deviations import CATALOGUE
 from amos_ref.conformance.diagnose import diagnose
@@ -267,4 +267,6 @@ def _path(target: str) -> str:
 
 
 if __name__ == "__main__":
-    pathlib.Path(sys.argv[1]).write_text(page_of_documentation(), encoding="utf-8")
+    folder = pathlib.Path(sys.argv[1])
+    (folder / "deviations.md").write_text(deviations.page_of_documentation(), encoding="utf-8")
+    (folder / "matrix.md").write_text(page_of_documentation(), encoding="utf-8")
