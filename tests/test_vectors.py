@@ -16,6 +16,7 @@ from toy_port import ToyPort
 
 from amos_ref import cli, exact, spec
 from amos_ref.conformance import vector_cases, vector_export, vector_writer, vectors
+from amos_ref.conformance.cases import table
 from amos_ref.errors import MissingDependencyError, VectorError
 
 F64 = np.dtype(np.float64)
@@ -232,7 +233,9 @@ def test_tolerances_are_numbers():
             for what, text in (leaf["tolerance"] or {}).items():
                 a = case.array(text, name, what, "tolerance")
                 assert ((a >= 0) & np.isfinite(a)).all(), case.id
-    assert unknown == {"subnormal/float32"}
+    judged = {f"{case.name}/{case.dtype}" for case in table()}
+    narrow = {entry["id"] for entry, dtype in COMPUTED if dtype.itemsize == 2}
+    assert unknown == {"subnormal/float32"} | (narrow - judged)
 
 
 @pytest.mark.parametrize("name", vectors.DTYPES)
