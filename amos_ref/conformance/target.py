@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amos_ref.conformance.port import Port, first_line
+from amos_ref.conformance.watchdog import Hangs, time_limit
 from amos_ref.errors import MissingDependencyError, TargetError
 
 _FRAMEWORKS = {"torch": "torch==2.13.0", "jax": "jax", "optax": "optax", "flax": "flax"}
@@ -78,8 +79,16 @@ def _import_failure(name: str, error: BaseException) -> Exception:
     return TargetError(f"{name} failed to import: {first_line(error)}")
 
 
-def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
+def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
     """Return a port for a Port, a torch optimizer class, an optax-style factory, or a target's text."""
+    try:
+        with time_limit(timeout):
+            return _as_port(target, renamed or {})
+    except Hangs:
+        raise TargetError(f"{target} was not there within {timeout:g} s: its import does not end") from None
+
+
+def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
     if isinstance(found, Port) and not isinstance(found, type):
@@ -93,11 +102,11 @@ def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
     if torch is not None and isinstance(inner, type) and issubclass(inner, torch.optim.Optimizer):
         from amos_ref.conformance.torch_port import TorchPort
 
-        return TorchPort(found, label, renamed or {})
+        return TorchPort(found, label, renamed)
     if callable(found):
         from amos_ref.conformance.optax_port import OptaxPort
 
-        return OptaxPort(found, label, renamed or {})
+        return OptaxPort(found, label, renamed)
     raise TargetError(f"{label} is neither a torch.optim.Optimizer class nor an optax-style factory nor a Port")
 
 
