@@ -1,6 +1,7 @@
 """The command line: amos-ref check | explain | vectors | info."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -33,6 +34,8 @@ _PACKAGES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return 0 conforms or done, 1 departs, 2 usage or bad input, 3 something is not installed."""
     args = _parser().parse_args(argv)
+    with contextlib.suppress(AttributeError):  # what a stand-in for standard output need not have
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         return args.run(args)
     except (MissingDependencyError, BackendError) as error:

@@ -8,10 +8,25 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from amos_ref.conformance.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
 
 if TYPE_CHECKING:
     from amos_ref.conformance.report import Report
+
+
+def _expectations(report: "Report") -> str:
+    from amos_ref.conformance.expect import written
+
+    return written(report.results)
+
+
+FORMS: dict[str, Callable[["Report"], str]] = {
+    "--json": lambda report: json.dumps(report.to_dict(), indent=1) + "\n",
+    "--junit-xml": lambda report: report.to_junit(),
+    "--markdown": lambda report: report.to_markdown(),
+    "--write-expect": _expectations,
+}
 
 
 def add_to(commands: Any) -> None:
@@ -56,24 +71,14 @@ def add_to(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, and write what was asked for; return 0 if the port conforms, 1 if it does not."""
     from amos_ref import conformance
-    from amos_ref.conformance.expect import written
-    from amos_ref.conformance.watchdog import DEFAULT
 
     options = _options_of_a_target(args)
-    if options["timeout"] is None and args.target is not None:
-        options["timeout"] = DEFAULT
     with contextlib.ExitStack() as stack:
         outputs = _outputs(args, stack)
         with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
             report = conformance.check(args.target, **options, progress=_progress())
-        forms: dict[str, Callable[[Report], str]] = {
-            "--json": lambda report: json.dumps(report.to_dict(), indent=1) + "\n",
-            "--junit-xml": lambda report: report.to_junit(),
-            "--markdown": lambda report: report.to_markdown(),
-            "--write-expect": lambda report: written(report.results),
-        }
         for option, file in outputs.items():
-            text = forms[option](report)
+            text = FORMS[option](report)
             if file is None:
                 print(text, end="")
             else:
@@ -93,8 +98,8 @@ def _options_of_a_target(args: argparse.Namespace) -> dict[str, Any]:
         "suite": "quick" if args.quick else "full",
         "eta": args.eta,
         "renamed": renamed_of(args.map),
-        "expect": args.expect or (),
-        "timeout": args.timeout,
+        "expect": () if args.expect is None else args.expect,
+        "timeout": DEFAULT if args.timeout is None and args.target else args.timeout,
     }
 
 
@@ -124,18 +129,14 @@ def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str,
         if place in taken:
             raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
         taken[place] = option
-        if option == "--write-expect" and os.path.exists(path) and not _same(path, args.expect):
-            raise StorageError(f"{path!r} exists; with --expect {path} its reasons are kept")
         if path == "-":
             found[option] = None
             continue
         with container.named("write", path):
+            if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+                raise StorageError("it exists; given to --expect as well, its reasons are kept")
             found[option] = stack.enter_context(container.replacing(path))
     return found
-
-
-def _same(path: str, other: str | None) -> bool:
-    return other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _progress() -> Callable[[Any], Any]:

@@ -4,7 +4,6 @@ Every run of pytest in an environment with amos_ref loads this file, so it impor
 named.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,13 +42,13 @@ class PortUnderTest(pytest.Collector):
         from amos_ref.conformance.check_command import renamed_of
         from amos_ref.errors import AmosError
 
-        option: Callable[[str], Any] = self.config.getoption
+        option: Any = self.config.getoption
         limit = option("--amos-timeout")
         try:
             self.timeout = watchdog.DEFAULT if limit is None else watchdog.checked(limit)
             self.listed = expect.read(option("--amos-expect") or ())
-            self.cases = cases_of(option("--amos-suite"))
-            self.port = target.as_port(option("--amos-port"), renamed_of(option("--amos-map")), self.timeout)
+            self.cases = cases_of(str(option("--amos-suite")))
+            self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
         except AmosError as error:
             raise pytest.UsageError(f"--amos-port: {error}") from None
         self.judged: dict[tuple[str, str], Result] = {}
