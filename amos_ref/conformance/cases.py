@@ -118,10 +118,11 @@ def table() -> list[Case]:
         _case("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
         _case("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
         _case("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
+        _case("epsilon-reached", "v below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
         _case(
             "tiny-gradients",
-            "gradients of 2^-40 steer as well as those of 1, with the epsilon that the port ships",
-            scale=lambda t: 2.0**-40,
+            "gradients of 2^-52 steer as well as those of 1, with the epsilon that the port ships",
+            scale=lambda t: 2.0**-52,
         ),
         _case("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
         _case("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),

@@ -1,18 +1,17 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.drive import DEFAULTS, Failed, Observation, observe, unsupported
+from amos_ref.conformance.drive import Failed, Observation, observe, unsupported
 from amos_ref.conformance.port import Arrays, Port
-from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Bound
+from amos_ref.conformance.reading import Reading
+from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Moment, trajectory
 from amos_ref.conformance.verdicts import FAILING
 from amos_ref.errors import TargetError
-from amos_ref.leaf import Leaf, Rates, computed
 
 # In the order in which a step computes them: the first that is off is where to look.
 STAGES = {
@@ -73,14 +72,6 @@ class Result(NamedTuple):
         return self.verdict if self.expected is None else f"{self.verdict} as expected"
 
 
-class Moment(NamedTuple):
-    """The page after one step of one leaf: the leaf before, its intermediates, the bounds."""
-
-    leaf: Leaf
-    after: dict[str, Any]
-    bounds: dict[str, np.ndarray]
-
-
 def judge(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> tuple[Result, Observation | None]:
     """Run one case on a port and on the page; return what came of it, and what the port did if it did it.
 
@@ -104,7 +95,7 @@ def compare(seen: Observation) -> Result:
     """Judge what a port did with a case."""
     case, shown = seen.case, seen.shown
     head = (case.name, case.dtype, case.about)
-    moments = list(_page(case, seen.etas))
+    moments = list(trajectory(case, seen.etas, Reading()))
     departure, worst = _compare(shown, moments, tuple(STAGES))
     only_state = bool(departure and departure["stage"] != "theta" and not _compare(shown, moments, ("theta",))[0])
     written = ", ".join(map(repr, sorted(seen.overwritten)))
@@ -120,33 +111,6 @@ def compare(seen: Observation) -> Result:
     return Result(*head, **departure, only_state=only_state)
 
 
-def _page(case: Case, etas: dict[str, float]) -> Iterator[dict[str, Moment]]:
-    """Yield the page's float64 trajectory with its bounds; leaves keep their last moment when skipped."""
-    o = DEFAULTS | case.options
-    leaves: dict[str, Leaf] = {}
-    for name, a in case.params.items():
-        zero = np.zeros(case.slots[name])
-        leaves[name] = Leaf(name, a, a, zero, zero, np.zeros(a.shape) if o["momentum"] else None, etas[name])
-    bounds = {name: Bound(leaf, case.dtype) for name, leaf in leaves.items()}
-    now: dict[str, Moment] = {}
-    for t, (xi, grads) in enumerate(zip(case.learning_rates(), case.grads, strict=True), 1):
-        rates = Rates(spec.one_minus_power(o["beta"], t), xi, **{name: o[name] for name in Rates._fields[2:]})
-        for name, g in grads.items():
-            if g is None:
-                continue
-            leaf, bound = leaves[name]._replace(g=g), bounds[name]
-            after = computed(leaf, rates)
-            bound.advance(leaf, rates, t, after)
-            now[name] = Moment(leaf, after, {what: bound.allowed(what) for what in STAGES})
-            leaves[name] = leaf._replace(theta=after["theta"], v=after["v"], b=after["b"], m=after["m"])
-        yield dict(now)
-        if t == 1 and case.inject:
-            for name, leaf in leaves.items():
-                given = {what: arrays[name] for what, arrays in case.inject.items() if name in arrays}
-                leaves[name] = leaf._replace(**given)
-                bounds[name].forget(given)
-
-
 def _compare(
     port: list[dict[str, Arrays]], page: list[dict[str, Moment]], stages: tuple[str, ...]
 ) -> tuple[dict[str, Any] | None, float]:
@@ -156,12 +120,13 @@ def _compare(
     for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
         for stage in stages:
             for name, moment in ref.items():
-                if moment.after[stage] is None or name not in got.get(stage, {}):
+                ours = getattr(moment.step, stage)
+                if ours is None or name not in got.get(stage, {}):
                     continue
-                theirs, ours = got[stage][name], np.asarray(moment.after[stage])
-                found = _ratio(theirs, ours, moment.bounds[stage], stage == "theta")
+                theirs, ours, allowed = got[stage][name], np.asarray(ours), moment.allowed[stage]
+                found = _ratio(theirs, ours, allowed, stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
-                    found = min(found, _ratio(-theirs, ours, moment.bounds[stage], False))
+                    found = min(found, _ratio(-theirs, ours, allowed, False))
                 ratio, text, verdict = found
                 if ratio > 1:
                     words = f"{text}{_step_in_words(stage, got, previous, moment)}"
@@ -194,19 +159,19 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> 
 
 def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment: Moment) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
-    leaf, after = moment.leaf, moment.after
-    before = previous.get(leaf.name, leaf.theta)
-    shapes_agree = got["theta"][leaf.name].shape == before.shape
-    if stage != "theta" or not shapes_agree or leaf.m is not None or leaf.v.size != 1 or leaf.theta.size < 3:
+    s = moment.step
+    before = previous[s.name] if previous else s.old_theta
+    shapes_agree = got["theta"][s.name].shape == before.shape
+    if stage != "theta" or not shapes_agree or s.m is not None or s.v.size != 1 or before.size < 3:
         return ""
-    basis = np.stack([after["g"].reshape(-1), before.reshape(-1)], axis=1)
-    change = (before - got["theta"][leaf.name]).reshape(-1)
+    basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
+    change = (before - got["theta"][s.name]).reshape(-1)
     if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
         return "; the change is no alpha*g + rho*theta"
-    page_alpha, page_rho = float(after["alpha"].reshape(())), float(after["rho"].reshape(()))
+    page_alpha, page_rho = float(np.reshape(s.alpha, ())), float(np.reshape(s.rho, ()))
     return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
 
 
@@ -226,7 +191,7 @@ def run(
     """
     results, seen = [], []
     for case in progress(cases):
-        if sum(r.verdict == "hangs" for r in results) == PATIENCE:
+        if sum(r.verdict == "hangs" for r in results) >= PATIENCE:
             detail = f"not run, since {PATIENCE} cases before it gave no answer"
             results.append(Result(case.name, case.dtype, case.about, "hangs", detail=detail))
             continue

@@ -25,79 +25,120 @@ theta        E(theta) + E(delta or m) + u |theta'| + 2u |theta|, the last for (1
 Where one formula counts k u, the evaluations known (authors' code, torch ports, fused or not, reciprocals first)
 need no more. The absolute error of what is not 0 also gets the smallest normal number, since some frameworks flush
 smaller ones to zero. Terms of second order are at most the square of the relative errors; these stay below 1 % in
-every case (asserted), so 1 % is added.
+every case (else Unbounded is raised), so 1 % is added.
 
 One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
 xi^2 is small.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from amos_ref.leaf import Leaf, Rates
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.reading import Reading, Step
 
 METHOD = "bound-1"  # which of these methods made the tolerances of a report
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
 
+class Moment(NamedTuple):
+    """A leaf after one of its steps: the step, and how far a port may be from its theta, v, b and m."""
+
+    step: Step
+    allowed: dict[str, np.ndarray]
+
+
+def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[dict[str, Moment]]:
+    """Yield a case's steps in float64, leaf by leaf, with bounds; a skipped leaf keeps its last moment.
+
+    Raises
+    ------
+    Unbounded
+        If the bounds would not hold, which no case does to the page.
+    """
+    bounds: dict[str, Bound] = {}
+    now: dict[str, Moment] = {}
+    for t, steps in enumerate(reading.run(case, etas), 1):
+        for name, step in steps.items():
+            if step.count == t:  # not a skipped leaf's last step
+                bound = bounds.setdefault(name, Bound(step, case.dtype))
+                bound.advance(step)
+                now[name] = Moment(step, bound.allowed())
+        yield dict(now)
+        if t == 1 and case.inject:
+            for name, bound in bounds.items():
+                bound.forget(what for what, arrays in case.inject.items() if name in arrays)
+
+
+class Unbounded(Exception):
+    """Relative errors are too large for a bound of first order."""
+
+
 class Bound:
-    """Error bounds of one leaf, advanced step by step beside the page.
+    """Error bounds of one leaf, advanced step by step beside a reading.
 
     Attributes
     ----------
     v, b, m, theta : ndarray
-        How far a right port may be from the page's v, b, m and theta after the last step.
+        How far a right port may be from the reading's v, b, m and theta after the last step.
     """
 
-    def __init__(self, leaf: Leaf, dtype: str) -> None:
+    def __init__(self, step: Step, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
         self.u = UNIT_ROUNDOFF[dtype] + 2.0**-53
         self.tiny = float(np.finfo(self.dtype).tiny)
-        self.v, self.b = np.zeros(leaf.v.shape), np.zeros(leaf.v.shape)
-        self.m, self.theta = np.zeros(leaf.theta.shape), np.zeros(leaf.theta.shape)
+        self.v, self.b = np.zeros(step.old_v.shape), np.zeros(step.old_v.shape)
+        self.m, self.theta = np.zeros(step.old_theta.shape), np.zeros(step.old_theta.shape)
 
-    def advance(self, leaf: Leaf, rates: Rates, t: int, after: dict[str, Any]) -> None:
-        """Take the leaf before the step, the step's rates and its intermediates; renew v, b, m and theta."""
-        u, s = self.u, after
-        n = leaf.theta.size // max(s["g2"].size, 1)
+    def advance(self, s: Step) -> None:
+        """Take a step; renew v, b, m and theta."""
+        with np.errstate(all="ignore"):
+            self._advance(s)
+
+    def _advance(self, s: Step) -> None:
+        u = self.u
+        n = s.old_theta.size // max(np.size(s.g2), 1)
         rel_g2 = (n + 1) * u
-        self._advance_v(leaf, rates, s, rel_g2)
-        rel_r = self._rel_q(rates, t) + self.v / np.maximum(s["v"], rates.epsilon) + 3 * u
-        k = rates.c_coef * np.sqrt(rates.xi)
-        rel_c = (k * (self.b + 4 * u * leaf.b) / (1 + k * leaf.b) + u) / 2 + 4 * u
-        k = rates.d_coef * np.sqrt(rates.xi * leaf.eta)
-        rel_d = k * (self.b + 6 * u * leaf.b) / (1 + k * leaf.b) + 3 * u
+        self._advance_v(s, rel_g2)
+        rel_r = self._rel_q(s) + self.v / np.maximum(s.v, s.epsilon) + 3 * u
+        k = s.c_coef * np.sqrt(s.xi)
+        rel_c = (k * (self.b + 4 * u * s.old_b) / (1 + k * s.old_b) + u) / 2 + 4 * u
+        k = s.d_coef * np.sqrt(s.xi * s.eta)
+        rel_d = k * (self.b + 6 * u * s.old_b) / (1 + k * s.old_b) + 3 * u
         rel_gamma = rel_c + rel_r + rel_g2 + 6 * u
         rel_alpha = rel_d + rel_r / 2 + 7 * u
-        rho = s["rho"] * rel_d + s["d"] * s["gamma"] / 2 * rel_gamma + 5 * u * s["rho"]
-        delta = np.abs(s["alpha"] * s["g"]) * (rel_alpha + 4 * u) + s["rho"] * self.theta
-        delta = delta + np.abs(leaf.theta) * (rho + 4 * u * s["rho"]) + self._flushed(s["delta"])
-        self.b = self.b * (1 + s["gamma"]) + s["gamma"] * rel_gamma * (1 + leaf.b) + 4 * u * s["b"]
-        self.b = self.b + self._flushed(s["b"])
-        if leaf.m is not None and rates.momentum is not None:
-            mu, size = rates.momentum, np.abs(leaf.m) + np.abs(s["delta"])
+        rho = s.rho * rel_d + s.d * s.gamma / 2 * rel_gamma + 5 * u * s.rho
+        delta = np.abs(s.alpha * s.g) * (rel_alpha + 4 * u) + s.rho * self.theta
+        delta = delta + np.abs(s.old_theta) * (rho + 4 * u * s.rho) + self._flushed(s.delta)
+        self.b = self.b * (1 + s.gamma) + s.gamma * rel_gamma * (1 + s.old_b) + 4 * u * s.b
+        self.b = self.b + self._flushed(s.b)
+        if s.m is not None:
+            mu, size = s.momentum, np.abs(s.old_m) + np.abs(s.delta)
             self.m = mu * self.m + (1 - mu) * delta + (4 * u + self._stored(mu)) * size + self._flushed(size)
             delta = self.m
-        self.theta = self.theta + delta + u * np.abs(s["theta"]) + 2 * u * np.abs(leaf.theta)
+        self.theta = self.theta + delta + u * np.abs(s.theta) + 2 * u * np.abs(s.old_theta)
         worst = max(np.max(rel, initial=0.0) for rel in (rel_gamma, rel_alpha))
-        assert worst < 0.01, f"relative error {worst} is too large for a first-order bound"
+        if not worst < 0.01:
+            raise Unbounded(f"relative error {worst} is too large for a first-order bound")
 
     def forget(self, given: Iterable[str]) -> None:
         """Start anew from values of v, b, m or theta that are given exactly."""
         for what in given:
             setattr(self, what, np.zeros_like(getattr(self, what)))
 
-    def _advance_v(self, leaf: Leaf, rates: Rates, s: dict[str, Any], rel_g2: float) -> None:
-        old, g2, beta = leaf.v, s["g2"], rates.beta
+    def _advance_v(self, s: Step, rel_g2: float) -> None:
+        old, g2, beta = s.old_v, s.g2, s.beta
         self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
-        self.v = self.v + 4 * self.u * (s["v"] + (1 - beta) * np.maximum(old, g2)) + self._flushed(s["v"])
+        self.v = self.v + 4 * self.u * (s.v + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
 
-    def _rel_q(self, rates: Rates, t: int) -> float:
-        power = rates.beta**t
-        stored = t * self._stored(rates.beta) * rates.beta ** (t - 1)
-        return ((t + 4) * self.u * power + stored) / rates.q + 2 * self.u
+    def _rel_q(self, s: Step) -> float:
+        if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly
+            return 2 * self.u
+        power = s.beta**s.t
+        stored = s.t * self._stored(s.beta) * s.beta ** (s.t - 1)
+        return ((s.t + 4) * self.u * power + stored) / s.q + 2 * self.u
 
     def _flushed(self, x: np.ndarray) -> np.ndarray:
         """What flushing subnormal numbers to zero may take from x; nothing from 0."""
@@ -107,6 +148,6 @@ class Bound:
         """How much x changes when the port's precision stores it."""
         return abs(float(self.dtype.type(x)) - x)
 
-    def allowed(self, what: str) -> np.ndarray:
-        """Return the bound on v, b, m or theta with the second-order terms added."""
-        return 1.01 * getattr(self, what)
+    def allowed(self) -> dict[str, np.ndarray]:
+        """Return the bounds with the second-order terms added."""
+        return {what: 1.01 * getattr(self, what) for what in ("theta", "v", "b", "m")}
