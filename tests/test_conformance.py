@@ -251,7 +251,7 @@ def test_a_timer_of_someone_else_is_left_alone():
 
 @pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf, "1", True])
 def test_a_timeout_that_means_nothing_is_a_named_error(timeout):
-    with pytest.raises(TargetError, match="timeout is .*; it must be above 0 and at most 86400 seconds"):
+    with pytest.raises(TargetError, match=r"timeout is .*; it must be above 0 and at most 86400 seconds"):
         check(ToyPort(), timeout=timeout)
 
 

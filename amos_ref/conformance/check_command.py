@@ -154,6 +154,7 @@ def _shown(cases: list[Any]) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(cases))
         for case in cases:
-            bar.update(task, description=f"{case.name} {case.dtype}" if hasattr(case, "dtype") else "")
+            name = f"{case.name} {case.dtype}" if hasattr(case, "dtype") else ""
+            bar.update(task, description=name, refresh=True)  # at once, since this may be the case that hangs
             yield case
             bar.advance(task)
