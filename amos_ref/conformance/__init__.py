@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case, table
+    from amos_ref.conformance.diagnose import Diagnosis
     from amos_ref.conformance.judge import Result
     from amos_ref.conformance.port import Port
     from amos_ref.conformance.report import Report
 
-__all__ = ["Case", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
-_HOME = {"Case": "cases", "Port": "port", "Report": "report", "Result": "judge", "table": "cases"}
+_HOME = {
+    "Case": "cases",
+    "Diagnosis": "diagnose",
+    "Port": "port",
+    "Report": "report",
+    "Result": "judge",
+    "table": "cases",
+}
 
 
 def __getattr__(name: str):
@@ -88,6 +96,7 @@ def check(
         cases_of(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
+    from amos_ref.conformance.diagnose import diagnose
     from amos_ref.conformance.judge import run
     from amos_ref.conformance.report import Report
     from amos_ref.conformance.target import as_port
@@ -96,8 +105,10 @@ def check(
 
     timeout, listed, cases = checked(timeout), expectations.read(expect), cases_of(suite)
     driven = as_port(port, renamed, timeout)
-    results, _ = run(driven, cases, eta, timeout, progress)
-    return Report(driven.name, expectations.applied(results, listed), suite, METHOD)
+    results, seen = run(driven, cases, eta, timeout, progress)
+    departs = any(result.verdict == "departs" for result in results)
+    diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
+    return Report(driven.name, expectations.applied(results, listed), suite, METHOD, diagnosis)
 
 
 def cases_of(suite: str) -> "list[Case]":

@@ -6,7 +6,7 @@ gradient term) and so does g (which isolates the decay); rows differ in scale, s
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,3 +148,29 @@ def table() -> list[Case]:
         ),
     ]
     return [case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")]
+
+
+def random_case(seed: int, options: Collection[str]) -> Case:
+    """Return a float64 case with some of these options switched on and dyadic numbers drawn for them."""
+    name = f"further-{seed}"
+    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(32) >> np.uint64(40))
+
+    def one_of(*choices: Any) -> Any:
+        return choices[int(next(words)) % len(choices)]
+
+    drawn: dict[str, Any] = {
+        "momentum": one_of(0.5, 0.75, 0.875),
+        "extra_l2": one_of(0.0625, 0.125, 0.25),
+        "clip_value": one_of(0.5, 1.0),
+        "c_coef": one_of(0.5, 2.0),
+        "d_coef": one_of(0.5, 4.0),
+        "epsilon": one_of(2.0**-4, 2.0**-2),
+    }
+    drawn = {option: value for option, value in drawn.items() if option in options and one_of(True, False)}
+    rates = one_of(0.5, 0.25, 0.125, (0.125, 0.25, 0.5, 0.25, 0.125, 0.0625), (0.5, 0.25, 0.5, 0.25, 0.5, 0.25))
+    beta = {"beta": one_of(0.5, 0.75, 0.875)} if "beta" in options else {}
+    shapes = one_of(None, {"kernel": (4, 7), "bias": (7,)}, {"kernel": (2, 3, 4)}, {"a": (5, 2), "b": (3,), "c": ()})
+    slots = one_of({}, {"kernel": one_of((1, 5), (6, 1))}) if shapes is None and "slot_shape" in options else {}
+    size = one_of(0.125, 1.0, 4.0)
+    grow = one_of(0.5, 1.0, 2.0)
+    return _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))

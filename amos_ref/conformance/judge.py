@@ -1,6 +1,6 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,14 +96,17 @@ def compare(seen: Observation) -> Result:
     case, shown = seen.case, seen.shown
     head = (case.name, case.dtype, case.about)
     moments = list(trajectory(case, seen.etas, Reading()))
-    departure, worst = _compare(shown, moments, tuple(STAGES))
-    only_state = bool(departure and departure["stage"] != "theta" and not _compare(shown, moments, ("theta",))[0])
+    departure, worst = first_departure(shown, moments)
+    only_state = bool(
+        departure and departure["stage"] != "theta" and not first_departure(shown, moments, ("theta",))[0]
+    )
     written = ", ".join(map(repr, sorted(seen.overwritten)))
     if written and (departure is None or only_state):
         detail = f"it writes to the gradient of {written}: a second step with the same gradient would go astray"
         return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
     if departure is None:
         return Result(*head, "conforms", ratio=worst)
+    departure["detail"] += _step_in_words(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     if written:
@@ -111,28 +114,28 @@ def compare(seen: Observation) -> Result:
     return Result(*head, **departure, only_state=only_state)
 
 
-def _compare(
-    port: list[dict[str, Arrays]], page: list[dict[str, Moment]], stages: tuple[str, ...]
+def first_departure(
+    port: list[dict[str, Arrays]],
+    page: Iterable[dict[str, Moment]],
+    stages: Iterable[str] = tuple(STAGES),
+    slack: float = 1.0,
 ) -> tuple[dict[str, Any] | None, float]:
-    """Return the first departure (None if there is none) and the largest ratio of difference to bound."""
+    """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds."""
     worst = 0.0
-    previous: Arrays = {}
-    for t, (got, ref) in enumerate(zip(port, page, strict=True), 1):
+    for t, (got, ref) in enumerate(zip(port, page, strict=False), 1):
         for stage in stages:
             for name, moment in ref.items():
                 ours = getattr(moment.step, stage)
                 if ours is None or name not in got.get(stage, {}):
                     continue
-                theirs, ours, allowed = got[stage][name], np.asarray(ours), moment.allowed[stage]
+                theirs, ours, allowed = got[stage][name], np.asarray(ours), slack * moment.allowed[stage]
                 found = _ratio(theirs, ours, allowed, stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
                     found = min(found, _ratio(-theirs, ours, allowed, False))
                 ratio, text, verdict = found
                 if ratio > 1:
-                    words = f"{text}{_step_in_words(stage, got, previous, moment)}"
-                    return dict(verdict=verdict, step=t, stage=stage, leaf=name, ratio=ratio, detail=words), ratio
+                    return dict(verdict=verdict, step=t, stage=stage, leaf=name, ratio=ratio, detail=text), ratio
                 worst = max(worst, ratio)
-        previous = got["theta"]
     return None, worst
 
 
@@ -157,15 +160,16 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> 
     return float(ratios[index]), text, "not finite" if broken.any() else "departs"
 
 
-def _step_in_words(stage: str, got: dict[str, Arrays], previous: Arrays, moment: Moment) -> str:
+def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
-    s = moment.step
-    before = previous[s.name] if previous else s.old_theta
-    shapes_agree = got["theta"][s.name].shape == before.shape
-    if stage != "theta" or not shapes_agree or s.m is not None or s.v.size != 1 or before.size < 3:
+    t, name = departure["step"], departure["leaf"]
+    s, got = page[t - 1][name].step, port[t - 1]["theta"][name]
+    before = port[t - 2]["theta"][name] if t > 1 else s.old_theta
+    slots = np.size(s.v)
+    if departure["stage"] != "theta" or got.shape != before.shape or s.m is not None or slots != 1 or got.size < 3:
         return ""
     basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
-    change = (before - got["theta"][s.name]).reshape(-1)
+    change = (before - got).reshape(-1)
     if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)

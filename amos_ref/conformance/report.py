@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import amos_ref
+from amos_ref.conformance.diagnose import Diagnosis
 from amos_ref.conformance.judge import Result
 from amos_ref.conformance.port import printable
 from amos_ref.conformance.verdicts import UNANSWERED, VERDICTS
@@ -26,8 +27,8 @@ class Report:
     suite : {"full", "quick"}
     tolerance : str or None
         The method that made the bounds; None where bits were compared.
-    diagnosis : dict or None
-        ``{"text": str, "deviations": list of str, "dialect": str or None}``: what the port does instead.
+    diagnosis : Diagnosis or None
+        What the port does instead, if it departs.
     ok : bool
         Whether something was checked and every failing case was expected.
     """
@@ -38,7 +39,7 @@ class Report:
         results: list[Result],
         suite: str = "full",
         tolerance: str | None = None,
-        diagnosis: dict[str, Any] | None = None,
+        diagnosis: Diagnosis | None = None,
     ) -> None:
         self.target, self.results = printable(str(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
@@ -65,7 +66,7 @@ class Report:
         rows = [r._asdict() | ({"ratio": "inf"} if r.ratio == float("inf") else {}) for r in self.results]
         head = {"format": FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
-        return head | {"diagnosis": self.diagnosis, "results": rows}
+        return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
 
     def to_junit(self) -> str:
         """Return JUnit XML of surefire's kind, a test case for each case; times are 0, as none are measured."""
@@ -84,6 +85,8 @@ class Report:
             kinds[kind] += 1
         suite.attrib |= {"tests": str(len(self.results)), "failures": str(kinds["failure"])}
         suite.attrib |= {"errors": str(kinds["error"]), "skipped": str(kinds["skipped"])}
+        if self.diagnosis:
+            ElementTree.SubElement(suite, "system-out").text = "\n".join(self._diagnosis())
         ElementTree.indent(suite)
         head = '<?xml version="1.0" encoding="utf-8"?>\n'
         return head + ElementTree.tostring(suite, encoding="unicode") + "\n"
@@ -93,7 +96,7 @@ class Report:
         shown = [r for r in self.results if r.verdict not in ("conforms", "not supported")]
         rest = [r for r in self.results if r not in shown]
         parts = [f"**amos-ref: {'conforms' if self.ok else 'does not conform'}** ({_code(self.summary())})"]
-        parts += [_code(self.diagnosis["text"])] if self.diagnosis else []
+        parts += [f"- {_code(text)}" for text in self._diagnosis()]
         parts += [_markdown_table(shown)] if shown else []
         if rest:
             parts.append(f"<details><summary>{len(rest)} more</summary>\n\n{_markdown_table(rest)}\n\n</details>")
@@ -109,6 +112,8 @@ class Report:
             for r in self.results:
                 if _long(r):
                     console.print(f"{r.case} {r.dtype}: {_details(r)}", highlight=False, markup=False)
+            for text in self._diagnosis():
+                console.print(text, highlight=False, markup=False)
             console.print(self.summary(), style="bold green" if self.ok else "bold red", highlight=False, markup=False)
         else:
             print(self, file=file)
@@ -118,7 +123,11 @@ class Report:
 
         text = io.StringIO()
         Console(file=text, width=10_000, color_system=None).print(self._table(plain=True))
-        return "\n".join(line.rstrip() for line in [*text.getvalue().rstrip().splitlines(), self.summary()])
+        lines = [*text.getvalue().rstrip().splitlines(), *self._diagnosis(), self.summary()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _diagnosis(self) -> list[str]:
+        return [printable(line) for line in self.diagnosis.text.splitlines()] if self.diagnosis else []
 
     def _table(self, *, plain: bool) -> Any:
         from rich import box
