@@ -6,7 +6,7 @@ named.
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
+import pytest  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
