@@ -44,7 +44,9 @@ def run(pytester):
 
     def run(port, *args):
         of_port = ["--amos-port", f"my_ports:{port}"] if port else []
+        # In this process the plugin may have been imported before, of which pytest warns.
         plain = ["-p", "no:cacheprovider", "-p", "no:amos_ref", "-p", PLUGIN, "-rA"]
+        plain += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         return pytester.runpytest_inprocess(*plain, *of_port, "--amos-suite", "quick", *args)
 
     return run

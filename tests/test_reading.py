@@ -71,7 +71,8 @@ def test_the_catalogue_is_large_and_in_words():
 
 
 def test_the_bound_refuses_to_speak_where_it_would_not_hold():
-    from amos_ref.conformance.tolerance import Unbounded, trajectory
+    from amos_ref.conformance.bound import Unbounded
+    from amos_ref.conformance.tolerance import trajectory
 
     small = {"q": lambda s, page: 1e-16}  # of the size of its own rounding error
     with pytest.raises(Unbounded):

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref import spec
+
 Arrays = dict[str, np.ndarray]
 Gradients = list[dict[str, np.ndarray | None]]
 
@@ -147,7 +149,62 @@ def table() -> list[Case]:
             extra_l2=0.125,
         ),
     ]
-    return [case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")]
+    cases += _aged()
+    low = [case for case in cases if case.name in _LOW or case.inject]
+    return [
+        *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
+        *(_rounded(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+    ]
+
+
+#: What is run in float16 and bfloat16, beside the cases that start from a state.
+_LOW = (
+    *("plain", "decayed", "extra_l2", "momentum", "clip", "everything", "schedule", "epsilon", "epsilon-reached"),
+    *("zero-gradients", "none-gradient", "3-d", "slots-rows", "slots-columns", "slots-element"),
+)
+
+
+def _aged() -> list[Case]:
+    """Cases that start from a state: one step tells where storage would stall a longer run."""
+
+    def case(name: str, about: str, **options: Any) -> Case:
+        rest = lambda t: float(t < 2 or "no gradient" not in about)  # noqa: E731
+        made = _case(name, about, steps=3, scale=rest, **options)
+        bits = np.random.PCG64(zlib.crc32(f"{name} state".encode()))
+        state: dict[str, Arrays] = {"theta": {}, "v": {}, "b": {}}
+        for leaf, a in made.params.items():
+            theta = np.arange(a.size).reshape(a.shape) % 4 / 2.0 - 0.5  # a quarter of it zeros, eighths of one
+            steps = np.arange(np.prod(made.slots[leaf], dtype=int)).reshape(made.slots[leaf])
+            state["theta"][leaf] = theta * (bits.random_raw(a.size).reshape(a.shape) % np.uint64(2)).astype(float)
+            state["v"][leaf] = np.asarray(2.0 ** (steps % 3))
+            state["b"][leaf] = np.asarray(16.0 / 2.0 ** (steps % 2))
+        if "momentum" in options:
+            state["m"] = {leaf: theta / 8.0 for leaf, theta in state["theta"].items()}
+        return made._replace(inject=state)
+
+    rows, columns = {"kernel": (6, 1)}, {"kernel": (1, 5)}
+    return [
+        case("aged", "from b = 16: c and d far from 1 in one step"),
+        case("aged-extra_l2", "from b = 16, with extra decay", extra_l2=0.125),
+        case("aged-rest", "from b = 16, no gradient: decay alone", extra_l2=0.125),
+        case("aged-rows", "from a state of its own for each row", slots=rows),
+        case("aged-columns", "from a state of its own for each column", slots=columns),
+        case("aged-momentum", "from a momentum", momentum=0.75, extra_l2=0.125),
+    ]
+
+
+def _rounded(case: Case, dtype: str) -> Case:
+    """Return the case in float16 or bfloat16, its arrays rounded to that."""
+    bits, _ = spec.NARROW[dtype]
+
+    def nearest(a: np.ndarray | None) -> Any:
+        spacing = 0 if a is None else np.frexp(a)[1] - bits
+        return None if a is None else np.ldexp(np.rint(np.ldexp(a, -spacing)), spacing)
+
+    params = {name: nearest(a) for name, a in case.params.items()}
+    return case._replace(
+        dtype=dtype, params=params, grads=[{name: nearest(g) for name, g in grads.items()} for grads in case.grads]
+    )
 
 
 def random_case(seed: int, options: Collection[str]) -> Case:

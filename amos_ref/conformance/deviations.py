@@ -103,7 +103,7 @@ _add("reduce", "root-mean-square", "takes the root of the mean square; the page 
      "steps depend on the scale of the loss", g2=lambda s, page: np.sqrt(page(s)))
 _add("reduce", "variance", "subtracts the gradient's mean before squaring; the page does not",
      "steps grow where gradients agree",
-     g2=lambda s, page: page(s.but(g=s.g - np.mean(s.g))) if s.g.size else page(s))
+     g2=lambda s, page: page(s.but(g=s.g - np.add.reduce(s.g, None) / max(s.g.size, 1))))
 _add("reduce", "mean-over-n-1", "divides the sum of squares by n - 1; the page by n", "small arrays step too little",
      g2=lambda s, page: page(s) * _bessel(s.g.size // max(s.old_v.size, 1)))
 _add("reduce", "mean-absolute", "squares the mean of |g|; the page takes the mean of g^2",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.bound import Unbounded
 from amos_ref.conformance.cases import random_case
 from amos_ref.conformance.deviations import CATALOGUE
 from amos_ref.conformance.dialects import dialects
@@ -12,7 +13,7 @@ from amos_ref.conformance.drive import Failed, Observation, observe, unsupported
 from amos_ref.conformance.judge import STAGES, first_departure
 from amos_ref.conformance.port import Port
 from amos_ref.conformance.search import SLACK, Names, Search, reading_of
-from amos_ref.conformance.tolerance import Unbounded, trajectory
+from amos_ref.conformance.tolerance import trajectory
 
 LARGEST, MOST = 3, 6  # deviations that are combined freely; in all, where different cases show different ones
 FURTHER = 40  # inputs that are tried to tell candidates apart

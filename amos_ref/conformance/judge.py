@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.drive import Failed, Observation, observe, unsupported
 from amos_ref.conformance.port import Arrays, Port
 from amos_ref.conformance.reading import Reading
-from amos_ref.conformance.tolerance import UNIT_ROUNDOFF, Moment, trajectory
+from amos_ref.conformance.tolerance import Moment, trajectory
 from amos_ref.conformance.verdicts import FAILING
 from amos_ref.errors import TargetError
 

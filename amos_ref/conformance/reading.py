@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.arrays import check_shape
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.drive import DEFAULTS
 
@@ -46,7 +47,7 @@ PAGE: dict[str, Stage] = {
     "theta": lambda s: s.old_theta + (s.delta if s.m is None else s.m),
 }
 
-STATE = ("theta", "v", "b", "m")
+STATE: tuple[str, ...] = ("theta", "v", "b", "m")
 
 
 class Step:
@@ -91,15 +92,20 @@ class Reading:
         Each maps names of stages (or "slot", which is asked once a leaf) to functions ``(step, overridden) -> value``.
     number : callable
         Applied to every array and number that enters: what they are decides in which arithmetic the stages compute.
+    store : callable
+        ``store(what, array)`` is applied to theta, v, b and m between two steps.
     """
 
     def __init__(
-        self, overrides: Iterable[Mapping[str, Override]] = (), number: Callable[[Any], Any] = np.float64
+        self,
+        overrides: Iterable[Mapping[str, Override]] = (),
+        number: Callable[[Any], Any] = np.float64,
+        store: Callable[[str, Any], Any] = lambda what, a: a,
     ) -> None:
-        self.number = number
+        self.number, self.store, self.overrides = number, store, list(overrides)
         self.stages = dict(PAGE)
         self.slot: Stage = lambda s: s.slot
-        for override in overrides:
+        for override in self.overrides:
             for name, function in override.items():
                 inner = self.slot if name == "slot" else self.stages[name]
                 outer = _over(function, inner)
@@ -112,6 +118,11 @@ class Reading:
         """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
 
         Arrays enter as they are; v, b and m start as zeros.
+
+        Raises
+        ------
+        ShapeError
+            If the case sets a state of another shape than the reading's.
         """
         options = {name: (DEFAULTS | case.options)[name] for name in OPTIONS}
         shared = dict(
@@ -130,11 +141,12 @@ class Reading:
                 step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
                 if self._take(step):
                     now[name] = step
-                    held[name] = {f"old_{what}": getattr(step, what) for what in STATE}
+                    held[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
             yield dict(now)
             if count == 1 and case.inject:
                 for what, arrays in case.inject.items():
                     for name, a in arrays.items():
+                        check_shape(a, np.shape(held[name][f"old_{what}"]), f"{what} of leaf {name!r}")
                         held[name][f"old_{what}"] = self.number(a)
 
     def _start(self, name: str, theta: np.ndarray, case: Case, shared: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from amos_ref.conformance.bound import Unbounded
 from amos_ref.conformance.deviations import CATALOGUE
 from amos_ref.conformance.drive import Observation
 from amos_ref.conformance.judge import STAGES, first_departure
 from amos_ref.conformance.reading import Reading
-from amos_ref.conformance.tolerance import Unbounded, trajectory
+from amos_ref.conformance.tolerance import trajectory
+from amos_ref.errors import ShapeError
 
 Names = tuple[str, ...]  # of deviations, in the catalogue's order
 
@@ -53,7 +55,7 @@ class Search:
         try:
             steps = trajectory(one.case, one.etas, reading_of(names))
             return first_departure(one.shown, steps, self.stages, SLACK)[0]
-        except Unbounded as error:
+        except (Unbounded, ShapeError) as error:
             return dict(step=0, stage="v", leaf="", ratio=float("inf"), detail=str(error))
 
     def failing(self, names: Names) -> Iterator[int]:
