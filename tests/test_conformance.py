@@ -282,7 +282,8 @@ def test_report_is_plain_data_and_reads_well():
     assert again["results"][0]["ratio"] == "inf"
     lines = str(report).splitlines()
     assert lines[0].split() == ["case", "dtype", "verdict", "first", "departs", "at", "details"]
-    assert lines[-1] == report.summary() == f"toy: {len(table()) // 2} not finite"
+    assert lines[-1] == report.summary()
+    assert lines[-1].startswith("toy: 30 not finite")
     assert not any(line != line.rstrip() for line in lines)
 
 

@@ -108,7 +108,8 @@ def check(
     results, seen = run(driven, cases, eta, timeout, progress)
     departs = any(result.verdict == "departs" for result in results)
     diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
-    return Report(driven.name, expectations.applied(results, listed), suite, METHOD, diagnosis)
+    results = expectations.applied(results, listed, expectations.supported_of(results))
+    return Report(driven.name, results, suite, METHOD, diagnosis)
 
 
 def cases_of(suite: str) -> "list[Case]":

@@ -15,7 +15,7 @@ import fnmatch
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from amos_ref.conformance.cases import table
@@ -112,9 +112,27 @@ def _check_values(entry: Expected) -> None:
             raise ExpectationError(f"{entry.source}: there is no {key} {getattr(entry, key)!r:.80}")
 
 
-def applied(results: Iterable[Result], listed: list[Expected]) -> list[Result]:
-    """Mark what was expected; what was listed and did not happen fails."""
-    return [_applied(r, [entry for entry in listed if entry.names(r.case, r.dtype)]) for r in results]
+def applied(results: Iterable[Result], listed: list[Expected], supported: Collection[tuple[str, str]]) -> list[Result]:
+    """Mark what was expected; what was listed and did not happen fails.
+
+    Parameters
+    ----------
+    results : iterable of Result
+    listed : list of Expected
+    supported : collection of (str, str)
+        Case and dtype of all that the port supports. Where an entry names some of these, it says nothing of others.
+    """
+    about = {entry: [key for key in supported if entry.names(*key)] for entry in listed}
+    found = []
+    for r in results:
+        entries = [entry for entry in listed if entry.names(r.case, r.dtype)]
+        found.append(_applied(r, [e for e in entries if r.verdict != "not supported" or not about[e]]))
+    return found
+
+
+def supported_of(results: Iterable[Result]) -> set[tuple[str, str]]:
+    """Return case and dtype of what was run."""
+    return {(r.case, r.dtype) for r in results if r.verdict != "not supported"}
 
 
 def _applied(r: Result, entries: list[Expected]) -> Result:
@@ -133,16 +151,16 @@ def _applied(r: Result, entries: list[Expected]) -> Result:
 
 def written(results: list[Result]) -> str:
     """Return the list that expects exactly these results; reasons not given before are empty, which reading refuses."""
-    dtypes: dict[str, set[str]] = {}
-    for case in table():
-        dtypes.setdefault(case.name, set()).add(case.dtype)
+    known, supported = {(case.name, case.dtype) for case in table()}, supported_of(results)
+    unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     seen: dict[tuple[str, str, str | None, str], set[str]] = {}
     for r in results:
         if r.verdict in LISTABLE:
             seen.setdefault((r.case, r.verdict, r.stage, r.expected or ""), set()).add(r.dtype)
     text = "# What this port does otherwise than the page, and why: every reason must be filled in.\n"
     for (case, verdict, stage, reason), found in seen.items():
-        for dtype in [None] if found == dtypes[case] else sorted(found):
+        all_of_them = case not in unseen and found == {dtype for name, dtype in supported if name == case}
+        for dtype in [None] if all_of_them else sorted(found):
             entry = {"case": case, "dtype": dtype, "verdict": verdict, "stage": stage, "reason": reason}
             text += "\n[[departure]]\n"
             # A JSON string of printable characters is a TOML string.

@@ -60,6 +60,7 @@ class PortUnderTest(pytest.Collector):
 
     def result(self, case: "Case") -> "Result":
         """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
+        from amos_ref.conformance.drive import unsupported
         from amos_ref.conformance.expect import applied
         from amos_ref.conformance.judge import settled
 
@@ -67,7 +68,8 @@ class PortUnderTest(pytest.Collector):
         if found.only_state:
             every = settled([self._judged(each) for each in self.cases])
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
-        return applied([found], self.listed)[0]
+        supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
+        return applied([found], self.listed, supported)[0]
 
     def _judged(self, case: "Case") -> "Result":
         from amos_ref.conformance.judge import judge
