@@ -48,10 +48,14 @@ class Diagnosis(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One way to look at the observations, and what must be said beside a finding."""
+    """One way to look at the observations, and what must be said beside a finding: that counts as a deviation."""
 
     search: Search
-    note: str
+    notes: tuple[str, ...]
+
+    @property
+    def cost(self) -> int:
+        return len(self.notes)
 
 
 def diagnose(
@@ -71,14 +75,16 @@ def diagnose(
     attempts = _attempts(seen)
     if not attempts:
         return None
-    for size in range(LARGEST + 2):
+    for size in range(LARGEST + 3):
         for attempt in attempts:
-            search = attempt.search
-            found = search.of_size(size) if size <= LARGEST else search.case_by_case(MOST, LARGEST)
-            if found:
-                found = _told_apart(port, attempt.search, found, eta, timeout)
-            if found:
-                return _explained(attempt, found)
+            if 0 <= size - attempt.cost <= LARGEST:
+                found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta, timeout)
+                if found:
+                    return _explained(attempt, found)
+    for attempt in attempts:
+        found = attempt.search.case_by_case(MOST, LARGEST)
+        if found:
+            return _explained(attempt, found)
     return _unexplained(attempts[0].search)
 
 
@@ -89,14 +95,17 @@ def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
         search = Search(same, tuple(STAGES))
         if search.fits(()):
             continue
-        attempts = [Attempt(search, "")]
-        own_form = "its v, b or m is something else than ours and was left out"
+        attempts = [Attempt(search, ())]
         if dtype == "float64":
             lower = [one._replace(case=one.case._replace(dtype="float32")) for one in same]
-            attempts.append(Attempt(Search(lower, tuple(STAGES)), "it computes in float32"))
-        attempts += [
-            Attempt(Search(a.search.seen, ("theta",)), "; ".join(filter(None, (a.note, own_form)))) for a in attempts
-        ]
+            attempts.append(
+                Attempt(
+                    Search(lower, tuple(STAGES)),
+                    ("this holds in float32's bounds, not in float64's: something of it is float32",),
+                )
+            )
+        own_form = "its v, b or m is something else than ours, and was left out"
+        attempts += [Attempt(Search(a.search.seen, ("theta",)), (*a.notes, own_form)) for a in attempts]
         return attempts
     return []
 
@@ -141,7 +150,7 @@ def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
     for names in found:
         lines += ["either:"] if len(found) > 1 else []
         lines += [_in_words(search, names, name) for name in names]
-    lines += [f"{attempt.note}."] if attempt.note else []
+    lines += [f"{note}." for note in attempt.notes]
     if dialect:
         lines.append(f"this is exactly the reading of {dialect}.")
     cases = f"{len(search.seen)} cases in {search.seen[0].case.dtype}"

@@ -1,5 +1,6 @@
 """The search for the smallest set of deviations under which the page reproduces what a port did."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Search:
 
     def __init__(self, seen: Sequence[Observation], stages: Sequence[str]) -> None:
         self.stages = stages
+        self._undecided: dict[Names, int] = {}
         self._known: dict[tuple[Names, int], dict[str, Any] | None] = {}
         self.seen = list(seen)
         self.seen.sort(key=lambda one: self._compare((), one) is None)  # what departs is looked at first
@@ -55,16 +57,19 @@ class Search:
         try:
             steps = trajectory(one.case, one.etas, reading_of(names))
             return first_departure(one.shown, steps, self.stages, SLACK)[0]
-        except (Unbounded, ShapeError) as error:
+        except ShapeError as error:
             return dict(step=0, stage="v", leaf="", ratio=float("inf"), detail=str(error))
+        except Unbounded:
+            self._undecided[names] = self._undecided.get(names, 0) + 1
+            return None
 
     def failing(self, names: Names) -> Iterator[int]:
         """Yield the observations that do not fit."""
         return (i for i in range(len(self.seen)) if self.misfit(names, i) is not None)
 
     def fits(self, names: Names) -> bool:
-        """Whether every observation fits."""
-        return next(self.failing(names), None) is None
+        """Whether every observation fits, and at most half of them because no bound holds there."""
+        return next(self.failing(names), None) is None and 2 * self._undecided.get(names, 0) <= len(self.seen)
 
     def of_size(self, size: int) -> list[Names]:
         """Return the sets of that many deviations that fit, given that no smaller set does."""
@@ -73,7 +78,8 @@ class Search:
             level = {
                 more
                 for names in level
-                for more in self._larger(names, next(self.failing(names)))
+                for i in itertools.islice(self.failing(names), 1)
+                for more in self._larger(names, i)
                 if k < 2 or k == size or self._reaches_further(more, 0)
             }
         return _sorted(names for names in level if self.fits(names))
