@@ -3,6 +3,8 @@
 import numpy as np
 from toy_port import OPTIONS, ToyPort
 
+from amos_ref.conformance.failures import Crash
+
 
 class Raising(ToyPort):
     def step(self, grads):
@@ -40,13 +42,9 @@ class Odd(ToyPort):
         raise ValueError("\x00\x1b[31m\udc80 <&]]>|`é")
 
 
-class Signalled(Exception):
-    verdict = "crashes"
-
-
 class Crashed(ToyPort):
     def step(self, grads):
-        raise Signalled("ended by signal 11")
+        raise Crash("ended by signal 11")
 
 
 class Drifting(ToyPort):

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case, table
+    from amos_ref.conformance.command_port import CommandPort
     from amos_ref.conformance.diagnose import Diagnosis
     from amos_ref.conformance.judge import Result
     from amos_ref.conformance.port import Port
     from amos_ref.conformance.report import Report
 
-__all__ = ["Case", "Diagnosis", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
 _HOME = {
     "Case": "cases",
+    "CommandPort": "command_port",
     "Diagnosis": "diagnose",
     "Port": "port",
     "Report": "report",
@@ -105,9 +107,13 @@ def check(
 
     timeout, listed, cases = checked(timeout), expectations.read(expect), cases_of(suite)
     driven = as_port(port, renamed, timeout)
-    results, seen = run(driven, cases, eta, timeout, progress)
-    departs = any(result.verdict == "departs" for result in results)
-    diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
+    try:
+        results, seen = run(driven, cases, eta, timeout, progress)
+        departs = any(result.verdict == "departs" for result in results)
+        diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
+    finally:
+        if hasattr(driven, "close"):
+            driven.close()  # pyright: ignore[reportAttributeAccessIssue]
     results = expectations.applied(results, listed, expectations.supported_of(results))
     return Report(driven.name, results, suite, METHOD, diagnosis)
 

@@ -44,6 +44,13 @@ def add_to(commands: Any) -> None:
         help="module:attr or path/to/file.py:attr of a torch.optim.Optimizer class, an optax-style factory or a Port",
     )
     check.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        dest="command",
+        help='check a command that speaks the protocol of docs/protocol.md, e.g. "./my_port --flag"',
+    )
+    check.add_argument("--transcript", metavar="FILE", help="write all that is said to and by COMMAND to FILE")
+    check.add_argument(
         "--eta", metavar="RULE", help="the eta that the port hard-codes: a number, an expression in SHAPE"
     )
     check.add_argument(
@@ -58,7 +65,7 @@ def add_to(commands: Any) -> None:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="what the port's import, its init, and each of its steps may take (default 60)",
+        help="what the port's import, its init, and each of its steps may take (default 60; 10 for COMMAND)",
     )
     check.add_argument("--expect", metavar="FILE", help="a TOML file of departures that are expected and no failure")
     check.add_argument("--write-expect", metavar="FILE", help="write such a file; fill in every reason, then use it")
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         outputs = _outputs(args, stack)
         with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
-            report = conformance.check(args.target, **options, progress=_progress())
+            report = conformance.check(_port(args, stack), **options, progress=_progress())
         for option, file in outputs.items():
             text = FORMS[option](report)
             if file is None:
@@ -92,15 +99,32 @@ def _options_of_a_target(args: argparse.Namespace) -> dict[str, Any]:
     given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
     given |= {"--expect": args.expect, "--write-expect": args.write_expect}
     alone = [option for option, value in given.items() if value not in (None, [], False)]
-    if args.target is None and alone:
+    if args.target is None and args.command is None and alone:
         raise TargetError(f"{alone[0]} says something about a TARGET, and there is none")
+    if args.command is None and args.transcript is not None:
+        raise TargetError("--transcript says something about an --exec COMMAND, and there is none")
+    if args.command is not None and (args.target is not None or args.map):
+        raise TargetError("--exec COMMAND goes without a TARGET and without --map; a command uses our names")
     return {
         "suite": "quick" if args.quick else "full",
         "eta": args.eta,
         "renamed": renamed_of(args.map),
         "expect": () if args.expect is None else args.expect,
-        "timeout": DEFAULT if args.timeout is None and args.target else args.timeout,
+        # A command's time is kept where its answers are read.
+        "timeout": None if args.target is None else DEFAULT if args.timeout is None else args.timeout,
     }
+
+
+def _port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
+    """Return TARGET, or a port for the command that is given instead of it."""
+    if args.command is None:
+        return args.target
+    from amos_ref.conformance.command_port import CommandPort
+
+    timeout = 10.0 if args.timeout is None else args.timeout
+    port = CommandPort(args.command, timeout=timeout, transcript=args.transcript)
+    stack.callback(port.close)
+    return port
 
 
 def renamed_of(texts: list[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from amos_ref.arrays import dtype_of
 from amos_ref.conformance.cases import Case
+from amos_ref.conformance.failures import Garbage, PortFailure
 from amos_ref.conformance.port import Arrays, Port, first_line, message
-from amos_ref.conformance.verdicts import Garbage, verdict_of
 from amos_ref.conformance.watchdog import Hangs, time_limit
 from amos_ref.errors import MissingDependencyError, TargetError
 from amos_ref.optimizer import Amos
@@ -66,8 +66,9 @@ class Failed(Exception):
     """The port failed: at its start (step None) or at a step."""
 
     def __init__(self, step: int | None, error: BaseException) -> None:
-        self.step, self.error, self.verdict = step, error, verdict_of(error)
-        self.detail = first_line(error) if self.verdict == "raises" else message(error)
+        told = isinstance(error, PortFailure | Hangs)
+        self.step, self.error, self.verdict = step, error, error.verdict if told else "raises"
+        self.detail = message(error) if told else first_line(error)
 
 
 @contextlib.contextmanager

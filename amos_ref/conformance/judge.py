@@ -107,7 +107,8 @@ def compare(seen: Observation) -> Result:
         return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
     if departure is None:
         return Result(*head, "conforms", ratio=worst)
-    departure["detail"] += _step_in_words(departure, shown, moments)
+    if case.dtype in UNIT_ROUNDOFF:
+        departure["detail"] += _step_in_words(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     if written:

@@ -58,6 +58,11 @@ class PortUnderTest(pytest.Collector):
         self.judged: dict[tuple[str, str], Result] = {}
         return [CaseTest.from_parent(self, name=f"{case.name}/{case.dtype}", case=case) for case in self.cases]
 
+    def teardown(self) -> None:
+        """End what the port has open."""
+        if hasattr(self.port, "close"):
+            self.port.close()  # pyright: ignore[reportAttributeAccessIssue]
+
     def result(self, case: "Case") -> "Result":
         """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
         from amos_ref.conformance.drive import unsupported

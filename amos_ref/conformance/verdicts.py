@@ -20,15 +20,3 @@ FAILING = tuple(verdict for verdict in VERDICTS if verdict not in ("conforms", "
 
 #: Those of them in which the port gave no numbers to judge.
 UNANSWERED = ("raises", "hangs", "crashes", "garbage")
-
-
-class Garbage(Exception):
-    """What a port returned is no set of real arrays for the leaves."""
-
-    verdict = "garbage"
-
-
-def verdict_of(error: BaseException) -> str:
-    """Return the verdict that an error's class carries as its attribute `verdict`; "raises" for any other."""
-    verdict = getattr(type(error), "verdict", None)
-    return verdict if isinstance(verdict, str) and verdict in UNANSWERED else "raises"
