@@ -7,15 +7,13 @@ Read it in :mod:`amos_ref.spec`, run it with :class:`Amos`, check a port of it w
 import importlib
 from typing import TYPE_CHECKING
 
-from amos_ref import errors, rules, spec
-from amos_ref.errors import AmosError
-from amos_ref.optimizer import Amos, apply_updates
-from amos_ref.state import AmosState
-from amos_ref.trace import Trace
-
 if TYPE_CHECKING:
-    from amos_ref import conformance, exact, interop
+    from amos_ref import conformance, errors, exact, interop, rules, spec
+    from amos_ref.errors import AmosError
+    from amos_ref.optimizer import Amos, apply_updates
+    from amos_ref.state import AmosState
     from amos_ref.storage import load, load_state, save, save_state
+    from amos_ref.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -37,10 +35,26 @@ __all__ = [
     "spec",
 ]
 
+_HOME = {
+    "Amos": "optimizer",
+    "AmosError": "errors",
+    "AmosState": "state",
+    "Trace": "trace",
+    "apply_updates": "optimizer",
+    "load": "storage",
+    "load_state": "storage",
+    "save": "storage",
+    "save_state": "storage",
+}
+
 
 def __getattr__(name: str):
-    if name in ("conformance", "exact", "interop"):
-        return importlib.import_module(f"amos_ref.{name}")
-    if name in ("load", "load_state", "save", "save_state"):
-        return getattr(importlib.import_module("amos_ref.storage"), name)
-    raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")
+    # Each name is imported when it is first used: every run of pytest loads the plugin, and with it this file.
+    if name not in __all__:
+        raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")
+    home = importlib.import_module(f"amos_ref.{_HOME.get(name, name)}")
+    return globals().setdefault(name, getattr(home, name) if name in _HOME else home)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ __all__ = [
     "AmosError",
     "BackendError",
     "DtypeError",
+    "ExpectationError",
     "ExpressionError",
     "HyperParameterError",
     "MissingDependencyError",
@@ -91,6 +92,10 @@ class MissingDependencyError(AmosError, ImportError):
 
 class TargetError(AmosError, ValueError):
     """The port to check cannot be found, loaded or driven."""
+
+
+class ExpectationError(AmosError, ValueError):
+    """A list of expected departures cannot be read, or an entry of it means nothing."""
 
 
 class VectorError(AmosError, ValueError):
