@@ -102,7 +102,7 @@ def departures(page):
         assert cells.count() == {"closed": 7, "paper": 8}[name]
         for cell in cells.all():
             key = cell.get_attribute("data-name")
-            if float(cell.inner_text().replace("−", "-")) != pytest.approx(last[key], rel=DIGITS, abs=0):
+            if float(cell.inner_text().replace("\N{MINUS SIGN}", "-")) != pytest.approx(last[key], rel=DIGITS, abs=0):
                 found.append(f"{name} {key}")
         got = [at["theta"] for at in shown[name][: settings["t"] + 1]]
         if not np.allclose(got, [at["theta"] for at in path], rtol=DIGITS, atol=0):
@@ -141,7 +141,9 @@ def test_a_wrong_page_is_caught(opened, module, right, wrong, seen):
     text = (PAGE / module).read_text()
     assert right in text
     body = text.replace(right, wrong)
-    page = opened(lambda page: page.route(f"**/{module}", lambda r: r.fulfill(body=body, content_type="text/javascript")))
+    page = opened(
+        lambda page: page.route(f"**/{module}", lambda r: r.fulfill(body=body, content_type="text/javascript"))
+    )
     assert seen in departures(page)
 
 
@@ -196,7 +198,9 @@ def test_first_steps_can_be_made_equal_and_all_be_reset(opened):
     before = drawn(page)
     choose(page, alpha_0=12, sigma=9, momentum=5, q=2)
     page.get_by_role("button", name="Make the first steps equal").press("Enter")
-    first = page.evaluate("[explorer.closed[1].theta, explorer.paper[1].theta, explorer.closed[0].rho, explorer.paper[0].rho]")
+    first = page.evaluate(
+        "[explorer.closed[1].theta, explorer.paper[1].theta, explorer.closed[0].rho, explorer.paper[0].rho]"
+    )
     # Two ways to the same numbers, a dozen roundings each, of steps no larger than theta.
     assert np.allclose(first[0], first[1], rtol=32 * 2.0**-53, atol=0)
     assert first[2] == pytest.approx(first[3], rel=32 * 2.0**-53)
@@ -254,7 +258,8 @@ CONTRAST = """
     return rgb(color)[3] === 0 ? behind(e.parentElement) : color;
   };
   const ratios = Array.from(document.querySelectorAll("body, body *"))
-    .filter((e) => Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim()) || e.matches("polyline.line"))
+    .filter((e) => Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim())
+      || e.matches("polyline.line"))
     .map((e) => {
       const style = getComputedStyle(e);
       const ink = e.matches("text") ? style.fill : e.matches("polyline") ? style.stroke : style.color;

@@ -48,7 +48,9 @@ def departures(one, start):
     found = []
     for name, reference in (("paper", paper_path), ("closed", closed_path)):
         ref = reference(one["settings"], one["problem"], start, STEPS)
-        found += [f"{name} {key}" for key in ref[0] if any(a[key] != b[key] for a, b in zip(one[name], ref, strict=False))]
+        found += [
+            f"{name} {key}" for key in ref[0] if any(a[key] != b[key] for a, b in zip(one[name], ref, strict=False))
+        ]
     times = one["schedules"]["t"]
     for key, ref in schedules(one["settings"], times).items():
         if not np.allclose(one["schedules"][key], ref, rtol=DIGITS, atol=0):
@@ -82,7 +84,12 @@ WRONG = [
     ("amos_step.mjs", "gamma / 2 + extra_l2", "gamma + extra_l2", "paper rho"),
     ("amos_step.mjs", "Math.sqrt(xi * eta) * b", "Math.sqrt(xi) * b", "d"),
     ("amos_step.mjs", "c_coef * Math.sqrt(xi)", "c_coef * xi", "c"),
-    ("amos_step.mjs", "m[i] = momentum * m[i] + (1 - momentum) * delta", "m[i] = momentum * m[i] + delta", "paper theta"),
+    (
+        "amos_step.mjs",
+        "m[i] = momentum * m[i] + (1 - momentum) * delta",
+        "m[i] = momentum * m[i] + delta",
+        "paper theta",
+    ),
     ("amos_step.mjs", "q = 1 - beta + beta * q", "q = beta * q", "paper alpha"),
     ("closed_form.mjs", "1 / (1 + t / half_life)", "1 / (1 + (t + 1) / half_life)", "inverse-time"),
     ("closed_form.mjs", "(Math.sqrt(2) - 1);", "0.5;", "inverse-square"),
