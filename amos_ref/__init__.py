@@ -8,10 +8,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amos_ref import conformance, errors, exact, interop, rules, spec
+    from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
+    from amos_ref.closed_form_optimizer import ClosedFormAmos
     from amos_ref.errors import AmosError
+    from amos_ref.minimizer import minimize, scipy_method
     from amos_ref.optimizer import Amos, apply_updates
-    from amos_ref.state import AmosState
+    from amos_ref.state import AmosState, ClosedFormState
     from amos_ref.storage import load, load_state, save, save_state
     from amos_ref.trace import Trace
 
@@ -21,17 +23,23 @@ __all__ = [
     "Amos",
     "AmosError",
     "AmosState",
+    "ClosedFormAmos",
+    "ClosedFormState",
     "Trace",
     "apply_updates",
+    "closed_form",
     "conformance",
     "errors",
     "exact",
     "interop",
     "load",
     "load_state",
+    "minimize",
+    "problems",
     "rules",
     "save",
     "save_state",
+    "scipy_method",
     "spec",
 ]
 
@@ -39,12 +47,16 @@ _HOME = {
     "Amos": "optimizer",
     "AmosError": "errors",
     "AmosState": "state",
+    "ClosedFormAmos": "closed_form_optimizer",
+    "ClosedFormState": "state",
     "Trace": "trace",
     "apply_updates": "optimizer",
     "load": "storage",
     "load_state": "storage",
+    "minimize": "minimizer",
     "save": "storage",
     "save_state": "storage",
+    "scipy_method": "minimizer",
 }
 
 

@@ -7,6 +7,7 @@ value. When one is raised by a step, every parameter and all state still hold th
 __all__ = [
     "AmosError",
     "BackendError",
+    "DirectionError",
     "DtypeError",
     "ExpectationError",
     "ExpressionError",
@@ -14,6 +15,7 @@ __all__ = [
     "MissingDependencyError",
     "NonFiniteError",
     "OverlapError",
+    "ProblemError",
     "ReadOnlyError",
     "RuleError",
     "ScheduleError",
@@ -40,6 +42,10 @@ class HyperParameterError(AmosError, ValueError):
 
 class ScheduleError(AmosError, ValueError):
     """A learning-rate schedule raised, or returned something that is no finite number >= 0."""
+
+
+class DirectionError(AmosError, ValueError):
+    """A callable direction raised, or returned something that is no array of floats of the gradient's shape."""
 
 
 class RuleError(AmosError, ValueError):
@@ -72,6 +78,10 @@ class StorageError(AmosError, OSError):
 
 class NonFiniteError(AmosError, ValueError):
     """A value is NaN or infinite, or its square overflows float64, where only finite numbers can be used."""
+
+
+class ProblemError(AmosError, ValueError):
+    """There is no problem to minimize in what was given: its data, its function, or what a method cannot do."""
 
 
 class ReadOnlyError(AmosError, ValueError):

@@ -17,38 +17,87 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "c_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "d_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
+    "alpha_0": (lambda x: 0 < x < 1, "in (0, 1)", False),
+    "half_life": (lambda x: 0 < x < math.inf, "finite and > 0", True),
+    "p_0": (lambda x: 0 < x < math.inf, "finite and > 0", True),
+    "q": (lambda x: 0 < x < math.inf, "finite and > 0", False),
+    "beta1": (lambda x: 0 <= x < 1, "in [0, 1)", False),
+    "beta2": (lambda x: 0 <= x < 1, "in [0, 1)", False),
+    "weight_decay": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
+    "adam_epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
+}
+_CHOICES = {
+    "state_dtype": ("float64", "param"),
+    "decay": ("inverse-time", "inverse-square", "recurrence"),
 }
 
 
 def check_options(**options: Any) -> dict[str, Any]:
     """Return the options with numbers as floats, or raise HyperParameterError naming the one that is wrong."""
-    for name, (test, words, optional) in _RANGES.items():
-        value = options[name]
-        if value is None and optional:
-            continue
-        options[name] = number(value)
-        if not test(options[name]):
-            raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
-    xi = options["learning_rate"]
-    if not callable(xi):
-        options["learning_rate"] = number(xi)
-        if not 0 <= options["learning_rate"] < math.inf:
-            raise HyperParameterError(f"learning_rate is {xi!r}; it must be finite and >= 0, or callable")
-    eta = options["eta"]
-    if not (isinstance(eta, str | Mapping | Preset) or callable(eta) or 0 < number(eta) < math.inf):
-        raise HyperParameterError(
-            f"eta is {eta!r}; it must be a number > 0, an expression, a callable, a mapping or a preset"
-        )
-    slot = options["slot_shape"]
-    if not (isinstance(slot, str | Mapping | Preset | tuple | list) or callable(slot)):
-        raise HyperParameterError(
-            f"slot_shape is {slot!r}; it must be 'tensor', 'element', a tuple, an expression, a callable or a mapping"
-        )
-    if not isinstance(options["validate"], bool):
-        raise HyperParameterError(f"validate is {options['validate']!r}; it must be True or False")
-    if options["state_dtype"] not in ("float64", "param"):
-        raise HyperParameterError(f"state_dtype is {options['state_dtype']!r}; it must be 'float64' or 'param'")
+    for name, value in options.items():
+        if name in _RANGES:
+            test, words, optional = _RANGES[name]
+            if value is not None or not optional:
+                options[name] = number(value)
+                if not test(options[name]):
+                    raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
+        elif name in _CHOICES and not (isinstance(value, str) and value in _CHOICES[name]):
+            raise HyperParameterError(f"{name} is {value!r}; it must be {' or '.join(map(repr, _CHOICES[name]))}")
+        elif name in _KINDS:
+            options[name] = _KINDS[name](name, value)
     return options
+
+
+def _validate(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise HyperParameterError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def _learning_rate(name: str, value: Any) -> Any:
+    xi = value if callable(value) else number(value)
+    if not callable(xi) and not 0 <= xi < math.inf:
+        raise HyperParameterError(f"{name} is {value!r}; it must be finite and >= 0, or callable")
+    return xi
+
+
+def _scale(name: str, value: Any) -> Any:
+    if not (isinstance(value, str | Mapping | Preset) or callable(value) or 0 < number(value) < math.inf):
+        raise HyperParameterError(
+            f"{name} is {value!r}; it must be a number > 0, an expression, a callable, a mapping or a preset"
+        )
+    return value
+
+
+def _slot_shape(name: str, value: Any) -> Any:
+    if not (isinstance(value, str | Mapping | Preset | tuple | list) or callable(value)):
+        raise HyperParameterError(
+            f"{name} is {value!r}; it must be 'tensor', 'element', a tuple, an expression, a callable or a mapping"
+        )
+    return value
+
+
+def _direction(name: str, value: Any) -> Any:
+    if not (value in ("gradient", "adam", "sign") if isinstance(value, str) else callable(value)):
+        raise HyperParameterError(f"{name} is {value!r}; it must be 'gradient', 'adam', 'sign' or a callable")
+    return value
+
+
+def _p_t(name: str, value: Any) -> Any:
+    if not (value is None or callable(value) or (isinstance(value, str) and value in ("falling", "constant"))):
+        raise HyperParameterError(f"{name} is {value!r}; it must be 'falling', 'constant' or a callable")
+    return value
+
+
+_KINDS: dict[str, Callable[[str, Any], Any]] = {
+    "learning_rate": _learning_rate,
+    "eta": _scale,
+    "sigma": _scale,
+    "slot_shape": _slot_shape,
+    "direction": _direction,
+    "p_t": _p_t,
+    "validate": _validate,
+}
 
 
 def learning_rate_at(learning_rate: Any, t: int) -> float:

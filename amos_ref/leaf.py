@@ -40,6 +40,27 @@ class Leaf(NamedTuple):
     m: np.ndarray | None  # theta's shape; None without momentum
     eta: float
 
+    mean = "g2"  # the stage that is not finite where g is to blame
+    source = "gradient"  # what g is
+
+    @property
+    def slot(self) -> tuple[int, ...]:
+        return self.v.shape
+
+    @property
+    def scale(self) -> str:
+        return f"eta={self.eta:.6g}"
+
+    def before(self) -> dict[str, np.ndarray | None]:
+        """Return what the step starts from, for a trace."""
+        return {"theta": self.theta, "gradient": self.g, "v": self.v, "b": self.b, "m": self.m}
+
+    def stages(self, rates: Rates) -> dict[str, Any]:
+        """Return every intermediate of the leaf's step, by the page."""
+        theta, g, v, b = (a.astype(np.float64) for a in (self.theta, self.g, self.v, self.b))
+        m = None if self.m is None else self.m.astype(np.float64)
+        return spec.step(theta, g, v, b, m, eta=self.eta, **rates._asdict())
+
     def written(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield what a step overwrites, by its field's name."""
         for name in ("theta", "v", "b", "m"):
@@ -47,20 +68,18 @@ class Leaf(NamedTuple):
                 yield name, getattr(self, name)
 
 
-def computed(leaf: Leaf, rates: Rates) -> dict[str, Any]:
-    """Return every intermediate of the leaf's step, by the page, or raise NonFiniteError for its gradient."""
+def computed(leaf: Any, rates: Any) -> dict[str, Any]:
+    """Return every intermediate of the leaf's step (see `stages`), or raise NonFiniteError for its gradient."""
     with np.errstate(all="ignore"):
-        theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
-        m = None if leaf.m is None else leaf.m.astype(np.float64)
-        after = spec.step(theta, g, v, b, m, eta=leaf.eta, **rates._asdict())
-    if not np.isfinite(after["g2"]).all():
+        after = leaf.stages(rates)
+    if not np.isfinite(after[leaf.mean]).all():
         refuse(leaf, rates)
     return after
 
 
-def refuse(leaf: Leaf, rates: Rates) -> NoReturn:
+def refuse(leaf: Any, rates: Any) -> NoReturn:
     """Raise NonFiniteError that says where the gradient of this leaf is not finite."""
-    where = f"gradient of leaf {leaf.name!r}"
+    where = f"{leaf.source} of leaf {leaf.name!r}"
     with np.errstate(all="ignore"):
         g = spec.clip(leaf.g.astype(np.float64), rates.chi)
     check_finite(np.asarray(g), where, squared=True)

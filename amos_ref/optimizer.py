@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec, tree
-from amos_ref.arrays import check_array, check_finite, check_shape, check_targets
+from amos_ref.arrays import check_array, check_finite, check_shape
 from amos_ref.hyper import check_options, learning_rate_at
+from amos_ref.inputs import check_written, named_arrays, named_gradients
 from amos_ref.interrupt import Whole
 from amos_ref.kernels import check_backend, load_backend
 from amos_ref.leaf import Leaf, Rates, computed, rounded
@@ -82,6 +83,8 @@ class Amos:
     {'w': array([ 0.95257359, -2.04656854]), 'b': array(-0.05)}
     """
 
+    state_type = AmosState
+
     def __init__(
         self,
         learning_rate: float | Callable[[int], float] = 1e-3,
@@ -120,6 +123,11 @@ class Amos:
     def __repr__(self) -> str:
         return f"Amos({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
 
+    @property
+    def averages(self) -> bool:
+        """Whether the state holds m."""
+        return bool(self.options["momentum"])
+
     def init(self, params: Any) -> AmosState:
         """Return the state before the first step: count 0 and zeros.
 
@@ -133,10 +141,9 @@ class Amos:
         DtypeError, NonFiniteError, RuleError, TreeError
             If a leaf is no such array, holds NaN or infinity, has no eta or slot shape, or shares its name.
         """
-        thetas = self._parameters(params)
+        thetas = named_arrays(params)
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
-        momentum = self.options["momentum"]
 
         def zeros(slot: bool) -> dict[str, np.ndarray]:
             return {
@@ -144,7 +151,7 @@ class Amos:
                 for name, a in thetas.items()
             }
 
-        return AmosState(0, zeros(True), zeros(True), zeros(False) if momentum else None)
+        return AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
 
     def update(self, grads: Any, state: AmosState, params: Any) -> tuple[Any, AmosState]:
         """Compute one step and change nothing: ``(updates, new state)``, in optax's order of arguments.
@@ -210,13 +217,8 @@ class Amos:
             As in :meth:`update`.
         """
         thetas, leaves, rates = self._prepare(grads, state, params)
-        stepped = {leaf.name for leaf in leaves}
-        words = {"theta": "parameter", "v": "state v", "b": "state b", "m": "state m"}
-        kept = {f"gradient of leaf {leaf.name!r}": leaf.g for leaf in leaves}
-        for what, arrays in zip(words, (thetas, state.v, state.b, state.m or {}), strict=True):
-            kept |= {f"{words[what]} of leaf {name!r}": a for name, a in arrays.items() if name not in stepped}
-        targets = {f"{words[what]} of leaf {leaf.name!r}": a for leaf in leaves for what, a in leaf.written()}
-        check_targets(targets, kept)
+        written = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m}
+        check_written(written, {leaf.name: leaf.g for leaf in leaves})
         new = state._replace(count=int(state.count) + 1)
         with Whole(new):
             load_backend(self.options["backend"]).step(leaves, rates)
@@ -237,26 +239,18 @@ class Amos:
         _, leaves, rates = self._prepare(grads, state, params)
         return Trace(int(state.count) + 1, rates, {leaf.name: (leaf, computed(leaf, rates)) for leaf in leaves})
 
-    def _parameters(self, params: Any) -> dict[str, np.ndarray]:
-        named = tree.flatten(params)
-        return {name: check_array(a, f"params leaf {name!r}") for name, a in named.items()}
-
     def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[dict[str, np.ndarray], list[Leaf], Rates]:
         """Check everything that one step is given: all parameters, the leaves to step, the step's numbers."""
-        thetas = self._parameters(params)
-        gradients = tree.match(tree.flatten(grads, "grads"), thetas, "grads")
+        thetas = named_arrays(params)
+        gradients = named_gradients(grads, thetas)
         rules = {name: self._rule(name, a.shape) for name, a in thetas.items()}
         shapes = {name: (a.shape, rules[name][1]) for name, a in thetas.items()}
         dtypes = {name: self._state_dtype(a.dtype) for name, a in thetas.items()}
-        check_state(state, shapes, dtypes, momentum=bool(self.options["momentum"]))
+        check_state(state, shapes, dtypes, momentum=self.averages)
         leaves = []
         for name, g in gradients.items():
-            if g is not None:
-                g = np.asarray(g) if isinstance(g, np.floating) else g  # as the mean of an array is
-                where = f"gradient of leaf {name!r}"
-                check_shape(check_array(g, where), thetas[name].shape, where)
-                m = None if state.m is None else state.m[name]
-                leaves.append(Leaf(name, thetas[name], g, state.v[name], state.b[name], m, rules[name][0]))
+            m = None if state.m is None else state.m[name]
+            leaves.append(Leaf(name, thetas[name], g, state.v[name], state.b[name], m, rules[name][0]))
         if self.options["validate"]:
             for name, theta in thetas.items():
                 check_finite(theta, f"params leaf {name!r}")

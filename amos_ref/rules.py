@@ -159,7 +159,8 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     Parameters
     ----------
     rule : number, str, callable, mapping or Preset
-    kind : {"eta", "slot_shape"}
+    kind : {"eta", "slot_shape", "sigma"}
+        A preset's eta serves as sigma.
     name : str
         The leaf's name, "/"-joined.
     shape : tuple of int
@@ -170,12 +171,12 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
         If no regex matches the name, a regex is not valid, or the callable raises.
     """
     if isinstance(rule, Preset):
-        rule = getattr(rule, kind)
+        rule = rule.slot_shape if kind == "slot_shape" else rule.eta
     if isinstance(rule, Mapping):
         rule = _first_match(rule, kind, name, shape)
     if callable(rule):
         return _called(rule, kind, name, shape)
-    if isinstance(rule, str) and rule not in ("tensor", "element"):
+    if isinstance(rule, str) and rule not in ("tensor", "element", "init"):
         try:
             return evaluate(rule, shape)
         except ExpressionError as error:
@@ -214,11 +215,15 @@ def number(value: Any) -> float:
 
 def eta_of(rule: Any, name: str, shape: Shape) -> float:
     """Return eta of one leaf, a finite float > 0, or raise RuleError."""
-    value = resolve(rule, "eta", name, shape)
-    eta = number(value)
-    if not 0.0 < eta < math.inf:
-        raise RuleError(f"eta of leaf {name!r} is {value!r}; it must be a finite number > 0")
-    return eta
+    return positive(resolve(rule, "eta", name, shape), f"eta of leaf {name!r}")
+
+
+def positive(value: Any, where: str) -> float:
+    """Return `value` as a finite float > 0, or raise RuleError."""
+    x = number(value)
+    if not 0.0 < x < math.inf:
+        raise RuleError(f"{where} is {value!r}; it must be a finite number > 0")
+    return x
 
 
 def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:

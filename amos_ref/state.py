@@ -1,6 +1,6 @@
 """The state of the optimizer between steps."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,37 +29,88 @@ class AmosState(NamedTuple):
     m: dict[str, np.ndarray] | None
 
 
+class ClosedFormState(NamedTuple):
+    """What ClosedFormAmos remembers from one step to the next.
+
+    Attributes
+    ----------
+    count : int
+        Steps taken: the t of the next step, as the derivation counts from 0.
+    sigma : dict of str to ndarray
+        Expected distance of an entry from its optimum per leaf name: a number > 0, shape (), float64.
+    m, v : dict of str to ndarray, or None
+        Means of the gradient and of its square per leaf name, the parameter's shape, float64; None unless the
+        direction is Adam's.
+    """
+
+    count: int
+    sigma: dict[str, np.ndarray]
+    m: dict[str, np.ndarray] | None
+    v: dict[str, np.ndarray] | None
+
+
+State = AmosState | ClosedFormState
+
+
+class Parts(NamedTuple):
+    """The arrays of a kind of state."""
+
+    slots: tuple[str, ...]  # always there, of the slot's shape
+    entries: tuple[str, ...]  # of the parameter's shape, or None
+    words: str  # what the optional ones are called
+
+
+PARTS: dict[type, Parts] = {
+    AmosState: Parts(("v", "b"), ("m",), "momentum m"),
+    ClosedFormState: Parts(("sigma",), ("m", "v"), "moments m and v"),
+}
+
+
+def kind_of(state: Any) -> type:
+    """Return the kind of state that this is, or (of what is none) should be."""
+    return ClosedFormState if isinstance(state, ClosedFormState) else AmosState
+
+
 def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether an array of the slot's shape broadcasts to `shape`."""
     aligned = (1,) * (len(shape) - len(slot)) + slot
     return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))
 
 
-def check_state(state: AmosState, shapes: dict[str, tuple], dtypes: dict[str, np.dtype], *, momentum: bool) -> None:
+def check_state(
+    state: State,
+    shapes: dict[str, tuple],
+    dtypes: dict[str, np.dtype],
+    *,
+    momentum: bool,
+    kind: type = AmosState,
+) -> None:
     """Raise StateError unless `state` is one that these leaves and options could have produced.
 
     Parameters
     ----------
-    state : AmosState
+    state : AmosState or ClosedFormState
     shapes : dict
         ``{name: (shape of theta, shape of the slot)}``.
     dtypes : dict
         ``{name: dtype of the stored state}``.
     momentum : bool
-        Whether the optimizer has momentum.
+        Whether the optimizer keeps the optional parts.
+    kind : type
+        What the state must be.
     """
-    if not isinstance(state, AmosState):
-        raise StateError(f"state is not an AmosState but {type(state).__name__}; init(params) makes one")
+    slots, entries, words = PARTS[kind]
+    if not isinstance(state, kind):
+        raise StateError(f"state is not of type {kind.__name__} but {type(state).__name__}; init(params) makes one")
     count = state.count
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
         raise StateError(f"state.count is {count!r}; it must be an integer >= 0")
-    if (state.m is not None) != momentum:
-        have, want = ("has", "has none") if state.m is not None else ("has no", "has it")
-        raise StateError(f"the state {have} momentum m but the optimizer {want}; init(params) starts anew")
-    for part in ("v", "b", "m"):
+    for part in entries:
+        if (getattr(state, part) is not None) != momentum:
+            have, want = ("has no", "has them") if momentum else ("has", "has none")
+            raise StateError(f"the state {have} {words} but the optimizer {want}; init(params) starts anew")
+    for part in slots + entries * momentum:
         arrays = getattr(state, part)
-        if arrays is None and part == "m":
-            continue
         if not isinstance(arrays, dict):
             raise StateError(f"state.{part} is not a dict of arrays by leaf name but {type(arrays).__name__}")
         odd = sorted(set(arrays) ^ set(shapes), key=str)
@@ -67,24 +118,25 @@ def check_state(state: AmosState, shapes: dict[str, tuple], dtypes: dict[str, np
             word = "has an extra" if odd[0] in arrays else "lacks"
             raise StateError(f"state.{part} {word} leaf {odd[0]!r}")
         for name, (theta_shape, slot_shape) in shapes.items():
-            _check_part(arrays[name], f"state.{part} of leaf {name!r}", part, theta_shape, slot_shape, dtypes[name])
+            shape = slot_shape if part in slots else theta_shape
+            _check_part(arrays[name], f"state.{part} of leaf {name!r}", shape, dtypes[name])
 
 
-def _check_part(a, where, part, theta_shape, slot_shape, dtype) -> None:
+def _check_part(a, where, shape, dtype) -> None:
     try:
         check_array(a, where)
     except DtypeError as error:
         raise StateError(str(error)) from None
-    shape = theta_shape if part == "m" else slot_shape
     if a.shape != shape:
         raise StateError(f"{where} has shape {a.shape}; it must have shape {shape}")
     if a.dtype != dtype:
         raise StateError(f"{where} has dtype {a.dtype}; state_dtype asks for {dtype}")
 
 
-def check_state_values(state: AmosState) -> None:
-    """Raise for values that no step leaves behind: NaN or infinite anywhere, v or b below 0."""
-    for part in ("v", "b", "m"):
+def check_state_values(state: State) -> None:
+    """Raise for values that no step leaves behind: NaN or infinite anywhere, all but m below 0."""
+    slots, entries, _ = PARTS[kind_of(state)]
+    for part in slots + entries:
         for name, a in (getattr(state, part) or {}).items():
             check_finite(a, f"state.{part} of leaf {name!r}")
             if part != "m" and (a < 0).any():

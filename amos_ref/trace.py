@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.leaf import Leaf, Rates
+Lines = tuple[tuple[str, str], ...]
 
 # What each line of Algorithm 1 computes, in the order in which it runs.
-LINES = (
+LINES: Lines = (
     ("g", "g = clip(gradient, -chi, chi)"),
     ("g2", "g2 = mean(g^2)"),
     ("v", "v = beta v + (1 - beta) g2"),
@@ -26,19 +26,19 @@ LINES = (
 
 
 class Trace(Mapping[str, dict[str, Any]]):
-    """Intermediates of one step by leaf name, then by symbol; ``str()`` prints Algorithm 1 with its numbers.
+    """Intermediates of one step by leaf name, then by symbol; ``str()`` prints the algorithm with its numbers.
 
     Attributes
     ----------
     t : int
-        The step, from 1.
-    rates : Rates
-        What all leaves share: q = 1 - beta^t, xi and the hyper-parameters.
+        The step: of Amos from 1, of ClosedFormAmos from 0.
+    rates : NamedTuple
+        What all leaves share: q = 1 - beta^t, xi and the hyper-parameters; for ClosedFormAmos exp(-2 S_t) and its own.
     """
 
-    def __init__(self, t: int, rates: Rates, steps: dict[str, tuple[Leaf, dict[str, Any]]]) -> None:
+    def __init__(self, t: int, rates: Any, steps: dict[str, tuple[Any, dict[str, Any]]], lines: Lines = LINES) -> None:
         self.t, self.rates = t, rates
-        self._steps = steps
+        self._steps, self._lines = steps, lines
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         return self._steps[name][1]
@@ -53,10 +53,9 @@ class Trace(Mapping[str, dict[str, Any]]):
         shared = ", ".join(f"{key}={value:.6g}" for key, value in self.rates._asdict().items() if value is not None)
         lines = [f"step t={self.t}: {shared}"]
         for name, (leaf, after) in self._steps.items():
-            lines += ["", f"leaf {name!r}: shape {leaf.theta.shape}, slot {leaf.v.shape}, eta={leaf.eta:.6g}"]
-            before = {"theta": leaf.theta, "gradient": leaf.g, "v": leaf.v, "b": leaf.b, "m": leaf.m}
-            lines += [f"  {symbol:39} {_numbers(a)}" for symbol, a in before.items() if a is not None]
-            lines += [f"  {text:39} {_numbers(after[key])}" for key, text in LINES if after[key] is not None]
+            lines += ["", f"leaf {name!r}: shape {leaf.theta.shape}, slot {leaf.slot}, {leaf.scale}"]
+            lines += [f"  {symbol:39} {_numbers(a)}" for symbol, a in leaf.before().items() if a is not None]
+            lines += [f"  {text:39} {_numbers(after[key])}" for key, text in self._lines if after[key] is not None]
         return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from amos_ref import spec
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.scalar import BITS, clip, cut, load, store
 from amos_ref.kernels.threads import launch
-from amos_ref.leaf import refuse, rounded
+from amos_ref.leaf import Leaf, refuse, rounded
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 SUMMED, MOVED = 2048, 1024  # columns at a time: their float64 sums, or alpha and rho, stay in the first-level cache
@@ -164,22 +164,30 @@ class Work:
     `box` is (outer, n, inner), what lies before, in and behind the innermost run of reduced axes.
     """
 
+    fused = True  # element slots decide and apply in one kernel
+
     def __init__(self, leaf, rates):
         self.leaf, self.rates = leaf, rates
         self.chi = rates.chi
-        self.decision = (rates.q, rates.xi, leaf.eta, rates.beta)
-        self.decision += (rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon)
         self.theta, self.g = flat(leaf.theta), flat(leaf.g)
         self.m = None if leaf.m is None else flat(leaf.m)
-        self.runs = spec.runs(leaf.theta.shape, leaf.v.shape)
+        self.runs = spec.runs(leaf.theta.shape, leaf.slot)
         reduced = [k for k, (reduced, _) in enumerate(self.runs) if reduced]
-        self.by_element = not reduced
+        self.by_element = self.fused and not reduced
         if self.by_element:
             self.v, self.b = flat(leaf.v), flat(leaf.b)
         else:
+            if not reduced:
+                self.runs, reduced = [(True, 1), *self.runs], [0]  # one row of slots
             self.cut = reduced[-1]
             lengths = [n for _, n in self.runs]
             self.box = math.prod(lengths[: self.cut]), lengths[self.cut], math.prod(lengths[self.cut + 1 :])
+
+    @property
+    def decision(self):
+        """What the page's decide takes behind g2, v and b."""
+        r = self.rates
+        return r.q, r.xi, self.leaf.eta, r.beta, r.extra_l2, r.c_coef, r.d_coef, r.epsilon
 
     def reduce(self):
         """Return g2 per slot, or None for element slots; not finite anywhere: the gradient is to blame."""
@@ -196,7 +204,7 @@ class Work:
             launch(square_rows, outer * out.shape[1], self.g.size, self.g, n, self.chi, out)
             total = spec.sum_rows(out, 1)
         kept = self.runs[: self.cut] + self.runs[self.cut + 1 :]
-        total = spec.fold(total, kept).reshape(self.leaf.v.shape)
+        total = spec.fold(total, kept).reshape(self.leaf.slot)
         return total / max(self.theta.size // max(total.size, 1), 1)
 
     def decide(self, g2):
@@ -233,6 +241,15 @@ class Work:
         return per_slot.reshape(outer, inner)
 
 
+class ClosedWork(Work):
+    """A leaf of the closed form: another decide between the same kernels, written once, in NumPy."""
+
+    fused = False
+
+    def decide(self, g2):
+        self.alpha, self.rho = (self._spread(a) for a in self.leaf.decide(g2, self.rates))
+
+
 def flat(a):
     """A contiguous 1-d view that kernels can read, of the array itself or, if it must be, of a copy."""
     a = np.ascontiguousarray(a).reshape(-1)
@@ -248,7 +265,7 @@ def put_back(target, values):
 def step(leaves, rates):
     """Advance all leaves in place; everything that can fail comes before anything is written."""
     with np.errstate(all="ignore"):
-        work = [Work(leaf, rates) for leaf in leaves]
+        work = [(Work if isinstance(leaf, Leaf) else ClosedWork)(leaf, rates) for leaf in leaves]
         for w in work:
             g2 = w.reduce()
             if g2 is not None:

@@ -1,9 +1,11 @@
 """The page itself as a backend, in NumPy."""
 
-from amos_ref.leaf import Leaf, Rates, computed, rounded
+from typing import Any
+
+from amos_ref.leaf import computed, rounded
 
 
-def step(leaves: list[Leaf], rates: Rates) -> None:
+def step(leaves: list[Any], rates: Any) -> None:
     """Advance all leaves in place; everything is computed before anything is written."""
     results = []
     for leaf in leaves:

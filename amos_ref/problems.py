@@ -1,0 +1,316 @@
+"""Problems to minimize: loss, gradient, start, and a reference solution that does not come from Amos.
+
+Each function returns a :class:`Problem`. All are deterministic: the same arguments give the same bits on a machine.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amos_ref.arrays import check_finite
+from amos_ref.errors import MissingDependencyError, ProblemError
+
+Fun = Callable[[Any], tuple[float, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A function of parameters, to be minimized.
+
+    Attributes
+    ----------
+    name : str
+    fun : callable
+        ``fun(params) -> (loss, gradient)``, the gradient a tree like `params`.
+    start : tree of arrays
+        Where a training begins.
+    solve : callable
+        Returns reference parameters; see `reference`.
+    unique : bool
+        Whether the reference is the one minimum, so that a distance to it means something.
+    score : callable, optional
+        ``score(params)``: the share of held-out samples that are classified right.
+    """
+
+    name: str
+    fun: Fun
+    start: Any
+    solve: Callable[[], Any]
+    unique: bool = True
+    score: Callable[[Any], float] | None = None
+
+    @functools.cached_property
+    def reference(self) -> Any:
+        """The minimum; where `unique` is False, the best that a library's method finds from the same start."""
+        return self.solve()
+
+    @functools.cached_property
+    def best(self) -> float:
+        """The loss at the reference."""
+        return self.fun(self.reference)[0]
+
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r})"
+
+
+def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
+    """Half of (x - x*)^T H (x - x*), H with eigenvalues from 1 to `condition` in a random basis; x* random, start 0.
+
+    Parameters
+    ----------
+    n : int
+        >= 1, the dimension.
+    condition : float
+        >= 1, the greatest eigenvalue of H over the least.
+    seed : int
+
+    Raises
+    ------
+    ProblemError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> from amos_ref import problems
+    >>> problem = problems.quadratic(n=3, condition=10)
+    >>> problem.best
+    0.0
+    """
+    if not (_whole(n, 1) and 1 <= condition < np.inf):
+        raise ProblemError(
+            f"a quadratic needs n >= 1 and a finite condition >= 1, not n={n!r}, condition={condition!r}"
+        )
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    hessian = basis * np.geomspace(1.0, condition, n) @ basis.T
+    hessian = (hessian + hessian.T) / 2
+    optimum = rng.normal(size=n)
+
+    def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        gradient = hessian @ (x - optimum)
+        return float((x - optimum) @ gradient / 2), gradient
+
+    return Problem("quadratic", fun, np.zeros(n), optimum.copy)
+
+
+def linear_regression(x: Any = None, y: Any = None, seed: int = 0) -> Problem:
+    """Half the mean squared error of ``x @ weight + bias``; the reference is scipy.linalg.lstsq's.
+
+    Parameters
+    ----------
+    x : array of shape (samples, features), optional
+        Without it, 200 random samples of 5 features and noisy targets are drawn.
+    y : array of shape (samples,)
+    seed : int
+        Of the random samples.
+
+    Raises
+    ------
+    ProblemError, NonFiniteError
+        If the shapes do not fit, there are fewer than two samples, or a number is NaN or infinite.
+    """
+    if x is None:
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(200, 5)) * [1.0, 2.0, 0.5, 1.0, 3.0]
+        y = x @ [1.0, -2.0, 0.5, 0.0, 1.5] + 0.7 + 0.3 * rng.normal(size=200)
+    a, b = _samples(x, y)
+
+    def fun(params: Any) -> tuple[float, Any]:
+        residual = a @ params["weight"] + params["bias"] - b
+        gradient = {"bias": np.asarray(np.mean(residual)), "weight": a.T @ residual / b.size}
+        return float(np.mean(residual**2) / 2), gradient
+
+    def solve() -> Any:
+        import scipy.linalg
+
+        solution: Any = scipy.linalg.lstsq(np.column_stack([a, np.ones(b.size)]), b)[0]  # pyright: ignore
+        return {"bias": np.asarray(solution[-1]), "weight": solution[:-1]}
+
+    return Problem("linear-regression", fun, _linear_start(a), solve)
+
+
+def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: int = 0) -> Problem:
+    """Mean of log(1 + exp(-s z)) with z = ``x @ weight + bias`` and s = +-1, plus l2/2 |weight|^2.
+
+    The reference is where scipy.optimize.root finds a gradient of 0.
+
+    Parameters
+    ----------
+    x : array of shape (samples, features), optional
+        Without it, 200 random samples of 5 features and noisy labels are drawn.
+    y : array of shape (samples,)
+        Labels 0 and 1, both of which occur.
+    l2 : float
+        > 0, without which separable samples would have no minimum.
+    seed : int
+        Of the random samples.
+
+    Raises
+    ------
+    ProblemError, NonFiniteError
+        If the shapes do not fit, the labels are others, l2 is not > 0, or a number is NaN or infinite.
+    """
+    if x is None:
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(200, 5))
+        y = (x @ [1.0, -2.0, 0.5, 0.0, 1.5] + 0.7 + rng.normal(size=200) > 0).astype(float)
+    a, b = _samples(x, y)
+    if set(b) != {0.0, 1.0}:
+        raise ProblemError(f"the labels of a logistic regression must be 0 and 1, not {sorted(set(b))[:3]}...")
+    if not 0 < l2 < np.inf:
+        raise ProblemError(f"l2 is {l2!r}; it must be finite and > 0")
+    sign = 2 * b - 1
+
+    def fun(params: Any) -> tuple[float, Any]:
+        z = sign * (a @ params["weight"] + params["bias"])
+        wrong = -sign * np.exp(-np.logaddexp(0.0, z)) / b.size  # s / (1 + exp(s z)), without overflow
+        gradient = {"bias": np.asarray(np.sum(wrong)), "weight": a.T @ wrong + l2 * params["weight"]}
+        return float(np.mean(np.logaddexp(0.0, -z)) + l2 / 2 * np.sum(params["weight"] ** 2)), gradient
+
+    def split(p: np.ndarray) -> Any:
+        return {"bias": np.asarray(p[-1]), "weight": p[:-1]}
+
+    def solve() -> Any:
+        import scipy.optimize
+
+        def joined(p: np.ndarray) -> np.ndarray:
+            gradient = fun(split(p))[1]
+            return np.append(gradient["weight"], gradient["bias"])
+
+        return split(scipy.optimize.root(joined, np.zeros(a.shape[1] + 1), tol=1e-14).x)
+
+    return Problem("logistic", fun, _linear_start(a), solve)
+
+
+def rosenbrock(n: int = 2) -> Problem:
+    """Sum of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2, scipy's; a curved valley to 1, 1, ... from -1.2, 1, -1.2, ...
+
+    Raises
+    ------
+    ProblemError
+        If n is not an integer >= 2.
+    """
+    if not _whole(n, 2):
+        raise ProblemError(f"the Rosenbrock function needs n >= 2, not {n!r}")
+    import scipy.optimize
+
+    def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(scipy.optimize.rosen(x)), scipy.optimize.rosen_der(x)
+
+    return Problem("rosenbrock", fun, np.resize([-1.2, 1.0], n), functools.partial(np.ones, n), unique=n < 4)
+
+
+def digits(hidden: int = 32, seed: int = 0) -> Problem:
+    """Mean cross-entropy of a network 64 - hidden (tanh) - 10 on 1,347 handwritten digits; 450 are held out.
+
+    The digits are those of scikit-learn (``pip install 'amos_ref[digits]'``). There is no known minimum; the reference
+    is where scipy's L-BFGS-B is after 200 iterations.
+
+    Raises
+    ------
+    ProblemError
+        If hidden is not an integer >= 1.
+    MissingDependencyError
+        If scikit-learn is not installed.
+    """
+    if not _whole(hidden, 1):
+        raise ProblemError(f"the network needs hidden >= 1, not {hidden!r}")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingDependencyError("digits needs scikit-learn: pip install 'amos_ref[digits]'") from None
+    data: Any = load_digits()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(data.target.size)
+    images, labels = data.data[order] / 16.0, data.target[order]
+    train, held_out = slice(None, 1347), slice(1347, None)
+    start = {
+        "hidden": {"bias": np.zeros(hidden), "kernel": rng.normal(scale=1 / 8, size=(64, hidden))},
+        "out": {"bias": np.zeros(10), "kernel": rng.normal(scale=hidden**-0.5, size=(hidden, 10))},
+    }
+    fun = functools.partial(_network, images[train], labels[train])
+
+    def score(params: Any) -> float:
+        return float(np.mean(np.argmax(_forward(params, images[held_out])[1], axis=1) == labels[held_out]))
+
+    return Problem("digits", fun, start, functools.partial(_lbfgs, fun, start), unique=False, score=score)
+
+
+def _forward(params: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    h = np.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return h, h @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def _network(x: np.ndarray, labels: np.ndarray, params: Any) -> tuple[float, Any]:
+    """Return mean cross-entropy and its gradient, layer by layer backwards."""
+    h, z = _forward(params, x)
+    z = z - z.max(axis=1, keepdims=True)
+    log_p = z - np.log(np.sum(np.exp(z), axis=1, keepdims=True))
+    rows = np.arange(labels.size)
+    dz = np.exp(log_p)
+    dz[rows, labels] -= 1.0
+    dz /= labels.size
+    dh = dz @ params["out"]["kernel"].T * (1.0 - h * h)
+    gradient = {
+        "hidden": {"bias": dh.sum(axis=0), "kernel": x.T @ dh},
+        "out": {"bias": dz.sum(axis=0), "kernel": h.T @ dz},
+    }
+    return float(-np.mean(log_p[rows, labels])), gradient
+
+
+def _lbfgs(fun: Fun, start: Any) -> Any:
+    import optree
+    import scipy.optimize
+
+    leaves, treedef = optree.tree_flatten(start)
+    ends = np.cumsum([a.size for a in leaves])[:-1]
+
+    def tree_of(x: np.ndarray) -> Any:
+        parts = np.split(x, ends)
+        return treedef.unflatten([part.reshape(a.shape) for part, a in zip(parts, leaves, strict=True)])
+
+    def flat(tree: Any) -> np.ndarray:
+        return np.concatenate([a.reshape(-1) for a in optree.tree_leaves(tree)])
+
+    def joined(x: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = fun(tree_of(x))
+        return loss, flat(gradient)
+
+    found = scipy.optimize.minimize(joined, flat(start), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return tree_of(found.x)
+
+
+def _samples(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples and targets as float64 arrays that fit, or raise."""
+    try:
+        a, b = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"samples and targets must be numbers: {error}") from None
+    if a.ndim != 2 or b.shape != a.shape[:1] or a.shape[1] < 1:
+        raise ProblemError(f"samples have shape {a.shape} and targets {b.shape}; they must be (n, features) and (n,)")
+    if a.shape[0] < 2:
+        raise ProblemError(f"there are {a.shape[0]} samples; a regression needs two or more")
+    check_finite(a, "samples")
+    check_finite(b, "targets")
+    return a, b
+
+
+def _linear_start(a: np.ndarray) -> Any:
+    return {"bias": np.zeros(()), "weight": np.zeros(a.shape[1])}
+
+
+def _whole(n: Any, least: int) -> bool:
+    return isinstance(n, int | np.integer) and not isinstance(n, bool) and bool(n >= least)
+
+
+#: Name -> function.
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "quadratic": quadratic,
+    "linear-regression": linear_regression,
+    "logistic": logistic_regression,
+    "rosenbrock": rosenbrock,
+    "digits": digits,
+}
