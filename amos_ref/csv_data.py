@@ -1,7 +1,6 @@
 """A linear regression on the columns of a CSV file."""
 
 import csv
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -11,11 +10,14 @@ import numpy as np
 
 from amos_ref import container
 from amos_ref.errors import ProblemError
-from amos_ref.problems import Problem, linear_regression
+from amos_ref.problems import Problem
 
 
 class Regression(NamedTuple):
-    """A problem on columns brought to mean 0 and standard deviation 1, and the way back to the file's units."""
+    """A problem on columns brought to mean 0 and standard deviation 1, and the way back to the file's units.
+
+    Its parameters are one weight a feature. Between such columns the best intercept is 0, so it has none.
+    """
 
     problem: Problem
     target: str
@@ -25,10 +27,9 @@ class Regression(NamedTuple):
 
     def coefficients(self, params: Any) -> tuple[float, list[float]]:
         """Return the intercept and one coefficient a feature, in the file's units."""
-        # (y - mean_y) / s_y = sum w (x - mean_x) / s_x + bias
-        scale = self.deviation[-1]
-        slopes = params["weight"] * scale / self.deviation[:-1]
-        return float(self.mean[-1] + scale * params["bias"] - slopes @ self.mean[:-1]), slopes.tolist()
+        # (y - mean_y) / s_y = sum w (x - mean_x) / s_x
+        slopes = params / self.deviation[:-1] * self.deviation[-1]
+        return float(self.mean[-1] - slopes @ self.mean[:-1]), slopes.tolist()
 
 
 def regression(path: str, target: str | None, features: Sequence[str] = ()) -> Regression:
@@ -55,14 +56,28 @@ def regression(path: str, target: str | None, features: Sequence[str] = ()) -> R
         names = _chosen([name.strip() for name in header], first, target, features)
         data = np.array([[_number(row, line, *column) for column in names] for line, row in rows])
         if len(rows) < 2:
-            raise ProblemError(f"{len(rows)} row of numbers after line {first}; a regression needs two or more")
+            raise ProblemError(f"rows of numbers after line {first}: {len(rows)}; a regression needs two or more")
         mean, deviation = _moments(data, [name for _, name in names], rows[0][0], rows[-1][0])
         data = (data - mean) / deviation
-    problem = linear_regression(data[:, :-1], data[:, -1])
-    dependent = np.linalg.matrix_rank(data[:, :-1]) < data.shape[1] - 1
-    problem = dataclasses.replace(problem, name=path, unique=not dependent)
     *chosen, target = [name for _, name in names]
-    return Regression(problem, target, chosen, mean, deviation)
+    return Regression(_problem(path, data[:, :-1], data[:, -1]), target, chosen, mean, deviation)
+
+
+def _problem(name: str, a: np.ndarray, b: np.ndarray) -> Problem:
+    """Return half the mean squared error of ``a @ weights``; the reference is scipy.linalg.lstsq's."""
+
+    def fun(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        residual = a @ weights - b
+        return float(np.mean(residual**2) / 2), a.T @ residual / b.size
+
+    def solve() -> np.ndarray:
+        import scipy.linalg
+
+        solution: Any = scipy.linalg.lstsq(a, b)
+        return solution[0]
+
+    unique = bool(np.linalg.matrix_rank(a) == a.shape[1])
+    return Problem(name, fun, np.zeros(a.shape[1]), solve, unique)
 
 
 def _rows(content: bytes) -> list[tuple[int, list[str]]]:
@@ -81,7 +96,9 @@ def _rows(content: bytes) -> list[tuple[int, list[str]]]:
         raise ProblemError("the file is empty; its first line must hold the names of the columns")
     for line, row in rows:
         if len(row) != len(rows[0][1]):
-            raise ProblemError(f"line {line} has {len(row)} fields, and line {rows[0][0]} names {len(rows[0][1])}")
+            raise ProblemError(
+                f"the number of fields is {len(row)} in line {line} and {len(rows[0][1])} in line {rows[0][0]}"
+            )
     return rows
 
 

@@ -30,23 +30,24 @@ _LEGEND = {
     "falling p": "its recurrence, p falling",
     "inverse-square": "closed form 1 / (1 + alpha_0 p_0 t)^2",
     "constant p": "its recurrence, p constant",
-    PAPER: "paper Amos, xi = alpha_0, |g| constant",
+    PAPER: "paper Amos, |g| constant, xi = alpha_0",
 }
 FORMATS = ("pdf", "png", "svg")
 MOST_STEPS = 1_000_000  # of the paper's clock, which must be iterated
 
 # Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
 _STYLES: tuple[dict[str, Any], ...] = (
-    dict(color="#000000", linestyle="-", marker="o"),
-    dict(color="#D55E00", linestyle="--", marker="s"),
-    dict(color="#0072B2", linestyle="-.", marker="^"),
-    dict(color="#009E73", linestyle=":", marker="D"),
-    dict(color="#CC79A7", linestyle=(0, (8, 2, 1, 2, 1, 2)), marker="v"),
+    dict(color="#000000", linestyle="-"),
+    dict(color="#D55E00", linestyle="--"),
+    dict(color="#0072B2", linestyle="-."),
+    dict(color="#009E73", linestyle=":"),
+    dict(color="#CC79A7", linestyle=(0, (8, 2, 1, 2, 1, 2))),
 )
+_MARKERS = "os^Dv<P"
 _FAMILY_STYLES: tuple[dict[str, Any], ...] = (
-    dict(color="#BBBBBB", linewidth=6),
+    dict(color="#A0A0A0", linewidth=6),
     dict(color="#000000", linestyle="none", marker="o", markersize=4),
-    dict(color="#8CC6EC", linewidth=6),
+    dict(color="#C5E4F7", linewidth=6),
     dict(color="#0072B2", linestyle="none", marker="x", markersize=5),
     dict(color="#D55E00", linestyle="--", linewidth=2),
 )
@@ -126,9 +127,10 @@ def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **op
     t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
     ax = _axes(ax)
     for (name, found), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
-        ax.plot(t, found[quantity == "rho"], label=_LEGEND[name], markevery=8, **style)
-    words = {"alpha": "step size alpha_t, in units of |eps_0| / |u_t|", "rho": "weight decay rho_t"}
-    ax.set(xscale="log", yscale="log", xlabel="step t", title=words[quantity])
+        ax.plot(t, found[quantity == "rho"], label=_LEGEND[name], markevery=0.05, **style)
+    titles = {"alpha": "step size alpha_t (the paper's falls as d)", "rho": "weight decay rho_t (the paper's as c d)"}
+    units = {"alpha": "units of |eps_0| / |u_t|, of the paper's eta / |g|", "rho": "fraction of theta_t"}
+    ax.set(xscale="log", yscale="log", xlabel="step t", ylabel=units[quantity], title=titles[quantity])
     return _finished(ax)
 
 
@@ -150,14 +152,17 @@ def errors(history: History, schedule: Schedule, ax: Any = None, label: str = "c
     t = np.array(history.step)
     ax = _axes(ax)
     predicted = history.error[0] * np.sqrt(schedule.shrink(t))
-    ax.plot(t, history.error, label=f"{label}, measured", **_marked(t, 0))
-    ax.plot(t, predicted, label=f"{label}, predicted", **_marked(t, 1))
-    ax.set(yscale="log", xlabel="steps taken", title="distance to the optimum")
+    ax.plot(t, history.error, label=f"{label}, measured", **_marked(ax, t))
+    ax.plot(t, predicted, label=f"{label}, predicted", **_marked(ax, t))
+    ax.set(yscale="log", xlabel=_taken(t), ylabel="|theta_t - theta*|", title="distance to the optimum")
+    ax.margins(y=0.2)
     return _finished(ax)
 
 
 def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) -> Any:
-    """Draw how far above `best` the losses of trainings are; what is not above it is left out.
+    """Draw how far above `best` the losses of trainings are.
+
+    The least that is drawn is 2^-52 of a training's first loss, below which a difference of losses is rounding.
 
     Parameters
     ----------
@@ -168,11 +173,17 @@ def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) 
     ax : matplotlib.axes.Axes, optional
     """
     ax = _axes(ax)
-    for i, (name, history) in enumerate(histories.items()):
-        above = np.array(history.loss) - best
-        above[above <= 0] = np.nan  # a logarithm has no place for them
-        ax.plot(history.step, above, label=name, **_marked(history.step, i))
-    ax.set(yscale="log", xlabel="steps taken", title="loss above the reference")
+    for name, history in histories.items():
+        floor = 2.0**-52 * abs(history.loss[0]) if history.loss else 0.0
+        above = np.maximum(np.array(history.loss) - best, floor)
+        ax.plot(history.step, above, label=name, **_marked(ax, history.step))
+    ax.set(
+        yscale="log",
+        xlabel=_taken(*(h.step for h in histories.values())),
+        ylabel="loss - reference",
+        title="loss above the reference",
+    )
+    ax.margins(y=0.2)
     return _finished(ax)
 
 
@@ -211,10 +222,17 @@ def _axes(ax: Any) -> Any:
     return figure().add_subplot() if ax is None else ax
 
 
-def _marked(t: Any, i: int) -> dict[str, Any]:
-    """Return the i-th style; markers of lines that lie on each other come one after the other."""
-    every = max(len(t) // 10, 1)
-    return dict(_STYLES[i % len(_STYLES)], markevery=(i * every // len(_STYLES), every), markersize=5, linewidth=1.5)
+def _taken(*rows: Any) -> str:
+    """Say on the axis of steps how many of them are drawn, since a line between two may hide a swing."""
+    every = max((int(np.diff(t).max(initial=1)) for t in rows), default=1)
+    return "steps taken" if every == 1 else f"steps taken, one in {every} drawn"
+
+
+def _marked(ax: Any, t: Any) -> dict[str, Any]:
+    """Return the style of the next line; markers of lines that lie on each other come one after the other."""
+    i, every = len(ax.get_lines()), max(len(t) // 10, 1)
+    shape = dict(marker=_MARKERS[i % len(_MARKERS)], markersize=7, markeredgecolor="white", linewidth=1.2)
+    return _STYLES[i % len(_STYLES)] | shape | dict(markevery=(i % 5 * every // 5, every))
 
 
 def _finished(ax: Any) -> Any:

@@ -20,6 +20,7 @@ from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.tables import print_table, short
 
 OK, INTERRUPTED = 0, 130
+ROWS = 100  # of a history, or up to twice as many
 Results = dict[str, Result]
 
 
@@ -164,7 +165,7 @@ def _trained(problem: Problem, optimizers: dict[str, Any], steps: int) -> Result
 
             with _called(label):
                 results[label] = minimize(
-                    problem, optimizer=opt, steps=steps, every=max(steps // 200, 1), callback=shown
+                    problem, optimizer=opt, steps=steps, every=max(steps // ROWS, 1), callback=shown
                 )
             if results[label].status == "interrupted":
                 break
@@ -259,10 +260,10 @@ def _report(results: Results, problem: Problem, regression: csv_data.Regression 
 
 
 def _draw(figure: Any, results: Results, problem: Problem, best: float) -> None:
-    """Draw the losses and, where the optimum is known, how the first closed form's error keeps to its prediction."""
+    """Draw the losses and, where the optimum is known, how a closed form's error keeps to its prediction."""
     planned = [(name, r) for name, r in results.items() if hasattr(r.opt, "schedule") and r.history.error]
     axes = figure.subplots(1, 2 if planned else 1, squeeze=False)[0]
     plots.losses({name: r.history for name, r in results.items()}, best, axes[0])
-    for name, r in planned[:1]:
+    for name, r in planned:
         plots.errors(r.history, r.opt.schedule, axes[1], name)
     figure.suptitle(problem.name)
