@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import math
 import os
 import re
 import sys
@@ -181,15 +180,15 @@ def _progress(labels: list[str], steps: int) -> Iterator[Callable[[str, int, flo
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    name, loss = TextColumn("{task.description}", markup=False), TextColumn("loss {task.fields[loss]:.6g}")
+    name, loss = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[loss]}")
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss)
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {label: bars.add_task(label, total=steps, loss=math.nan, start=False) for label in labels}
+        tasks = {label: bars.add_task(label, total=steps, loss="", start=False) for label in labels}
 
         def show(label: str, t: int, loss: float) -> None:
             if t == 0:
                 bars.start_task(tasks[label])
-            bars.update(tasks[label], completed=t, loss=loss)
+            bars.update(tasks[label], completed=t, loss=f"loss {loss:.6g}")
 
         yield show
 
