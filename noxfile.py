@@ -47,7 +47,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def ports(session: nox.Session) -> None:
-    """Real, published ports: the authors' code and pytorch_optimizer."""
+    """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3")
@@ -55,10 +55,25 @@ def ports(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
+    session.install(*PINNED, "-e", ".[ports]")
+    session.install("--no-deps", "jestimator==0.3.3")
+    session.run("python", "-m", "amos_ref.conformance.measure", *(session.posargs or ["docs"]))
+
+
+@nox.session
 def long(session: nox.Session) -> None:
     """A million steps, and ten thousand random cases (about three minutes)."""
     session.install(*PINNED, "-e", ".[test]")
     session.run("pytest", "-s", "tests/long", *session.posargs)
+
+
+@nox.session
+def exact(session: nox.Session) -> None:
+    """The page beside exact arithmetic: the tables of docs/bits.md (about six minutes)."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("python", "tests/exactness.py", *(session.posargs or ["20000"]))
 
 
 @nox.session
