@@ -70,7 +70,7 @@ def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray,
     >>> from amos_ref import plots
     >>> alpha, rho = plots.paper_rates([0, 1000], xi=0.1, eta=0.5)
     >>> alpha.round(4), rho.round(6)
-    (array([0.1   , 0.0134]), array([5.0e-03, 1.3e-04]))
+    (array([0.1   , 0.0073]), array([5.0e-03, 8.4e-05]))
     """
     wanted = steps(t, whole=True).astype(np.int64)
     most = int(wanted.max(initial=0))
@@ -124,6 +124,8 @@ def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **op
     """
     if quantity not in ("alpha", "rho"):
         raise HyperParameterError(f"quantity is {quantity!r}; it must be 'alpha' or 'rho'")
+    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_STEPS:
+        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_STEPS}")
     t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
     ax = _axes(ax)
     for (name, found), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):

@@ -14,7 +14,8 @@ import numpy as np
 
 from amos_ref import csv_data, plots
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError
-from amos_ref.minimizer import OPTIMIZERS, Result, made, minimize
+from amos_ref.inputs import named_arrays
+from amos_ref.minimizer import OPTIMIZERS, Result, distance, made, minimize
 from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.tables import print_table, short
 
@@ -234,8 +235,6 @@ def _print_coefficients(results: Results, regression: csv_data.Regression) -> No
 
 def _end(params: Any, problem: Problem) -> dict[str, float | None]:
     """Return loss, its gap to the reference's, distance to the reference, share of held-out samples that are right."""
-    from amos_ref.minimizer import distance, named_arrays
-
     loss = problem.fun(params)[0]
     apart = distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
     score = problem.score(params) if problem.score else None
