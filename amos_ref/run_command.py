@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME",
         action="append",
         help=f"{', '.join(OPTIMIZERS)}; with options as in closed-form:half_life=50,direction=adam "
-        "(may be repeated, to compare; default all three)",
+        "(may be repeated, to compare; default all three; half_life is a tenth of the steps unless given)",
     )
     run.add_argument("--steps", type=int, default=1000, metavar="N", help="how many to take (default 1000)")
     run.add_argument(

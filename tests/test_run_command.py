@@ -2,6 +2,8 @@
 
 import io
 import json
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -157,8 +159,8 @@ def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(hous
     intercept, slopes = regression.coefficients(regression.problem.reference)
     fitted = data[:, :2] @ slopes + intercept
     want = 1 - 2 * regression.problem.best
-    assert 1 - np.var(fitted - data[:, 2]) / np.var(data[:, 2]) == pytest.approx(want, rel=1e-9)
-    assert np.mean(fitted) == pytest.approx(np.mean(data[:, 2]), rel=1e-12)
+    assert 1 - np.var(fitted - data[:, 2]) / np.var(data[:, 2]) == pytest.approx(want, rel=1000 * EPS)
+    assert np.mean(fitted) == pytest.approx(np.mean(data[:, 2]), rel=1000 * EPS)
     wrong = regression._replace(deviation=np.ones(3)).coefficients(regression.problem.reference)[1]
     assert np.abs(np.divide(wrong, slopes) - 1).min() > 0.5
 
@@ -380,3 +382,21 @@ def test_schedule_draws_both(capsys, tmp_path):
 def test_errors_of_an_algorithm_keep_their_kind():
     with pytest.raises(errors.NonFiniteError, match=r"^x: y$"), run_command._called("x"):
         raise errors.NonFiniteError("y")
+
+
+def test_the_documents_show_what_is_printed(capsys, tmp_path, monkeypatch):
+    text = (pathlib.Path(__file__).parent.parent / "docs" / "run.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^    \$ (.*)\n((?:    (?!\$).*\n|\n(?=    (?!\$)))*)", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for command, shown in blocks:
+        want = [line[4:] for line in shown.splitlines()]
+        if command.startswith("cat "):
+            pathlib.Path(command[4:]).write_text("\n".join(want))
+            continue
+        status = main(command.removeprefix("amos-ref ").removesuffix(" | head -13").split())
+        out, err = lines(capsys)
+        got = err if status else out[: len(want)] if "| head" in command else out
+        if command.startswith("amos-ref run") and status == 0:  # the last digits of a training depend on the machine
+            want, got = ([line.split("  ")[0] for line in rows] for rows in (want, got))
+        assert got == want
+    assert len(blocks) == 8
