@@ -97,7 +97,8 @@ def _schedule(args: argparse.Namespace) -> int:
         print(json.dumps({"options": options, "t": t, "schedules": rates}, indent=1))
     else:
         for i, title in enumerate(("alpha_t", "rho_t")):
+            if i:
+                print()
             rows = zip(map(str, t), *([short(x) for x in pair[i]] for pair in found.values()), strict=True)
             print_table([f"{title} at t", *found], [list(row) for row in rows])
-            print(end="" if i else "\n")
     return 0

@@ -11,14 +11,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     console = Console()
-    if lines := console.is_terminal and not console.no_color and not console.is_dumb_terminal:
+    if console.is_terminal and not console.no_color and not console.is_dumb_terminal:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(columns):
             table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
-    if not lines:
+    else:
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for first, *rest in (columns, *rows):
             cells = [first.ljust(widths[0]), *(x.rjust(width) for x, width in zip(rest, widths[1:], strict=True))]
