@@ -1,4 +1,4 @@
-"""The command line: amos-ref check | explain | vectors | info."""
+"""The command line: amos-ref check | run | explain | schedule | vectors | info."""
 
 import argparse
 import contextlib
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import amos_ref
+from amos_ref import run_command, show_commands
 from amos_ref.conformance import check_command
 from amos_ref.errors import AmosError, BackendError, MissingDependencyError, TargetError
 
@@ -69,12 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
     check_command.add_to(commands)
 
-    explain = commands.add_parser("explain", help="one step of a small example, stage by stage, with numbers")
-    explain.add_argument(
-        "--step", type=int, default=1, metavar="T", help="which step to show, from 1 to 1000 (default 1)"
-    )
-    explain.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    explain.set_defaults(run=_explain)
+    run_command.add_to(commands)
+    show_commands.add_to(commands)
 
     vectors = commands.add_parser("vectors", help="write the stored vectors anew, or export them")
     actions = vectors.add_subparsers(required=True, metavar="ACTION")
@@ -92,35 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print as JSON")
     info.set_defaults(run=_info)
     return parser
-
-
-def _explain(args: argparse.Namespace) -> int:
-    import numpy as np
-
-    if not 1 <= args.step <= 1000:
-        raise TargetError(f"--step is {args.step}; it must be from 1 to 1000")
-    rng = np.random.default_rng(2022)
-    params = {"kernel": rng.standard_normal((2, 3)).round(2), "bias": np.zeros(3)}
-    opt = amos_ref.Amos(
-        learning_rate=0.1,
-        eta={"bias": 0.5, "kernel": "sqrt(1/SHAPE[0])"},
-        slot_shape={"bias": "tensor", "kernel": "(1, SHAPE[1])"},
-        beta=0.9,
-        extra_l2=0.01,
-        backend="numpy",
-    )
-    state = opt.init(params)
-    for t in range(1, args.step + 1):
-        grads = {name: rng.standard_normal(a.shape).round(2) for name, a in params.items()}
-        if t < args.step:
-            state = opt.step(params, grads, state)
-    trace = opt.trace(grads, state, params)
-    if args.json:
-        leaves = {n: {k: np.asarray(x).tolist() for k, x in s.items() if x is not None} for n, s in trace.items()}
-        print(json.dumps({"t": trace.t, "rates": trace.rates._asdict(), "leaves": leaves}, indent=1))
-    else:
-        print(trace)
-    return OK
 
 
 def _generate(args: argparse.Namespace) -> int:

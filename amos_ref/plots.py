@@ -1,0 +1,244 @@
+"""Pictures of schedules and trainings; matplotlib draws them (``pip install 'amos_ref[plot]'``).
+
+Every function draws into `ax`, or into a new figure of its own that pyplot knows nothing of, and returns the Axes.
+Lines differ by style and marker as well as by colour.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref import container, spec
+from amos_ref.closed_form import Schedule, steps
+from amos_ref.errors import HyperParameterError, MissingDependencyError, StorageError
+from amos_ref.hyper import check_options
+from amos_ref.minimizer import History
+
+#: Name -> options of :class:`amos_ref.closed_form.Schedule`; each closed form is followed by its recurrence.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "inverse-time": dict(decay="inverse-time"),
+    "falling p": dict(decay="recurrence", p_t="falling"),
+    "inverse-square": dict(decay="inverse-square"),
+    "constant p": dict(decay="recurrence", p_t="constant"),
+}
+PAPER = "paper"
+_LEGEND = {
+    "inverse-time": "closed form 1 / (1 + 2 alpha_0 p_0 t)",
+    "falling p": "its recurrence, p falling",
+    "inverse-square": "closed form 1 / (1 + alpha_0 p_0 t)^2",
+    "constant p": "its recurrence, p constant",
+    PAPER: "paper Amos, |g| constant, xi = alpha_0",
+}
+FORMATS = ("pdf", "png", "svg")
+MOST_STEPS = 1_000_000  # of the paper's clock, which must be iterated
+
+# Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
+_STYLES: tuple[dict[str, Any], ...] = (
+    dict(color="#000000", linestyle="-"),
+    dict(color="#D55E00", linestyle="--"),
+    dict(color="#0072B2", linestyle="-."),
+    dict(color="#009E73", linestyle=":"),
+    dict(color="#CC79A7", linestyle=(0, (8, 2, 1, 2, 1, 2))),
+)
+_MARKERS = "os^Dv<P"
+_FAMILY_STYLES: tuple[dict[str, Any], ...] = (
+    dict(color="#A0A0A0", linewidth=6),
+    dict(color="#000000", linestyle="none", marker="o", markersize=4),
+    dict(color="#C5E4F7", linewidth=6),
+    dict(color="#0072B2", linestyle="none", marker="x", markersize=5),
+    dict(color="#D55E00", linestyle="--", linewidth=2),
+)
+
+
+def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Return alpha and rho of paper Amos for gradients of constant size, after t steps.
+
+    alpha = d xi and rho = d gamma / 2 with gamma = c xi^2, as (1 - beta^t) g^2 / v = 1; alpha is in units of eta / |g|.
+
+    Parameters
+    ----------
+    t : int or array of int
+        Steps taken so far, from 0 to 1,000,000.
+    xi, eta : float
+        Learning rate >= 0 and scale > 0.
+
+    Examples
+    --------
+    >>> from amos_ref import plots
+    >>> alpha, rho = plots.paper_rates([0, 1000], xi=0.1, eta=0.5)
+    >>> alpha.round(4), rho.round(6)
+    (array([0.1   , 0.0073]), array([5.0e-03, 8.4e-05]))
+    """
+    wanted = steps(t, whole=True).astype(np.int64)
+    most = int(wanted.max(initial=0))
+    if most > MOST_STEPS:
+        raise HyperParameterError(f"t is {most}; the paper's clock is iterated for at most {MOST_STEPS} steps")
+    o = check_options(learning_rate=xi, eta=eta)
+    xi, b, rates = o["learning_rate"], 0.0, np.empty((2, most + 1))
+    for n in range(most + 1):
+        gamma = spec.growth(spec.decay_factor_c(b, xi, 0.25), xi, 1.0, 1.0)
+        d = spec.decay_factor_d(b, xi, eta, 0.25)
+        rates[:, n] = spec.step_size(d, xi, 1.0, 1.0), spec.weight_decay(d, gamma, 0.0)
+        b = spec.grown(b, gamma)
+    return rates[0, wanted], rates[1, wanted]
+
+
+def rates(t: Any, alpha_0: float = 0.01, eta: float = 0.5, **options: Any) -> dict[str, tuple[Any, Any]]:
+    """Return name -> (alpha_t, rho_t): the closed forms, their recurrences, and the paper's with xi = alpha_0.
+
+    alpha_t is in units of |eps_0| / |u_t|, the paper's in units of eta / |g|.
+
+    Parameters
+    ----------
+    t : int or array of int
+    alpha_0, eta : float
+    **options
+        `half_life` or `p_0`, and `q`, of :class:`amos_ref.closed_form.Schedule`.
+    """
+    made = {name: Schedule(alpha_0=alpha_0, **options, **family) for name, family in FAMILIES.items()}
+    found = {name: (schedule.alpha(t), schedule.rho(t)) for name, schedule in made.items()}
+    return found | {PAPER: paper_rates(t, alpha_0, eta)}
+
+
+def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **options: Any) -> Any:
+    """Draw alpha_t or rho_t over t = 1 ... `last`, both axes logarithmic.
+
+    Parameters
+    ----------
+    quantity : {"alpha", "rho"}
+    last : int
+        From 1 to 1,000,000.
+    ax : matplotlib.axes.Axes, optional
+    **options
+        Of :func:`rates`.
+
+    Examples
+    --------
+    >>> from amos_ref import plots
+    >>> ax = plots.schedules("rho", last=1000, half_life=100)
+    >>> len(ax.get_lines())
+    5
+    """
+    if quantity not in ("alpha", "rho"):
+        raise HyperParameterError(f"quantity is {quantity!r}; it must be 'alpha' or 'rho'")
+    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_STEPS:
+        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_STEPS}")
+    t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
+    ax = _axes(ax)
+    for (name, found), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
+        ax.plot(t, found[quantity == "rho"], label=_LEGEND[name], markevery=0.05, **style)
+    titles = {"alpha": "step size alpha_t (the paper's falls as d)", "rho": "weight decay rho_t (the paper's as c d)"}
+    units = {"alpha": "units of |eps_0| / |u_t|, of the paper's eta / |g|", "rho": "fraction of theta_t"}
+    ax.set(xscale="log", yscale="log", xlabel="step t", ylabel=units[quantity], title=titles[quantity])
+    return _finished(ax)
+
+
+def errors(history: History, schedule: Schedule, ax: Any = None, label: str = "closed-form") -> Any:
+    """Draw the distance to the optimum as measured, and as the derivation predicts it: |eps_0| exp(-S_t).
+
+    Parameters
+    ----------
+    history : History
+        Of a training whose optimum is known.
+    schedule : closed_form.Schedule
+        The ``schedule`` of the ClosedFormAmos that trained.
+    ax : matplotlib.axes.Axes, optional
+    label : str
+        What the training is called.
+    """
+    if not history.error:
+        raise HyperParameterError("the history has no distances, as no optimum was known")
+    t = np.array(history.step)
+    ax = _axes(ax)
+    predicted = history.error[0] * np.sqrt(schedule.shrink(t))
+    ax.plot(t, history.error, label=f"{label}, measured", **_marked(ax, t))
+    ax.plot(t, predicted, label=f"{label}, predicted", **_marked(ax, t))
+    ax.set(yscale="log", xlabel=_taken(t), ylabel="|theta_t - theta*|", title="distance to the optimum")
+    ax.margins(y=0.2)
+    return _finished(ax)
+
+
+def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) -> Any:
+    """Draw how far above `best` the losses of trainings are.
+
+    The least that is drawn is 2^-52 of a training's first loss, below which a difference of losses is rounding.
+
+    Parameters
+    ----------
+    histories : mapping of str to History
+        By what they are called.
+    best : float
+        The loss at the optimum or reference.
+    ax : matplotlib.axes.Axes, optional
+    """
+    ax = _axes(ax)
+    for name, history in histories.items():
+        floor = 2.0**-52 * abs(history.loss[0]) if history.loss else 0.0
+        above = np.maximum(np.array(history.loss) - best, floor)
+        ax.plot(history.step, above, label=name, **_marked(ax, history.step))
+    ax.set(
+        yscale="log",
+        xlabel=_taken(*(h.step for h in histories.values())),
+        ylabel="loss - reference",
+        title="loss above the reference",
+    )
+    ax.margins(y=0.2)
+    return _finished(ax)
+
+
+def figure(width: float = 6.4, height: float = 4.8) -> Any:
+    """Return an empty figure, in inches, that pyplot knows nothing of."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("plots need matplotlib: pip install 'amos_ref[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
+    """Yield a figure that is written to `path` at the end; None without a path.
+
+    That the file can be written is seen at once, and it is there whole or not at all.
+    """
+    if path is None:
+        yield None
+        return
+    form = path.rpartition(".")[2].lower()
+    if form not in FORMATS:
+        raise StorageError(f"cannot draw {path!r}: its name must end in .{', .'.join(FORMATS)}")
+    found = figure(width, height)
+    with contextlib.ExitStack() as stack:
+        with container.named("write", path):
+            file = stack.enter_context(container.replacing(path))
+        yield found
+        content = io.BytesIO()  # a picture's writer may want to seek, and close
+        found.savefig(content, format=form, dpi=120)
+        file.write(content.getvalue())
+
+
+def _axes(ax: Any) -> Any:
+    return figure().add_subplot() if ax is None else ax
+
+
+def _taken(*rows: Any) -> str:
+    """Say on the axis of steps how many of them are drawn, since a line between two may hide a swing."""
+    every = max((int(np.diff(t).max(initial=1)) for t in rows), default=1)
+    return "steps taken" if every == 1 else f"steps taken, one in {every} drawn"
+
+
+def _marked(ax: Any, t: Any) -> dict[str, Any]:
+    """Return the style of the next line; markers of lines that lie on each other come one after the other."""
+    i, every = len(ax.get_lines()), max(len(t) // 10, 1)
+    shape = dict(marker=_MARKERS[i % len(_MARKERS)], markersize=7, markeredgecolor="white", linewidth=1.2)
+    return _STYLES[i % len(_STYLES)] | shape | dict(markevery=(i % 5 * every // 5, every))
+
+
+def _finished(ax: Any) -> Any:
+    ax.grid(color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.legend()
+    return ax
