@@ -47,11 +47,19 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def ports(session: nox.Session) -> None:
-    """Real, published ports: the authors' code and pytorch_optimizer."""
+    """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3")
     session.run("pytest", "tests/ports", *session.posargs)
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
+    session.install(*PINNED, "-e", ".[ports]")
+    session.install("--no-deps", "jestimator==0.3.3")
+    session.run("python", "-m", "amos_ref.conformance.measure", *(session.posargs or ["docs"]))
 
 
 @nox.session

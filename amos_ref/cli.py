@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         help="module:attr or path/to/file.py:attr of a torch.optim.Optimizer class, an optax-style factory or a Port",
     )
     check.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        dest="command",
+        help='check a command that speaks the protocol of docs/protocol.md, e.g. "./my_port --flag"',
+    )
+    check.add_argument("--timeout", type=float, metavar="SECONDS", help="for each answer of COMMAND (default 10)")
+    check.add_argument("--transcript", metavar="FILE", help="write all that is said to and by COMMAND to FILE")
+    check.add_argument(
         "--eta", metavar="RULE", help="the eta that the port hard-codes: a number, an expression in SHAPE"
     )
     check.add_argument(
@@ -127,11 +135,12 @@ def _check(args: argparse.Namespace) -> int:
         if not equals or not theirs:
             raise TargetError(f"--map {text!r} is not of the form OURS=THEIRS")
         renamed[ours] = theirs
-    if args.target is None and (args.eta is not None or renamed or args.quick):
+    port = _command(args, renamed)
+    if port is None and (args.eta is not None or renamed or args.quick):
         raise TargetError("--eta, --map and --quick say something about a TARGET, and there is none")
     with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
         report = amos_ref.conformance.check(
-            args.target,
+            port,
             "quick" if args.quick else "full",
             eta=args.eta,
             renamed=renamed,
@@ -142,6 +151,18 @@ def _check(args: argparse.Namespace) -> int:
     else:
         report.print()
     return OK if report.ok else DEPARTS
+
+
+def _command(args: argparse.Namespace, renamed: dict[str, str]) -> Any:
+    """Return TARGET, or a port for the command that is given instead of it."""
+    if args.command is None:
+        if args.timeout is not None or args.transcript is not None:
+            raise TargetError("--timeout and --transcript say something about a --exec COMMAND, and there is none")
+        return args.target
+    if args.target is not None or renamed:
+        raise TargetError("--exec COMMAND goes without a TARGET and without --map; a command uses our names")
+    timeout = 10.0 if args.timeout is None else args.timeout
+    return amos_ref.conformance.CommandPort(args.command, timeout=timeout, transcript=args.transcript)
 
 
 def _explain(args: argparse.Namespace) -> int:

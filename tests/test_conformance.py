@@ -296,7 +296,7 @@ def test_self_check_passes_and_sees_a_kernel_that_is_one_bit_off(monkeypatch):
         ("no_such_module_xyz:attr", "there is no module 'no_such_module_xyz'"),
         ("json:no_such_attr", "json has no attribute 'no_such_attr'"),
         ("no/such/file.py:attr", "there is no file 'no/such/file.py'"),
-        ("math:pi", "neither a torch.optim.Optimizer class nor"),
+        ("math:pi", "neither an optimizer class of torch or Keras, nor"),
         ("os:getcwd", "no parameter for the learning rate"),
     ],
 )

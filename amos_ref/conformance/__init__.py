@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.command_port import CommandPort
 from amos_ref.conformance.diagnose import Diagnosis, diagnose
 from amos_ref.conformance.judge import Result, run
 from amos_ref.conformance.port import Port
@@ -11,7 +12,7 @@ from amos_ref.conformance.report import Report
 from amos_ref.conformance.target import as_port
 from amos_ref.errors import TargetError
 
-__all__ = ["Case", "Diagnosis", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
 
 def check(
@@ -71,6 +72,10 @@ def check(
         return Report("this installation", self_check(progress))
     driven = as_port(port, renamed)
     cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
-    results, seen = run(driven, cases, eta, progress)
-    departs = any(result.verdict == "departs" for result in results)
-    return Report(driven.name, results, diagnose(driven, seen, eta) if departs else None)
+    try:
+        results, seen = run(driven, cases, eta, progress)
+        departs = any(result.verdict == "departs" for result in results)
+        return Report(driven.name, results, diagnose(driven, seen, eta) if departs else None)
+    finally:
+        if hasattr(driven, "close"):
+            driven.close()  # pyright: ignore[reportAttributeAccessIssue]

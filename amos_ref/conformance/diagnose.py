@@ -133,8 +133,12 @@ def _differ(one: Observation, found: list[Names]) -> bool:
         first, *others = [list(trajectory(one.case, one.etas, reading_of(names))) for names in found]
     except Unbounded:
         return True
-    expected = [{what: {k: getattr(m.step, what) for k, m in now.items()} for what in STAGES} for now in first]
-    expected = [{w: arrays for w, arrays in now.items() if None not in arrays.values()} for now in expected]
+    expected = [
+        {what: {name: getattr(moment.step, what) for name, moment in now.items()} for what in STAGES} for now in first
+    ]
+    momentum = all(a is not None for now in expected for a in now["m"].values())
+    for now in expected if not momentum else ():
+        del now["m"]
     return any(first_departure(expected, other, slack=SLACK)[0] is not None for other in others)
 
 

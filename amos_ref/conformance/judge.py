@@ -84,7 +84,8 @@ def compare(seen: Observation) -> Result:
         note = f"it writes to the gradient of {written}" if written else ""
         return Result(*head, "conforms", ratio=worst, detail=note)
     only_state = departure["stage"] != "theta" and first_departure(shown, moments, ("theta",))[0] is None
-    departure["detail"] += _step_in_words(departure, shown, moments)
+    if case.dtype in UNIT_ROUNDOFF:
+        departure["detail"] += _step_in_words(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     return Result(*head, "departs", **departure, only_state=only_state)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.arrays import FLOATS
+from amos_ref.conformance.failures import Unsupported
 from amos_ref.conformance.port import STATE_NAMES, Arrays, Signature, by_leaf
 from amos_ref.errors import MissingDependencyError, TargetError
 
@@ -15,6 +17,7 @@ class OptaxPort:
     JAX is switched to 64-bit types, without which float64 parameters do not exist in it.
     """
 
+    dtypes = FLOATS
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
 
     def __init__(self, factory: Any, name: str, renamed: Mapping[str, str]) -> None:
@@ -87,16 +90,55 @@ class OptaxPort:
         return found
 
     def _collect(self, node: Any, found: dict[str, Arrays]) -> None:
+        if not isinstance(node, tuple):
+            return
+        for field, part in self._parts(node).items():
+            arrays = getattr(node, field).items()
+            found.setdefault(part, {k: np.asarray(a, dtype=np.float64) for k, a in arrays})
+        for child in node:
+            self._collect(child, found)
+
+    def _parts(self, node: Any) -> dict[str, str]:
+        """Return which fields of a state hold v, b or m of every leaf, under a known name."""
         fields = node._asdict() if hasattr(node, "_asdict") else {}
-        for ours, names in STATE_NAMES.items():
-            for theirs in names:
-                value = fields.get(theirs)
-                if isinstance(value, dict) and set(value) == set(self.params):
-                    found.setdefault(ours, {k: np.asarray(a, dtype=np.float64) for k, a in value.items()})
-        for child in fields.values() if fields else node if isinstance(node, tuple) else ():
-            if isinstance(child, tuple):
-                self._collect(child, found)
+        found = {}
+        for part, names in STATE_NAMES.items():
+            for name in names:
+                if part not in found.values() and set(self.params) == _keys(fields.get(name)):
+                    found[name] = part
+        return found
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite parameters and, in a new state tree, what is shown of the state."""
+        left = {part: arrays for part, arrays in values.items() if part != "theta"}
+        self.opt_state = self._replaced(self.opt_state, left)
+        if left:
+            raise Unsupported(f"the port keeps no {', '.join(left)} that could be set")
+        self.params |= _overwritten(self.params, values.get("theta", {}))
+
+    def _replaced(self, node: Any, left: dict[str, Arrays]) -> Any:
+        """Return a state with these values, which are taken out of `left` as they find their place."""
+        if not isinstance(node, tuple):
+            return node
+        parts = self._parts(node)
+        if not hasattr(node, "_replace"):
+            return tuple(self._replaced(child, left) for child in node)
+        fields = {}
+        for field, value in node._asdict().items():  # type: ignore[attr-defined]
+            mine = parts.get(field) in left
+            fields[field] = _overwritten(value, left.pop(parts[field])) if mine else self._replaced(value, left)
+        return node._replace(**fields)  # type: ignore[attr-defined]
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """An optax-style factory is given its eta."""
         return None
+
+
+def _keys(value: Any) -> set[str] | None:
+    return set(value) if isinstance(value, dict) else None
+
+
+def _overwritten(old: dict[str, Any], new: Arrays) -> dict[str, Any]:
+    import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
+
+    return old | {name: jnp.asarray(a, dtype=old[name].dtype).reshape(old[name].shape) for name, a in new.items()}

@@ -9,10 +9,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amos_ref.conformance.numpy_port import NumpyPort, is_step
 from amos_ref.conformance.port import Port, first_line
 from amos_ref.errors import MissingDependencyError, TargetError
 
-_FRAMEWORKS = {"torch": "torch==2.13.0", "jax": "jax", "optax": "optax", "flax": "flax"}
+_FRAMEWORKS = {
+    "torch": "torch==2.13.0",
+    "jax": "jax",
+    "optax": "optax",
+    "flax": "flax",
+    "keras": "keras",
+    "tensorflow": "tensorflow (or, for Keras, set KERAS_BACKEND=torch or jax)",
+}
 
 
 def find_target(target: str) -> Any:
@@ -79,7 +87,7 @@ def _import_failure(name: str, error: BaseException) -> Exception:
 
 
 def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
-    """Return a port for a Port, a torch optimizer class, an optax-style factory, or a target's text."""
+    """Return a port for a Port, an optimizer class of torch or Keras, a step, an optax-style factory, or a text."""
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
     if isinstance(found, Port) and not isinstance(found, type):
@@ -87,18 +95,33 @@ def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
     if isinstance(found, type) and isinstance(found_port := _instantiated(found), Port):
         return found_port
     label = label or f"{getattr(found, '__module__', '?')}:{getattr(found, '__qualname__', repr(found))}"
-    torch, inner = sys.modules.get("torch"), found
+    inner = found
     while isinstance(inner, functools.partial):
         inner = inner.func
-    if torch is not None and isinstance(inner, type) and issubclass(inner, torch.optim.Optimizer):
+    if _is_optimizer(inner, "torch", "optim"):
         from amos_ref.conformance.torch_port import TorchPort
 
         return TorchPort(found, label, renamed or {})
+    if _is_optimizer(inner, "keras", "optimizers"):
+        from amos_ref.conformance.keras_port import KerasPort
+
+        return KerasPort(found, label, renamed or {})
+    if is_step(found):
+        return NumpyPort(found, label, renamed or {})
     if callable(found):
         from amos_ref.conformance.optax_port import OptaxPort
 
         return OptaxPort(found, label, renamed or {})
-    raise TargetError(f"{label} is neither a torch.optim.Optimizer class nor an optax-style factory nor a Port")
+    raise TargetError(
+        f"{label} is neither an optimizer class of torch or Keras, nor a function step(theta, g, state, ...), "
+        "nor an optax-style factory, nor a Port"
+    )
+
+
+def _is_optimizer(found: Any, framework: str, submodule: str) -> bool:
+    """Whether it is a class of a framework's optimizer, without importing a framework that is not in use."""
+    base = getattr(getattr(sys.modules.get(framework), submodule, None), "Optimizer", None)
+    return isinstance(found, type) and isinstance(base, type) and issubclass(found, base)
 
 
 def _instantiated(cls: type) -> Any:

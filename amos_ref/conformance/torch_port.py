@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.arrays import FLOATS, dtype_of
+from amos_ref.conformance.failures import Unsupported
 from amos_ref.conformance.port import ALIASES, STATE_NAMES, Arrays, Signature, by_leaf
 from amos_ref.errors import TargetError
 
@@ -22,7 +24,7 @@ class TorchPort:
         ``ours -> theirs`` for parameters with other names.
     """
 
-    skips_none = True
+    skips_none, dtypes = True, FLOATS
 
     def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
         self.cls, self.name = cls, name
@@ -33,7 +35,7 @@ class TorchPort:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
         import torch  # pyright: ignore[reportMissingImports]
 
-        self.leaves = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in params.items()}
+        self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
         rates, etas = hyper["learning_rate"], hyper["eta"]
         self.rates = iter(rates) if isinstance(rates, list) else None
         hyper = hyper | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
@@ -60,11 +62,9 @@ class TorchPort:
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
-        import torch  # pyright: ignore[reportMissingImports]
-
         for name, leaf in self.leaves.items():
             g = grads[name]
-            leaf.grad = None if g is None else torch.from_numpy(g)
+            leaf.grad = None if g is None else _tensor(g)
         if self.rates is not None:
             rate = next(self.rates)
             for group in self.optimizer.param_groups:
@@ -74,14 +74,26 @@ class TorchPort:
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m as far as optimizer.state holds them under a known name."""
-        found: dict[str, Arrays] = {}
-        for ours, names in STATE_NAMES.items():
-            for leaf_name, leaf in self.leaves.items():
-                own = self.optimizer.state.get(leaf, {})
-                theirs = next((n for n in names if hasattr(own.get(n), "detach")), None)
-                if theirs is not None:
-                    found.setdefault(ours, {})[leaf_name] = _numpy(own[theirs])
-        return found
+        held = {part: {name: self._held(part, leaf) for name, leaf in self.leaves.items()} for part in STATE_NAMES}
+        shown = {
+            part: {name: _numpy(t) for name, t in tensors.items() if t is not None} for part, tensors in held.items()
+        }
+        return {part: arrays for part, arrays in shown.items() if arrays}
+
+    def _held(self, part: str, leaf: Any) -> Any:
+        """Return the tensor that holds this part of a leaf's state, or None."""
+        own = self.optimizer.state.get(leaf, {})
+        return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite parameters and state in place; many optimizers have no state before their first step."""
+        for part, arrays in values.items():
+            for name, a in arrays.items():
+                leaf = self.leaves[name]
+                target = leaf if part == "theta" else self._held(part, leaf)
+                if target is None or target.numel() != a.size:
+                    raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
+                target.data.copy_(_tensor(a.copy()).reshape(target.shape))
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
@@ -90,11 +102,25 @@ class TorchPort:
         owner = getattr(self.cls, "func", self.cls)
         if not hasattr(owner, "get_scale") or "eta" in self.options:
             return None
-        leaves = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in params.items()}
+        leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
         if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
             owner = self.cls(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
         return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
 
 
+def _tensor(a: np.ndarray) -> Any:
+    """Return a tensor on the array's own memory; torch knows bfloat16, but not NumPy's."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if a.dtype.name == "bfloat16":
+        return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(a)
+
+
 def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    import torch  # pyright: ignore[reportMissingImports]
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(dtype_of("bfloat16"))
+    return tensor.numpy()

@@ -1,0 +1,79 @@
+// Amos in JavaScript, as a port for `amos-ref check --exec "node examples/ports/amos.mjs"`.
+// With --broken=extra_l2-sign it has a mistake, to see the check find it.
+
+import { createInterface } from "node:readline";
+import { init, nextPower, step } from "./amos_step.mjs";
+
+const broken = process.argv.includes("--broken=extra_l2-sign");
+
+// A DataView is big-endian unless told otherwise, as the protocol is.
+function fromBits(text, dtype = "float64") {
+  const bytes = Buffer.from(text, "hex");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return dtype === "float32"
+    ? Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i))
+    : Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i));
+}
+
+function toBits(array) {
+  const width = array.BYTES_PER_ELEMENT;
+  const view = new DataView(new ArrayBuffer(array.length * width));
+  array.forEach((x, i) => (width === 4 ? view.setFloat32(4 * i, x) : view.setFloat64(8 * i, x)));
+  return Buffer.from(view.buffer).toString("hex");
+}
+
+let leaves = {}; // by name: what init of amos_step.mjs returns, with dtype and eta
+let options = {};
+let q = 0;
+
+const calls = {
+  hello: () => ({
+    protocol: "amos-ref-port-1",
+    name: "amos.mjs",
+    options: ["learning_rate", "eta", "slot_shape", "beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef",
+      "epsilon"],
+    dtypes: ["float64", "float32"],
+    null_gradients: true,
+    state: true,
+    put: true,
+  }),
+
+  init(message) {
+    q = 0;
+    leaves = {};
+    options = Object.fromEntries(Object.entries(message.options).map(([name, bits]) => [name, fromBits(bits)[0]]));
+    if (broken) options.extra_l2 = -(options.extra_l2 ?? 0);
+    for (const [name, { dtype, shape, slot_shape, eta, theta }] of Object.entries(message.leaves)) {
+      const leaf = init(fromBits(theta, dtype), shape, slot_shape, options.momentum);
+      leaves[name] = { ...leaf, dtype, eta: fromBits(eta)[0] };
+    }
+    return { ok: true };
+  },
+
+  step(message) {
+    const xi = fromBits(message.learning_rate)[0];
+    q = nextPower(q, options.beta ?? 0.999);
+    for (const [name, bits] of Object.entries(message.grads)) {
+      const leaf = leaves[name];
+      if (bits !== null) step(leaf, fromBits(bits, leaf.dtype), { ...options, xi, q, eta: leaf.eta });
+    }
+    return Object.fromEntries((options.momentum ? ["theta", "v", "b", "m"] : ["theta", "v", "b"]).map(shown));
+  },
+
+  put(message) {
+    for (const [part, values] of Object.entries(message.values))
+      for (const [name, bits] of Object.entries(values))
+        leaves[name][part]?.set(fromBits(bits, part === "theta" ? leaves[name].dtype : "float64"));
+    return { ok: true };
+  },
+};
+
+function shown(part) {
+  return [part, Object.fromEntries(Object.entries(leaves).map(([name, leaf]) => [name, toBits(leaf[part])]))];
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const message = JSON.parse(line);
+  if (message.call === "bye") break;
+  console.log(JSON.stringify(calls[message.call]?.(message) ?? { error: "unknown call" }));
+}

@@ -1,0 +1,46 @@
+"""Amos as a Keras optimizer, and with the decay's extra part left out of d."""
+
+import keras
+from keras import ops
+
+
+class Amos(keras.optimizers.Optimizer):
+    """One slot an array; eta_fn gives eta by the variable's name."""
+
+    outside = False
+
+    def __init__(self, learning_rate=1e-3, eta_fn=lambda name: 0.5, beta=0.999, extra_l2=0.0, name="amos", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.eta_fn, self.beta, self.extra_l2 = eta_fn, beta, extra_l2
+
+    def build(self, variables):
+        super().build(variables)
+        self.v = [self.add_variable((), dtype=x.dtype, name=f"{x.name}_v") for x in variables]
+        self.b = [self.add_variable((), dtype=x.dtype, name=f"{x.name}_b") for x in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        i = self._get_variable_index(variable)
+        b, eta, extra = ops.convert_to_tensor(self.b[i]), self.eta_fn(variable.name), self.extra_l2
+        xi = ops.cast(learning_rate, variable.dtype)
+        g2 = ops.mean(ops.square(gradient))
+        self.v[i].assign(self.beta * self.v[i] + (1 - self.beta) * g2)
+        t = ops.cast(self.iterations + 1, variable.dtype)
+        r = (1 - ops.power(ops.cast(self.beta, variable.dtype), t)) / ops.maximum(self.v[i], 2.0**-125)
+        gamma = xi * xi * r * g2 / ops.sqrt(1 + 0.25 * ops.sqrt(xi) * b)
+        d = 1 / (1 + 0.25 * ops.sqrt(xi * eta) * b)
+        rho = d * gamma / 2 + extra if self.outside else d * (gamma / 2 + extra)
+        variable.assign(variable - (d * xi * eta * ops.sqrt(r) * gradient + rho * variable))
+        self.b[i].assign(b + gamma * (1 + b))
+
+
+class Outside(Amos):
+    """The mistake: extra_l2 is not damped by d."""
+
+    outside = True
+
+
+class Number(Amos):
+    """Eta is a number, so that each leaf gets an optimizer of its own."""
+
+    def __init__(self, learning_rate=1e-3, eta=0.5, beta=0.999, extra_l2=0.0, **kwargs):
+        super().__init__(learning_rate, lambda name: eta, beta, extra_l2, **kwargs)

@@ -1,0 +1,54 @@
+"""Optimizers of Keras 3 on both of its backends: a right one conforms, a wrong one departs at its stage."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("jax")
+if not any((pathlib.Path(folder) / "keras").is_dir() for folder in sys.path):
+    pytest.skip("there is no keras", allow_module_level=True)  # importing it would need its backend first
+
+PORTS = pathlib.Path(__file__).with_name("keras_amos.py")
+
+
+def verdicts(backend, name):
+    """Keras takes its backend from the environment when it is imported, so each check is a process of its own."""
+    found = subprocess.run(
+        [sys.executable, "-m", "amos_ref", "check", f"{PORTS}:{name}", "--json"],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode in (0, 1), found.stderr
+    return {(r["case"], r["dtype"]): r for r in json.loads(found.stdout)["results"]}
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_right_optimizer_conforms_and_shows_its_state(backend):
+    results = verdicts(backend, "Amos")
+    assert {r["verdict"] for r in results.values()} == {"conforms", "not supported"}
+    cases = ("plain", "defaults", "extra_l2", "schedule", "none-gradient", "none-at-first", "4-d")
+    for case in cases:
+        assert results[case, "float32"]["verdict"] == "conforms"
+        assert "something else than ours" not in results[case, "float32"]["detail"]
+        assert results[case, "float64"]["detail"] == "the port has no float64"
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_wrong_optimizer_departs(backend):
+    results = verdicts(backend, "Outside")
+    departing = {case for (case, _), r in results.items() if r["verdict"] == "departs"}
+    assert departing == {"extra_l2", "aged-extra_l2", "aged-rest"}
+    assert {r["stage"] for r in results.values() if r["verdict"] == "departs"} == {"theta"}
+
+
+def test_an_eta_that_is_a_number_makes_an_optimizer_a_leaf():
+    results = verdicts("torch", "Number")
+    assert results["plain", "float32"]["verdict"] == results["extra_l2", "float32"]["verdict"] == "conforms"
+    assert results["none-gradient", "float32"]["detail"] == "the port's framework has no gradient of None"
