@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 
 import amos_ref
 
@@ -19,15 +20,13 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["explorer", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5"]
+exclude_patterns = ["explorer", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
-suppress_warnings = ["toc.empty_glob"]  # pages that a branch may lack
 html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
-html_extra_path = ["explorer"] if (HERE / "explorer").is_dir() else []
 html_math_renderer = "mathml"
 html_theme_options = {
     "logo": {"text": "amos_ref"},
@@ -66,11 +65,16 @@ sphinx_gallery_conf = {
 
 def fence_sessions(app, docname, source):
     """Show what doctest runs as code: outside a fence or an indent, Markdown takes >>> for quotations."""
-    if not app.env.doc2path(docname).endswith(".md"):
+    if pathlib.Path(app.env.doc2path(docname)).suffix != ".md":
         return
     parts = re.split(r"(^```.*?^```$)", source[0], flags=re.MULTILINE | re.DOTALL)
     parts[::2] = [re.sub(r"^(>>> .*(?:\n.+)*)", r"```pycon\n\1\n```", part, flags=re.MULTILINE) for part in parts[::2]]
     source[0] = "".join(parts)
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Leave the bars of |eps| in docstrings alone; reStructuredText takes them for substitutions."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
 
 
 def mathml(block):
@@ -91,7 +95,15 @@ def set_language(app, pagename, templatename, context, doctree):
     context["language"] = (context.get("meta") or {}).get("lang", "en")
 
 
+def copy_explorer(app, exception):
+    """Put the explorer, a page of its own, beside the others as it is."""
+    if exception is None and (HERE / "explorer").is_dir():
+        shutil.copytree(HERE / "explorer", pathlib.Path(app.outdir) / "explorer", dirs_exist_ok=True)
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=mathml(False), block_renderers=mathml(True))
     app.connect("source-read", fence_sessions)
+    app.connect("autodoc-process-docstring", escape_bars, priority=900)  # behind numpydoc
     app.connect("html-page-context", set_language)
+    app.connect("build-finished", copy_explorer)
