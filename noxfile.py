@@ -70,6 +70,13 @@ def long(session: nox.Session) -> None:
 
 
 @nox.session
+def exact(session: nox.Session) -> None:
+    """The page beside exact arithmetic: the tables of docs/bits.md (about six minutes)."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("python", "tests/exactness.py", *(session.posargs or ["20000"]))
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Every Hypothesis test with fresh examples: nox -s fuzz -- 10000."""
     session.install(*PINNED, "-e", ".[test]")

@@ -7,17 +7,15 @@ Read it in :mod:`amos_ref.spec`, run it with :class:`Amos`, check a port of it w
 import importlib
 from typing import TYPE_CHECKING
 
-from amos_ref import errors, rules, spec
-from amos_ref.errors import AmosError
-from amos_ref.minimize import minimize, scipy_method
-from amos_ref.optimizer import Amos, apply_updates
-from amos_ref.state import AmosState, ClosedFormState
-from amos_ref.trace import Trace
-
 if TYPE_CHECKING:
-    from amos_ref import closed_form, conformance, interop, problems
+    from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
     from amos_ref.closed_form_optimizer import ClosedFormAmos
+    from amos_ref.errors import AmosError
+    from amos_ref.minimizer import minimize, scipy_method
+    from amos_ref.optimizer import Amos, apply_updates
+    from amos_ref.state import AmosState, ClosedFormState
     from amos_ref.storage import load, load_state, save, save_state
+    from amos_ref.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -32,6 +30,7 @@ __all__ = [
     "closed_form",
     "conformance",
     "errors",
+    "exact",
     "interop",
     "load",
     "load_state",
@@ -44,12 +43,30 @@ __all__ = [
     "spec",
 ]
 
+_HOME = {
+    "Amos": "optimizer",
+    "AmosError": "errors",
+    "AmosState": "state",
+    "ClosedFormAmos": "closed_form_optimizer",
+    "ClosedFormState": "state",
+    "Trace": "trace",
+    "apply_updates": "optimizer",
+    "load": "storage",
+    "load_state": "storage",
+    "minimize": "minimizer",
+    "save": "storage",
+    "save_state": "storage",
+    "scipy_method": "minimizer",
+}
+
 
 def __getattr__(name: str):
-    if name in ("closed_form", "conformance", "interop", "problems"):
-        return importlib.import_module(f"amos_ref.{name}")
-    if name in ("load", "load_state", "save", "save_state"):
-        return getattr(importlib.import_module("amos_ref.storage"), name)
-    if name == "ClosedFormAmos":
-        return importlib.import_module("amos_ref.closed_form_optimizer").ClosedFormAmos
-    raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")
+    # Each name is imported when it is first used: every run of pytest loads the plugin, and with it this file.
+    if name not in __all__:
+        raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")
+    home = importlib.import_module(f"amos_ref.{_HOME.get(name, name)}")
+    return globals().setdefault(name, getattr(home, name) if name in _HOME else home)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -101,7 +101,10 @@ class AdamW:
     def trace(self, grads: Any, state: AdamWState, params: Any) -> dict[str, dict[str, Any]]:
         """Return every intermediate of one step by leaf name; nothing is changed."""
         thetas = named_arrays(params)
-        if not isinstance(state, AdamWState) or set(state.m) != set(thetas) or set(state.v) != set(thetas):
+        shapes = {name: theta.shape for name, theta in thetas.items()}
+        if not isinstance(state, AdamWState) or any(
+            {name: np.shape(a) for name, a in part.items()} != shapes for part in (state.m, state.v)
+        ):
             raise StateError("state is no AdamWState of these parameters; init(params) makes one")
         t = int(state.count) + 1
         alpha = learning_rate_at(self.options["learning_rate"], t)

@@ -2,20 +2,19 @@
 
 import argparse
 import contextlib
-import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import amos_ref
+from amos_ref.conformance import check_command
 from amos_ref.errors import AmosError, BackendError, MissingDependencyError, TargetError
 
-OK, DEPARTS, USAGE, MISSING = 0, 1, 2, 3
+OK, USAGE, MISSING = 0, 2, 3
 
 _PACKAGES = (
     "numpy",
@@ -35,6 +34,8 @@ _PACKAGES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return 0 conforms or done, 1 departs, 2 usage or bad input, 3 something is not installed."""
     args = _parser().parse_args(argv)
+    with contextlib.suppress(AttributeError):  # what a stand-in for standard output need not have
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         return args.run(args)
     except (MissingDependencyError, BackendError) as error:
@@ -66,39 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    check = commands.add_parser(
-        "check",
-        help="check this installation, or a port against the page",
-        description="Without TARGET: the installed backends against the page and the page against the stored vectors, "
-        "bit for bit. With TARGET: run a port beside the page over a table of cases.",
-    )
-    check.add_argument(
-        "target",
-        nargs="?",
-        metavar="TARGET",
-        help="module:attr or path/to/file.py:attr of a torch.optim.Optimizer class, an optax-style factory or a Port",
-    )
-    check.add_argument(
-        "--exec",
-        metavar="COMMAND",
-        dest="command",
-        help='check a command that speaks the protocol of docs/protocol.md, e.g. "./my_port --flag"',
-    )
-    check.add_argument("--timeout", type=float, metavar="SECONDS", help="for each answer of COMMAND (default 10)")
-    check.add_argument("--transcript", metavar="FILE", help="write all that is said to and by COMMAND to FILE")
-    check.add_argument(
-        "--eta", metavar="RULE", help="the eta that the port hard-codes: a number, an expression in SHAPE"
-    )
-    check.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="our option is called THEIRS in the port, e.g. extra_l2=weight_decay (may be repeated)",
-    )
-    check.add_argument("--quick", action="store_true", help="float64 only")
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
-    check.set_defaults(run=_check)
+    check_command.add_to(commands)
 
     explain = commands.add_parser("explain", help="one step of a small example, stage by stage, with numbers")
     explain.add_argument(
@@ -107,62 +76,22 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print the numbers as JSON")
     explain.set_defaults(run=_explain)
 
-    vectors = commands.add_parser("vectors", help="write the stored vectors anew")
-    vectors.add_argument("action", choices=["generate"])
-    vectors.add_argument("folder", type=pathlib.Path, help="an existing folder")
-    vectors.set_defaults(run=_vectors)
+    vectors = commands.add_parser("vectors", help="write the stored vectors anew, or export them")
+    actions = vectors.add_subparsers(required=True, metavar="ACTION")
+    generate = actions.add_parser("generate", help="write the stored vectors anew (needs python-flint)")
+    generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
+    generate.set_defaults(run=_generate)
+    export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
+    export.add_argument("--format", required=True, choices=["json", "npz", "safetensors"])
+    export.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
+    export.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
+    export.add_argument("--output", required=True, type=pathlib.Path, metavar="PATH", help="the file to write")
+    export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="versions and backends")
     info.add_argument("--json", action="store_true", help="print as JSON")
     info.set_defaults(run=_info)
     return parser
-
-
-def _progress(description: str) -> Callable[[Any], Any]:
-    """Return a wrapper for an iterable: a bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return iter
-    from rich.console import Console
-    from rich.progress import track
-
-    return functools.partial(track, description=description, console=Console(stderr=True), transient=True)
-
-
-def _check(args: argparse.Namespace) -> int:
-    renamed = {}
-    for text in args.map:
-        ours, equals, theirs = text.partition("=")
-        if not equals or not theirs:
-            raise TargetError(f"--map {text!r} is not of the form OURS=THEIRS")
-        renamed[ours] = theirs
-    port = _command(args, renamed)
-    if port is None and (args.eta is not None or renamed or args.quick):
-        raise TargetError("--eta, --map and --quick say something about a TARGET, and there is none")
-    with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
-        report = amos_ref.conformance.check(
-            port,
-            "quick" if args.quick else "full",
-            eta=args.eta,
-            renamed=renamed,
-            progress=_progress("checking"),
-        )
-    if args.json:
-        print(json.dumps(report.to_dict(), indent=1))
-    else:
-        report.print()
-    return OK if report.ok else DEPARTS
-
-
-def _command(args: argparse.Namespace, renamed: dict[str, str]) -> Any:
-    """Return TARGET, or a port for the command that is given instead of it."""
-    if args.command is None:
-        if args.timeout is not None or args.transcript is not None:
-            raise TargetError("--timeout and --transcript say something about a --exec COMMAND, and there is none")
-        return args.target
-    if args.target is not None or renamed:
-        raise TargetError("--exec COMMAND goes without a TARGET and without --map; a command uses our names")
-    timeout = 10.0 if args.timeout is None else args.timeout
-    return amos_ref.conformance.CommandPort(args.command, timeout=timeout, transcript=args.transcript)
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -194,13 +123,21 @@ def _explain(args: argparse.Namespace) -> int:
     return OK
 
 
-def _vectors(args: argparse.Namespace) -> int:
-    from amos_ref.conformance.vectors import write
+def _generate(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vector_writer import write
 
     if not args.folder.is_dir():
         raise TargetError(f"there is no folder {str(args.folder)!r}")
     for path in write(args.folder):
         print(path)
+    return OK
+
+
+def _export(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vector_export import export, select
+
+    export(select(args.case, args.flag), args.format, args.output)
+    print(args.output)
     return OK
 
 

@@ -330,4 +330,4 @@ def _called(direction: Callable[[str, np.ndarray, int], Any], name: str, g: np.n
         check_shape(check_array(np.asarray(u) if isinstance(u, np.floating) else u, where), shape, where)
     except AmosError as error:
         raise DirectionError(str(error)) from None
-    return np.asarray(u)
+    return np.array(u)  # it might be part of a parameter

@@ -72,9 +72,19 @@ def named(doing: str, path: Any) -> Iterator[str]:
 
 
 def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write beside the target, flush to the disk, then put the new file in the old one's place at once."""
+    """Write a file of this format whole, or leave what was there."""
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     header = _header_of(arrays, metadata)
+    with replacing(path) as out:
+        _write_all(out, header, arrays)
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """Write beside the target, flush to the disk, then put the new file in the old one's place at once.
+
+    If the block fails, the target is what it was.
+    """
     # A link stays a link: what it points to is replaced.
     target = os.path.realpath(path)
     mode = _mode(target)
@@ -84,7 +94,9 @@ def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) ->
         file = os.open(temporary, flags, 0o666 if mode is None else mode)
         try:
             with open(file, "wb") as out:
-                _write_all(out, header, arrays)
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
             if mode is not None:
                 os.chmod(temporary, mode)
             os.replace(temporary, target)
@@ -105,8 +117,6 @@ def _write_all(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> N
         out.write(data)
     out.seek(header.index(_MARK) + len(_MARK))
     out.write(sha.hexdigest().encode())
-    out.flush()
-    os.fsync(out.fileno())
 
 
 def _header_of(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:

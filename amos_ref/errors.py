@@ -9,6 +9,7 @@ __all__ = [
     "BackendError",
     "DirectionError",
     "DtypeError",
+    "ExpectationError",
     "ExpressionError",
     "HyperParameterError",
     "MissingDependencyError",
@@ -23,6 +24,7 @@ __all__ = [
     "StorageError",
     "TargetError",
     "TreeError",
+    "UndecidedError",
     "VectorError",
 ]
 
@@ -102,5 +104,13 @@ class TargetError(AmosError, ValueError):
     """The port to check cannot be found, loaded or driven."""
 
 
+class ExpectationError(AmosError, ValueError):
+    """A list of expected departures cannot be read, or an entry of it means nothing."""
+
+
 class VectorError(AmosError, ValueError):
     """A file of test vectors is damaged or of an unknown format."""
+
+
+class UndecidedError(AmosError, ArithmeticError):
+    """The exact oracle cannot tell to which of two floats a number rounds, at its greatest precision."""

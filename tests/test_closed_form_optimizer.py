@@ -278,6 +278,16 @@ def test_sign_and_callable_directions():
     assert own.bits(g) == own.bits(kept)
 
 
+@backends
+def test_a_direction_may_share_memory_with_the_parameter(backend):
+    memory = np.arange(200.0)
+    params, shifted, alone = memory[1:], memory[:-1], memory[1:].copy()
+    for theta, u in ((alone, shifted.copy()), (params, shifted)):
+        opt = ClosedFormAmos(0.1, half_life=5, direction=lambda name, g, t, u=u: u, backend=backend)
+        opt.step(theta, np.ones(199), opt.init(theta))
+    assert own.bits(params) == own.bits(alone)
+
+
 @directions
 def test_leaf_without_gradient_keeps_its_bits_while_the_count_goes_on(direction):
     opt, params = ClosedFormAmos(**OPTIONS, direction=direction), small()

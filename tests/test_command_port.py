@@ -240,9 +240,9 @@ def test_a_child_that_cannot_say_hello_is_a_named_error(child, answer, text):
     assert str(caught.value).startswith(sys.executable)
 
 
-def test_nan_bits_are_numbers_and_depart(child):
+def test_nan_bits_are_numbers(child):
     result = judged(child(step="say(theta={k: '7ff8000000000000' * (len(x) // 16) for k, x in theta.items()})"), PLAIN)
-    assert result.verdict == "departs"
+    assert result.verdict == "not finite"
     assert "is nan where the page has" in result.detail
 
 
@@ -425,7 +425,7 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
         (["check", "--exec", "echo hello"], "echo "),
         (["check", "--exec", "true", "os:getcwd"], "--exec COMMAND goes without a TARGET"),
         (["check", "--exec", "true", "--map", "eta=e"], "--exec COMMAND goes without a TARGET and without --map"),
-        (["check", "--timeout", "3"], "--timeout and --transcript say something about a --exec COMMAND"),
+        (["check", "--timeout", "3"], "--timeout says something about a TARGET, and there is none"),
         (["check", "--exec", "true", "--timeout", "0"], "the timeout of a command is 0.0"),
     ],
 )

@@ -1,13 +1,17 @@
 """The judge: right ports conform, each wrong one departs where its mistake is, and nothing else fails."""
 
+import concurrent.futures
 import json
+import math
+import signal
 
+import bad_ports
 import numpy as np
 import pytest
 from toy_port import MISTAKES, OPTIONS, ToyPort
 
 import amos_ref
-from amos_ref.conformance import check, judge, selfcheck, table
+from amos_ref.conformance import check, judge, selfcheck, table, watchdog
 from amos_ref.conformance.report import Report
 from amos_ref.conformance.target import as_port, find_target
 from amos_ref.errors import AmosError, MissingDependencyError, TargetError
@@ -173,79 +177,90 @@ def test_a_port_that_lacks_what_every_case_needs_is_not_ok():
     assert not report.ok
 
 
-class Raising(ToyPort):
-    def step(self, grads):
-        raise ZeroDivisionError("no step today\nsecond line")
-
-
-class Quitting(ToyPort):
-    def step(self, grads):
-        raise SystemExit(0)
-
-
-class Drifting(ToyPort):
-    def step(self, grads):
-        return {name: a * np.nan for name, a in super().step(grads).items()}
-
-
-class Reshaping(ToyPort):
-    def step(self, grads):
-        return {name: np.zeros((2, 9)) for name in super().step(grads)}
-
-
-class Flat(ToyPort):
-    def step(self, grads):
-        return {name: a.reshape(-1) for name, a in super().step(grads).items()}
-
-
-class Complex(ToyPort):
-    def step(self, grads):
-        return {name: a + 0j for name, a in super().step(grads).items()}
-
-
-class Mumble(Exception):
-    def __str__(self):
-        raise RuntimeError
-
-
-class Mute(ToyPort):
-    def step(self, grads):
-        raise Mumble
-
-
-class Losing(ToyPort):
-    def step(self, grads):
-        return {"kernel": super().step(grads)["kernel"]}
-
-
-class Scribbling(ToyPort):
-    def step(self, grads):
-        out = super().step(grads)
-        for g in grads.values():
-            if g is not None:
-                g[...] = 7.0
-        return {name: a.copy() for name, a in out.items()}
-
-
 @pytest.mark.parametrize(
     ("port", "verdict", "text"),
     [
-        (Raising, "raises", "ZeroDivisionError: no step today"),
-        (Quitting, "raises", "SystemExit: 0"),
-        (Flat, "departs", "shape (30,) where the page has (6, 5)"),
-        (Complex, "raises", "an array is complex"),
-        (Mute, "raises", "Mumble: (its message cannot be printed)"),
-        (Drifting, "departs", "is nan where the page has"),
-        (Reshaping, "departs", "shape (2, 9) where the page has (6, 5)"),
-        (Losing, "raises", "ValueError: step returned leaves ['kernel'] for ['bias', 'kernel']"),
-        (Scribbling, "conforms", "it writes to the gradient of 'bias', 'kernel'"),
+        (bad_ports.Raising, "raises", "ZeroDivisionError: no step today"),
+        (bad_ports.Quitting, "raises", "SystemExit: 0"),
+        (bad_ports.Mute, "raises", "Mumble: (its message cannot be printed)"),
+        (bad_ports.Lying, "raises", "Liar: all is well"),
+        (bad_ports.Odd, "raises", "ValueError: \\x00\\x1b[31m\\udc80 <&]]>|`é"),
+        (bad_ports.Crashed, "crashes", "ended by signal 11"),
+        (bad_ports.Flat, "wrong shape", "shape (30,) where the page has (6, 5)"),
+        (bad_ports.Reshaping, "wrong shape", "shape (2, 9) where the page has (6, 5)"),
+        (bad_ports.Drifting, "not finite", "is nan where the page has"),
+        (bad_ports.Overflowing, "not finite", "[0, 0] is inf where the page has"),
+        (bad_ports.Complex, "garbage", "theta of leaf 'kernel' is complex"),
+        (bad_ports.Losing, "garbage", "step returned leaves ['kernel'] for ['bias', 'kernel']"),
+        (bad_ports.Wordy, "garbage", "theta of leaf 'kernel' is no array of real numbers: ValueError: could not"),
+        (bad_ports.Empty, "garbage", "theta is NoneType; it must be a dict of arrays by leaf"),
+        (bad_ports.Stateless, "garbage", "state returned NoneType; it must be a dict"),
+        (bad_ports.HalfStateless, "garbage", "v is NoneType; it must be a dict of arrays by leaf"),
+        (bad_ports.Scribbling, "overwrites its input", "it writes to the gradient of 'bias', 'kernel': a second step"),
+        (bad_ports.Aliasing, "overwrites its input", "it writes to the gradient of 'bias', 'kernel': a second step"),
     ],
 )
 def test_ports_that_misbehave(port, verdict, text):
     result = judge.judge(port(), table()[0])[0]
     assert result.verdict == verdict
+    assert result.failed
     assert text in result.detail
-    assert "\n" not in result.detail
+    assert result.detail.isprintable()
+    assert not check(port(), suite="quick").ok
+
+
+def test_a_wrong_port_that_overwrites_its_input_departs_and_is_told_both():
+    result = judge.judge(bad_ports.Scribbling("c with xi"), table()[0])[0]
+    assert (result.verdict, result.stage) == ("departs", "b")
+    assert result.detail.endswith("; it also writes to the gradient of 'bias', 'kernel'")
+
+
+def test_a_port_may_keep_and_step_the_parameters_it_was_given():
+    assert check(bad_ports.InPlace(), suite="quick").ok
+
+
+@pytest.mark.parametrize("where", ["init", "step", "own_eta"])
+def test_a_port_that_never_returns_hangs(where):
+    port = bad_ports.Endless(where)
+    if where == "own_eta":
+        with pytest.raises(TargetError, match=r"failed to tell its eta: Hangs: no answer within 0\.05 s"):
+            check(port, timeout=0.05)
+        return
+    report = check(port, suite="quick", timeout=0.05)
+    assert {r.verdict for r in report.results} == {"hangs"}
+    assert [r.detail for r in report.results[:3]] == ["no answer within 0.05 s"] * 3
+    assert {r.detail for r in report.results[3:]} == {"not run, since 3 cases before it gave no answer"}
+    assert report.results[0].step == (None if where == "init" else 2)
+    assert not report.ok
+
+
+def test_an_import_that_never_ends_is_a_named_error(tmp_path):
+    path = tmp_path / "endless.py"
+    path.write_text("while True: pass")
+    with pytest.raises(TargetError, match=r"was not there within 0\.05 s: its import does not end"):
+        check(f"{path}:port", timeout=0.05)
+
+
+def test_a_timer_of_someone_else_is_left_alone():
+    with watchdog.time_limit(1000.0):
+        before = signal.getitimer(signal.ITIMER_REAL)[0]
+        with watchdog.time_limit(1e-9):
+            assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, math.inf, "1", True])
+def test_a_timeout_that_means_nothing_is_a_named_error(timeout):
+    with pytest.raises(TargetError, match=r"timeout is .*; it must be above 0 and at most 86400 seconds"):
+        check(ToyPort(), timeout=timeout)
+
+
+def test_a_timeout_outside_the_main_thread_is_a_named_error():
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        pytest.raises(TargetError, match="can be kept only in the main thread"),
+    ):
+        pool.submit(check, ToyPort(), timeout=1.0).result()
 
 
 def test_eta_that_the_port_hard_codes_is_given_or_asked_for():
@@ -261,13 +276,14 @@ def test_eta_that_the_port_hard_codes_is_given_or_asked_for():
 
 
 def test_report_is_plain_data_and_reads_well():
-    report = check(Drifting(), suite="quick")
+    report = check(bad_ports.Drifting(), suite="quick")
     again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert again["ok"] is False
     assert again["results"][0]["ratio"] == "inf"
     lines = str(report).splitlines()
     assert lines[0].split() == ["case", "dtype", "verdict", "first", "departs", "at", "details"]
-    assert lines[-1] == report.summary() == f"toy: {len(table()) // 2} departs"
+    assert lines[-1] == report.summary()
+    assert lines[-1].startswith("toy: 30 not finite")
     assert not any(line != line.rstrip() for line in lines)
 
 

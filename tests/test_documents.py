@@ -6,6 +6,7 @@ import re
 
 import amos_ref
 from amos_ref import errors
+from amos_ref.conformance.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -18,6 +19,11 @@ def test_every_error_is_documented_with_its_bases():
     for name, base in rows:
         assert issubclass(classes[name], amos_ref.AmosError)
         assert base in {cls.__name__ for cls in classes[name].__mro__}
+
+
+def test_every_verdict_is_documented_with_whether_it_fails():
+    rows = re.findall(r"^\| ([a-z ]+) \| .* \| (yes|no) \|$", (DOCS / "checking.md").read_text(), re.MULTILINE)
+    assert rows == [(verdict, "yes" if verdict in FAILING else "no") for verdict in VERDICTS]
 
 
 def test_links_between_documents_lead_somewhere():

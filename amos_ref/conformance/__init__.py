@@ -1,18 +1,36 @@
 """Tell a right port from a wrong one, and where it departs."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import importlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from amos_ref.conformance.cases import Case, table
-from amos_ref.conformance.command_port import CommandPort
-from amos_ref.conformance.diagnose import Diagnosis, diagnose
-from amos_ref.conformance.judge import Result, run
-from amos_ref.conformance.port import Port
-from amos_ref.conformance.report import Report
-from amos_ref.conformance.target import as_port
-from amos_ref.errors import TargetError
+if TYPE_CHECKING:
+    from amos_ref.conformance.cases import Case, table
+    from amos_ref.conformance.command_port import CommandPort
+    from amos_ref.conformance.diagnose import Diagnosis
+    from amos_ref.conformance.judge import Result
+    from amos_ref.conformance.port import Port
+    from amos_ref.conformance.report import Report
 
 __all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
+
+_HOME = {
+    "Case": "cases",
+    "CommandPort": "command_port",
+    "Diagnosis": "diagnose",
+    "Port": "port",
+    "Report": "report",
+    "Result": "judge",
+    "table": "cases",
+}
+
+
+def __getattr__(name: str):
+    # As in amos_ref itself: imported when first used.
+    if name not in _HOME:
+        raise AttributeError(f"module 'amos_ref.conformance' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"amos_ref.conformance.{_HOME[name]}"), name)
 
 
 def check(
@@ -21,8 +39,10 @@ def check(
     *,
     eta: Any = None,
     renamed: Mapping[str, str] | None = None,
+    expect: str | os.PathLike[str] | Iterable[Mapping[str, Any]] = (),
+    timeout: float | None = None,
     progress: Callable[[Any], Any] = iter,
-) -> Report:
+) -> "Report":
     """Run a port beside the page, case by case; without a port, check this installation.
 
     Parameters
@@ -36,6 +56,11 @@ def check(
         The eta that a port hard-codes, if it neither takes eta nor has a get_scale to ask.
     renamed : mapping of str to str, optional
         Our option -> the port's parameter, where its name is not a usual one.
+    expect : path or iterable of mapping, optional
+        The departures that are no failure: a TOML file (see docs/checking.md), or its entries.
+    timeout : float, optional
+        Seconds that importing the port, its init, and each of its steps may take; None is no limit. It rests on
+        SIGALRM: see :mod:`amos_ref.conformance.watchdog` for what it cannot stop.
     progress : callable
         Wraps the iterable of cases, as ``rich.progress.track`` does.
 
@@ -47,7 +72,9 @@ def check(
     Raises
     ------
     TargetError
-        If the port cannot be found, loaded or driven.
+        If the port cannot be found, loaded or driven, or the timeout cannot be kept.
+    ExpectationError
+        If `expect` cannot be read or an entry of it means nothing.
     MissingDependencyError
         If it needs a framework that is not installed.
 
@@ -64,18 +91,38 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
-    if suite not in ("full", "quick"):
-        raise TargetError(f"suite is {suite!r}; it must be 'full' or 'quick'")
     if port is None:
+        from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
 
+        cases_of(suite)
         return Report("this installation", self_check(progress))
-    driven = as_port(port, renamed)
-    cases = [case for case in table() if suite == "full" or case.dtype == "float64"]
+    from amos_ref.conformance import expect as expectations
+    from amos_ref.conformance.diagnose import diagnose
+    from amos_ref.conformance.judge import run
+    from amos_ref.conformance.report import Report
+    from amos_ref.conformance.target import as_port
+    from amos_ref.conformance.tolerance import METHOD
+    from amos_ref.conformance.watchdog import checked
+
+    timeout, listed, cases = checked(timeout), expectations.read(expect), cases_of(suite)
+    driven = as_port(port, renamed, timeout)
     try:
-        results, seen = run(driven, cases, eta, progress)
+        results, seen = run(driven, cases, eta, timeout, progress)
         departs = any(result.verdict == "departs" for result in results)
-        return Report(driven.name, results, diagnose(driven, seen, eta) if departs else None)
+        diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
+    results = expectations.applied(results, listed, expectations.supported_of(results))
+    return Report(driven.name, results, suite, METHOD, diagnosis)
+
+
+def cases_of(suite: str) -> "list[Case]":
+    """Return the cases of a suite; raise TargetError if there is no such suite."""
+    from amos_ref.conformance.cases import table
+    from amos_ref.errors import TargetError
+
+    if suite not in ("full", "quick"):
+        raise TargetError(f"suite is {suite!r}; it must be 'full' or 'quick'")
+    return [case for case in table() if suite == "full" or case.dtype == "float64"]

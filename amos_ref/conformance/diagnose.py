@@ -58,7 +58,9 @@ class Attempt(NamedTuple):
         return len(self.notes)
 
 
-def diagnose(port: Port, seen: Sequence[Observation], eta: Any = None) -> Diagnosis | None:
+def diagnose(
+    port: Port, seen: Sequence[Observation], eta: Any = None, timeout: float | None = None
+) -> Diagnosis | None:
     """Name what a port does instead of the page; None if everything conforms.
 
     Parameters
@@ -67,7 +69,7 @@ def diagnose(port: Port, seen: Sequence[Observation], eta: Any = None) -> Diagno
         It is run again, on inputs that tell candidates apart.
     seen : sequence of Observation
         What it did with each case.
-    eta : rule, optional
+    eta, timeout : optional
         As for :func:`amos_ref.conformance.drive.observe`.
     """
     attempts = _attempts(seen)
@@ -76,7 +78,7 @@ def diagnose(port: Port, seen: Sequence[Observation], eta: Any = None) -> Diagno
     for size in range(LARGEST + 3):
         for attempt in attempts:
             if 0 <= size - attempt.cost <= LARGEST:
-                found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta)
+                found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta, timeout)
                 if found:
                     return _explained(attempt, found)
     for attempt in attempts:
@@ -108,7 +110,7 @@ def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
     return []
 
 
-def _told_apart(port: Port, search: Search, found: list[Names], eta: Any) -> list[Names]:
+def _told_apart(port: Port, search: Search, found: list[Names], eta: Any, timeout: float | None) -> list[Names]:
     """Run the port on further inputs on which the candidates differ, until one is left or the inputs are used up."""
     dtype = search.seen[0].case.dtype
     for i in range(FURTHER):
@@ -118,7 +120,7 @@ def _told_apart(port: Port, search: Search, found: list[Names], eta: Any) -> lis
         if unsupported(port, case):
             continue
         try:
-            one = observe(port, case, eta)
+            one = observe(port, case, eta, timeout)
         except Failed:
             continue
         if _differ(one, found):

@@ -1,13 +1,16 @@
 """Run a port through a case: what it shows after each step, or how it failed."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref.arrays import dtype_of
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.port import Arrays, Port, first_line
+from amos_ref.conformance.failures import Garbage, PortFailure
+from amos_ref.conformance.port import Arrays, Port, first_line, message
+from amos_ref.conformance.watchdog import Hangs, time_limit
 from amos_ref.errors import MissingDependencyError, TargetError
 from amos_ref.optimizer import Amos
 from amos_ref.rules import eta_of
@@ -37,7 +40,7 @@ class Observation(NamedTuple):
     overwritten: set[str]
 
 
-def observe(port: Port, case: Case, eta: Any = None) -> Observation:
+def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> Observation:
     """Run a case that the port supports (see :func:`unsupported`), or raise Failed.
 
     Parameters
@@ -47,12 +50,15 @@ def observe(port: Port, case: Case, eta: Any = None) -> Observation:
         A port without beta is run with 0.999.
     eta : rule, optional
         What the port hard-codes, if it neither takes eta nor tells its own.
+    timeout : float, optional
+        Seconds that its init and each of its steps may take.
     """
     if "beta" not in port.options:
         case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
-    seen = Observation(case, _etas(port, case, eta), [], set())
-    _start(port, case, seen.etas)
-    seen.shown.extend(_drive(port, case, seen.overwritten))
+    seen = Observation(case, _etas(port, case, eta, timeout), [], set())
+    with _failures_of(None, timeout):
+        _start(port, case, seen.etas)
+    seen.shown.extend(_drive(port, case, seen.overwritten, timeout))
     return seen
 
 
@@ -60,7 +66,20 @@ class Failed(Exception):
     """The port failed: at its start (step None) or at a step."""
 
     def __init__(self, step: int | None, error: BaseException) -> None:
-        self.step, self.error = step, error
+        told = isinstance(error, PortFailure | Hangs)
+        self.step, self.error, self.verdict = step, error, error.verdict if told else "raises"
+        self.detail = message(error) if told else first_line(error)
+
+
+@contextlib.contextmanager
+def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
+    try:
+        with time_limit(timeout):
+            yield
+    except (MissingDependencyError, TargetError):
+        raise
+    except (Exception, SystemExit, Hangs) as error:
+        raise Failed(step, error) from error
 
 
 def unsupported(port: Port, case: Case) -> str:
@@ -77,7 +96,7 @@ def unsupported(port: Port, case: Case) -> str:
     return ""
 
 
-def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
+def _etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
     if "eta" in port.options:
         if eta is not None:
             raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
@@ -85,8 +104,9 @@ def _etas(port: Port, case: Case, eta: Any) -> dict[str, float]:
     if eta is not None:
         return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
     try:
-        own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
-    except (Exception, SystemExit) as error:
+        with time_limit(timeout):
+            own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
+    except (Exception, SystemExit, Hangs) as error:
         raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
     if own is None:
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
@@ -101,38 +121,45 @@ def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
     hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
-    try:
-        port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
-    except (MissingDependencyError, TargetError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise Failed(None, error) from error
+    port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
 
 
-def _drive(port: Port, case: Case, overwritten: set[str]) -> Iterator[dict[str, Arrays]]:
+def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
     """Yield what the port shows after each step: theta, and v, b, m if it shows them.
 
-    Leaves whose gradient the port writes to are added to `overwritten`: a second step with it would go astray.
+    Leaves whose gradient the port writes to, in the step it is given for or later, are added to `overwritten`.
     """
+    given: list[Arrays] = []
     for t, grads in enumerate(case.grads, 1):
-        given = {name: None if g is None else g.astype(dtype_of(case.dtype)) for name, g in grads.items()}
-        try:
-            shown = {"theta": port.step(given), **port.state()}
-            overwritten |= {k for k, g in grads.items() if g is not None and not np.array_equal(given[k], g)}  # type: ignore
-            if set(shown["theta"]) != set(case.params):
-                raise ValueError(f"step returned leaves {sorted(shown['theta'])} for {sorted(case.params)}")
-            # Copies, since a port may go on writing to what it has shown.
-            yield {what: {name: _real(a) for name, a in arrays.items()} for what, arrays in shown.items()}
+        given.append({name: g.astype(dtype_of(case.dtype)) for name, g in grads.items() if g is not None})
+        with _failures_of(t, timeout):
+            theta, state = port.step(dict.fromkeys(grads) | given[-1]), port.state()
+            shown = _copies(theta, state, case)
             if t == 1 and case.inject:
                 # The dtype of each state array is the port's business.
                 port.put({what: {k: a.copy() for k, a in arrays.items()} for what, arrays in case.inject.items()})  # type: ignore
-        except (MissingDependencyError, TargetError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise Failed(t, error) from error
+        for ours, theirs in zip(case.grads, given, strict=False):
+            overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
+        yield shown
 
 
-def _real(a: Any) -> np.ndarray:
-    if np.iscomplexobj(a):
-        raise ValueError("an array is complex")
-    return np.array(a, dtype=np.float64)
+def _copies(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
+    """Return float64 copies, since a port may go on writing to what it has shown; raise Garbage if there are none."""
+    if not isinstance(state, Mapping):
+        raise Garbage(f"state returned {type(state).__name__}; it must be a dict")
+    shown = {"theta": theta, **state}
+    for what, arrays in shown.items():
+        if not isinstance(arrays, Mapping):
+            raise Garbage(f"{what} is {type(arrays).__name__}; it must be a dict of arrays by leaf")
+    if set(theta) != set(case.params):
+        raise Garbage(f"step returned leaves {sorted(map(str, theta))} for {sorted(case.params)}")
+    return {what: {name: _real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
+
+
+def _real(a: Any, what: str, name: str) -> np.ndarray:
+    try:
+        if not np.iscomplexobj(a):
+            return np.array(a, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Garbage(f"{what} of leaf {name!r} is no array of real numbers: {first_line(error)}") from error
+    raise Garbage(f"{what} of leaf {name!r} is complex")

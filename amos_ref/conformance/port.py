@@ -65,12 +65,13 @@ class Port(Protocol):
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew. `hyper` holds the case's options, eta and slot_shape (by leaf name) among them.
 
-        learning_rate is a float, or a list with one entry a step.
+        learning_rate is a float, or a list with one entry a step. The arrays are the port's to keep and to step in
+        place, as most optimizers do.
         """
         ...
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
-        """Take one step and return the parameters after it."""
+        """Take one step and return the parameters after it; the gradients are only to be read."""
         ...
 
     def state(self) -> dict[str, Arrays]:
@@ -134,13 +135,23 @@ class Signature:
 OFF = {"momentum": 0.0, "clip_value": math.inf, "extra_l2": 0.0}
 
 
-def first_line(error: BaseException) -> str:
-    """Return the type and the first line of an error's message, which may itself fail to be told."""
+def printable(text: str) -> str:
+    """Return the text with control characters and halves of characters escaped, so that any report can hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def message(error: BaseException) -> str:
+    """Return the first line of an error's message, which may itself fail to be told."""
     try:
         lines = str(error).strip().splitlines() or [""]
     except Exception:
         lines = ["(its message cannot be printed)"]
-    return f"{type(error).__name__}: {lines[0]}"
+    return printable(lines[0])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type and the first line of an error's message."""
+    return f"{type(error).__name__}: {message(error)}"
 
 
 def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:

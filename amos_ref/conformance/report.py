@@ -1,11 +1,19 @@
-"""What a check found, as a table, a dictionary or a yes or no."""
+"""What a check found, as a table, JSON, JUnit XML, Markdown, or a yes or no."""
 
 import io
+import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
+from xml.etree import ElementTree
 
+import amos_ref
 from amos_ref.conformance.diagnose import Diagnosis
 from amos_ref.conformance.judge import Result
+from amos_ref.conformance.port import printable
+from amos_ref.conformance.verdicts import UNANSWERED, VERDICTS
+
+FORMAT = "amos-ref-report-1"
 
 
 class Report:
@@ -16,36 +24,83 @@ class Report:
     target : str
         What was checked.
     results : list of Result
+    suite : {"full", "quick"}
+    tolerance : str or None
+        The method that made the bounds; None where bits were compared.
+    diagnosis : Diagnosis or None
+        What the port does instead, if it departs.
     ok : bool
-        Whether something was checked and nothing departs or raises.
+        Whether something was checked and every failing case was expected.
     """
 
-    def __init__(self, target: str, results: list[Result], diagnosis: Diagnosis | None = None) -> None:
-        self.target, self.results, self.diagnosis = target, results, diagnosis
+    def __init__(
+        self,
+        target: str,
+        results: list[Result],
+        suite: str = "full",
+        tolerance: str | None = None,
+        diagnosis: Diagnosis | None = None,
+    ) -> None:
+        self.target, self.results = printable(str(target)), results
+        self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
 
     @property
     def ok(self) -> bool:
-        """True if at least one case conforms and none departs or raises."""
-        counts = self.counts()
-        return counts["conforms"] > 0 and not counts["departs"] and not counts["raises"]
+        """True if the port could be run on at least one case, and no case fails unexpectedly."""
+        return any(r.verdict != "not supported" for r in self.results) and not any(r.failed for r in self.results)
 
     def counts(self) -> Counter[str]:
-        """Return how many cases had each verdict."""
-        return Counter(result.verdict for result in self.results)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, ready for JSON (an infinite ratio becomes the string "inf")."""
-        rows = [result._asdict() for result in self.results]
-        for row in rows:
-            if row["ratio"] == float("inf"):
-                row["ratio"] = "inf"
-        return {"target": self.target, "ok": self.ok, "counts": dict(self.counts()), "results": rows}
+        """Return how many cases had each verdict; expected ones are counted as ``"departs as expected"``."""
+        order = [label for verdict in VERDICTS for label in (verdict, f"{verdict} as expected")]
+        return Counter(dict(sorted(Counter(r.label for r in self.results).items(), key=lambda c: order.index(c[0]))))
 
     def summary(self) -> str:
         """Return one line that says it all."""
-        counts = self.counts()
-        parts = [f"{counts[v]} {v}" for v in ("conforms", "departs", "raises", "not supported") if counts[v]]
-        return f"{self.target}: {', '.join(parts) or 'nothing checked'}"
+        return f"{self.target}: {', '.join(f'{n} {label}' for label, n in self.counts().items()) or 'nothing checked'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, as report.schema.json describes them.
+
+        An infinite ratio becomes the string "inf".
+        """
+        rows = [r._asdict() | ({"ratio": "inf"} if r.ratio == float("inf") else {}) for r in self.results]
+        head = {"format": FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
+        head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
+        return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
+
+    def to_junit(self) -> str:
+        """Return JUnit XML of surefire's kind, a test case for each case; times are 0, as none are measured."""
+        suite = ElementTree.Element("testsuite", name=f"amos-ref {self.target}", time="0")
+        kinds: Counter[str] = Counter()
+        for r in self.results:
+            test = ElementTree.SubElement(suite, "testcase", classname="amos-ref", name=f"{r.case}/{r.dtype}", time="0")
+            if r.failed:
+                kind = "error" if r.verdict in UNANSWERED else "failure"
+                ElementTree.SubElement(test, kind, type=r.verdict, message=line(r))
+            elif r.verdict != "conforms":
+                kind = "skipped"
+                ElementTree.SubElement(test, kind, message=line(r))
+            else:
+                continue
+            kinds[kind] += 1
+        suite.attrib |= {"tests": str(len(self.results)), "failures": str(kinds["failure"])}
+        suite.attrib |= {"errors": str(kinds["error"]), "skipped": str(kinds["skipped"])}
+        if self.diagnosis:
+            ElementTree.SubElement(suite, "system-out").text = "\n".join(self._diagnosis())
+        ElementTree.indent(suite)
+        head = '<?xml version="1.0" encoding="utf-8"?>\n'
+        return head + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+    def to_markdown(self) -> str:
+        """Return what a pull request's comment can hold: the failing cases in a table, the rest folded away."""
+        shown = [r for r in self.results if r.verdict not in ("conforms", "not supported")]
+        rest = [r for r in self.results if r not in shown]
+        parts = [f"**amos-ref: {'conforms' if self.ok else 'does not conform'}** ({_code(self.summary())})"]
+        parts += [f"- {_code(text)}" for text in self._diagnosis()]
+        parts += [_markdown_table(shown)] if shown else []
+        if rest:
+            parts.append(f"<details><summary>{len(rest)} more</summary>\n\n{_markdown_table(rest)}\n\n</details>")
+        return "\n\n".join(parts) + "\n"
 
     def print(self, file: Any = None) -> None:
         """Print the table: with lines and colours on a terminal, plain elsewhere or under NO_COLOR."""
@@ -55,8 +110,10 @@ class Report:
         if console.is_terminal and not console.no_color and not console.is_dumb_terminal:
             console.print(self._table(plain=False))
             for r in self.results:
-                if r.verdict in ("departs", "raises"):
+                if _long(r):
                     console.print(f"{r.case} {r.dtype}: {_details(r)}", highlight=False, markup=False)
+            for text in self._diagnosis():
+                console.print(text, highlight=False, markup=False)
             console.print(self.summary(), style="bold green" if self.ok else "bold red", highlight=False, markup=False)
         else:
             print(self, file=file)
@@ -66,7 +123,11 @@ class Report:
 
         text = io.StringIO()
         Console(file=text, width=10_000, color_system=None).print(self._table(plain=True))
-        return "\n".join(line.rstrip() for line in [*text.getvalue().rstrip().splitlines(), self.summary()])
+        lines = [*text.getvalue().rstrip().splitlines(), *self._diagnosis(), self.summary()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _diagnosis(self) -> list[str]:
+        return [printable(line) for line in self.diagnosis.text.splitlines()] if self.diagnosis else []
 
     def _table(self, *, plain: bool) -> Any:
         from rich import box
@@ -76,17 +137,42 @@ class Report:
         table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False)
         for column in ("case", "dtype", "verdict", "first departs at", "details"):
             table.add_column(column, overflow="fold", no_wrap=column in ("case", "dtype", "verdict"))
-        styles = {"conforms": "green", "departs": "red", "raises": "red", "not supported": "dim"}
         for r in self.results:
-            where = ", ".join(part for part in (f"step {r.step}" if r.step else "", r.stage) if part)
-            details = _details(r) if plain or r.verdict not in ("departs", "raises") else "see below"
-            table.add_row(r.case, r.dtype, Text(r.verdict, styles[r.verdict]), where, Text(details))
+            style = "red" if r.failed else "yellow" if r.expected else "green" if r.verdict == "conforms" else "dim"
+            details = "see below" if _long(r) and not plain else _details(r)
+            table.add_row(r.case, r.dtype, Text(r.label, style), _where(r), Text(details))
         return table
 
 
+def line(r: Result) -> str:
+    """Return one line on one case, without its name."""
+    return f"{r.label}{f' at {_where(r)}' if _where(r) else ''}: {_details(r)}"
+
+
+def _where(r: Result) -> str:
+    return ", ".join(part for part in (f"step {r.step}" if r.step else "", r.stage) if part)
+
+
+def _long(r: Result) -> bool:
+    return r.verdict not in ("conforms", "not supported")
+
+
 def _details(r: Result) -> str:
-    if r.verdict == "departs" and r.stage:
-        return f"{r.stage} of leaf {r.leaf!r} {r.detail} (shown by: {r.about})"
     if r.verdict == "conforms" and r.ratio is not None:
-        return f"at most {r.ratio:.2g} of the bound" + (f"; {r.detail}" if r.detail else "")
-    return r.detail
+        return f"at most {r.ratio:.2g} of the bound"
+    found = f"{r.stage} of leaf {r.leaf!r} {r.detail} (shown by: {r.about})" if r.stage else r.detail
+    return found if r.expected is None else f"{r.expected} [{found}]"
+
+
+def _markdown_table(results: Iterable[Result]) -> str:
+    rows = [("case", "dtype", "verdict", "first departs at", "details"), ("---",) * 5]
+    rows += [(r.case, r.dtype, r.label, _where(r), _code(_details(r))) for r in results]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _code(text: str) -> str:
+    """Return a code span, in which nothing but a table's bar has a meaning."""
+    if not text:
+        return ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}".replace("|", r"\|")

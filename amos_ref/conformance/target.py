@@ -11,6 +11,7 @@ from typing import Any
 
 from amos_ref.conformance.numpy_port import NumpyPort, is_step
 from amos_ref.conformance.port import Port, first_line
+from amos_ref.conformance.watchdog import Hangs, time_limit
 from amos_ref.errors import MissingDependencyError, TargetError
 
 _FRAMEWORKS = {
@@ -86,8 +87,16 @@ def _import_failure(name: str, error: BaseException) -> Exception:
     return TargetError(f"{name} failed to import: {first_line(error)}")
 
 
-def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
+def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
     """Return a port for a Port, an optimizer class of torch or Keras, a step, an optax-style factory, or a text."""
+    try:
+        with time_limit(timeout):
+            return _as_port(target, renamed or {})
+    except Hangs:
+        raise TargetError(f"{target} was not there within {timeout:g} s: its import does not end") from None
+
+
+def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
     if isinstance(found, Port) and not isinstance(found, type):
@@ -101,17 +110,17 @@ def as_port(target: Any, renamed: Mapping[str, str] | None = None) -> Port:
     if _is_optimizer(inner, "torch", "optim"):
         from amos_ref.conformance.torch_port import TorchPort
 
-        return TorchPort(found, label, renamed or {})
+        return TorchPort(found, label, renamed)
     if _is_optimizer(inner, "keras", "optimizers"):
         from amos_ref.conformance.keras_port import KerasPort
 
-        return KerasPort(found, label, renamed or {})
+        return KerasPort(found, label, renamed)
     if is_step(found):
-        return NumpyPort(found, label, renamed or {})
+        return NumpyPort(found, label, renamed)
     if callable(found):
         from amos_ref.conformance.optax_port import OptaxPort
 
-        return OptaxPort(found, label, renamed or {})
+        return OptaxPort(found, label, renamed)
     raise TargetError(
         f"{label} is neither an optimizer class of torch or Keras, nor a function step(theta, g, state, ...), "
         "nor an optax-style factory, nor a Port"

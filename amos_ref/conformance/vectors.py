@@ -1,26 +1,29 @@
-"""Stored vectors: inputs and the page's answers, to the bit, for any language to check itself against.
+"""Stored vectors: inputs, the page's answers to the bit and the real numbers between, for any language to check itself.
 
-A file holds one dtype. An array is one string: the IEEE bits of its entries in C order, big-endian, in hexadecimal
-digits, 16 an entry for float64, 8 for float32, 4 for float16 and bfloat16. No float parser is needed to read it,
-and nothing is lost. Numbers (learning_rate, beta, ...) are float64 bits likewise.
+A file holds a header, notes that explain the flags, and groups of cases of one dtype (docs/vectors.md explains it all).
+An array is one string: the IEEE bits of its entries in C order, big-endian, in hexadecimal digits, 16 an entry for
+float64, 8 for float32, 4 for float16 and bfloat16. No float parser is needed to read it, and nothing is lost. Numbers
+(learning_rate, beta, ...) are float64 bits likewise. vector_writer.py writes the files.
 """
 
 import importlib.resources
 import json
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from amos_ref import errors
 from amos_ref.arrays import dtype_of
-from amos_ref.conformance.cases import Case, table
-from amos_ref.errors import VectorError
+from amos_ref.errors import AmosError, VectorError
 from amos_ref.optimizer import Amos
+from amos_ref.state import AmosState
 
-FORMAT = "amos-ref-vectors-1"
+FORMAT = "amos-ref-vectors-2"
 DTYPES = ("float64", "float32", "float16", "bfloat16")
-_BEYOND_HALF = ("tiny-gradients", "huge-gradients")  # magnitudes that float16 does not hold
+STATE = ("theta", "v", "b", "m")
+
+Json = dict[str, Any]
 
 
 def encode(a: Any) -> str:
@@ -38,100 +41,115 @@ def decode(text: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         raise VectorError(f"{text[:20]!r}... is not the bits of {shape} {dtype}: {error}") from None
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """Return the float64 number with these bits."""
     return float(decode(text, np.dtype(np.float64), ()))
 
 
-def generate(dtype_name: str) -> dict[str, Any]:
-    """Return the vectors of one dtype, computed by the page."""
-    dtype = dtype_of(dtype_name)
-    cases = [case for case in table() if case.dtype == "float64"]
-    if dtype_name == "float16":
-        cases = [case for case in cases if case.name not in _BEYOND_HALF]
-    return {
-        "format": FORMAT,
-        "algorithm": "paper Amos",
-        "dtype": dtype_name,
-        "state_dtype": "float64",
-        "encoding": "bits of each entry, C order, big-endian, hexadecimal",
-        "flags": {case.name: case.about for case in cases},
-        "cases": [_generate_case(case, dtype) for case in cases],
-    }
+class Stored:
+    """A stored case with its arrays: what is common to checking and exporting it.
+
+    Parameters
+    ----------
+    entry : dict
+        The case, as the file has it.
+    dtype : dtype
+        Of its group: theta and gradients.
+    """
+
+    def __init__(self, entry: Json, dtype: np.dtype) -> None:
+        self.entry, self.id, self.dtype = entry, entry["id"], dtype
+        self.shapes = {name: tuple(leaf["shape"]) for name, leaf in entry["leaves"].items()}
+        self.slots = {name: tuple(leaf["slot_shape"]) for name, leaf in entry["leaves"].items()}
+
+    def array(self, text: str, name: str, quantity: str, part: str = "") -> np.ndarray:
+        """Return a quantity of the leaf `name`; `part` is where it stands: pre, real, post or tolerance."""
+        narrow = quantity in ("theta", "g") and part != "tolerance"
+        shape = self.shapes[name] if quantity in ("theta", "g", "delta", "m") else self.slots[name]
+        return decode(text, self.dtype if narrow else np.dtype(np.float64), shape)
+
+    def held(self, step: Json, part: str) -> dict[str, dict[str, np.ndarray]]:
+        """Return ``{"theta": {leaf: array}, "v": ..., "b": ...}`` and m, if the case has it, before or after a step."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for name, leaf in step["leaves"].items():
+            for quantity, text in leaf[part].items():
+                found.setdefault(quantity, {})[name] = self.array(text, name, quantity)
+        return found
+
+    def grads(self, texts: dict[str, str | None]) -> dict[str, np.ndarray | None]:
+        """Return gradients from their bits."""
+        return {name: None if text is None else self.array(text, name, "g") for name, text in texts.items()}
+
+    def steps(self) -> Iterator[tuple[int, Json, float, dict[str, np.ndarray | None]]]:
+        """Yield (t, what is stored of it or {}, learning rate, gradients) for all steps, stored or not."""
+        stored = {step["t"]: step for step in self.entry["steps"]}
+        cycle, rate = self.entry.get("cycle", ()), self.entry["steps"][0]["learning_rate"]
+        for t in range(1, max(stored) + 1):
+            step = stored.get(t, {})
+            given = {k: leaf["g"] for k, leaf in step["leaves"].items()} if step else cycle[(t - 1) % len(cycle)]
+            yield t, step, number(step.get("learning_rate", rate)), self.grads(given)
+
+    def optimizer(self, backend: str) -> Amos:
+        """Return the optimizer of the case, its learning rates as a schedule."""
+        leaves, rates = self.entry["leaves"], {t: rate for t, _, rate, _ in self.steps()}
+        options: Json = {name: number(text) for name, text in self.entry["options"].items()}
+        return Amos(
+            learning_rate=lambda t: rates[t],
+            eta=lambda name, shape: number(leaves[name]["eta"]),
+            slot_shape=lambda name, shape: self.slots[name],
+            backend=backend,
+            **options,
+        )
 
 
-def _generate_case(case: Case, dtype: np.dtype) -> dict[str, Any]:
-    params = {name: a.astype(dtype) for name, a in case.params.items()}
-    entry: dict[str, Any] = {
-        "id": f"{case.name}/{dtype.name}",
-        "flag": case.name,
-        "options": {name: encode(x) for name, x in case.options.items() if name != "learning_rate"},
-        "leaves": {
-            name: {
-                "shape": list(a.shape),
-                "slot_shape": list(case.slots[name]),
-                "eta": encode(case.eta[name]),
-                "theta": encode(a),
-            }
-            for name, a in params.items()
-        },
-        "steps": [],
-    }
-    opt = _optimizer(entry, "numpy", case.learning_rates())
-    state = opt.init(params)
-    for xi, grads in zip(case.learning_rates(), case.grads, strict=True):
-        given = {name: None if g is None else g.astype(dtype) for name, g in grads.items()}
-        state = opt.step(params, given, state)
-        step = {"learning_rate": encode(xi), "grad": {k: None if g is None else encode(g) for k, g in given.items()}}
-        entry["steps"].append(step | _answers(params, state))
-    return entry
-
-
-def _answers(params: dict[str, np.ndarray], state: Any) -> dict[str, dict[str, str]]:
-    parts = {"theta": params, "v": state.v, "b": state.b, "m": state.m}
-    return {part: {k: encode(a) for k, a in arrays.items()} for part, arrays in parts.items() if arrays is not None}
-
-
-def _optimizer(entry: dict[str, Any], backend: str, rates: list[float]) -> Amos:
-    leaves = entry["leaves"]
-    options: dict[str, Any] = {name: _number(text) for name, text in entry["options"].items()}
-    return Amos(
-        learning_rate=lambda t: rates[t - 1],
-        eta=lambda name, shape: _number(leaves[name]["eta"]),
-        slot_shape=lambda name, shape: tuple(leaves[name]["slot_shape"]),
-        backend=backend,
-        **options,
-    )
-
-
-def verify_case(entry: dict[str, Any], dtype: np.dtype, backend: str) -> str:
+def verify_case(entry: Json, dtype: np.dtype, backend: str) -> str:
     """Run a stored case on a backend; return "" if every bit agrees, else where the first difference is."""
-    params = {k: decode(leaf["theta"], dtype, tuple(leaf["shape"])) for k, leaf in entry["leaves"].items()}
-    opt = _optimizer(entry, backend, [_number(step["learning_rate"]) for step in entry["steps"]])
-    state = opt.init(params)
-    for t, step in enumerate(entry["steps"], 1):
-        grads = {k: None if g is None else decode(g, dtype, params[k].shape) for k, g in step["grad"].items()}
-        state = opt.step(params, grads, state)
-        for part, got in _answers(params, state).items():
-            wrong = [name for name, text in got.items() if text != step[part][name]]
-            if wrong:
-                return f"{entry['id']}, step {t}: {part} of leaf {wrong[0]!r} has other bits"
+    case = Stored(entry, dtype)
+    return _verify_refusal(case, backend) if "error" in entry else _verify_steps(case, backend)
+
+
+def _verify_steps(case: Stored, backend: str) -> str:
+    opt = case.optimizer(backend)
+    now = case.held(case.entry["steps"][0], "pre")
+    opt.init(now["theta"])
+    for t, step, _, grads in case.steps():
+        if step:
+            before = case.held(step, "pre")
+            if "injected-state" in case.entry["flags"]:
+                now = before
+            elif where := _difference(now, before):
+                return f"{case.id}, before step {t}: {where} has other bits"
+        opt.step(now["theta"], grads, AmosState(t - 1, now["v"], now["b"], now.get("m")))
+        if step and (where := _difference(now, case.held(step, "post"))):
+            return f"{case.id}, step {t}: {where} has other bits"
     return ""
 
 
-def text_of(dtype_name: str) -> str:
-    """Return the content of the vector file of a dtype."""
-    return json.dumps(generate(dtype_name), indent=1) + "\n"
+def _difference(got: dict[str, Any], stored: dict[str, Any]) -> str:
+    for quantity in STATE:
+        for name, a in stored.get(quantity, {}).items():
+            if encode(got[quantity][name]) != encode(a):
+                return f"{quantity} of leaf {name!r}"
+    return "" if set(got) == set(stored) else "m"
 
 
-def write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Write one file a dtype, yielding each path."""
-    for name in DTYPES:
-        path = folder / f"paper-{name}.json"
-        path.write_text(text_of(name), encoding="utf-8")
-        yield path
+def _verify_refusal(case: Stored, backend: str) -> str:
+    (step,) = case.entry["steps"]
+    now, expected = case.held(step, "pre"), getattr(errors, case.entry["error"])
+    try:
+        opt = case.optimizer(backend)
+        opt.init(now["theta"])
+        grads = case.grads({name: leaf["g"] for name, leaf in step["leaves"].items()})
+        opt.step(now["theta"], grads, AmosState(0, now["v"], now["b"], now.get("m")))
+        return f"{case.id} is computed; it must be refused with {case.entry['error']}"
+    except expected:
+        where = _difference(now, case.held(step, "post"))
+        return f"{case.id} is refused, but {where} was changed" if where else ""
+    except AmosError as error:
+        return f"{case.id} is refused with {type(error).__name__}, not {case.entry['error']}: {error}"
 
 
-def load(dtype_name: str) -> dict[str, Any]:
+def load(dtype_name: str) -> Json:
     """Return the stored vectors of a dtype, or raise VectorError if the file is damaged."""
     path = importlib.resources.files("amos_ref.conformance") / "vectors" / f"paper-{dtype_name}.json"
     try:
@@ -143,8 +161,14 @@ def load(dtype_name: str) -> dict[str, Any]:
     return found
 
 
+def cases(document: Json) -> Iterator[tuple[Json, np.dtype]]:
+    """Yield each case of a document with the dtype of its group."""
+    for group in document["groups"]:
+        for entry in group["cases"]:
+            yield entry, dtype_of(group["dtype"])
+
+
 def verify(dtype_name: str, backend: str, progress: Callable[[Any], Any] = iter) -> tuple[int, list[str]]:
     """Run all stored cases of a dtype on a backend: how many there are, and where bits differ."""
-    found, dtype = load(dtype_name), dtype_of(dtype_name)
-    texts = [verify_case(entry, dtype, backend) for entry in progress(found["cases"])]
+    texts = [verify_case(entry, dtype, backend) for entry, dtype in progress(list(cases(load(dtype_name))))]
     return len(texts), [text for text in texts if text]

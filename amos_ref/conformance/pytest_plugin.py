@@ -1,0 +1,123 @@
+"""A port's conformance as pytest's own tests: ``pytest --amos-port module:attr`` adds one test a case.
+
+Every run of pytest in an environment with amos_ref loads this file, so it imports nothing but pytest until a port is
+named.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest  # pyright: ignore[reportMissingImports]
+
+if TYPE_CHECKING:
+    from amos_ref.conformance.cases import Case
+    from amos_ref.conformance.judge import Result
+
+SUITES = ("full", "quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("amos-ref", "a port of the Amos optimizer beside its golden reference")
+    group.addoption("--amos-port", metavar="MODULE:ATTR", help="the port, as `amos-ref check` takes it")
+    group.addoption("--amos-suite", choices=SUITES, default="full", help="quick: float64 only (default: full)")
+    group.addoption("--amos-expect", metavar="FILE", help="departures that are expected: these tests xfail")
+    group.addoption("--amos-eta", metavar="RULE", help="the eta that the port hard-codes")
+    group.addoption("--amos-map", action="append", default=[], metavar="OURS=THEIRS", help="our option's name there")
+    group.addoption("--amos-timeout", type=float, metavar="SECONDS", help="for init and for each step (default 60)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and --last-failed choose among the tests
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add a test for each case, if a port is named."""
+    if config.getoption("--amos-port"):
+        tests = PortUnderTest.from_parent(session, name="amos-ref", nodeid="amos-ref").collect()
+        config.hook.pytest_collectreport(
+            report=pytest.CollectReport("amos-ref", "passed", None, [*tests])
+        )  # counts them
+        items += tests
+
+
+class PortUnderTest(pytest.Collector):
+    """The port, imported once, and what its cases came to."""
+
+    def collect(self) -> list["CaseTest"]:
+        """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
+        from amos_ref.conformance import cases_of, expect, target, watchdog
+        from amos_ref.conformance.check_command import renamed_of
+        from amos_ref.errors import AmosError
+
+        option: Any = self.config.getoption
+        limit = option("--amos-timeout")
+        try:
+            self.timeout = watchdog.DEFAULT if limit is None else watchdog.checked(limit)
+            self.listed = expect.read(option("--amos-expect") or ())
+            self.cases = cases_of(str(option("--amos-suite")))
+            self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
+        except AmosError as error:
+            raise pytest.UsageError(f"--amos-port: {error}") from None
+        self.judged: dict[tuple[str, str], Result] = {}
+        return [CaseTest.from_parent(self, name=f"{case.name}/{case.dtype}", case=case) for case in self.cases]
+
+    def teardown(self) -> None:
+        """End what the port has open."""
+        if hasattr(self.port, "close"):
+            self.port.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def result(self, case: "Case") -> "Result":
+        """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
+        from amos_ref.conformance.drive import unsupported
+        from amos_ref.conformance.expect import applied
+        from amos_ref.conformance.judge import settled
+
+        found = self._judged(case)
+        if found.only_state:
+            every = settled([self._judged(each) for each in self.cases])
+            found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
+        supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
+        return applied([found], self.listed, supported)[0]
+
+    def _judged(self, case: "Case") -> "Result":
+        from amos_ref.conformance.judge import judge
+
+        key = (case.name, case.dtype)
+        if key not in self.judged:
+            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"), self.timeout)[0]
+        return self.judged[key]
+
+
+class Departure(Exception):
+    """A case that does not conform; its text is all that pytest shows."""
+
+
+class CaseTest(pytest.Item):
+    """One case."""
+
+    parent: PortUnderTest
+
+    def __init__(self, *, case: "Case", **of_pytest: Any) -> None:
+        super().__init__(**of_pytest)
+        self.case = case
+
+    def runtest(self) -> None:
+        """Pass, skip what is not supported, xfail what is expected, and fail the rest."""
+        from amos_ref.conformance.report import line
+
+        result = self.parent.result(self.case)
+        if result.verdict == "not supported":
+            pytest.skip(result.detail)
+        if result.expected is not None:
+            pytest.xfail(line(result))  # returns under --runxfail
+        if result.verdict != "conforms":
+            raise Departure(line(result))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return one line, without a traceback: the mistake is in the port, not here."""
+        from amos_ref.errors import AmosError
+
+        if isinstance(excinfo.value, Departure | AmosError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Name the test by its case."""
+        return self.path, None, self.nodeid
