@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shutil
+import textwrap
 
 import amos_ref
 
@@ -32,13 +33,14 @@ html_theme_options = {
     "logo": {"text": "amos_ref"},
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
+    "navbar_center": [],
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"**": ["sidebar-nav-bs"], "index": []}
+html_sidebars = {"**": ["contents"]}
+html_context = {"default_mode": "auto"}
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -63,12 +65,16 @@ sphinx_gallery_conf = {
 }
 
 
+def fenced(session):
+    return f"```pycon\n{textwrap.dedent(session[0])}\n```"
+
+
 def fence_sessions(app, docname, source):
-    """Show what doctest runs as code: outside a fence or an indent, Markdown takes >>> for quotations."""
+    """Show what doctest runs as Python; outside a fence or an indent Markdown takes >>> for a quotation."""
     if pathlib.Path(app.env.doc2path(docname)).suffix != ".md":
         return
     parts = re.split(r"(^```.*?^```$)", source[0], flags=re.MULTILINE | re.DOTALL)
-    parts[::2] = [re.sub(r"^(>>> .*(?:\n.+)*)", r"```pycon\n\1\n```", part, flags=re.MULTILINE) for part in parts[::2]]
+    parts[::2] = [re.sub(r"^(?:    )?>>> .*(?:\n.+)*", fenced, part, flags=re.MULTILINE) for part in parts[::2]]
     source[0] = "".join(parts)
 
 
