@@ -1,6 +1,7 @@
 """nox runs what CI runs: tests, the kernels as plain Python, lint, types; and, by name, the published ports."""
 
 import pathlib
+import shutil
 import tempfile
 
 import nox
@@ -43,6 +44,16 @@ def types(session: nox.Session) -> None:
     """Types of the package."""
     session.install(*PINNED, "-e", ".[bf16]", "pyright")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
+    session.install(*PINNED, "-e", ".[docs,test]")
+    for made in ("docs/api", "docs/gallery", "build/site", "build/doctrees"):
+        shutil.rmtree(made, ignore_errors=True)
+    session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py")
+    session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
 
 
 @nox.session

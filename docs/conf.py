@@ -90,7 +90,8 @@ def mathml(block):
 
     def visit(translator, node):
         formula = latex2mathml.tex2mathml(node.astext(), as_block=block)
-        translator.body.append(f'<div class="math">{formula}</div>' if block else formula)
+        formula = formula.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')
+        translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
         raise SkipNode
 
     return visit, None
