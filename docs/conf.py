@@ -54,14 +54,12 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"ports",
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1e9,
-    "plot_gallery": True,
-    "only_warn_on_example_error": False,
     "abort_on_example_error": True,
-    "remove_config_comments": True,
 }
 
 

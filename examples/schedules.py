@@ -29,7 +29,6 @@ for t in range(last):
 # %%
 # The closed form's falls with t, and is the same for alpha and rho.
 half_life = int(np.argmax(d <= 0.5))
-t = np.unique(np.geomspace(1, last - 1, 300).astype(int))
 plan = closed_form.Schedule(alpha_0=xi, half_life=half_life)
 square = closed_form.Schedule(alpha_0=xi, half_life=half_life, decay="inverse-square")
 print(f"halved at t = {half_life}, that is {half_life * xi**2:.2f} / xi^2")
@@ -37,12 +36,26 @@ for n in (half_life // 10, half_life, 10 * half_life):
     print(f"t {n:7}  paper alpha {d[n]:.4f} rho {cd[n]:.4f}  closed form {plan.shrink(n):.4f} {square.shrink(n):.4f}")
 
 # %%
-figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-ax.plot(t, d[t], "-", color="#000000", label="paper: alpha (d)")
-ax.plot(t, cd[t], "--", color="#000000", label="paper: rho (c d)")
-ax.plot(t, plan.shrink(t), "-", color="#D55E00", marker="s", markevery=30, label="closed form, inverse time: both")
-ax.plot(t, square.shrink(t), "-.", color="#0072B2", marker="^", markevery=30, label="closed form, inverse square: both")
-ax.set(xscale="log", yscale="log", xlabel="step t", ylabel="share of the first value", ylim=(1e-5, 2))
-ax.axvline(half_life, color="#999999", linewidth=0.8)
-ax.legend(loc="lower left")
+# On the left up to twice the half-life: the paper's steps stay, then fall; the plan falls from the start. On the right
+# what follows.
+curves = (
+    ("paper: alpha (d)", lambda n: d[n], dict(c="#000000", ls="-")),
+    ("paper: rho (c d)", lambda n: cd[n], dict(c="#000000", ls="--")),
+    ("closed form, inverse time: both", plan.shrink, dict(c="#D55E00", marker="s", markevery=20)),
+    (
+        "closed form, inverse square: both",
+        square.shrink,
+        dict(c="#0072B2", marker="^", markevery=20, ls="-."),
+    ),
+)
+early = np.linspace(0, 2 * half_life, 200).astype(int)
+late = np.geomspace(half_life, last - 1, 200).astype(int)
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+for name, curve, style in curves:
+    left.plot(early, curve(early), **style)
+    right.plot(late, curve(late), label=name, **style)
+left.axvline(half_life, color="#999999", linewidth=0.8)
+left.set(xlabel="step t", ylabel="share of the first value", ylim=(0, 1.05))
+right.set(xscale="log", yscale="log", xlabel="step t")
+right.legend(loc="lower left", fontsize="small")
 plt.show()

@@ -53,5 +53,5 @@ def test_the_error_follows_the_prediction_where_all_is_granted():
         predicted, granted, *others = numbers(line)
         # With e_t = 1 / (1 + a t) and x_t = |eps_t| / |eps_0|, x_{t+1} = x_t - a e_t^2 - a^2 e_t^2 x_t / 2, and
         # e_{t+1} = e_t - a e_t e_{t+1}, e - x grows by 3/2 a^2 e_t^3 at most a step; the sum of e_t^3 is 1 + 1/(2a).
-        assert -1e-4 <= predicted - granted <= 1.5 * (0.02**2 + 0.02 / 2) + 1e-4
+        assert -1e-4 <= predicted - granted <= 1.5 * (0.005**2 + 0.005 / 2) + 1e-4
         assert others == sorted(others)
