@@ -25,7 +25,8 @@ from amos_ref.errors import ExpectationError
 
 TESTS = pathlib.Path(__file__).parent
 SCHEMA = json.loads((pathlib.Path(amos_ref.__path__[0]) / "conformance" / "report.schema.json").read_text())
-RUN = [case for case in table() if not unsupported(ToyPort(), case)]
+CASES = [case for case in table() if case.dtype in ("float64", "float32")]
+RUN = [case for case in CASES if not unsupported(ToyPort(), case)]
 REASON = "chosen in our first release"
 
 
@@ -58,7 +59,7 @@ def test_json_of_a_check(wrong):
     data = validate(wrong)
     assert (data["format"], data["amos_ref"]) == ("amos-ref-report-1", amos_ref.__version__)
     assert (data["target"], data["suite"], data["tolerance"], data["ok"]) == ("toy", "full", METHOD, False)
-    assert sum(data["counts"].values()) == len(data["results"]) == len(table())
+    assert sum(data["counts"].values()) == len(data["results"]) == len(CASES)
     assert data["diagnosis"]["deviations"] == wrong.diagnosis.deviations
 
 
@@ -87,7 +88,7 @@ def test_the_schema_refuses_what_is_no_report(change, wrong):
 def test_junit_has_a_test_case_for_each_case(wrong):
     suite = ElementTree.fromstring(wrong.to_junit())
     counts = wrong.counts()
-    assert suite.attrib["tests"] == str(len(suite.findall("testcase"))) == str(len(table()))
+    assert suite.attrib["tests"] == str(len(suite.findall("testcase"))) == str(len(CASES))
     assert suite.attrib["failures"] == str(len(suite.findall("*/failure"))) == str(counts["departs"])
     assert suite.attrib["skipped"] == str(len(suite.findall("*/skipped"))) == str(counts["not supported"])
     assert suite.attrib["errors"] == "0"
@@ -325,7 +326,7 @@ def test_the_written_list_expects_exactly_the_run(port, tmp_path, capsys):
     assert "entry 1 (case 'extra_l2'): reason is missing or empty" in capsys.readouterr().err
     path.write_text(path.read_text().replace('""', json.dumps(REASON)))
     before = path.read_text()
-    assert before.count("[[departure]]") == 4  # one for both dtypes
+    assert before.count("[[departure]]") == 6  # one for a case that was run in every dtype that it has
     assert main(["check", port, "--expect", str(path), "--write-expect", str(path)]) == 0
     assert path.read_text() == before
     other = ToyPort("d without eta")

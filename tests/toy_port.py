@@ -105,6 +105,16 @@ class ToyPort:
         return delta
 
 
+class Settable(ToyPort):
+    """A toy port that can be started from a state."""
+
+    def put(self, values):
+        held = {"theta": self.p, "v": self.v, "b": self.b, "m": self.m}
+        for what, arrays in values.items():
+            for name, a in arrays.items():
+                held[what][name] = a.astype(self.f)
+
+
 #: Mistake -> the first stage that must show it, when v, b and m are shown.
 MISTAKES = {
     "sum for mean": "v",

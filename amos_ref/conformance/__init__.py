@@ -51,7 +51,7 @@ def check(
         A str is "module:attr" or "path/to/file.py:attr". None checks the installed backends against the page
         and the page against the stored vectors, bit for bit.
     suite : {"full", "quick"}
-        "quick" leaves out float32.
+        "quick" runs the most precise dtype of the port only.
     eta : rule, optional
         The eta that a port hard-codes, if it neither takes eta nor has a get_scale to ask.
     renamed : mapping of str to str, optional
@@ -95,7 +95,7 @@ def check(
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
 
-        cases_of(suite)
+        check_suite(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
     from amos_ref.conformance.diagnose import diagnose
@@ -105,8 +105,10 @@ def check(
     from amos_ref.conformance.tolerance import METHOD
     from amos_ref.conformance.watchdog import checked
 
-    timeout, listed, cases = checked(timeout), expectations.read(expect), cases_of(suite)
+    check_suite(suite)
+    timeout, listed = checked(timeout), expectations.read(expect)
     driven = as_port(port, renamed, timeout)
+    cases = cases_of(suite, driven)
     try:
         results, seen = run(driven, cases, eta, timeout, progress)
         departs = any(result.verdict == "departs" for result in results)
@@ -118,11 +120,19 @@ def check(
     return Report(driven.name, results, suite, METHOD, diagnosis)
 
 
-def cases_of(suite: str) -> "list[Case]":
-    """Return the cases of a suite; raise TargetError if there is no such suite."""
-    from amos_ref.conformance.cases import table
+def check_suite(suite: str) -> None:
+    """Raise TargetError if there is no such suite."""
     from amos_ref.errors import TargetError
 
     if suite not in ("full", "quick"):
         raise TargetError(f"suite is {suite!r}; it must be 'full' or 'quick'")
-    return [case for case in table() if suite == "full" or case.dtype == "float64"]
+
+
+def cases_of(suite: str, port: "Port") -> "list[Case]":
+    """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only."""
+    from amos_ref.conformance.cases import table
+    from amos_ref.conformance.drive import DTYPES
+
+    check_suite(suite)
+    taken = [d for d in ("float64", "float32", "bfloat16", "float16") if d in getattr(port, "dtypes", DTYPES)]
+    return [case for case in table() if case.dtype in (taken if suite == "full" else taken[:1])]

@@ -136,11 +136,20 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
             theta, state = port.step(dict.fromkeys(grads) | given[-1]), port.state()
             shown = _copies(theta, state, case)
             if t == 1 and case.inject:
-                # The dtype of each state array is the port's business.
-                port.put({what: {k: a.copy() for k, a in arrays.items()} for what, arrays in case.inject.items()})  # type: ignore
+                port.put(_injected(case, shown))  # type: ignore
         for ours, theirs in zip(case.grads, given, strict=False):
             overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
         yield shown
+
+
+def _injected(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
+    """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts."""
+    values = {what: {name: a.copy() for name, a in arrays.items()} for what, arrays in (case.inject or {}).items()}
+    for name, m in shown.get("m", {}).items():
+        moved = shown["theta"][name] - case.params[name]
+        if name in values.get("m", {}) and m.shape == moved.shape and np.sum(m * moved) < 0:
+            values["m"][name] *= -1.0
+    return values
 
 
 def _copies(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:

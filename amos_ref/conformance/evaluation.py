@@ -136,7 +136,7 @@ def right(dtype: str, seed: int) -> Evaluation:
     >>> from amos_ref.conformance.evaluation import right
     >>> one = right("bfloat16", 7)
     >>> one.computed.name, one.stored.name, one.theta.name
-    ('float32', 'bfloat16', 'bfloat16')
+    ('bfloat16', 'bfloat16', 'bfloat16')
     """
     rng = np.random.default_rng(seed)
     own, single, double = dtype_of(dtype), np.dtype(np.float32), np.dtype(np.float64)

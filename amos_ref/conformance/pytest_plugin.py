@@ -19,7 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("amos-ref", "a port of the Amos optimizer beside its golden reference")
     group.addoption("--amos-port", metavar="MODULE:ATTR", help="the port, as `amos-ref check` takes it")
-    group.addoption("--amos-suite", choices=SUITES, default="full", help="quick: float64 only (default: full)")
+    group.addoption(
+        "--amos-suite", choices=SUITES, default="full", help="quick: the most precise dtype only (default: full)"
+    )
     group.addoption("--amos-expect", metavar="FILE", help="departures that are expected: these tests xfail")
     group.addoption("--amos-eta", metavar="RULE", help="the eta that the port hard-codes")
     group.addoption("--amos-map", action="append", default=[], metavar="OURS=THEIRS", help="our option's name there")
@@ -51,8 +53,8 @@ class PortUnderTest(pytest.Collector):
         try:
             self.timeout = watchdog.DEFAULT if limit is None else watchdog.checked(limit)
             self.listed = expect.read(option("--amos-expect") or ())
-            self.cases = cases_of(str(option("--amos-suite")))
             self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
+            self.cases = cases_of(str(option("--amos-suite")), self.port)
         except AmosError as error:
             raise pytest.UsageError(f"--amos-port: {error}") from None
         self.judged: dict[tuple[str, str], Result] = {}

@@ -39,8 +39,12 @@ def by_verdict(report):
 
 
 def test_the_authors_code_conforms_on_every_case_it_supports(authors):
-    found = by_verdict(check(authors))
-    assert set(found) == {"conforms", "not supported"}
+    report = check(authors)
+    found = by_verdict(report)
+    assert set(found) == {"conforms", "not finite", "not supported"}
+    assert report.diagnosis is None
+    # float16 does not hold epsilon, 2^-125: a slot that never had a gradient is 0/0.
+    assert set(found["not finite"]) == {("zero-gradients", "float16"), ("slots-element", "float16")}
     assert {case for case, _ in found["not supported"]} == {"none-gradient", "none-at-first"}
     slots = {"slots-rows", "slots-columns", "slots-conv", "slots-mixed", "slots-element", "slots-momentum"}
     assert slots <= {case for case, dtype in found["conforms"] if dtype == "float64"}
@@ -48,18 +52,29 @@ def test_the_authors_code_conforms_on_every_case_it_supports(authors):
 
 
 def test_pytorch_optimizer_departs_exactly_where_it_is_known_to():
-    found = by_verdict(check("pytorch_optimizer:Amos"))
-    assert set(found) == {"conforms", "departs", "not supported"}
-    both = ("float64", "float32")
-    assert {case for case, _ in found["departs"]} == {"extra_l2", "momentum-extra_l2", "epsilon", "tiny-gradients"}
-    assert {(r.step, r.stage) for (case, _), r in found["departs"].items() if case == "extra_l2"} == {(1, "theta")}
-    assert {r.stage for (case, _), r in found["departs"].items() if case in ("epsilon", "tiny-gradients")} == {"b"}
-    for dtype in both:
+    report = check("pytorch_optimizer:Amos")
+    found = by_verdict(report)
+    assert set(found) == {"conforms", "departs", "not finite", "not supported"}
+    assert set(found["not finite"]) == {("zero-gradients", "float16")}
+    wrong = {"extra_l2", "momentum-extra_l2", "aged-extra_l2", "aged-rest", "aged-momentum"}
+    epsilon = {"epsilon", "epsilon-reached", "tiny-gradients"}
+    for dtype in ("float64", "float32"):
+        assert {case for case, d in found["departs"] if d == dtype} == wrong | epsilon
+        assert {r.stage for (case, d), r in found["departs"].items() if case in epsilon and d == dtype} == {"b"}
         # Half the size and the wrong sign: gamma/2 - l2/2 where the page has gamma/2 + l2; gamma/2 is 2^-5 here.
         assert "rho is -0.03125 (page 0.15625)" in found["departs"]["extra_l2", dtype].detail
         assert {("plain", dtype), ("momentum", dtype), ("warm-up", dtype), ("4-d", dtype)} <= set(found["conforms"])
-    lacks = {"clip", "everything", "slots-rows", "slots-columns", "slots-conv", "slots-mixed"}
-    assert {case for case, _ in found["not supported"]} == lacks | {"slots-element", "slots-momentum"}
+    for dtype in ("bfloat16", "float16"):
+        departing = {case for case, d in found["departs"] if d == dtype}
+        assert {"extra_l2", "epsilon", "aged-extra_l2", "aged-rest", "aged-momentum"} <= departing <= wrong | epsilon
+    lacks = {"clip", "everything", "slots-rows", "slots-columns", "slots-conv", "slots-mixed", "slots-element"}
+    assert {case for case, _ in found["not supported"]} == lacks | {"slots-momentum", "aged-rows", "aged-columns"}
+
+
+def test_pytorch_optimizer_is_diagnosed_by_name():
+    found = check("pytorch_optimizer:Amos", suite="quick").diagnosis
+    names = ["epsilon-added", "epsilon-default-1e-18", "extra_l2-sign", "extra_l2-halved"]
+    assert (found.deviations, found.dialect) == (names, "pytorch_optimizer 4.1.0")
 
 
 def test_the_figures_of_the_wrong_extra_l2():
@@ -89,6 +104,7 @@ def test_a_torch_port_with_one_line_mended_conforms():
     found = by_verdict(check(Mended))
     assert {("extra_l2", "float64"), ("extra_l2", "float32")} <= set(found["conforms"])
     assert {case for case, _ in found["departs"]} == {"tiny-gradients"}
+    assert set(found) <= {"conforms", "departs", "not supported", "not finite"}
 
 
 def test_the_core_imports_no_framework_though_they_are_installed():
