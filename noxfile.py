@@ -5,12 +5,14 @@ import shutil
 import tempfile
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.sessions = ["tests", "uncompiled", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
 
 PINNED = ("-c", "constraints.txt")
 OLDEST = ("numpy==2.0.0", "numba==0.61.0", "optree==0.14.0", "scipy==1.13.0", "rich==13.7.0", "ml_dtypes==0.5.0")
+BROWSER = "--ignore=tests/explorer/test_explorer.py"  # what needs one
 LARGEST = 3_000_000  # bytes of a wheel or sdist
 
 
@@ -19,7 +21,7 @@ def tests(session: nox.Session) -> None:
     """All tests that need no framework, the docstrings' and the documents' examples, with coverage."""
     session.install(*PINNED, "-e", ".[test]")
     paths = session.posargs or ["amos_ref", "tests", "docs", "README.md"]
-    skip = ("--ignore=tests/ports", "--ignore=tests/long")
+    skip = ("--ignore=tests/ports", "--ignore=tests/long", BROWSER)
     session.run("pytest", *skip, "--cov", "--cov-report=term:skip-covered", *paths)
 
 
@@ -88,6 +90,18 @@ def exact(session: nox.Session) -> None:
 
 
 @nox.session
+def explorer(session: nox.Session) -> None:
+    """The explorer's page in a headless browser: Chromium or Chrome on the path, or else Playwright's own."""
+    session.install(*PINNED, "-e", ".[explorer]")
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        try:
+            session.run("playwright", "install", "chromium")
+        except CommandFailed:
+            session.error("There is no Chromium on the path (Debian: apt-get install chromium) and none to download.")
+    session.run("pytest", "tests/explorer", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Every Hypothesis test with fresh examples: nox -s fuzz -- 10000."""
     session.install(*PINNED, "-e", ".[test]")
@@ -100,14 +114,14 @@ def fuzz(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The oldest supported versions of everything."""
     session.install(*OLDEST, "-e", ".[test]")
-    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long")
+    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long", BROWSER)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
     """Each supported Python that is on the path."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long")
+    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long", BROWSER)
 
 
 @nox.session

@@ -2,7 +2,7 @@
 // With --broken=extra_l2-sign it has a mistake, to see the check find it.
 
 import { createInterface } from "node:readline";
-import { init, nextPower, step } from "./amos_step.mjs";
+import { init, oneMinusPower, step } from "../../docs/explorer/amos_step.mjs";
 
 const broken = process.argv.includes("--broken=extra_l2-sign");
 
@@ -24,7 +24,7 @@ function toBits(array) {
 
 let leaves = {}; // by name: what init of amos_step.mjs returns, with dtype and eta
 let options = {};
-let q = 0;
+let t = 0;
 
 const calls = {
   hello: () => ({
@@ -39,7 +39,7 @@ const calls = {
   }),
 
   init(message) {
-    q = 0;
+    t = 0;
     leaves = {};
     options = Object.fromEntries(Object.entries(message.options).map(([name, bits]) => [name, fromBits(bits)[0]]));
     if (broken) options.extra_l2 = -(options.extra_l2 ?? 0);
@@ -52,7 +52,8 @@ const calls = {
 
   step(message) {
     const xi = fromBits(message.learning_rate)[0];
-    q = nextPower(q, options.beta ?? 0.999);
+    t += 1;
+    const q = oneMinusPower(options.beta ?? 0.999, t);
     for (const [name, bits] of Object.entries(message.grads)) {
       const leaf = leaves[name];
       if (bits !== null) step(leaf, fromBits(bits, leaf.dtype), { ...options, xi, q, eta: leaf.eta });

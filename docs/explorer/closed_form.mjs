@@ -1,0 +1,39 @@
+// Closed-form Amos for one array with one slot, in JavaScript: the step, its schedule, and the recurrence behind it.
+
+// exp(-2 S_t) in closed form; 1/2 at t = half_life.
+export const shrink = {
+  // p_t = p_0 exp(-S_t), x = 2 alpha_0 p_0 t
+  "inverse-time": (t, half_life) => 1 / (1 + t / half_life),
+  // p constant, x = alpha_0 p t
+  "inverse-square": (t, half_life) => {
+    const x = (t / half_life) * (Math.sqrt(2) - 1);
+    return 1 / (1 + x * (2 + x));
+  },
+};
+
+// The cosine p_0 that a half-life stands for.
+export const cosine = {
+  "inverse-time": (alpha_0, half_life) => 1 / (2 * alpha_0 * half_life),
+  "inverse-square": (alpha_0, half_life) => (Math.sqrt(2) - 1) / (alpha_0 * half_life),
+};
+
+// exp(-2 S_t), t = 0, 1, ..., by the recurrence S_{t+1} = S_t + p_t alpha_0 exp(-S_t).
+export function* recurrence(decay, half_life) {
+  const falling = decay === "inverse-time";
+  const k = (falling ? 1 : Math.sqrt(2) - 1) / half_life; // alpha_0 p, twice that for a falling p
+  for (let r = 0; ; r += k * Math.exp(-r)) yield Math.exp(falling ? -r : -2 * r); // r is S, twice that likewise
+}
+
+// u2: the mean of u^2.
+export function decide(u2, { shrink, alpha_0, q, sigma, epsilon = 2 ** -125 }) {
+  const alpha = alpha_0 * (sigma / Math.sqrt(Math.max(u2, epsilon))) * shrink;
+  return { alpha, rho: ((alpha_0 * alpha_0) / (2 * q)) * shrink };
+}
+
+// Takes a step in place along the direction u, with the options of `decide`; returns what it decided.
+export function step(theta, u, options) {
+  const u2 = u.reduce((sum, x) => sum + x * x, 0) / u.length;
+  const { alpha, rho } = decide(u2, options);
+  u.forEach((x, i) => { theta[i] += -(alpha * x + rho * theta[i]); });
+  return { alpha, rho };
+}
