@@ -49,6 +49,16 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
+    session.install(*PINNED, "-e", ".[docs,test]")
+    for made in ("docs/api", "docs/gallery", "build/site", "build/doctrees"):
+        shutil.rmtree(made, ignore_errors=True)
+    session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py")
+    session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
+
+
+@nox.session
 def ports(session: nox.Session) -> None:
     """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")

@@ -1,4 +1,8 @@
-"""Fit a linear regression with Amos, and compare with the exact least-squares solution.
+"""
+A linear regression
+===================
+
+Fit a linear regression with Amos, and compare with the exact least-squares solution.
 
 Run: python examples/linear_regression.py
 """

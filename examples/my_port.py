@@ -1,4 +1,8 @@
-"""A port of Amos to check, with a mistake in it: `b` is renewed before it is used.
+"""
+A port to check
+===============
+
+A port of Amos with a mistake in it: b is renewed before it is used.
 
 Run: amos-ref check examples/my_port.py:MyPort
 """

@@ -1,11 +1,12 @@
-"""What the documents say of errors is what the code has."""
+"""What the documents say of the code is what the code has."""
 
+import doctest
 import inspect
 import pathlib
 import re
 
 import amos_ref
-from amos_ref import errors
+from amos_ref import errors, spec
 from amos_ref.conformance.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
@@ -31,3 +32,33 @@ def test_links_between_documents_lead_somewhere():
     for page in [root / "README.md", *DOCS.glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def rows_of_the_algorithm():
+    """Return (equation, function of the page, line, authors' code) of each row."""
+    text = (DOCS / "algorithm.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \w+ \| (.+?) \| `(\w+)` \| (\d+) \| `(.+)` \|$", text, re.MULTILINE)
+    return [(equation, name, int(line), code) for equation, name, line, code in rows]
+
+
+def test_the_algorithms_equations_are_the_comments_of_their_functions():
+    rows = rows_of_the_algorithm()
+    stages = re.findall(r"^    (?:\w+ = )?(?:spec\.)?(\w+)\(", inspect.getsource(spec.decide), re.MULTILINE)
+    assert {name for _, name, _, _ in rows} >= {name for name in stages if callable(getattr(spec, name, None))}
+    assert len(rows) == 13
+    for equation, name, _, _ in rows:
+        assert equation in inspect.getsource(getattr(spec, name)), name
+
+
+def test_both_languages_of_the_derivation_run_the_same_code():
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("derivation.md", "derivation_zh.md")]
+    one, other = ([(e.source, e.want) for e in doctest.DocTestParser().get_examples(page)] for page in pages)
+    assert len(one) > 20
+    assert one == other
+
+
+def test_both_languages_of_the_derivation_have_the_same_formulas():
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("derivation.md", "derivation_zh.md")]
+    one, other = (re.findall(r"\$\$.*?\$\$", page, re.DOTALL) for page in pages)
+    assert len(one) > 10
+    assert one == other

@@ -4,11 +4,13 @@ Run by ``nox -s ports``; skipped where the packages are not installed.
 """
 
 import importlib.metadata
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from test_documents import rows_of_the_algorithm
 
 import amos_ref
 from amos_ref.conformance import check
@@ -113,3 +115,11 @@ def test_the_core_imports_no_framework_though_they_are_installed():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_authors_lines_are_where_the_documents_say(authors):
+    lines = pathlib.Path(authors.removesuffix(":amos")).read_text(encoding="utf-8").splitlines()
+    rows = rows_of_the_algorithm()
+    assert len(rows) == 13
+    for _, name, line, code in rows:
+        assert code in lines[line - 1], name

@@ -1,0 +1,114 @@
+"""The site: `nox -s docs` builds it into build/site. Nothing is fetched, at build time or by the pages."""
+
+import pathlib
+import re
+import shutil
+import textwrap
+
+import amos_ref
+
+HERE = pathlib.Path(__file__).parent
+
+project = "amos_ref"
+author = "The amos_ref authors"
+copyright = author
+version = release = amos_ref.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["explorer", "**sg_execution_times.rst"]
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_title = "amos_ref"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "logo": {"text": "amos_ref"},
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "navbar_center": [],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {"**": ["contents"]}
+html_context = {"default_mode": "auto"}
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+autodoc_typehints = "none"  # numpydoc's sections have them in words
+autosummary_generate = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": r"ports",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "abort_on_example_error": True,
+}
+
+
+def fenced(session):
+    return f"```pycon\n{textwrap.dedent(session[0])}\n```"
+
+
+def fence_sessions(app, docname, source):
+    """Show what doctest runs as Python; outside a fence or an indent Markdown takes >>> for a quotation."""
+    if pathlib.Path(app.env.doc2path(docname)).suffix != ".md":
+        return
+    parts = re.split(r"(^```.*?^```$)", source[0], flags=re.MULTILINE | re.DOTALL)
+    parts[::2] = [re.sub(r"^(?:    )?>>> .*(?:\n.+)*", fenced, part, flags=re.MULTILINE) for part in parts[::2]]
+    source[0] = "".join(parts)
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Leave the bars of |eps| in docstrings alone; reStructuredText takes them for substitutions."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def mathml(block):
+    """Return the visitor of a formula: browsers draw MathML themselves, without a script from elsewhere."""
+    from docutils.nodes import SkipNode
+    from docutils.utils.math import latex2mathml
+
+    def visit(translator, node):
+        formula = latex2mathml.tex2mathml(node.astext(), as_block=block)
+        formula = formula.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')
+        translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
+        raise SkipNode
+
+    return visit, None
+
+
+def set_language(app, pagename, templatename, context, doctree):
+    """Tell browsers the language of a page that names one: `lang:` at its top."""
+    context["language"] = (context.get("meta") or {}).get("lang", "en")
+
+
+def copy_explorer(app, exception):
+    """Put the explorer, a page of its own, beside the others as it is."""
+    if exception is None and (HERE / "explorer").is_dir():
+        shutil.copytree(HERE / "explorer", pathlib.Path(app.outdir) / "explorer", dirs_exist_ok=True)
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", inline_renderers=mathml(False), block_renderers=mathml(True))
+    app.connect("source-read", fence_sessions)
+    app.connect("autodoc-process-docstring", escape_bars, priority=900)  # behind numpydoc
+    app.connect("html-page-context", set_language)
+    app.connect("build-finished", copy_explorer)
