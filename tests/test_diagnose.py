@@ -87,6 +87,15 @@ def test_float32_arithmetic_is_told_apart_from_a_deviation():
     assert "float32" in found.text
 
 
+def test_a_departure_in_low_precision_alone_is_looked_up():
+    cases = [case for case in table() if case.dtype == "bfloat16" and case.name in ("plain", "extra_l2", "aged-rest")]
+    port = SimulatedPort("extra_l2-doubled")
+    _, seen = run(port, cases)
+    found = diagnose(port, seen)
+    assert found is not None
+    assert found.deviations == ["extra_l2-doubled"]
+
+
 def test_what_no_deviation_explains_gets_no_name():
     class Odd(SimulatedPort):
         def step(self, grads):

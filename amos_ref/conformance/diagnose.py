@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.conformance.bound import Unbounded
+from amos_ref.conformance import envelope
 from amos_ref.conformance.cases import random_case
 from amos_ref.conformance.deviations import CATALOGUE
 from amos_ref.conformance.dialects import dialects
@@ -57,6 +58,11 @@ class Attempt(NamedTuple):
     def cost(self) -> int:
         return len(self.notes)
 
+    @property
+    def largest(self) -> int:
+        """How many deviations are combined freely: an envelope costs too much for more than one."""
+        return 1 if self.search.seen[0].case.dtype in envelope.DTYPES else LARGEST
+
 
 def diagnose(
     port: Port, seen: Sequence[Observation], eta: Any = None, timeout: float | None = None
@@ -77,11 +83,11 @@ def diagnose(
         return None
     for size in range(LARGEST + 3):
         for attempt in attempts:
-            if 0 <= size - attempt.cost <= LARGEST:
+            if 0 <= size - attempt.cost <= attempt.largest:
                 found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta, timeout)
                 if found:
                     return _explained(attempt, found)
-    for attempt in attempts:
+    for attempt in (a for a in attempts if a.largest == LARGEST):
         found = attempt.search.case_by_case(MOST, LARGEST)
         if found:
             return _explained(attempt, found)

@@ -29,7 +29,7 @@ from amos_ref.conformance.tolerance import METHOD, trajectory
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 SEED = 3  # of the evaluation that simulated ports have, and of what is drawn
-PAIRS_NAMED = 60  # pairs of deviations that are diagnosed; all pairs are looked at for being caught
+PAIRS_NAMED = 40  # pairs of deviations that are diagnosed; all pairs are looked at for being caught
 FIRST, EVALUATIONS = 1000, 1000  # right evaluations that look for false alarms: seeds
 PORTS = {
     "pytorch_optimizer 4.1.0": "pytorch_optimizer:Amos",
