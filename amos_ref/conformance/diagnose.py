@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.bound import Unbounded
 from amos_ref.conformance import envelope
+from amos_ref.conformance.bound import Unbounded
 from amos_ref.conformance.cases import random_case
 from amos_ref.conformance.deviations import CATALOGUE
 from amos_ref.conformance.dialects import dialects
