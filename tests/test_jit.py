@@ -44,7 +44,9 @@ def test_the_digest_covers_the_page_and_all_that_is_compiled():
 
 @compiled_only
 @pytest.mark.parametrize("method", ["save_overload", "load_overload"])
-def test_a_disk_that_fails_is_one_warning_and_the_right_answer(method, monkeypatch, warn_afresh):
+def test_a_disk_that_fails_is_one_warning_and_the_right_answer(method, monkeypatch, warn_afresh, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # nothing is kept there yet
+
     def fails(*args):
         raise OSError(errno.EROFS, "Read-only file system")
 
