@@ -1,11 +1,16 @@
-"""What every test file shares: seeded Hypothesis, and threads to compare."""
+"""What every test file shares: seeded Hypothesis, threads to compare, a Ctrl-C that works."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 # Two threads at least, so that a machine with one core still sees work divided between threads.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(os.cpu_count() or 1, 2)))
+
+# A shell that runs the tests in the background has SIGINT ignored, and Python then leaves it so.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # AMOS_REF_EXAMPLES=N draws N fresh examples a test (nox -s fuzz); otherwise the same 100 every time.
 examples = os.environ.get("AMOS_REF_EXAMPLES")
