@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from amos_ref import spec
+from amos_ref.conformance.reading import Step
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {"float16": np.dtype("f2"), "bfloat16": BFLOAT16, "float32": np.dtype("f4"), "float64": np.dtype("f8")}
@@ -123,3 +124,9 @@ def state_arrays(rng, slot_shape, dtype_name):
 
 def size(shape):
     return math.prod(shape)
+
+
+def step_of(leaf, rates, t, after):
+    """A step of a leaf as error bounds take it: what stood before, the rates, and what the page made of them."""
+    before = {"old_theta": leaf.theta, "old_v": leaf.v, "old_b": leaf.b, "old_m": leaf.m}
+    return Step(name=leaf.name, t=t, eta=leaf.eta, **before, **rates._asdict(), **after)

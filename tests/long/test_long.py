@@ -7,9 +7,11 @@ import copy
 import resource
 
 import numpy as np
+from strategies import step_of
 
 import amos_ref
-from amos_ref.conformance.tolerance import Bound
+from amos_ref.conformance.bound import Bound
+from amos_ref.conformance.reading import Step
 from amos_ref.leaf import Leaf, computed
 
 XI, ETA, BETA, L2 = 0.01, 0.5, 0.75, 2.0**-14
@@ -31,13 +33,13 @@ def recurrence(theta, steps):
 
 
 def test_a_million_steps_stay_within_the_derived_bound_and_in_memory():
-    """The bound is the running one of tolerance.py; beside it, the recurrence's own errors are 2^11 times smaller."""
+    """The bound is the running one of bound.py; beside it, the recurrence's own errors are 2^11 times smaller."""
     assert np.finfo(np.longdouble).nmant >= 63, "the recurrence needs a longdouble of 64 bits"
     params, grads = np.array([1.5]), np.ones(1)
     opt = amos_ref.Amos(XI, ETA, beta=BETA, extra_l2=L2, backend="cpu")
     state = opt.init(params)
     memory = []
-    bound = Bound(Leaf("", params, grads, state.v[""], state.b[""], None, ETA), "float64")
+    bound = Bound(Step(old_theta=params, old_v=state.v[""]), "float64")
     for t in range(1, STEPS + 1):
         if t <= 1000 or t % 1000 == 0:  # after 1,000 steps q is 1; the bound then grows by the same amount a step
             advance(bound, opt, params, grads, state, t, 1 if t <= 1000 else 1000)
@@ -45,14 +47,15 @@ def test_a_million_steps_stay_within_the_derived_bound_and_in_memory():
         if t % 100_000 == 0:
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     theta, b = recurrence(1.5, STEPS)
+    bounds = bound.allowed()
     for what, exact, got in (("b", b, state.b[""]), ("theta", theta, params[0])):
-        off, allowed = abs(float(exact - got)), float(bound.allowed(what).max())
+        off, allowed = abs(float(exact - got)), float(bounds[what].max())
         print(f"{what} = {float(got):.6g} is off by {off:.2g}; the bound is {allowed:.2g}")
     print(f"resident memory after every 100,000 steps, kB: {memory}")
     assert state.count == STEPS
-    assert abs(b - state.b[""]) <= bound.allowed("b")
-    assert abs(theta - params[0]) <= bound.allowed("theta")
-    assert float(bound.allowed("b")) < 1e-6 * float(b), "a bound this wide would show no drift"
+    assert abs(b - state.b[""]) <= bounds["b"]
+    assert abs(theta - params[0]) <= bounds["theta"]
+    assert float(bounds["b"]) < 1e-6 * float(b), "a bound this wide would show no drift"
     assert memory[-1] - memory[0] < 4096, f"kB resident over 900,000 steps: {memory}"
 
 
@@ -60,9 +63,9 @@ def advance(bound, opt, params, grads, state, t, times):
     """Advance the bound as often as steps have passed, from the state of the last of them."""
     leaf = Leaf("", params.copy(), grads, state.v[""].copy(), state.b[""].copy(), None, ETA)
     rates = opt._rates(t)
-    after = computed(leaf, rates)
+    step = step_of(leaf, rates, t, computed(leaf, rates))
     for _ in range(times):
-        bound.advance(leaf, rates, t, after)
+        bound.advance(step)
 
 
 def random_case(rng):

@@ -1,6 +1,6 @@
 """States taken over from the real packages and given back to them: the next step is the same up to rounding.
 
-How far apart two right steps from one start may be is the bound of amos_ref.conformance.tolerance, derived there.
+How far apart two right steps from one start may be is the bound of amos_ref.conformance.bound, derived there.
 """
 
 import importlib.metadata
@@ -12,7 +12,7 @@ import strategies as own
 
 import amos_ref
 from amos_ref import Amos, AmosState, tree
-from amos_ref.conformance.tolerance import Bound
+from amos_ref.conformance.bound import Bound
 from amos_ref.interop import from_optax, from_torch, to_optax, to_torch
 from amos_ref.leaf import Leaf, computed
 
@@ -51,13 +51,16 @@ def assert_same_step(opt, before, state, grads, after, state_after, dtype):
     for name, theta in before.items():
         m = None if state.m is None else state.m[name]
         leaf = Leaf(name, theta, wide(grads)[name], state.v[name], state.b[name], m, ETA)
-        ours, bound = computed(leaf, rates), Bound(leaf, dtype)
-        bound.advance(leaf, rates, state.count + 1, ours)
+        ours = computed(leaf, rates)
+        step = own.step_of(leaf, rates, state.count + 1, ours)
+        bound = Bound(step, dtype)
+        bound.advance(step)
+        allowed = bound.allowed()
         theirs = {"theta": after[name], **{part: arrays[name] for part, arrays in page.items()}}
         for what, got in theirs.items():
-            assert (np.abs(got - ours[what]) <= bound.allowed(what)).all(), (name, what)
+            assert (np.abs(got - ours[what]) <= allowed[what]).all(), (name, what)
             # The bound is tight: a thousandth of the number would be seen.
-            assert (bound.allowed(what) < 1e-3 * np.abs(ours[what])).any(), (name, what)
+            assert (allowed[what] < 1e-3 * np.abs(ours[what])).any(), (name, what)
 
 
 # the authors' code under optax
