@@ -145,12 +145,12 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
 def _injected(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
     """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts.
 
-    Its first m is the first change of theta, but for that sign.
+    Its first m is the first change of theta, but for that sign and for what storing theta rounds.
     """
     values = {what: {name: a.copy() for name, a in arrays.items()} for what, arrays in (case.inject or {}).items()}
     for name, m in shown.get("m", {}).items():
         moved = shown["theta"][name] - case.params[name]
-        if m.shape == moved.shape and np.abs(m + moved).max(initial=0.0) < np.abs(moved).max(initial=0.0) / 64:
+        if m.shape == moved.shape and 4 * np.abs(m + moved).max(initial=0.0) < np.abs(m - moved).max(initial=0.0):
             values["m"][name] *= -1.0
     return values
 

@@ -37,7 +37,7 @@ def test_a_right_optimizer_conforms_and_shows_its_state(backend):
     for case in cases:
         assert results[case, "float32"]["verdict"] == "conforms"
         assert "something else than ours" not in results[case, "float32"]["detail"]
-        assert results[case, "float64"]["detail"] == "the port has no float64"
+        assert (case, "float64") not in results  # Keras computes float64 in float32
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
