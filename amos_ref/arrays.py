@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref import spec
 from amos_ref.errors import (
     DtypeError,
     MissingDependencyError,
@@ -25,6 +26,12 @@ def dtype_of(name: str) -> np.dtype:
     except ImportError:
         raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
     return np.dtype(ml_dtypes.bfloat16)
+
+
+def last_place(x: Any, dtype: str) -> Any:
+    """Return the exponent of one unit in the last place of x in float32, float16 or bfloat16."""
+    bits, lowest = {"float32": (24, -126), **spec.NARROW}[dtype]
+    return np.maximum(np.frexp(x)[1], lowest + 1) - bits
 
 
 def check_array(a: Any, where: str) -> np.ndarray:

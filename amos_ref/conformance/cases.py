@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import spec
+from amos_ref.arrays import last_place
 
 Arrays = dict[str, np.ndarray]
 Gradients = list[dict[str, np.ndarray | None]]
@@ -195,11 +195,12 @@ def _aged() -> list[Case]:
 
 def _rounded(case: Case, dtype: str) -> Case:
     """Return the case in float16 or bfloat16, its arrays rounded to that."""
-    bits, _ = spec.NARROW[dtype]
 
     def nearest(a: np.ndarray | None) -> Any:
-        spacing = 0 if a is None else np.frexp(a)[1] - bits
-        return None if a is None else np.ldexp(np.rint(np.ldexp(a, -spacing)), spacing)
+        if a is None:
+            return None
+        spacing = last_place(a, dtype)
+        return np.ldexp(np.rint(np.ldexp(a, -spacing)), spacing)
 
     params = {name: nearest(a) for name, a in case.params.items()}
     return case._replace(

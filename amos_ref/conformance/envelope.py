@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.arrays import last_place
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.evaluation import right
 from amos_ref.conformance.reading import STATE, Reading, Step
@@ -81,5 +82,4 @@ def _largest(gap: np.ndarray, size: np.ndarray) -> float:
 
 def _ulp(x: Any, dtype: str) -> np.ndarray:
     """One unit in the last place of x in a format."""
-    bits, lowest = spec.NARROW[dtype]
-    return np.ldexp(1.0, np.maximum(np.frexp(x)[1], lowest + 1) - bits)
+    return np.ldexp(1.0, last_place(x, dtype))

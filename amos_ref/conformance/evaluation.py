@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.arrays import dtype_of
+from amos_ref.arrays import dtype_of, last_place
 from amos_ref.conformance.reading import Override, Reading
 
 #: Stage -> the ways to compute it that are as good as the page's.
@@ -179,9 +179,8 @@ def _round(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _round_at_random(x: np.ndarray, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
     """Round to one of the two neighbours, with the chances that make the mean x; exact numbers stay."""
-    bits, lowest = {"float32": (24, -126), **spec.NARROW}[dtype.name]
     with np.errstate(all="ignore"):
-        spacing = np.maximum(np.frexp(x)[1], lowest + 1) - bits
+        spacing = last_place(x, dtype.name)
         cut = np.ldexp(np.floor(np.ldexp(x, -spacing) + rng.random(x.shape)), spacing)
         return _round(np.where(np.isfinite(x), cut, x), dtype)
 

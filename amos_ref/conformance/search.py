@@ -43,9 +43,11 @@ class Search:
     def __init__(self, seen: Sequence[Observation], stages: Sequence[str]) -> None:
         self.stages = stages
         self._undecided: dict[Names, int] = {}
-        self._known: dict[tuple[Names, int], dict[str, Any] | None] = {}
-        self.seen = list(seen)
-        self.seen.sort(key=lambda one: self._compare((), one) is None)  # what departs is looked at first
+        misfits = [(self._compare((), one), one) for one in seen]
+        misfits.sort(key=lambda pair: pair[0] is None)  # what departs is looked at first
+        self.seen = [one for _, one in misfits]
+        self._known: dict[tuple[Names, int], dict[str, Any] | None]
+        self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
 
     def misfit(self, names: Names, i: int) -> dict[str, Any] | None:
         """Return where observation i departs from the reading first; None if it fits."""
