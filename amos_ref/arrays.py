@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.device import DeviceArray, on_device
 from amos_ref.errors import (
+    BackendError,
     DtypeError,
     MissingDependencyError,
     NonFiniteError,
@@ -34,9 +36,13 @@ def last_place(x: Any, dtype: str) -> Any:
     return np.maximum(np.frexp(x)[1], lowest + 1) - bits
 
 
-def check_array(a: Any, where: str) -> np.ndarray:
+def check_array(a: Any, where: str) -> Any:
     """Return `a` if it is an array the optimizer can work on, else raise DtypeError."""
+    if isinstance(a, DeviceArray):
+        return a
     if not isinstance(a, np.ndarray):
+        if on_device(a):
+            raise BackendError(f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy")
         raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}")
     if type(a) not in (np.ndarray, np.memmap):
         raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")
@@ -74,7 +80,7 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
         If a target shares memory with another array, or if its own elements do.
     """
     for where, a in targets.items():
-        if not a.flags.writeable:
+        if not (a.writeable if isinstance(a, DeviceArray) else a.flags.writeable):
             raise ReadOnlyError(f"{where} is read-only, and a step writes to it")
         if _overlaps_itself(a):
             raise OverlapError(f"{where} has strides {a.strides} by which its own elements may share memory")
@@ -83,21 +89,28 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
     for arrays, written in ((targets, True), (others, False)):
         for where, a in arrays.items():
             if a.size:
-                low, high = np.lib.array_utils.byte_bounds(a)
+                low, high = a.bounds if isinstance(a, DeviceArray) else np.lib.array_utils.byte_bounds(a)
                 spans.append((low, high, where, a, written))
     spans.sort(key=lambda span: span[0])
     open_spans: list[tuple] = []
     for span in spans:
         open_spans = [other for other in open_spans if other[1] > span[0]]
         for other in open_spans:
-            if (span[4] or other[4]) and np.shares_memory(span[3], other[3]):
+            if (span[4] or other[4]) and _share(span[3], other[3]):
                 first, second = sorted((span[2], other[2]))
                 raise OverlapError(f"{first} shares memory with {second}, and a step writes to one of them")
         open_spans.append(span)
 
 
-def _overlaps_itself(a: np.ndarray) -> bool:
+def _share(a: Any, other: Any) -> bool:
+    """Whether two arrays whose bounds meet share memory; those on a GPU are contiguous."""
+    return isinstance(a, DeviceArray) or isinstance(other, DeviceArray) or np.shares_memory(a, other)
+
+
+def _overlaps_itself(a: Any) -> bool:
     """Whether strides let two elements share memory (certain for every ordinary view, cautious for the rest)."""
+    if isinstance(a, DeviceArray):
+        return False
     reach = a.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if stride < reach:

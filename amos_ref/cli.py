@@ -110,13 +110,15 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from amos_ref.kernels import cuda_driver
+
     versions = {"amos_ref": amos_ref.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    backends = {"numpy": "the page itself", "cpu": _cpu(), "cuda": "this version has no CUDA kernels"}
+    backends = {"numpy": "the page itself", "cpu": _cpu(), "cuda": cuda_driver.status()}
     if args.json:
         print(json.dumps({"versions": versions, "backends": backends}, indent=1))
     else:

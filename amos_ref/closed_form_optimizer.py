@@ -185,7 +185,7 @@ class ClosedFormAmos:
             validate=validate,
         )
         self.schedule = Schedule(**schedule)
-        kernels.check_backend(backend)
+        kernels.check_backend(backend, cuda=False)
         self._slots: dict[tuple[str, Shape], Shape] = {}
 
     def __repr__(self) -> str:

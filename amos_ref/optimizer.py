@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import spec, tree
+from amos_ref import device, spec, tree
 from amos_ref.arrays import check_array, check_finite, check_shape
+from amos_ref.errors import BackendError
 from amos_ref.hyper import check_options, learning_rate_at
 from amos_ref.inputs import check_written, named_arrays, named_gradients
 from amos_ref.interrupt import Whole
@@ -53,9 +54,9 @@ class Amos:
     state_dtype : {"float64", "param"}
         How v, b and m are stored; "param" takes each parameter's own dtype, as frameworks do. The arithmetic
         is float64 always; storing rounds once.
-    backend : {"auto", "numpy", "cpu"}
-        What computes :meth:`step`: the page itself in NumPy, or the compiled CPU kernels ("auto"). The bits
-        are the same.
+    backend : {"auto", "numpy", "cpu", "cuda"}
+        What computes :meth:`step`: the page itself in NumPy, the compiled CPU kernels ("auto"), or CUDA kernels, for
+        arrays on a GPU. The bits are the same.
     validate : bool
         Look at every parameter and state value on each step and refuse what is not finite.
 
@@ -142,13 +143,14 @@ class Amos:
         DtypeError, NonFiniteError, RuleError, TreeError
             If a leaf is no such array, holds NaN or infinity, has no eta or slot shape, or shares its name.
         """
-        thetas = named_arrays(params)
+        thetas = named_arrays(device.seen(params, "params") if self._cuda else params)
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
+        filled = load_backend("cuda").zeros if self._cuda else np.zeros
 
-        def zeros(slot: bool) -> dict[str, np.ndarray]:
+        def zeros(slot: bool) -> dict[str, Any]:
             return {
-                name: np.zeros(self._rule(name, a.shape)[1] if slot else a.shape, self._state_dtype(a.dtype))
+                name: filled(self._rule(name, a.shape)[1] if slot else a.shape, self._state_dtype(a.dtype))
                 for name, a in thetas.items()
             }
 
@@ -178,6 +180,7 @@ class Amos:
         DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As the input deserves.
         """
+        self._only_numpy("update")
         thetas, leaves, rates = self._prepare(grads, state, params)
         deltas = {name: np.full(a.shape, -0.0) for name, a in thetas.items()}
         v, b, m = dict(state.v), dict(state.b), None if state.m is None else dict(state.m)
@@ -189,7 +192,7 @@ class Amos:
                 m[leaf.name] = rounded(after["m"], leaf.m)
         return tree.unflatten(deltas, params), AmosState(int(state.count) + 1, v, b, m)
 
-    def step(self, params: Any, grads: Any, state: AmosState) -> AmosState:
+    def step(self, params: Any, grads: Any, state: AmosState, *, stream: Any = None, sync: bool = True) -> AmosState:
         """Compute one step in place: the arrays of `params` and of `state` are overwritten.
 
         The bits are those of :meth:`update` followed by :func:`apply_updates`, on every backend and with any number
@@ -204,6 +207,13 @@ class Amos:
             None for a leaf that this step skips.
         state : AmosState
             Its arrays are overwritten; use the returned state from here on.
+        stream : CUDA stream, optional
+            Of Numba, CuPy, torch or cuda.core, or its handle: where backend "cuda" runs the step, by default in the
+            default stream. If it is being captured into a graph, the step is recorded, not run, and the state returned
+            as it is: see :meth:`advance`.
+        sync : bool
+            Whether backend "cuda" waits for the step. Otherwise :meth:`synchronize` raises the NonFiniteError; the step
+            of a gradient that is not finite, and all steps until then, write nothing.
 
         Returns
         -------
@@ -217,10 +227,13 @@ class Amos:
         DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As in :meth:`update`.
         """
+        launch = self._launch(stream, sync)
         plan = None if self.options["validate"] else self._kept.take()
         if plan is not None and plan.fits(params, grads, state):
             work, leaves, rates = plan.work, [], self._rates(state.count + 1)
         else:
+            if self._cuda:
+                load_backend("cuda").leave(plan, stream)
             thetas, leaves, rates = self._prepare(grads, state, params)
             written = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m}
             check_written(written, {leaf.name: leaf.g for leaf in leaves})
@@ -228,12 +241,52 @@ class Amos:
             plan = work.plan(params, grads, state)
         new = state._replace(count=int(state.count) + 1)
         with Whole(new):
-            bad = work.run(leaves, rates)
+            bad = work.run(leaves, rates, **launch)
         if bad >= 0:
             refuse(self._prepare(grads, state, params)[1][bad], rates)
         if plan is not None:
             self._kept.put(plan)
+        return state if self._cuda and work.recorded else new
+
+    def advance(self, state: AmosState, *, stream: Any = None) -> AmosState:
+        """Make ready for one replay of a recorded step: put its learning rate and 1 - beta^t on the device.
+
+        Parameters
+        ----------
+        state : AmosState
+        stream : CUDA stream, optional
+            The one in which the graph is replayed next.
+
+        Returns
+        -------
+        AmosState
+            The state after the replay.
+
+        Raises
+        ------
+        BackendError
+            If there is no recorded step.
+        ScheduleError
+            As in :meth:`update`.
+        """
+        plan = self._kept.peek() if self._cuda else None
+        if plan is None:
+            raise BackendError("advance needs a step of backend 'cuda' before it, recorded into a graph")
+        new = state._replace(count=int(state.count) + 1)
+        plan.work.advance(self._rates(new.count), stream)
         return new
+
+    def synchronize(self, *, stream: Any = None) -> None:
+        """Wait for the steps of backend "cuda" in a stream.
+
+        Raises
+        ------
+        NonFiniteError
+            If a gradient was not finite since the host last waited: that step and all after it wrote nothing.
+        """
+        plan = self._kept.peek() if self._cuda else None
+        if plan is not None:
+            plan.work.synchronize(stream)
 
     def trace(self, grads: Any, state: AmosState, params: Any) -> "Trace":
         """Return every intermediate of one step, per leaf; nothing is changed.
@@ -247,11 +300,28 @@ class Amos:
         >>> float(trace[""]["g2"]), float(trace[""]["gamma"])
         (12.5, 0.010000000000000002)
         """
+        self._only_numpy("trace")
         _, leaves, rates = self._prepare(grads, state, params)
         return Trace(int(state.count) + 1, rates, {leaf.name: (leaf, computed(leaf, rates)) for leaf in leaves})
 
+    @property
+    def _cuda(self) -> bool:
+        return self.options["backend"] == "cuda"
+
+    def _only_numpy(self, method: str) -> None:
+        if self._cuda:
+            raise BackendError(f"{method} computes in NumPy; with backend 'cuda' there is step, in place")
+
+    def _launch(self, stream: Any, sync: bool) -> dict[str, Any]:
+        """Return what is said of the launch, which only backend "cuda" has."""
+        if not self._cuda and (stream is not None or sync is not True):
+            raise BackendError(f"stream and sync are for backend 'cuda', not {self.options['backend']!r}")
+        return dict(stream=stream, sync=bool(sync) or self.options["validate"]) if self._cuda else {}
+
     def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[dict[str, np.ndarray], list[Leaf], Rates]:
         """Check everything that one step is given: all parameters, the leaves to step, the step's numbers."""
+        if self._cuda:
+            params, grads, state = device.seen(params, "params"), device.seen(grads, "grads"), device.seen_state(state)
         thetas = named_arrays(params)
         gradients = named_gradients(grads, thetas)
         rules = {name: self._rule(name, a.shape) for name, a in thetas.items()}

@@ -139,5 +139,6 @@ def check_state_values(state: State) -> None:
     for part in slots + entries:
         for name, a in (getattr(state, part) or {}).items():
             check_finite(a, f"state.{part} of leaf {name!r}")
-            if part != "m" and (a < 0).any():
-                raise StateError(f"state.{part} of leaf {name!r} holds {float(a.min())!r}; it must be >= 0")
+            least = a.astype(np.float64).min(initial=0.0)
+            if part != "m" and least < 0:
+                raise StateError(f"state.{part} of leaf {name!r} holds {float(least)!r}; it must be >= 0")

@@ -13,14 +13,24 @@ from amos_ref.errors import BackendError
 from amos_ref.leaf import refuse
 
 #: Name -> module. "auto" is the compiled CPU kernels.
-BACKENDS = {"numpy": "amos_ref.kernels.page", "cpu": "amos_ref.kernels.cpu", "auto": "amos_ref.kernels.cpu"}
+BACKENDS = {
+    "numpy": "amos_ref.kernels.page",
+    "cpu": "amos_ref.kernels.cpu",
+    "cuda": "amos_ref.kernels.cuda",
+    "auto": "amos_ref.kernels.cpu",
+}
 
 
-def check_backend(name: str) -> None:
-    """Raise BackendError unless there is a backend of that name."""
+def check_backend(name: str, *, cuda: bool = True) -> None:
+    """Raise BackendError unless there is a backend of that name that can be used here; `cuda`: also that one."""
     if not isinstance(name, str) or name not in BACKENDS:
-        why = "has no kernels in this version" if isinstance(name, str) and name == "cuda" else "does not exist"
-        raise BackendError(f"backend {name!r} {why}; there are {', '.join(map(repr, BACKENDS))}")
+        raise BackendError(f"backend {name!r} does not exist; there are {', '.join(map(repr, BACKENDS))}")
+    if name == "cuda" and not cuda:
+        raise BackendError("backend 'cuda' has no kernels for this optimizer; there are 'numpy', 'cpu' and 'auto'")
+    if name == "cuda":
+        from amos_ref.kernels import cuda_driver
+
+        cuda_driver.check()
 
 
 def load_backend(name: str) -> ModuleType:
@@ -47,6 +57,10 @@ class Kept:
             return self._plans.pop()
         except IndexError:
             return None
+
+    def peek(self) -> Any:
+        """Return the plan, which stays, or None."""
+        return self._plans[-1] if self._plans else None
 
     def put(self, plan: Any) -> None:
         """Keep a plan."""

@@ -119,12 +119,13 @@ class Table:
     reduce, combine, slots, apply : Tasks
     sums, places : int
         The sizes of the scratch arrays.
+    boxes : list of Box
     mixed : list of Mixed
     """
 
     def __init__(self, key: Key, members: list[tuple[int, Any, Box]], address: Callable[[Any], int]) -> None:
         self.key = key
-        boxes = [box for *_, box in members]
+        self.boxes = boxes = [box for *_, box in members]
         sizes = [math.prod(leaf.theta.shape) for _, leaf, _ in members]
         self.leaves = np.zeros((len(members), COLUMNS), np.int64)
         self.eta = np.array([getattr(leaf, "eta", np.nan) for _, leaf, _ in members])
