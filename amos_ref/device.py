@@ -107,6 +107,12 @@ def seen_state(state: Any) -> Any:
     return state._replace(**parts)
 
 
+def memory(a: Any) -> DeviceArray:
+    """Return an array of Numba's, of any dtype, that this package made for itself."""
+    interface = _interface(a) or {}
+    return DeviceArray(a.shape, a.dtype, int(interface["data"][0]), True, a)
+
+
 def _interface(a: Any) -> dict[str, Any] | None:
     if getattr(type(a), "__module__", "").startswith("numba.cuda.simulator"):
         return a._ary.__array_interface__
@@ -132,8 +138,6 @@ def _float(dtype: np.dtype) -> np.dtype:
     """Return the dtype, bfloat16 for its bits, or raise TypeError."""
     from amos_ref.arrays import FLOATS, dtype_of
 
-    if dtype == np.int64:  # tables
-        return dtype
     if dtype == _BITS16:
         return dtype_of("bfloat16")
     if dtype.name not in FLOATS or not dtype.isnative:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.device import DeviceArray, device_array
+from amos_ref.device import DeviceArray, memory
 from amos_ref.errors import BackendError, MissingDependencyError
 
 INSTALL = "backend 'cuda' needs numba-cuda: pip install 'amos_ref[cuda]'"
@@ -21,6 +21,15 @@ def check() -> None:
     reason = _reason()
     if reason is not None:
         raise BackendError(f"backend 'cuda' cannot be used here: {reason}")
+
+
+def usable() -> bool:
+    """Whether CUDA kernels can run, on a GPU or in the simulator."""
+    try:
+        check()
+    except (MissingDependencyError, BackendError):
+        return False
+    return True
 
 
 def status() -> str:
@@ -206,7 +215,7 @@ def upload(a: np.ndarray) -> DeviceArray:
     from numba import cuda
 
     with device_errors(f"no room on the device for {a.nbytes} bytes"):
-        return device_array(cuda.to_device(a), "a table") if a.size else DeviceArray(a.shape, a.dtype, 0, True, None)
+        return memory(cuda.to_device(a)) if a.size else DeviceArray(a.shape, a.dtype, 0, True, None)
 
 
 def room(count: int) -> DeviceArray:
@@ -214,7 +223,7 @@ def room(count: int) -> DeviceArray:
     from numba import cuda
 
     with device_errors(f"no room on the device for {8 * count} bytes"):
-        return device_array(cuda.device_array(max(count, 1), np.float64), "scratch")
+        return memory(cuda.device_array(max(count, 1), np.float64))
 
 
 def refill(a: DeviceArray, host: np.ndarray, stream: Any) -> None:

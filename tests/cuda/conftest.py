@@ -1,0 +1,36 @@
+"""Where the CUDA tests run: in Numba's simulator (NUMBA_ENABLE_CUDASIM=1, a process of its own) or on a GPU.
+
+Anywhere else they are not collected: nox -s cuda and nox -s gpu run them.
+"""
+
+import os
+import sys
+
+import pytest
+
+from amos_ref.kernels import cuda_driver
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+collect_ignore_glob = [] if cuda_driver.usable() else ["test_*.py"]
+sys.setswitchinterval(1e-5)  # the simulator's threads wait for each other
+
+
+@pytest.fixture(params=[(64, 1), (128, 3)] if SIMULATED else [(64, 1), (128, 7), (256, 1056)], ids=str)
+def grid(request, monkeypatch):
+    """Threads of a block, and the most blocks of a launch."""
+    set_grid(monkeypatch, *request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Few threads, where each is one of Python's."""
+    if SIMULATED:
+        set_grid(monkeypatch, 64, 2)
+
+
+def set_grid(monkeypatch, block, blocks):
+    from amos_ref.kernels import cuda
+
+    monkeypatch.setattr(cuda, "BLOCK", block)
+    monkeypatch.setattr(cuda_driver, "most_blocks", lambda: blocks)
