@@ -5,6 +5,7 @@ import copy
 import gc
 import pickle
 import threading
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -368,3 +369,16 @@ def test_a_plan_keeps_no_array_alive():
     gc.collect()
     assert alive() is None
     assert isinstance(opt._kept.take().work, cpu.Work)
+
+
+@pytest.mark.parametrize("slot", ["tensor", "element", lambda name, shape: (shape[0], 1), lambda name, shape: (1, 8)])
+def test_a_kept_step_allocates_nothing_that_grows_with_the_parameters(slot):
+    opt, peaks = optimizer(slot_shape=slot, momentum=0.9), []
+    for rows in (16, 16384):
+        params, grads = np.ones((rows, 8), np.float32), np.ones((rows, 8), np.float32)
+        state = opt.step(params, grads, opt.init(params))
+        tracemalloc.start()
+        opt.step(params, grads, state)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 8 * 16384  # even one byte for each parameter would be seen
