@@ -12,6 +12,15 @@ nox.options.reuse_existing_virtualenvs = True
 
 PINNED = ("-c", "constraints.txt")
 OLDEST = ("numpy==2.0.0", "numba==0.61.0", "optree==0.14.0", "scipy==1.13.0", "rich==13.7.0", "ml_dtypes==0.5.0")
+# The newest toolkit whose code driver 580 loads; ptxas and nvdisasm as wheels.
+TOOLKIT = (
+    "numba==0.68.1",
+    "numba-cuda[cu13]==0.30.4",
+    "cuda-toolkit[cccl,cudart,nvrtc,nvvm]==13.0.*",
+    "nvidia-nvjitlink==13.0.*",
+    "nvidia-cuda-nvcc==13.0.88",
+    "nvidia-cuda-nvdisasm==13.2.51",
+)
 BROWSER = "--ignore=tests/explorer/test_explorer.py"  # what needs one
 LARGEST = 3_000_000  # bytes of a wheel or sdist
 
@@ -109,6 +118,21 @@ def fuzz(session: nox.Session) -> None:
     examples = session.posargs[0] if session.posargs else "2000"
     files = sorted(map(str, pathlib.Path("tests").glob("test_*.py")))
     session.run("pytest", *files, "-k", "not examples", env={"AMOS_REF_EXAMPLES": examples})
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """The CUDA kernels without a GPU: Numba's simulator, and the code that the compiler makes (about five minutes)."""
+    session.install(*TOOLKIT, "-e", ".[test]")
+    session.run("python", "tests/cuda/compile_check.py", "80", "90")
+    session.run("pytest", "tests/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """The CUDA kernels on a GPU; where there is none, this says why."""
+    session.install("-e", ".[cuda,test]")
+    session.run("python", "tests/gpu/run.py", *session.posargs)
 
 
 @nox.session

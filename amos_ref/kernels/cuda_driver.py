@@ -63,15 +63,20 @@ def _reason() -> str | None:
     try:
         if not len(cuda.gpus):
             return "there is no GPU"
-        driver, toolkit = _driver_version(), _toolkit_version()
+        return older_driver()
     except (CudaSupportError, CudaDriverError, OSError, RuntimeError) as error:
-        return f"{' '.join(str(error).split()).rstrip(' :')}"
-    if driver // 1000 < toolkit // 1000:
-        return (
-            f"the driver is for CUDA {_version(driver)} and the toolkit that compiles is {_version(toolkit)}; "
-            "update the driver, or install an older numba-cuda toolkit"
-        )
-    return None
+        return " ".join(str(error).split()).rstrip(" :")
+
+
+def older_driver() -> str | None:
+    """Return what is wrong if the driver cannot load what the toolkit compiles."""
+    driver, toolkit = _driver_version(), _toolkit_version()
+    if driver // 1000 >= toolkit // 1000:  # within one major version newer code loads on older drivers
+        return None
+    return (
+        f"the driver is for CUDA {_version(driver)} and the toolkit that compiles is {_version(toolkit)}; update the "
+        "driver, or install an older toolkit"
+    )
 
 
 def _version(number: int) -> str:
