@@ -42,7 +42,9 @@ def check_array(a: Any, where: str) -> Any:
         return a
     if not isinstance(a, np.ndarray):
         if on_device(a):
-            raise BackendError(f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy")
+            raise BackendError(
+                f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy"
+            )
         raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}")
     if type(a) not in (np.ndarray, np.memmap):
         raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")

@@ -67,14 +67,15 @@ def on_device(a: Any) -> bool:
 
 def device_array(a: Any, where: str) -> DeviceArray:
     """Return what a step must know of an array on a GPU, or raise DtypeError or BackendError."""
-    if isinstance(a, np.ndarray | np.generic) or not on_device(a):
+    plain = isinstance(a, np.ndarray | np.generic)
+    a = a.detach() if getattr(a, "requires_grad", False) else a
+    interface = None if plain else _interface(a)
+    if plain or (interface is None and _dlpack_device(a) not in (CUDA, MANAGED)):
         what = "a NumPy array" if isinstance(a, np.ndarray) else f"{type(a).__name__}"
         raise BackendError(
             f"{where} is not on a GPU but {what}; backend 'cuda' steps arrays there: move it with "
             "numba.cuda.to_device, cupy.asarray or torch's .cuda()"
         )
-    a = a.detach() if getattr(a, "requires_grad", False) else a
-    interface = _interface(a)
     try:
         found, strides = _from_interface(a, interface) if interface is not None else _from_dlpack(a)
     except (RuntimeError, TypeError, ValueError, BufferError) as error:

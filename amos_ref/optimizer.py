@@ -235,17 +235,20 @@ class Amos:
             if self._cuda:
                 load_backend("cuda").leave(plan, stream)
             thetas, leaves, rates = self._prepare(grads, state, params)
-            written = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m}
+            held = device.seen_state(state) if self._cuda else state
+            written = {"parameter": thetas, "state v": held.v, "state b": held.b, "state m": held.m}
             check_written(written, {leaf.name: leaf.g for leaf in leaves})
             work = load_backend(self.options["backend"]).Work(leaves)
             plan = work.plan(params, grads, state)
         new = state._replace(count=int(state.count) + 1)
-        with Whole(new):
-            bad = work.run(leaves, rates, **launch)
+        try:
+            with Whole(new):
+                bad = work.run(leaves, rates, **launch)
+        finally:
+            if plan is not None:
+                self._kept.put(plan)
         if bad >= 0:
             refuse(self._prepare(grads, state, params)[1][bad], rates)
-        if plan is not None:
-            self._kept.put(plan)
         return state if self._cuda and work.recorded else new
 
     def advance(self, state: AmosState, *, stream: Any = None) -> AmosState:

@@ -60,15 +60,17 @@ class Part:
         names = [BITS.get(dtype.name, dtype.type).__name__ for dtype in (key.theta, key.g, key.state)]
         self.theta, self.g, self.state = names
 
-    def launch(self, kernel: Any, tasks: str, width: int | None, stream: Any, *args: int) -> None:
+    def launch(self, kernel: Any, tasks: str, width: int | None, stream: int, *args: int) -> None:
         """Run a kernel over all its tasks: one for each thread, or for each group with `width` elements a thread."""
         each = BLOCK if width is None else BLOCK * width // LANES
         count = self.tasks[tasks].count
         if count:
             blocks = min(-(-count // each), driver.most_blocks())
-            kernel[blocks, BLOCK, stream](self.tasks[tasks].address, self.members, self.leaves.address, *args)
+            driver.launcher(kernel, blocks, BLOCK, stream)(
+                self.tasks[tasks].address, self.members, self.leaves.address, *args
+            )
 
-    def reduce(self, stream: Any) -> None:
+    def reduce(self, stream: int) -> None:
         """Compute g2 per slot; leave the first leaf whose gradient is to blame for one that is not finite."""
         reduce, width, kind = reducing(self.g, BLOCK), lanes_each(self.g), self.table.key.kind
         settled = self.share, self.g2, self.flag
@@ -84,14 +86,14 @@ class Part:
             self.launch(kernels.combine_columns, "combine", None, stream, self.sums, *settled)
         self.launch(kernels.fold_slots, "fold", None, stream, self.runs, *settled)
 
-    def decide(self, stream: Any) -> None:
+    def decide(self, stream: int) -> None:
         """Compute alpha and rho, and write the new v and b."""
         if self.table.key.kind != "elements":
             args = self.rates, self.eta, self.g2, self.alpha, self.rho, self.flag
             self.launch(kernels.deciding(self.state), "slots", None, stream, *args)
             self.launch(kernels.spread_slots, "spread", None, stream, self.runs, self.alpha, self.rho)
 
-    def apply(self, stream: Any) -> None:
+    def apply(self, stream: int) -> None:
         """Write theta and m; for element slots v and b too."""
         key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
         if key.kind == "elements":
@@ -162,12 +164,12 @@ class Work:
         """Return what tells later steps whether this work serves for them too."""
         return Plan(self, params, grads, state)
 
-    def set_rates(self, rates: Rates, stream: Any) -> None:
+    def set_rates(self, rates: Rates, stream: int) -> None:
         """Put the numbers of a step on the device, in the order of the stream."""
         numbers = rates.q, rates.xi, rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
-        kernels.set_rates[1, 1, stream](self.rates.address, *numbers, rates.chi, rates.momentum or 0.0)
+        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, *numbers, rates.chi, rates.momentum or 0.0)
 
-    def launch(self, stream: Any) -> None:
+    def launch(self, stream: int) -> None:
         """Run the kernels of a step, or have them recorded."""
         for part in self.parts:
             part.reduce(stream)
@@ -179,15 +181,15 @@ class Work:
     def run(self, leaves: list[Leaf], rates: Rates, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is to blame."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
-            stream = driver.stream_of(stream, self.device)
-            self.recorded = driver.is_capturing(stream)
+            handle = driver.stream_of(stream, self.device)
+            self.recorded = driver.is_capturing(handle)
             if not self.recorded:
-                self.set_rates(rates, stream)
-            self.launch(stream)
+                self.set_rates(rates, handle)
+            self.launch(handle)
         if self.recorded or not sync:
             self.pending = True
             return -1
-        return self.found(stream)
+        return self.found(handle)
 
     def advance(self, rates: Rates, stream: Any) -> None:
         """Make ready for a replay."""
@@ -195,15 +197,15 @@ class Work:
             self.set_rates(rates, driver.stream_of(stream, self.device))
         self.pending = True
 
-    def found(self, stream: Any) -> int:
+    def found(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
         with driver.on(self.device), driver.device_errors("a step failed on the device"):
-            stream.synchronize()
+            driver.synchronize(stream)
             bad = int(driver.download(self.flag)[0])
             if bad == NONE:
                 self.pending = False
                 return -1
-            driver.refill(self.flag, np.array([NONE]), stream)
+            driver.refill(self.flag, np.array([NONE]))
         if self.pending:
             self.pending = False
             raise NonFiniteError(

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -96,11 +98,12 @@ def _toolkit_version() -> int:
     return 1000 * major + 10 * minor
 
 
+@functools.cache
 def most_blocks() -> int:
-    """Return how many blocks keep the device busy."""
+    """Return how many blocks keep a device busy: eight for each multiprocessor of the first one used."""
     from numba import cuda
 
-    return 8 * (4 if simulated() else cuda.get_current_device().MULTIPROCESSOR_COUNT)
+    return 32 if simulated() else 8 * cuda.get_current_device().MULTIPROCESSOR_COUNT
 
 
 def device_of(address: int) -> int:
@@ -128,12 +131,10 @@ def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
     return next(iter(found), 0)
 
 
-def stream_of(stream: Any, device: int | None) -> Any:
-    """Return Numba's stream for one of Numba, CuPy, torch or cuda.core, or its handle; None is the default stream."""
-    from numba import cuda
-
+def stream_of(stream: Any, device: int | None) -> int:
+    """Return the handle of a stream of Numba, CuPy, torch or cuda.core; None is the default stream."""
     if stream is None or simulated():
-        return cuda.default_stream()
+        return 0
     if hasattr(stream, "__cuda_stream__"):
         handle = stream.__cuda_stream__()[1]
     else:
@@ -143,7 +144,21 @@ def stream_of(stream: Any, device: int | None) -> Any:
     other = None if device is None else _stream_device(int(handle))
     if other != device:
         raise BackendError(f"stream belongs to device {other}, and the arrays are on device {device}")
-    return cuda.external_stream(int(handle))
+    return int(handle)
+
+
+def launcher(kernel: Any, blocks: int, block: int, stream: int) -> Any:
+    """Return a kernel ready to be called with its arguments."""
+    return kernel[blocks, block] if simulated() else _launcher(kernel, blocks, block, stream)
+
+
+@functools.lru_cache(1024)
+def _launcher(kernel: Any, blocks: int, block: int, stream: int) -> Any:
+    from numba import cuda
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that few blocks leave much of a GPU unused
+        return kernel[blocks, block, cuda.external_stream(stream)]
 
 
 def _stream_device(handle: int) -> int:
@@ -161,13 +176,13 @@ def _stream_device(handle: int) -> int:
     return int(number)
 
 
-def is_capturing(stream: Any) -> bool:
+def is_capturing(stream: int) -> bool:
     """Whether launches on a stream are recorded into a graph, not run."""
     if simulated():
         return False
     from cuda.bindings import driver
 
-    error, status = driver.cuStreamIsCapturing(driver.CUstream(int(stream)))
+    error, status = driver.cuStreamIsCapturing(driver.CUstream(stream))
     return (
         error == driver.CUresult.CUDA_SUCCESS and status == driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
     )
@@ -231,6 +246,14 @@ def room(count: int) -> DeviceArray:
         return memory(cuda.device_array(max(count, 1), np.float64))
 
 
-def refill(a: DeviceArray, host: np.ndarray, stream: Any) -> None:
-    """Copy from NumPy to the device, in the order of a stream."""
-    a.source.copy_to_device(host, stream=stream)
+def refill(a: DeviceArray, host: np.ndarray) -> None:
+    """Copy from NumPy to the device."""
+    a.source.copy_to_device(host)
+
+
+def synchronize(stream: int) -> None:
+    """Wait for all that was launched in a stream."""
+    from numba import cuda
+
+    if not simulated():
+        cuda.external_stream(stream).synchronize()

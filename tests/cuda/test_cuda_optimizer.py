@@ -1,4 +1,4 @@
-"""Amos with backend="cuda": whose arrays it takes, what it refuses, and that the bits are the page's step after step."""
+"""Amos with backend="cuda": whose arrays it takes, what it refuses, and the page's bits step after step."""
 
 import os
 
@@ -118,7 +118,7 @@ def test_a_step_that_is_not_waited_for_tells_later_and_nothing_is_written_from_i
     before = {k: back(a, params[k]).copy() for k, a in there.items()}
     state = opt.step(there, bad, state, sync=False)
     opt.step(there, bad, state, sync=False)
-    with pytest.raises(NonFiniteError, match="'bias' is or was not finite.*all after it wrote nothing"):
+    with pytest.raises(NonFiniteError, match=r"'bias' is or was not finite.*all after it wrote nothing"):
         opt.synchronize()
     opt.synchronize()
     assert all(own.bits(back(a, params[k])) == own.bits(before[k]) for k, a in there.items())

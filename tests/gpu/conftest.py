@@ -1,0 +1,5 @@
+"""These tests need a GPU; tests/gpu/run.py runs them and says so where there is none."""
+
+from amos_ref.kernels import cuda_driver
+
+collect_ignore_glob = ["test_*.py"] if cuda_driver.simulated() or not cuda_driver.usable() else []

@@ -1,0 +1,203 @@
+"""What only a GPU shows: large arrays, streams, graphs, and arrays of other libraries."""
+
+import gc
+
+import numpy as np
+import pytest
+from numba import cuda
+
+import amos_ref
+from amos_ref.device import device_array
+from amos_ref.errors import BackendError, NonFiniteError
+from amos_ref.kernels import cuda_driver
+from amos_ref.kernels.cuda_driver import download
+
+OPTIONS = dict(learning_rate=lambda t: 0.3 / t, eta=0.6, beta=0.75, extra_l2=0.05)
+
+
+def optimizers(**changes):
+    return [amos_ref.Amos(**(OPTIONS | changes), backend=backend) for backend in ("cpu", "cuda")]
+
+
+def tree(seed):
+    rng = np.random.default_rng(seed)
+    shapes = {"w": (65, 300), "b": (300,), "e": (50, 64)}
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def same(params, there):
+    for name, a in params.items():
+        assert download(device_array(there[name], name)).tobytes() == a.tobytes(), name
+
+
+@pytest.mark.parametrize("slot", ["tensor", "element", "(1, SHAPE[1])", "(SHAPE[0], 1)"])
+@pytest.mark.parametrize("size", [1, 1000, 10**5, 10**6 + 1, 10**7, 10**8])
+def test_sizes_up_to_a_hundred_million_have_the_bits_of_the_page(size, slot):
+    # The CPU kernels stand for the page, whose bits they have: the page itself takes minutes and gigabytes here.
+    if size > 10**7 and slot == "element":
+        pytest.skip("slots of 10^8 elements take the host minutes")
+    rng, shape = np.random.default_rng(size), (max(size // 1000, 1), min(size, 1000))
+    params, grads = (rng.standard_normal(shape, np.float32) for _ in range(2))
+    ours, theirs = optimizers(slot_shape=slot)
+    there, gradient = cuda.to_device(params), cuda.to_device(grads)
+    state, state_there = ours.init(params), theirs.init(there)
+    for _ in range(2):
+        state, state_there = ours.step(params, grads, state), theirs.step(there, gradient, state_there)
+    assert there.copy_to_host().tobytes() == params.tobytes()
+    assert state_there.v[""].copy_to_host().tobytes() == state.v[""].tobytes()
+    gc.collect()
+
+
+def test_one_slot_of_a_hundred_million_elements_is_the_pages():
+    rng = np.random.default_rng(3)
+    params, grads = (rng.standard_normal(10**8, np.float32) for _ in range(2))
+    ours, theirs = optimizers()
+    there = cuda.to_device(params)
+    theirs.step(there, cuda.to_device(grads), theirs.init(there))
+    ours.step(params, grads, ours.init(params))
+    assert there.copy_to_host().tobytes() == params.tobytes()
+
+
+# streams
+
+
+def stepped(times=5, **launch):
+    """Steps in a stream beside the same steps on the host."""
+    params, grads = tree(1), tree(2)
+    ours, theirs = optimizers(momentum=0.9)
+    there, gradients = ({k: cuda.to_device(a) for k, a in t.items()} for t in (params, grads))
+    state, state_there = ours.init(params), theirs.init(there)
+    for _ in range(times):
+        state, state_there = ours.step(params, grads, state), theirs.step(there, gradients, state_there, **launch)
+    theirs.synchronize(stream=launch.get("stream"))
+    same(params, there)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_any_stream_gives_the_same_bits(sync):
+    stream = cuda.stream()
+    for given in (None, stream, int(stream.handle)):
+        stepped(stream=given, sync=sync)
+
+
+def test_a_stream_of_torch_and_of_cupy():
+    torch, cupy = pytest.importorskip("torch"), pytest.importorskip("cupy")
+    stepped(stream=torch.cuda.Stream(), sync=False)
+    stepped(stream=torch.cuda.current_stream())
+    stepped(stream=cupy.cuda.Stream(non_blocking=True), sync=False)
+
+
+@pytest.mark.skipif(len(cuda.gpus) < 2, reason="one GPU")
+def test_a_stream_and_arrays_of_another_device_are_refused():
+    with cuda.gpus[1]:
+        stream, away = cuda.stream(), cuda.to_device(np.ones(3, np.float32))
+    a = cuda.to_device(np.ones(3, np.float32))
+    opt = optimizers()[1]
+    state = opt.init(a)
+    with pytest.raises(BackendError, match="stream belongs to device 1"):
+        opt.step(a, cuda.to_device(np.ones(3, np.float32)), state, stream=stream)
+    with pytest.raises(BackendError, match=r"on device 0 and .* on device 1"):
+        opt.step(a, away, state)
+
+
+def test_no_room_for_the_tables_is_named(monkeypatch):
+    a = cuda.to_device(np.ones(3, np.float32))
+    opt = optimizers()[1]
+    state = opt.init(a)
+    room = cuda_driver.room
+    monkeypatch.setattr(cuda_driver, "room", lambda count: room(2**50))
+    with pytest.raises(BackendError, match="no room on the device for 9007199254740992 bytes"):
+        opt.step(a, cuda.to_device(np.ones(3, np.float32)), state)
+    assert np.array_equal(a.copy_to_host(), np.ones(3, np.float32))
+
+
+# graphs
+
+
+def test_a_torch_graph_replays_the_bits_of_eager_steps():
+    torch = pytest.importorskip("torch")
+    params, grads = tree(1), tree(2)
+    ours, theirs = optimizers(momentum=0.9)
+    there, gradients = ({k: torch.from_numpy(a.copy()).cuda() for k, a in t.items()} for t in (params, grads))
+    state, state_there = ours.init(params), theirs.init(there)
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    state = ours.step(params, grads, state)
+    state_there = theirs.step(there, gradients, state_there, stream=stream)
+    with torch.cuda.graph(graph, stream=stream):
+        assert theirs.step(there, gradients, state_there, stream=stream, sync=False) is state_there
+    for t in range(4):
+        for name, g in tree(10 + t).items():
+            grads[name][...] = g
+            gradients[name].copy_(torch.from_numpy(g))
+        torch.cuda.synchronize()
+        state, state_there = ours.step(params, grads, state), theirs.advance(state_there, stream=stream)
+        with torch.cuda.stream(stream):
+            graph.replay()
+    theirs.synchronize(stream=stream)
+    assert state_there.count == state.count == 5
+    same(params, there)
+
+
+def test_a_replay_with_a_gradient_that_is_not_finite_writes_nothing():
+    torch = pytest.importorskip("torch")
+    theirs = optimizers()[1]
+    there, gradients = ({k: torch.from_numpy(a).cuda() for k, a in tree(seed).items()} for seed in (1, 2))
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    state = theirs.step(there, gradients, theirs.init(there), stream=stream)
+    with torch.cuda.graph(graph, stream=stream):
+        theirs.step(there, gradients, state, stream=stream, sync=False)
+    before = {k: a.cpu().numpy().copy() for k, a in there.items()}
+    gradients["b"][7] = float("nan")
+    torch.cuda.synchronize()
+    theirs.advance(state, stream=stream)
+    with torch.cuda.stream(stream):
+        graph.replay()
+    with pytest.raises(NonFiniteError, match="'b'"):
+        theirs.synchronize(stream=stream)
+    same(before, there)
+
+
+# arrays of other libraries
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_torch_tensors_are_stepped_in_place(dtype):
+    torch = pytest.importorskip("torch")
+    ours, theirs = optimizers(momentum=0.9, state_dtype="param")
+    tensors = {name: torch.from_numpy(a).cuda().to(getattr(torch, dtype)) for name, a in tree(1).items()}
+    gradients = {name: torch.from_numpy(a).cuda().to(getattr(torch, dtype)) for name, a in tree(2).items()}
+    params, grads = ({k: download(device_array(a, k)) for k, a in t.items()} for t in (tensors, gradients))
+    leaves = {name: torch.nn.Parameter(a) for name, a in tensors.items()}
+    state = theirs.step(leaves, gradients, theirs.init(leaves))
+    theirs.step(leaves, gradients, state)
+    ours.step(params, grads, ours.step(params, grads, ours.init(params)))
+    same(params, leaves)
+
+
+def test_cupy_arrays_are_stepped_in_place():
+    cupy = pytest.importorskip("cupy")
+    ours, theirs = optimizers()
+    params, grads = tree(1), tree(2)
+    there, gradients = ({k: cupy.asarray(a) for k, a in t.items()} for t in (params, grads))
+    theirs.step(there, gradients, theirs.init(there))
+    ours.step(params, grads, ours.init(params))
+    same(params, there)
+    with pytest.raises(BackendError, match="strides"):
+        theirs.init({"w": there["w"].T})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_of_jax_are_read_in_place(dtype, monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() != "gpu":
+        pytest.skip("this JAX has no GPU")
+    ours, theirs = optimizers()
+    params = tree(1)
+    gradients = {name: jax.numpy.asarray(a).astype(dtype) for name, a in tree(2).items()}
+    jax.block_until_ready(gradients)
+    grads = {name: np.asarray(a) for name, a in gradients.items()}
+    there = {name: cuda.to_device(a) for name, a in params.items()}
+    theirs.step(there, gradients, theirs.init(there))
+    ours.step(params, grads, ours.init(params))
+    same(params, there)
