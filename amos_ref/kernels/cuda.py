@@ -57,8 +57,7 @@ class Part:
         self._scratch = driver.room(table.sums + 3 * table.places)
         self.sums = self._scratch.address
         self.g2, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
-        names = [BITS.get(dtype.name, dtype.type).__name__ for dtype in (key.theta, key.g, key.state)]
-        self.theta, self.g, self.state = names
+        self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state))
 
     def launch(self, kernel: Any, tasks: str, width: int | None, stream: int, *args: int) -> None:
         """Run a kernel over all its tasks: one for each thread, or for each group with `width` elements a thread."""
@@ -103,6 +102,11 @@ class Part:
             width = lanes_each(self.theta, self.g, *([self.state] if key.averages else []))
             args = self.rates, self.alpha, self.rho, self.flag
             self.launch(getattr(applying(*dtypes), key.kind), "apply", width, stream, *args)
+
+
+def _bits(dtype: Any) -> str:
+    """Return by which dtype kernels know one."""
+    return BITS.get(dtype.name, dtype.type).__name__
 
 
 def _counts(table: Table) -> dict[str, np.ndarray]:
@@ -250,6 +254,7 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
 
 
 def _key(params: Any, grads: Any, state: AmosState) -> tuple[Any, ...]:
-    arrays, structure = optree.tree_flatten((params, grads, state.v, state.b, state.m), none_is_leaf=True)
+    trees: Any = (params, grads, state.v, state.b, state.m)
+    arrays, structure = optree.tree_flatten(trees, none_is_leaf=True)
     found = [None if a is None else device_array(a, "") for a in arrays]
     return structure, [None if a is None else (a.address, *a.like) for a in found]

@@ -53,7 +53,7 @@ def simulated() -> bool:
     """Whether this process runs kernels in Numba's simulator."""
     from numba.core import config
 
-    return bool(config.ENABLE_CUDASIM)
+    return bool(getattr(config, "ENABLE_CUDASIM", False))
 
 
 def _reason() -> str | None:

@@ -6,15 +6,17 @@ gradient that is not finite leaves the number of its leaf; kernels that write pa
 """
 
 import functools
+import importlib
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from amos_ref import spec
 from amos_ref.kernels import cuda_scalar as scalar
 from amos_ref.kernels.cuda_memory import SIMULATED, device, getter, lowest, putter
 from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, SUMS, B, N, V
+
+cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 ROWS = spec.ROWS
 NONE = 2**62  # the flag where all gradients are finite

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
+SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
 WORD = 16  # bytes that one instruction moves
 
 _TYPES: dict[str, Any] = {

@@ -4,17 +4,19 @@ Threads work in groups, each on a line of up to 128 neighbours at a time; a thre
 """
 
 import functools
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from amos_ref import spec
 from amos_ref.kernels import cuda_scalar as scalar
 from amos_ref.kernels.cuda_kernels import CHI, ceiling, field, integer, kernel, leaf_of, lower, put_real, real, settle
 from amos_ref.kernels.cuda_memory import WORD, device, getter, mover, putter
 from amos_ref.kernels.table import INNER, LEAF, SUMS, G, N
+
+cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 PIECE = 2048  # neighbouring elements of a task that sums nothing

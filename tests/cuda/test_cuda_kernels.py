@@ -182,10 +182,17 @@ def check_gentle(shape, slot):
     check(Leaf("w", theta, g, np.zeros(slot), np.ones(slot), m, 0.6), rates)
 
 
+def backwards(address, begin, count, stride):
+    total = np.float64(0)
+    for row in reversed(range(count)):
+        total += cuda_kernels.real(address, begin + row * stride)
+    return total
+
+
 WRONG = {
     "a chunk of other length": (cuda_reduce, "CHUNK", 256, (513,), ()),
-    "a fused square": (cuda_reduce, "add_square", lambda acc, x: fused(x, x, acc), (2000,), ()),
-    "sums in another order": (cuda_kernels, "ROWS", 32, (4097, 1, 2), (1, 1, 2)),
+    "a fused square": (cuda_reduce, "add_square", lambda acc, x: fused(x, x, acc), (9, 5), (1, 5)),
+    "sums in another order": (cuda_kernels, "sum_rows", backwards, (130, 5), (1, 5)),
     "a fused change": (cuda_apply, "change", lambda a, g, r, t: -fused(a, g, r * t), (300,), ()),
     "a fused average": (cuda_apply, "average", lambda m, d, mu: fused(mu, m, (1 - mu) * d), (300,), ()),
 }
