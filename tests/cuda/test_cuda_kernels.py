@@ -191,7 +191,7 @@ def backwards(address, begin, count, stride):
 
 WRONG = {
     "a chunk of other length": (cuda_reduce, "CHUNK", 256, (513,), ()),
-    "a fused square": (cuda_reduce, "add_square", lambda acc, x: fused(x, x, acc), (9, 5), (1, 5)),
+    "a fused square": (cuda_reduce, "add_square", lambda acc, x: fused(x, x, acc), (9, 40), (1, 40)),
     "sums in another order": (cuda_kernels, "sum_rows", backwards, (130, 5), (1, 5)),
     "a fused change": (cuda_apply, "change", lambda a, g, r, t: -fused(a, g, r * t), (300,), ()),
     "a fused average": (cuda_apply, "average", lambda m, d, mu: fused(mu, m, (1 - mu) * d), (300,), ()),
