@@ -1,0 +1,183 @@
+"""The command ``amos-ref bench``: how fast the kernels are here, beside the roof and beside other optimizers."""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from amos_ref import plots
+from amos_ref.bench import contenders, show, workloads
+from amos_ref.errors import HyperParameterError, StorageError
+
+OK, INTERRUPTED = 0, 130
+
+# Threads that wait for work by spinning would take the cores from whoever is timed next. Set before torch is loaded.
+_QUIET = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "JAX_PLATFORMS": "cpu"}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure the kernels here, beside the memory's roof and other optimizers",
+        description="Time a step of the kernels, of the roof (the bytes that a step must move, nothing else) and every "
+        "peer that is installed, in turns; without a selection a plan of sizes, slots, dtypes, threads and trees, with "
+        "one every combination of what is selected. A LIST has commas between its entries.",
+    )
+    bench.add_argument("--quick", action="store_true", help="a shorter plan, under a minute")
+    bench.add_argument(
+        "--sizes", metavar="LIST", help=f"parameters of one array, as 1e3,1e6 (default {workloads.LARGE})"
+    )
+    bench.add_argument(
+        "--trees", metavar="LIST", help=f"{', '.join(workloads.BERTS)}, or 1000x64 for 1,000 arrays of 64"
+    )
+    bench.add_argument("--slots", metavar="LIST", help=f"{', '.join(workloads.SLOTS)} (default tensor)")
+    bench.add_argument("--dtypes", metavar="LIST", help=f"{', '.join(workloads.FLOATS)} (default float32)")
+    bench.add_argument("--threads", metavar="LIST", help="numbers of threads (default all cores)")
+    bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
+    bench.add_argument("--state", choices=workloads.STATES, help="dtype of v, b and m (default param, as the peers')")
+    bench.add_argument("--peers", metavar="LIST", help=f"{', '.join(contenders.PEERS)}, or none (default all)")
+    bench.add_argument("--backend", choices=list(contenders.KERNELS), default="cpu", help="whose kernels (default cpu)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="for each workload (default 6; 0.6 with --quick)")
+    bench.add_argument("--rounds", type=int, metavar="N", help="at most for each workload (default 200)")
+    bench.add_argument("--start", action="store_true", help="instead: how long import and the first step take")
+    bench.add_argument("--from", dest="path", metavar="FILE", help="instead: show what --json printed before")
+    bench.add_argument("--json", action="store_true", help="print as JSON")
+    bench.add_argument("--plot", metavar="FILE", help=f"draw the figures; FILE ends in .{', .'.join(plots.FORMATS)}")
+    bench.set_defaults(run=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, print, draw; return 0, or 130 if it was interrupted."""
+    _check_alone(args)
+    with plots.picture(args.plot, 13.0, 6.0) as figure:
+        report = _measured(args) if args.path is None else _stored(args.path)
+        if args.json:
+            print(json.dumps(report, indent=1))
+        elif args.path is not None:
+            show.everything(report)
+        if figure is not None:
+            one, other = figure.subplots(1, 2)
+            plots.speeds(report, one)
+            plots.over_roof(report, other)
+    return INTERRUPTED if report["interrupted"] else OK
+
+
+# what is asked for
+
+
+def _list(text: str | None, default: str = "") -> list[str]:
+    return [part.strip() for part in (default if text is None else text).split(",") if part.strip()]
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Refuse options that --start and --from would ignore."""
+    options = (
+        "quick",
+        "sizes",
+        "trees",
+        "slots",
+        "dtypes",
+        "threads",
+        "momentum",
+        "state",
+        "peers",
+        "seconds",
+        "rounds",
+    )
+    given = [name for name in options if getattr(args, name) not in (None, False)]
+    for what, others in (("start", ["plot", "path"]), ("path", ["start"])):
+        clash = [*given, *(name for name in others if getattr(args, name))]
+        if getattr(args, what) and clash:
+            first, second = ("from" if name == "path" else name for name in (what, clash[0]))
+            raise HyperParameterError(f"--{first} does not measure workloads; --{second} says something about them")
+
+
+def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
+    """Return every combination of what is selected; nothing where nothing is."""
+    given = (args.sizes, args.trees, args.slots, args.dtypes, args.threads, args.state, args.momentum or None)
+    if all(x is None for x in given):
+        return []
+    found = workloads.selected(
+        sizes=_list(args.sizes, workloads.LARGE if args.trees is None else ""),
+        trees=_list(args.trees),
+        slots=_list(args.slots, "tensor"),
+        dtypes=_list(args.dtypes, "float32"),
+        threads=_list(args.threads, str(workloads.cores())),
+        momentum=args.momentum,
+        state=args.state or "param",
+    )
+    if not found:
+        raise HyperParameterError("nothing is selected: a list is empty")
+    return found
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from amos_ref.bench.measure import Settings
+
+    seconds = args.seconds if args.seconds is not None else 0.6 if args.quick else 6.0
+    rounds = 200 if args.rounds is None else args.rounds
+    if not 0 < seconds < float("inf"):
+        raise HyperParameterError(f"--seconds is {seconds}; it must be a finite number > 0")
+    if rounds < 1:
+        raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
+    peers = [] if args.peers == "none" else _list(args.peers, ",".join(contenders.PEERS))
+    for name in peers:
+        if name not in contenders.PEERS:
+            raise HyperParameterError(
+                f"there is no peer {name!r}; the peers are {', '.join(contenders.PEERS)}, or none"
+            )
+    least, compiled = (3, 250) if args.quick else (5, 10_000)
+    return Settings(tuple(dict.fromkeys(peers)), args.backend, seconds, min(least, rounds), rounds, compiled)
+
+
+# measuring
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything, with a line for each workload on standard error and its table as soon as it is there."""
+    from amos_ref.bench import start
+    from amos_ref.bench.machine import machine
+    from amos_ref.bench.measure import measured
+
+    selected, settings = _workloads(args), _settings(args)
+    planned = not selected and not args.start
+    works = workloads.plan(args.quick) if planned else selected
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    report: dict[str, Any] = {"format": show.FORMAT, "machine": machine(), "versions": contenders.versions()}
+    report |= {
+        "settings": settings._asdict(),
+        "interrupted": False,
+        "contenders": contenders.described(settings.contenders, args.backend),
+    }
+    report |= {"workloads": [], "start": None}
+    if not args.json:
+        show.head(report)
+    try:
+        for i, work in enumerate(works, 1):
+            print(f"{i} of {len(works)}: {work}", file=sys.stderr)
+            report["workloads"].append(measured(work, settings))
+            if not args.json:
+                show.workload(report["workloads"][-1])
+        if args.start or (planned and not args.quick):
+            print("starting in fresh processes", file=sys.stderr)
+            report["start"] = start.measured(args.backend)
+            if not args.json:
+                show.start(report["start"])
+    except KeyboardInterrupt:
+        report["interrupted"] = True
+    return report
+
+
+def _stored(path: str) -> dict[str, Any]:
+    """Return what --json printed."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            report = json.load(file)
+        except ValueError as error:
+            raise StorageError(f"cannot read {path!r}: {error}") from error
+    if not isinstance(report, dict) or report.get("format") != show.FORMAT:
+        raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({show.FORMAT})")
+    return report
