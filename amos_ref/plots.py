@@ -277,6 +277,8 @@ def _contenders(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     names = [name for name in report["contenders"] if name != "roof"]
     marks = dict(markersize=7, markeredgecolor="white", linewidth=1.2)
     styles = [_STYLES[i % len(_STYLES)] | dict(marker=_MARKERS[i % len(_MARKERS)]) | marks for i in range(len(names))]
+    if styles:
+        styles[0] |= dict(linewidth=2.4, markersize=9)  # our own
     return {"roof": _ROOF, **dict(zip(names, styles, strict=True))}
 
 

@@ -1,14 +1,17 @@
 """The command ``amos-ref bench``: how fast the kernels are here, beside the roof and beside other optimizers."""
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from amos_ref import plots
 from amos_ref.bench import contenders, show, workloads
-from amos_ref.errors import HyperParameterError, StorageError
+from amos_ref.errors import AmosError, HyperParameterError, StorageError
 
 OK, INTERRUPTED = 0, 130
 
@@ -51,7 +54,7 @@ def add_to(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, print, draw; return 0, or 130 if it was interrupted."""
     _check_alone(args)
-    with plots.picture(args.plot, 13.0, 6.0) as figure:
+    with plots.picture(args.plot, 13.0, 8.0) as figure, _readable(args.path):
         report = _measured(args) if args.path is None else _stored(args.path)
         if args.json:
             print(json.dumps(report, indent=1))
@@ -61,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
             one, other = figure.subplots(1, 2)
             plots.speeds(report, one)
             plots.over_roof(report, other)
-    return INTERRUPTED if report["interrupted"] else OK
+        return INTERRUPTED if report["interrupted"] else OK
 
 
 # what is asked for
@@ -91,7 +94,7 @@ def _check_alone(args: argparse.Namespace) -> None:
         clash = [*given, *(name for name in others if getattr(args, name))]
         if getattr(args, what) and clash:
             first, second = ("from" if name == "path" else name for name in (what, clash[0]))
-            raise HyperParameterError(f"--{first} does not measure workloads; --{second} says something about them")
+            raise HyperParameterError(f"--{first} goes without --{second}")
 
 
 def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
@@ -144,6 +147,9 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     selected, settings = _workloads(args), _settings(args)
     planned = not selected and not args.start
     works = workloads.plan(args.quick) if planned else selected
+    if planned and importlib.util.find_spec("ml_dtypes") is None:
+        print("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'", file=sys.stderr)
+        works = [work for work in works if work.dtype != "bfloat16"]
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     report: dict[str, Any] = {"format": show.FORMAT, "machine": machine(), "versions": contenders.versions()}
@@ -174,10 +180,18 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _stored(path: str) -> dict[str, Any]:
     """Return what --json printed."""
     with open(path, encoding="utf-8") as file:
-        try:
-            report = json.load(file)
-        except ValueError as error:
-            raise StorageError(f"cannot read {path!r}: {error}") from error
+        report = json.load(file)
     if not isinstance(report, dict) or report.get("format") != show.FORMAT:
         raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({show.FORMAT})")
     return report
+
+
+@contextlib.contextmanager
+def _readable(path: str | None) -> Iterator[None]:
+    """Say of a stored report that it is to blame for what goes wrong with it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if path is None or isinstance(error, AmosError):
+            raise
+        raise StorageError(f"cannot read {path!r}: {type(error).__name__}: {error}") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 import amos_ref
 from amos_ref.bench.workloads import MOMENTUM, Workload, drawn, slot_shape
+from amos_ref.errors import HyperParameterError
 
 OURS, ROOF = "amos_ref", "roof"
 #: Name -> the class of what `OURS` is, by backend.
@@ -147,7 +148,10 @@ def limited(threads: int) -> Iterator[Any]:
     import numba
 
     before = numba.get_num_threads()
-    numba.set_num_threads(threads)
+    try:
+        numba.set_num_threads(threads)
+    except ValueError as error:  # NUMBA_NUM_THREADS
+        raise HyperParameterError(f"{threads} threads: {error}") from error
     try:
         yield
     finally:
