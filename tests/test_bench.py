@@ -298,7 +298,7 @@ def test_a_record_for_everyone_who_can_and_a_reason_for_everyone_who_cannot(monk
             raise RuntimeError("first line\nsecond line")
 
     class Huge(contenders.Page):
-        held = 1e15
+        kept = 10**15
 
     classes = {"absent": Absent, "failing": Failing, "huge": Huge, "page": contenders.Page}
     known = contenders.contender
@@ -310,8 +310,15 @@ def test_a_record_for_everyone_who_can_and_a_reason_for_everyone_who_cannot(monk
     reasons = {skip["contender"]: skip["reason"] for skip in found["skipped"]}
     assert reasons["absent"] == "not installed: pip install no-such-package==1"
     assert reasons["failing"] == "failed: RuntimeError: first line"
-    assert reasons["huge"] == "needs 4e+09 GB; of half of the free memory 4 GB are left"
+    assert reasons["huge"] == "4e+09 GB with what the others hold is more than half of the free memory"
+    monkeypatch.setattr(measure, "free_memory", lambda: 100.0)
+    found = measure.measured(workloads.sized("1e3"), chosen)
+    assert found["results"] == []
+    assert "more than half of the free memory" in next(
+        s["reason"] for s in found["skipped"] if s["contender"] == "roof"
+    )
     monkeypatch.setitem(classes, "amos_ref", Failing)
+    monkeypatch.setattr(measure, "free_memory", lambda: math.inf)
     with pytest.raises(RuntimeError):  # our own failure is no reason to skip
         measure.measured(workloads.sized("1e3"), chosen)
 

@@ -41,7 +41,9 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
     bench.add_argument("--state", choices=workloads.STATES, help="dtype of v, b and m (default param, as the peers')")
     bench.add_argument("--peers", metavar="LIST", help=f"{', '.join(contenders.PEERS)}, or none (default all)")
-    bench.add_argument("--backend", choices=list(contenders.KERNELS), default="cpu", help="whose kernels (default cpu)")
+    bench.add_argument(
+        "--backend", choices=list(contenders.BACKENDS), default="cpu", help="whose kernels (default cpu)"
+    )
     bench.add_argument("--seconds", type=float, metavar="S", help="for each workload (default 6; 0.6 with --quick)")
     bench.add_argument("--rounds", type=int, metavar="N", help="at most for each workload (default 200)")
     bench.add_argument("--start", action="store_true", help="instead: how long import and the first step take")

@@ -15,8 +15,8 @@ from amos_ref.bench.workloads import MOMENTUM, Workload, drawn, slot_shape
 from amos_ref.errors import HyperParameterError
 
 OURS, ROOF = "amos_ref", "roof"
-#: Name -> the class of what `OURS` is, by backend.
-KERNELS = {"cpu": "amos_ref.bench.contenders:Kernels"}
+#: Backend -> the classes of its kernels and of its memory's roof.
+BACKENDS = {"cpu": {OURS: "amos_ref.bench.contenders:Kernels", ROOF: "amos_ref.bench.roof:Roof"}}
 #: Name -> class. What cannot be imported here is named as not installed.
 PEERS = {
     "page": "amos_ref.bench.contenders:Page",
@@ -36,7 +36,7 @@ class Contender:
 
     about = ""
     packages: ClassVar[dict[str, str]] = {}  # what must be importable -> how pip calls it
-    held = 2.0  # arrays of the parameters' size that it needs room for, its own temporaries counted
+    kept, extra = 2, 0  # arrays of the parameters' size that it holds, and that a step makes and gives back
     traced = False  # whether what a step allocates can be seen
 
     def __init__(self, work: Workload) -> None:
@@ -61,6 +61,10 @@ class Contender:
     def run(self) -> None:
         """Take one step, and be done with it."""
         raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Let the first steps compile and allocate what they do."""
+        self.run()
 
     def time(self) -> float:
         """Return the seconds of one step; what has a better clock than the host's overrides this."""
@@ -111,6 +115,7 @@ class Page(Kernels):
 
     about = "the page in NumPy, one thread"
     backend = "numpy"
+    extra = 20
     most = 1_000_000
 
     @classmethod
@@ -121,8 +126,7 @@ class Page(Kernels):
 
 def contender(name: str, backend: str) -> type[Contender]:
     """Return the class of a contender."""
-    path = {**PEERS, OURS: KERNELS[backend], ROOF: "amos_ref.bench.roof:Roof"}[name]
-    module, _, attribute = path.partition(":")
+    module, _, attribute = {**PEERS, **BACKENDS[backend]}[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -121,12 +121,13 @@ def extra_bytes(c: Contender) -> int:
 def measured(work: Workload, settings: Settings) -> dict[str, Any]:
     """Measure every contender on a workload: return its description, a record each, and who was skipped and why."""
     skipped: dict[str, str] = {}
+    records = []
+    gc.collect()  # the last workload's arrays, before the free memory is looked at
     with limited(work.threads):
         ready = dict(_ready(work, settings, skipped))
-        for c in ready.values():
-            c.run()  # compiles, and allocates what the first step allocates
-        times = interleaved(ready, settings)
-        records = [figures(name, times, c.bytes(work), work) for name, c in ready.items()]
+        if {OURS, ROOF} <= ready.keys():
+            times = interleaved(ready, settings)
+            records = [figures(name, times, c.bytes(work), work) for name, c in ready.items()]
         for record in records:
             c = ready[record["contender"]]
             record["extra_bytes"] = extra_bytes(c) if c.traced else None
@@ -138,26 +139,34 @@ def measured(work: Workload, settings: Settings) -> dict[str, Any]:
 
 
 def _ready(work: Workload, settings: Settings, skipped: dict[str, str]) -> Iterator[tuple[str, Contender]]:
-    """Yield those who can do the workload within half of the memory that is free, and say why others cannot."""
-    room = free_memory() / 2
+    """Yield those who can do the workload, warm, within half of the free memory; say why others cannot."""
+    room, kept, extra = free_memory() / 2, 0, 0
     for name in settings.contenders:
         cls = contender(name, settings.backend)
-        needed = int(cls.held * work.parameters * work.itemsize + 3 * work.slots * work.state_itemsize)
         reason = cls.missing() or cls.unable(work, settings.most_compiled)
-        if reason is None and needed > room:
-            reason = f"needs {needed / 1e9:.3g} GB; of half of the free memory {room / 1e9:.3g} GB are left"
+        more, once = needs(cls, work)
+        if reason is None and (needed := kept + more + max(extra, once)) > room:
+            reason = f"{needed / 1e9:.3g} GB with what the others hold is more than half of the free memory"
         if reason is None:
             try:
                 made = cls(work)
+                made.warm_up()
             except Exception as error:  # of somebody else's code, whatever it is
-                if name in (OURS, ROOF):
+                if name in (OURS, ROOF) and not isinstance(error, MemoryError):
                     raise
                 reason = f"failed: {first_line(error)}"
             else:
-                room -= needed
+                kept, extra = kept + more, max(extra, once)
                 yield name, made
                 continue
         skipped[name] = reason
+
+
+def needs(cls: type[Contender], work: Workload) -> tuple[int, int]:
+    """Return how many bytes a contender holds, and how many more while it takes a step."""
+    size = work.parameters * work.itemsize
+    state = (2 * work.slots + work.momentum * work.parameters) * work.state_itemsize
+    return cls.kept * size + state, cls.extra * size
 
 
 def free_memory() -> float:

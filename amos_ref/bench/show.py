@@ -33,7 +33,8 @@ def workload(work: dict[str, Any]) -> None:
     """Print the table of one workload."""
     print()
     print(f"{work['label']}; {work['bytes'] / work['parameters']:.4g} bytes a parameter")
-    print_table(_COLUMNS, [_row(record, work["parameters"]) for record in work["results"]])
+    if work["results"]:
+        print_table(_COLUMNS, [_row(record, work["parameters"]) for record in work["results"]])
     for skip in work["skipped"]:
         if not skip["reason"].startswith("not installed"):  # said once, at the head
             print(f"{skip['contender']}: {skip['reason']}")
