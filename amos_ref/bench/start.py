@@ -12,7 +12,7 @@ from typing import Any
 import amos_ref
 from amos_ref.errors import BackendError
 
-STAGES = ("import amos_ref", "Amos(...).init", "first step", "second step")
+STAGES = ("import amos_ref", "import numpy", "Amos(...).init", "first step", "second step")
 
 _CHILD = """
 import json, sys, time
@@ -24,7 +24,7 @@ def done():
 import amos_ref
 done()
 import numpy
-start = time.perf_counter()
+done()
 theta, g = (numpy.full((256, 512), x, numpy.float32) for x in (0.5, 0.01))
 opt = amos_ref.Amos(backend=BACKEND)
 state = opt.init(theta)
