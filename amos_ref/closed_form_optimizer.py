@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import closed_form, tree
+from amos_ref import closed_form, kernels, tree
 from amos_ref.adamw import adam
 from amos_ref.arrays import check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
@@ -13,7 +13,6 @@ from amos_ref.errors import AmosError, DirectionError
 from amos_ref.hyper import check_options
 from amos_ref.inputs import Arrays, check_written, named_arrays, named_gradients
 from amos_ref.interrupt import Whole
-from amos_ref.kernels import check_backend, load_backend
 from amos_ref.leaf import computed
 from amos_ref.rules import Shape, positive, resolve, slot_shape_of
 from amos_ref.state import ClosedFormState, check_state, check_state_values
@@ -186,7 +185,7 @@ class ClosedFormAmos:
             validate=validate,
         )
         self.schedule = Schedule(**schedule)
-        check_backend(backend)
+        kernels.check_backend(backend)
         self._slots: dict[tuple[str, Shape], Shape] = {}
 
     def __repr__(self) -> str:
@@ -238,7 +237,7 @@ class ClosedFormAmos:
         check_written(written, ready.gradients, {f"state sigma of leaf {n!r}": a for n, a in state.sigma.items()})
         new = state._replace(count=int(state.count) + 1)
         with Whole(new):
-            load_backend(self.options["backend"]).step(ready.leaves, ready.rates)
+            kernels.step(self.options["backend"], ready.leaves, ready.rates)
             for part, arrays in ready.averages.items():
                 for name, a in arrays.items():
                     getattr(state, part)[name][...] = a

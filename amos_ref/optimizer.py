@@ -10,8 +10,8 @@ from amos_ref.arrays import check_array, check_finite, check_shape
 from amos_ref.hyper import check_options, learning_rate_at
 from amos_ref.inputs import check_written, named_arrays, named_gradients
 from amos_ref.interrupt import Whole
-from amos_ref.kernels import check_backend, load_backend
-from amos_ref.leaf import Leaf, Rates, computed, rounded
+from amos_ref.kernels import Kept, check_backend, load_backend
+from amos_ref.leaf import Leaf, Rates, computed, refuse, rounded
 from amos_ref.rules import Shape, eta_of, slot_shape_of
 from amos_ref.state import AmosState, check_state, check_state_values
 from amos_ref.trace import Trace
@@ -119,6 +119,7 @@ class Amos:
         )
         check_backend(backend)
         self._rules: dict[tuple[str, Shape], tuple[float, Shape]] = {}
+        self._kept = Kept()
 
     def __repr__(self) -> str:
         return f"Amos({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
@@ -216,12 +217,22 @@ class Amos:
         DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As in :meth:`update`.
         """
-        thetas, leaves, rates = self._prepare(grads, state, params)
-        written = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m}
-        check_written(written, {leaf.name: leaf.g for leaf in leaves})
+        plan = None if self.options["validate"] else self._kept.take()
+        if plan is not None and plan.fits(params, grads, state):
+            work, leaves, rates = plan.work, [], self._rates(state.count + 1)
+        else:
+            thetas, leaves, rates = self._prepare(grads, state, params)
+            written = {"parameter": thetas, "state v": state.v, "state b": state.b, "state m": state.m}
+            check_written(written, {leaf.name: leaf.g for leaf in leaves})
+            work = load_backend(self.options["backend"]).Work(leaves)
+            plan = work.plan(params, grads, state)
         new = state._replace(count=int(state.count) + 1)
         with Whole(new):
-            load_backend(self.options["backend"]).step(leaves, rates)
+            bad = work.run(leaves, rates)
+        if bad >= 0:
+            refuse(self._prepare(grads, state, params)[1][bad], rates)
+        if plan is not None:
+            self._kept.put(plan)
         return new
 
     def trace(self, grads: Any, state: AmosState, params: Any) -> "Trace":

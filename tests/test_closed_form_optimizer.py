@@ -531,19 +531,20 @@ def test_backends_that_do_not_exist():
 @backends
 @pytest.mark.parametrize("moment", ["before", "behind"])
 def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
-    right = BACKENDS[backend].step
+    right = BACKENDS[backend].Work.run
 
-    def interrupted(leaves, rates):
+    def interrupted(work, leaves, rates):
         if moment == "before":
             signal.raise_signal(signal.SIGINT)
-        right(leaves, rates)
+        bad = right(work, leaves, rates)
         if moment == "behind":
             signal.raise_signal(signal.SIGINT)
+        return bad
 
     opt = ClosedFormAmos(half_life=9, direction="adam", backend=backend)
     params, whole = small(), small()
     state, want = opt.init(params), opt.step(whole, small(), opt.init(whole))
-    monkeypatch.setattr(BACKENDS[backend], "step", interrupted)
+    monkeypatch.setattr(BACKENDS[backend].Work, "run", interrupted)
     with pytest.raises(KeyboardInterrupt) as stop:
         opt.step(params, small(), state)
     assert all_bits((params, stop.value.amos_state)) == all_bits((whole, want))

@@ -42,21 +42,22 @@ def after(steps, backend="numpy"):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("moment", ["before", "between leaves", "behind"])
 def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
-    right = BACKENDS[backend].step
+    right = BACKENDS[backend].Work.run
 
-    def interrupted(leaves, rates):
+    def interrupted(work, leaves, rates):
         if moment == "before":
             signal.raise_signal(signal.SIGINT)
         for leaf in leaves:
-            right([leaf], rates)
+            right(type(work)([leaf]), [leaf], rates)
             if moment == "between leaves":
                 signal.raise_signal(signal.SIGINT)
         if moment == "behind":
             signal.raise_signal(signal.SIGINT)
+        return -1
 
     params, opt, want = tree(), amos_ref.Amos(**OPTIONS, backend=backend), after(1)
     state = opt.init(params)
-    monkeypatch.setattr(BACKENDS[backend], "step", interrupted)
+    monkeypatch.setattr(BACKENDS[backend].Work, "run", interrupted)
     with pytest.raises(KeyboardInterrupt) as stop:
         opt.step(params, tree(10), state)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -74,13 +75,13 @@ def test_the_interrupt_test_can_fail(monkeypatch):
         __enter__ = __exit__ = lambda self, *args: None
 
     monkeypatch.setattr("amos_ref.optimizer.Whole", Nothing)
-    right, wanted = page.step, (after(0), after(1))
+    right, wanted = page.Work.run, (after(0), after(1))
 
-    def interrupted(leaves, rates):
-        right(leaves[:1], rates)
+    def interrupted(work, leaves, rates):
+        right(work, leaves[:1], rates)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(page, "step", interrupted)
+    monkeypatch.setattr(page.Work, "run", interrupted)
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend="numpy")
     state = opt.init(params)
     with pytest.raises(KeyboardInterrupt):
@@ -89,11 +90,11 @@ def test_the_interrupt_test_can_fail(monkeypatch):
 
 
 def test_ctrl_c_that_meets_an_error_carries_no_state(monkeypatch):
-    def failing(leaves, rates):
+    def failing(work, leaves, rates):
         signal.raise_signal(signal.SIGINT)
         raise MemoryError
 
-    monkeypatch.setattr(page, "step", failing)
+    monkeypatch.setattr(page.Work, "run", failing)
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend="numpy")
     state = opt.init(params)
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -135,7 +136,7 @@ def test_an_allocation_that_fails_leaves_everything_as_it_was(backend, monkeypat
     """Memory may run out for the last leaf, after the first was reduced and decided."""
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend=backend)
     state = opt.init(params)
-    target, name = (cpu.Work, "decide") if backend == "cpu" else (page, "computed")
+    target, name = (cpu.Part, "reduce") if backend == "cpu" else (page, "computed")
     right, calls = getattr(target, name), []
 
     def fails_the_second_time(*args):

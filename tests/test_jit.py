@@ -10,6 +10,7 @@ import pytest
 
 import amos_ref
 from amos_ref.kernels import jit, threads
+from amos_ref.kernels.table import Tasks
 
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -38,7 +39,7 @@ def test_the_cache_is_keyed_by_the_digest_of_every_compiled_source(monkeypatch):
 def test_the_digest_covers_the_page_and_all_that_is_compiled():
     root = jit._PACKAGE
     with_kernels = {"spec.py", *(f"kernels/{p.name}" for p in (root / "kernels").glob("*.py"))}
-    host_only = {"kernels/__init__.py", "kernels/page.py", "kernels/threads.py"}
+    host_only = {"kernels/__init__.py", "kernels/cpu.py", "kernels/page.py", "kernels/threads.py"}
     assert set(jit._COMPILED) == with_kernels - host_only
 
 
@@ -93,20 +94,23 @@ def test_a_forked_child_makes_threads_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
+TASKS = Tasks(np.array([0, 100]), np.array([0, threads.SMALL]))
+
+
 def test_shares_inherit_the_callers_way_with_overflow():
-    def kernel(first, last):
+    def kernel(first, last, starts):
         return np.geterr()["over"]
 
     if numba.get_num_threads() < 2:
         pytest.skip("one thread: no shares")
     with np.errstate(over="ignore"):
-        assert set(threads.launch(kernel, 100, threads.SMALL)) == {"ignore"}
+        assert set(threads.launch(kernel, TASKS)) == {"ignore"}
 
 
 def test_every_share_ends_before_an_error_is_raised():
     ended = []
 
-    def kernel(first, last):
+    def kernel(first, last, starts):
         if first == 0:
             raise KeyboardInterrupt
         ended.append(last)
@@ -114,5 +118,5 @@ def test_every_share_ends_before_an_error_is_raised():
     if numba.get_num_threads() < 2:
         pytest.skip("one thread: no shares")
     with pytest.raises(KeyboardInterrupt):
-        threads.launch(kernel, 100, threads.SMALL)
+        threads.launch(kernel, TASKS)
     assert len(ended) == numba.get_num_threads() - 1

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import spec
+from amos_ref import kernels, spec
 from amos_ref.conformance import vectors
 from amos_ref.conformance.judge import Result
 from amos_ref.errors import MissingDependencyError, VectorError
-from amos_ref.kernels import load_backend
 from amos_ref.leaf import Leaf, Rates
 
 #: Shapes with their slots: chunk and row-group boundaries, and every kind of slot.
@@ -92,7 +91,7 @@ def _difference(backend: str, where: str, place: Place, leaf: Leaf, rates: Rates
     after = []
     for name in ("numpy", backend):
         copy = leaf._replace(**{what: place(a) for what, a in leaf._asdict().items() if isinstance(a, np.ndarray)})
-        load_backend(name).step([copy], rates)
+        kernels.step(name, [copy], rates)
         after.append(copy)
     for (what, ref), (_, got) in zip(after[0].written(), after[1].written(), strict=True):
         if ref.tobytes() != got.tobytes():

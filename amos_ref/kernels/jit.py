@@ -11,7 +11,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import overload, register_jitable
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
-_COMPILED = ("spec.py", "kernels/jit.py", "kernels/scalar.py", "kernels/cpu.py")
+_COMPILED = ("spec.py", *(f"kernels/{name}.py" for name in ("jit", "memory", "scalar", "table", "cpu_kernels", "plan")))
 
 
 @functools.cache

@@ -1,13 +1,14 @@
 """Threads for kernels: each takes a share of the tasks. Compiled code holds no Python lock, so they run at once."""
 
 import contextvars
-import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
+
+from amos_ref.kernels.table import Tasks
 
 SMALL = 65536  # elements below which waking another thread costs more than it saves
 
@@ -24,16 +25,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget)
 
 
-def launch(kernel: Callable[..., Any], tasks: int, elements: int, *args: Any) -> list[Any]:
-    """Run ``kernel(first, last, *args)`` over all tasks, in shares for as many threads as Numba is set to use.
+def launch(kernel: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
+    """Run ``kernel(first, last, tasks.starts, *args)`` over all tasks, in shares for the threads Numba may use.
 
     Parameters
     ----------
     kernel : callable
         Does the tasks first <= task < last.
-    tasks : int
-    elements : int
-        The size of the work; little work stays in the calling thread.
+    tasks : Tasks
+        Little work stays in the calling thread.
 
     Returns
     -------
@@ -41,16 +41,18 @@ def launch(kernel: Callable[..., Any], tasks: int, elements: int, *args: Any) ->
         What each share returned.
     """
     global _pool
-    threads = min(tasks, numba.get_num_threads()) if elements >= SMALL else 1
+    count = int(tasks.starts[-1])
+    threads = min(count, numba.get_num_threads()) if tasks.work[-1] >= SMALL else 1
     if threads <= 1:
-        return [kernel(0, tasks, *args)]
+        return [kernel(0, count, tasks.starts, *args)] if count else []
     if _pool is None:
         _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="amos_ref")  # type: ignore
-    edges = [tasks * k // threads for k in range(threads + 1)]
-    shares = list(itertools.pairwise(edges))
+    shares = tasks.shares(threads)
     # Each share in a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
-    futures = [_pool.submit(contextvars.copy_context().run, kernel, *share, *args) for share in shares[1:]]
+    futures = [
+        _pool.submit(contextvars.copy_context().run, kernel, *share, tasks.starts, *args) for share in shares[1:]
+    ]
     try:
-        return [kernel(*shares[0], *args), *(future.result() for future in futures)]
+        return [kernel(*shares[0], tasks.starts, *args), *(future.result() for future in futures)]
     finally:
         wait(futures)  # also when Ctrl-C arrives: nothing may go on writing behind the caller's back

@@ -1,0 +1,322 @@
+"""The CPU kernels: reduce, decide and apply over a table of leaves, and a fused kernel for element slots.
+
+A kernel does the tasks from `first` to `last`, numbered through all leaves of its table (kernels/table.py); `starts`
+has the first task of each leaf. Every task is done whole by one thread, so the number of threads changes no bit.
+Arguments named `like_` are empty arrays that only say which dtype lies at an address.
+"""
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.kernels.jit import inlined, kernel
+from amos_ref.kernels.memory import view
+from amos_ref.kernels.scalar import clip, load, store
+from amos_ref.kernels.table import (
+    INNER,
+    LEAF,
+    PIECE,
+    PLACES,
+    SLOTS,
+    STRIP,
+    SUMS,
+    THETA,
+    B,
+    G,
+    M,
+    N,
+    V,
+)
+
+CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
+MOVED = 1024  # columns at a time: their alpha and rho stay in the first-level cache
+
+
+@inlined
+def leaf_of(task, starts):
+    """Return the leaf that a task belongs to."""
+    return np.searchsorted(starts, task, side="right") - 1
+
+
+# reduce
+
+
+@inlined
+def add_squares(acc, g, chi):
+    """acc += clip(g)^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
+    for i in range(g.size):
+        x = clip(load(g, i), chi)
+        acc[i] += x * x
+
+
+@inlined
+def halved(acc, width):
+    """Combine lanes by halving."""
+    half = LANES // 2
+    while half > 0:
+        for lane in range(min(half, width - half)):
+            acc[lane] += acc[lane + half]
+        width = min(width, half)
+        half //= 2
+    return acc[0] if width > 0 else 0.0
+
+
+@kernel
+def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
+    """Sum g*g over a chunk of a row, a task: 128 lanes in order, combined by halving (spec.lanes)."""
+    acc = np.empty(LANES)
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        n, k = leaves[i, N], task - starts[i]
+        count = max((n + CHUNK - 1) // CHUNK, 1)
+        row, start = k // count * n, k % count * CHUNK
+        stop = min(start + CHUNK, n)
+        g = view(leaves[i, G], row + start, row + stop, like_g)
+        width = min(g.size, LANES)
+        acc[:width] = 0.0
+        for left in range(0, g.size, LANES):
+            add_squares(acc, g[left : left + LANES], chi)
+        sums[leaves[i, SUMS] + k] = halved(acc, width)
+
+
+@kernel
+def combine_rows(first, last, starts, leaves, sums, totals):
+    """Sum the chunks of each row, as one chunk of any length; a task is one row."""
+    acc = np.empty(LANES)
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        row = task - starts[i]
+        count = max((leaves[i, N] + CHUNK - 1) // CHUNK, 1)
+        start = leaves[i, SUMS] + row * count
+        part = sums[start : start + count]
+        width = min(count, LANES)
+        acc[:width] = part[:width]
+        for k in range(width, count):
+            acc[k % LANES] += part[k]
+        totals[leaves[i, PLACES] + row] = halved(acc, width)
+
+
+@kernel
+def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
+    """Sum g*g over 64 rows at a time, column by column; a task is one (outer, 64 rows)."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
+        groups = max((n + ROWS - 1) // ROWS, 1)
+        outer, top = k // groups, k % groups * ROWS
+        begin = leaves[i, SUMS] + k * inner
+        for left in range(0, inner, STRIP):
+            right = min(left + STRIP, inner)
+            acc = sums[begin + left : begin + right]
+            acc[:] = 0.0
+            for row in range(outer * n + top, outer * n + min(top + ROWS, n)):
+                add_squares(acc, view(leaves[i, G], row * inner + left, row * inner + right, like_g), chi)
+
+
+@kernel
+def combine_columns(first, last, starts, leaves, sums, totals):
+    """Sum those sums 64 at a time, and theirs likewise (spec.sum_rows), in place; a task is one strip of columns."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        inner, k = leaves[i, INNER], task - starts[i]
+        strips = (inner + STRIP - 1) // STRIP
+        count = max((leaves[i, N] + ROWS - 1) // ROWS, 1)
+        outer, left = k // strips, k % strips * STRIP
+        width = min(STRIP, inner - left)
+        begin = leaves[i, SUMS] + outer * count * inner + left
+        while count > 1:
+            for group in range((count + ROWS - 1) // ROWS):
+                acc = sums[begin + group * inner : begin + group * inner + width]
+                start, stop = group * ROWS, min(group * ROWS + ROWS, count)
+                acc[:] = sums[begin + start * inner : begin + start * inner + width]
+                for row in range(start + 1, stop):
+                    add(acc, sums[begin + row * inner : begin + row * inner + width])
+            count = (count + ROWS - 1) // ROWS
+        place = leaves[i, PLACES] + outer * inner + left
+        totals[place : place + width] = sums[begin : begin + width]
+
+
+@inlined
+def add(acc, x):
+    for i in range(x.size):
+        acc[i] += x[i]
+
+
+@kernel
+def mean_slots(first, last, starts, leaves, share, totals):
+    """totals /= share; return the leaf of the first mean that is not finite, or -1. A task is one slot."""
+    bad, i = -1, leaf_of(first, starts)
+    while first < last:
+        stop = min(starts[i + 1], last)
+        begin = leaves[i, SLOTS] - starts[i]
+        part, count = totals[begin + first : begin + stop], share[i]
+        wrong = 0
+        for k in range(part.size):
+            part[k] = part[k] / count
+            wrong += not part[k] < np.inf
+        if wrong and bad < 0:
+            bad = leaves[i, LEAF]
+        first, i = stop, i + 1
+    return bad
+
+
+@kernel
+def check_elements(first, last, starts, leaves, like_g, chi):
+    """Return the first leaf with a square that is not finite, or -1; a task is one chunk."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        start = (task - starts[i]) * CHUNK
+        g = view(leaves[i, G], start, min(start + CHUNK, leaves[i, N]), like_g)
+        wrong = 0
+        for k in range(g.size):
+            x = clip(load(g, k), chi)
+            wrong += not x * x < np.inf
+        if wrong:
+            return leaves[i, LEAF]
+    return -1
+
+
+# decide
+
+
+@inlined
+def decide(g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
+    """The page's decide, entry by entry; v and b are overwritten by their new values."""
+    for s in range(v.size):
+        new_v, _, _, _, _, alpha[s], rho[s], new_b = spec.decide(
+            load(g2, s), load(v, s), load(b, s), q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
+        )
+        store(v, s, new_v)
+        store(b, s, new_b)
+
+
+@kernel
+def decide_slots(
+    first, last, starts, leaves, like_v, g2, alpha, rho, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon
+):
+    """The page's decide for each slot: g2 -> v, b, alpha, rho; a task is one slot."""
+    i = leaf_of(first, starts)
+    while first < last:
+        stop = min(starts[i + 1], last)
+        start, end = leaves[i, SLOTS] + first - starts[i], leaves[i, SLOTS] + stop - starts[i]
+        v = view(leaves[i, V], first - starts[i], stop - starts[i], like_v)
+        b = view(leaves[i, B], first - starts[i], stop - starts[i], like_v)
+        decide(
+            g2[start:end],
+            v,
+            b,
+            alpha[start:end],
+            rho[start:end],
+            q,
+            xi,
+            eta[i],
+            beta,
+            extra_l2,
+            c_coef,
+            d_coef,
+            epsilon,
+        )
+        first, i = stop, i + 1
+
+
+# apply
+
+
+@inlined
+def move(theta, g, m, alpha, rho, chi, mu):
+    """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
+    if m is None:
+        for i in range(theta.size):
+            x = load(theta, i)
+            store(theta, i, x + spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x))
+    else:
+        for i in range(theta.size):
+            x = load(theta, i)
+            delta = spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x)
+            delta = spec.average(load(m, i), delta, mu)
+            store(m, i, delta)
+            store(theta, i, x + delta)
+
+
+@kernel
+def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+    """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        n, k = leaves[i, N], task - starts[i]
+        pieces = (n + PIECE - 1) // PIECE
+        row, start = k // pieces, k % pieces * PIECE
+        start, stop = row * n + start, row * n + min(start + PIECE, n)
+        theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+        place = leaves[i, PLACES] + row
+        move(theta, g, view(leaves[i, M], start, stop, like_m), alpha[place], rho[place], chi, mu)
+
+
+@kernel
+def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows, strip by strip."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
+        groups = (n + ROWS - 1) // ROWS
+        outer, top = k // groups, k % groups * ROWS
+        place = leaves[i, PLACES] + outer * inner
+        for left in range(0, inner, MOVED):
+            right = min(left + MOVED, inner)
+            alphas, rhos = alpha[place + left : place + right], rho[place + left : place + right]
+            for row in range(outer * n + top, outer * n + min(top + ROWS, n)):
+                start, stop = row * inner + left, row * inner + right
+                theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+                move(theta, g, view(leaves[i, M], start, stop, like_m), alphas, rhos, chi, mu)
+
+
+@kernel
+def step_elements(
+    first,
+    last,
+    starts,
+    leaves,
+    like_theta,
+    like_g,
+    like_m,
+    like_v,
+    chi,
+    mu,
+    eta,
+    q,
+    xi,
+    beta,
+    extra_l2,
+    c_coef,
+    d_coef,
+    epsilon,
+):
+    """Element slots: decide and apply, a few cached elements at a time; a task is one chunk."""
+    alpha, rho, g2 = np.empty(CHUNK // 8), np.empty(CHUNK // 8), np.empty(CHUNK // 8)
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        while task >= starts[i + 1]:
+            i += 1
+        begin = (task - starts[i]) * CHUNK
+        for start in range(begin, min(begin + CHUNK, leaves[i, N]), g2.size):
+            stop = min(start + g2.size, leaves[i, N])
+            g = view(leaves[i, G], start, stop, like_g)
+            v, b = view(leaves[i, V], start, stop, like_v), view(leaves[i, B], start, stop, like_v)
+            g2[: g.size] = 0.0
+            add_squares(g2, g, chi)
+            decide(g2, v, b, alpha, rho, q, xi, eta[i], beta, extra_l2, c_coef, d_coef, epsilon)
+            theta = view(leaves[i, THETA], start, stop, like_theta)
+            move(theta, g, view(leaves[i, M], start, stop, like_m), alpha, rho, chi, mu)

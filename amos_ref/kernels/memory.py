@@ -1,0 +1,49 @@
+"""What lies at an address: arrays, and the headers of NumPy's arrays. For compiled code, and the same in Python."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
+from numba.extending import intrinsic
+
+from amos_ref.kernels.jit import specialised
+
+
+def view(address, start, stop, like) -> Any:
+    """Return the elements start <= i < stop of the array at `address`, of the dtype of `like`; None of None."""
+    if like is None:
+        return None
+    size = (stop - start) * like.itemsize
+    return np.frombuffer((ctypes.c_char * size).from_address(address + start * like.itemsize), like.dtype)
+
+
+def word(address):
+    """Return the 64-bit integer at an address."""
+    return ctypes.c_int64.from_address(address).value
+
+
+@intrinsic
+def _pointer(typingctx, address) -> Any:
+    def generate(context, builder, signature, args):
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@specialised(view)
+def _view(address, start, stop, like):
+    if like == types.none:
+        return lambda address, start, stop, like: None
+    dtype, size = like.dtype, like.dtype.bitwidth // 8
+
+    def found(address, start, stop, like):
+        return carray(_pointer(address + start * size), (stop - start,), dtype)  # pyright: ignore[reportCallIssue]
+
+    return found
+
+
+@specialised(word)
+def _word(address):
+    return lambda address: carray(_pointer(address), (1,), np.int64)[0]  # pyright: ignore[reportCallIssue]

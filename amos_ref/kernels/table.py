@@ -1,0 +1,177 @@
+"""All leaves of a step as a few tables of integers, which the kernels of every device read.
+
+A leaf is seen as (outer, n, inner) around its innermost run of reduced axes: rows where inner is 1, columns
+otherwise; where no axis is reduced, as elements. A table holds the leaves of one such kind and of the same dtypes.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref import spec
+
+#: Columns of a table: addresses; the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread
+#: over outer and inner) begin in scratch arrays; its number among the leaves of the step.
+THETA, G, V, B, M, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
+COLUMNS = 12
+FIELDS = {THETA: "theta", G: "g", V: "v", B: "b", M: "m"}
+
+CHUNK, ROWS = spec.CHUNK, spec.ROWS
+PIECE = 32768  # neighbouring elements of one task
+STRIP = 2048  # columns of one task: their sums stay in the first-level cache
+
+
+class Tasks(NamedTuple):
+    """Equal pieces of work, numbered through all leaves of a table."""
+
+    starts: np.ndarray  # the first task of each leaf; last the number of all
+    work: np.ndarray  # the elements before each leaf; last the number of all
+
+    def shares(self, count: int) -> list[tuple[int, int]]:
+        """Cut the tasks into `count` ranges of about the same work."""
+        edges = np.interp(np.linspace(0, self.work[-1], count + 1), self.work, self.starts).astype(int).tolist()
+        return list(zip([0, *edges[1:-1]], [*edges[1:-1], int(self.starts[-1])], strict=True))
+
+
+class Box(NamedTuple):
+    """A leaf as the kernels see it."""
+
+    kind: str  # "rows", "columns", "elements"
+    outer: int
+    n: int
+    inner: int
+    slots: int
+    groups: int  # sums in one outer index and column: of 8192 neighbours, or of 64 rows
+    pieces: int  # tasks of apply in one outer index
+    runs: list[tuple[bool, int]]
+    cut: int  # which run is n
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are reduced runs before the innermost one."""
+        return any(reduced for reduced, _ in self.runs[: self.cut])
+
+
+def box_of(shape: tuple[int, ...], slot: tuple[int, ...], fused: bool) -> Box:
+    """Return how kernels see an array; element slots are reduced like others unless decide is `fused` with apply."""
+    runs, slots, size = spec.runs(shape, slot), math.prod(slot), math.prod(shape)
+    cut = max((k for k, (reduced, _) in enumerate(runs) if reduced), default=-1)
+    if cut < 0 and fused:
+        tasks = -(-size // CHUNK)
+        return Box("elements", 1, size, 1, slots, tasks, tasks, runs, cut)
+    if cut < 0:
+        runs, cut = [(True, 1), *runs], 0  # one row of slots
+    lengths = [n for _, n in runs]
+    outer, n, inner = math.prod(lengths[:cut]), lengths[cut], math.prod(lengths[cut + 1 :])
+    if inner == 1:
+        return Box("rows", outer, n, 1, slots, max(-(-n // CHUNK), 1), -(-n // PIECE), runs, cut)
+    return Box("columns", outer, n, inner, slots, max(-(-n // ROWS), 1), -(-n // ROWS), runs, cut)
+
+
+class Mixed(NamedTuple):
+    """A leaf with reduced runs before the innermost one, which alone the kernels reduce."""
+
+    box: Box
+    slots: slice
+    places: slice
+
+    def fold(self, totals: np.ndarray) -> None:
+        """Sum what the kernels summed over the runs that are left."""
+        runs = self.box.runs[: self.box.cut] + self.box.runs[self.box.cut + 1 :]
+        totals[self.slots] = spec.fold(totals[self.places], runs).reshape(-1)
+
+    def spread(self, per_slot: np.ndarray) -> None:
+        """Give every (outer, inner) the value of its slot."""
+        full = [1 if k == self.box.cut else n for k, (_, n) in enumerate(self.box.runs)]
+        slots = [1 if reduced else n for reduced, n in self.box.runs]
+        per_slot[self.places].reshape(full)[...] = per_slot[self.slots].reshape(slots)  # nothing is allocated
+
+
+class Key(NamedTuple):
+    """What the leaves of a table have in common."""
+
+    kind: str
+    theta: np.dtype
+    g: np.dtype
+    state: np.dtype | None
+    averages: bool
+
+
+class Table:
+    """Leaves of one kind and of the same dtypes.
+
+    Parameters
+    ----------
+    key : Key
+    members : list of (int, leaf, Box)
+        With the leaf's number among those of the step.
+    address : callable
+        Where an array's first element lies.
+
+    Attributes
+    ----------
+    leaves : ndarray of int64, shape (members, 12)
+        See the names of the columns.
+    eta, share : ndarray of float64, shape (members,)
+        share: the number of elements that a slot is the mean of.
+    reduce, combine, slots, apply : Tasks
+    sums, places : int
+        The sizes of the scratch arrays.
+    mixed : list of Mixed
+    """
+
+    def __init__(self, key: Key, members: list[tuple[int, Any, Box]], address: Callable[[Any], int]) -> None:
+        self.key = key
+        boxes = [box for *_, box in members]
+        sizes = [math.prod(leaf.theta.shape) for _, leaf, _ in members]
+        self.leaves = np.zeros((len(members), COLUMNS), np.int64)
+        self.eta = np.array([getattr(leaf, "eta", np.nan) for _, leaf, _ in members])
+        self.share = np.array([float(max(n // max(b.slots, 1), 1)) for n, b in zip(sizes, boxes, strict=True)])
+        self.sums = self.places = 0
+        self.mixed: list[Mixed] = []
+        for row, (number, leaf, box) in zip(self.leaves, members, strict=True):
+            for column, name in FIELDS.items():
+                a = getattr(leaf, name, None)
+                row[column] = 0 if a is None else address(a)
+            row[OUTER : INNER + 1] = box.outer, box.n, box.inner
+            row[LEAF] = number
+            if key.kind != "elements":
+                self._place(row, box)
+        self.reduce = _tasks([b.outer * b.groups for b in boxes], sizes)
+        self.combine = _tasks([b.outer * -(-b.inner // STRIP) for b in boxes], sizes)
+        self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
+        self.apply = _tasks([b.outer * b.pieces for b in boxes], sizes)
+
+    def _place(self, row: np.ndarray, box: Box) -> None:
+        """Give the leaf its part of the scratch arrays."""
+        places = box.outer * box.inner
+        row[SUMS], row[SLOTS] = self.sums, self.places
+        self.sums += places * box.groups
+        if box.mixed:
+            middle = self.places + box.slots
+            self.mixed.append(Mixed(box, slice(self.places, middle), slice(middle, middle + places)))
+            self.places = middle
+        row[PLACES] = self.places
+        self.places += places
+
+
+def address(a: np.ndarray) -> int:
+    """Return where the first element of an array lies."""
+    return a.__array_interface__["data"][0]
+
+
+def tables(leaves: Iterable[Any], fused: bool, address: Callable[[Any], int]) -> list[Table]:
+    """Sort the leaves of a step into tables."""
+    found: dict[Key, list[tuple[int, Any, Box]]] = {}
+    for number, leaf in enumerate(leaves):
+        box = box_of(tuple(leaf.theta.shape), leaf.slot, fused)
+        state = getattr(leaf, "v", None)
+        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, None if state is None else state.dtype, leaf.m is not None)
+        found.setdefault(key, []).append((number, leaf, box))
+    return [Table(key, members, address) for key, members in found.items()]
+
+
+def _tasks(counts: list[int], work: list[int]) -> Tasks:
+    return Tasks(*(np.concatenate([[0], np.cumsum(a, dtype=np.int64)]) for a in (counts, work)))
