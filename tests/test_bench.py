@@ -266,9 +266,8 @@ def test_the_roof_moves_every_byte_once(changed, size):
 
 
 def without_its_tail(r):
-    n, g, tasks = r.work.parameters, r.g[:-1], r.out.size
-    roof.launch(roof.read, tasks, n, tasks, g, r.out)
-    roof.launch(roof.write, tasks, n, tasks, r.backward, g, r.theta[:-1], r.others)
+    roof.launch(roof.read, r.tasks, r.g[:-1], r.out)
+    roof.launch(roof.write, r.tasks, r.backward, r.g[:-1], r.theta[:-1], r.others)
 
 
 def test_a_roof_that_leaves_something_out_would_be_seen():

@@ -7,6 +7,7 @@ import numpy as np
 from amos_ref.bench.contenders import Contender
 from amos_ref.bench.workloads import Workload
 from amos_ref.kernels.jit import kernel
+from amos_ref.kernels.table import Tasks
 from amos_ref.kernels.threads import launch
 
 # Bytes of one task, 0 for one task and so one thread, which is faster where waking a second takes longer than the work;
@@ -16,8 +17,9 @@ TRIED = 5  # times each
 
 
 @kernel
-def read(first, last, tasks, words, out):
+def read(first, last, starts, words, out):
     """Reduce's bytes: out[task] is the exclusive or of the task's words."""
+    tasks = starts[-1]
     for task in range(first, last):
         part = words[words.size * task // tasks : words.size * (task + 1) // tasks]
         bits = np.uint64(0)
@@ -27,8 +29,9 @@ def read(first, last, tasks, words, out):
 
 
 @kernel
-def write(first, last, tasks, backward, g, theta, others):
+def write(first, last, starts, backward, g, theta, others):
     """Apply's bytes: theta and g are read and theta is written; so is each of the others, v, b and m."""
+    tasks = starts[-1]
     for count in range(first, last):
         task = first + last - 1 - count if backward else count
         start, stop = g.size * task // tasks, g.size * (task + 1) // tasks
@@ -55,7 +58,6 @@ class Roof(Contender):
         self.g, self.theta = words(n * work.itemsize, 3), words(n * work.itemsize, 5)
         sizes = [k * work.state_itemsize] * 2 + [n * work.state_itemsize] * work.momentum
         self.others = tuple(words(size, 0) for size in sizes)
-        self.out = np.empty(0, np.uint64)
         times: dict[tuple[int, bool], list[float]] = {variant: [] for variant in VARIANTS}
         for _ in range(TRIED):
             for variant in VARIANTS:
@@ -70,12 +72,13 @@ class Roof(Contender):
     def choose(self, variant: tuple[int, bool]) -> None:
         """Stream in this way from here on."""
         piece, self.backward = variant
-        self.out = np.empty(-(-self.g.nbytes // piece) if piece else 1, np.uint64)
+        count = -(-self.g.nbytes // piece) if piece else 1
+        self.out = np.empty(count, np.uint64)
+        self.tasks = Tasks(np.array([0, count]), np.array([0, self.work.parameters]))
 
     def run(self) -> None:
-        tasks, n = self.out.size, self.work.parameters
-        launch(read, tasks, n, tasks, self.g, self.out)
-        launch(write, tasks, n, tasks, self.backward, self.g, self.theta, self.others)
+        launch(read, self.tasks, self.g, self.out)
+        launch(write, self.tasks, self.backward, self.g, self.theta, self.others)
 
     def values(self) -> dict[str, Any]:
         return {"read": self.out, "theta": self.theta, **{f"other{i}": a for i, a in enumerate(self.others)}}
