@@ -83,7 +83,7 @@ def drawn(work: Workload) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
     dtype, made = dtype_of(work.dtype), []
     for scale in (0.5, 0.01):
         block = (scale * rng.standard_normal(65537)).astype(dtype)
-        made.append({f"leaf{i:04}": np.resize(block, shape) for i, shape in enumerate(work.shapes)})
+        made.append({f"leaf{i:04}": np.resize(block[: math.prod(shape)], shape) for i, shape in enumerate(work.shapes)})
     return made[0], made[1]
 
 
