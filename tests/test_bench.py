@@ -102,6 +102,8 @@ def test_the_plan_has_every_size_slot_dtype_and_tree(quick):
 class Fake:
     """Takes a known time, told by a clock of its own, and writes down that it was called."""
 
+    settles = 0.0
+
     def __init__(self, name, seconds, calls, speed=lambda: 1.0):
         self.name, self.seconds, self.calls, self.speed = name, seconds, calls, speed
 
@@ -141,6 +143,18 @@ def test_brief_steps_are_timed_several_at_a_time_behind_one_that_is_not():
     times = measure.interleaved({"a": Fake("a", 1e-4, calls)}, settings(seconds=0.0088, most=7))
     assert times["a"] == pytest.approx(dict.fromkeys(range(7), 1e-4), rel=1e-14)
     assert len(calls) == 2 + 7 * 11
+
+
+def test_whose_threads_keep_a_core_busy_is_given_time_to_settle(monkeypatch):
+    calls = []
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: calls.append(seconds) if seconds else None)
+    fakes = {"a": Fake("a", 0.01, calls), "b": Fake("b", 0.01, calls)}
+    fakes["b"].settles = 0.04
+    times = measure.interleaved(fakes, settings(seconds=0.8))
+    assert [len(times[name]) for name in "ab"] == [40, 8]  # the pause is in its share
+    turns = calls[4:]
+    assert [turns[i + 1] for i, call in enumerate(turns) if call == "b"] == [0.04] * 8
+    assert turns.count(0.04) == 8
 
 
 def ratio_on_a_machine_that_slows_down(measuring):

@@ -15,9 +15,9 @@ from amos_ref.errors import AmosError, HyperParameterError, StorageError
 
 OK, INTERRUPTED = 0, 130
 
-# torch's threads wait for more work by spinning, by default for 10 ms in which they take a core from whoever is timed
-# next. About 0.05 ms carries them from one array of a tree to the next. To be set before torch is imported.
-_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1", "JAX_PLATFORMS": "cpu"}
+# To be set before torch and JAX are imported: how many milliseconds threads of LLVM's OpenMP spin, as long as GNU's do
+# (peers.SPIN); and no search for accelerators.
+_ENVIRONMENT = {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"}
 
 
 def add_to(commands: Any) -> None:

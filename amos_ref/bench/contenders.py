@@ -37,6 +37,7 @@ class Contender:
     about = ""
     packages: ClassVar[dict[str, str]] = {}  # what must be importable -> how pip calls it
     kept, extra = 2, 0  # arrays of the parameters' size that it holds, and that a step makes and gives back
+    settles = 0.0  # seconds after a step for which its threads still keep a core busy
     traced = False  # whether what a step allocates can be seen
 
     def __init__(self, work: Workload) -> None:

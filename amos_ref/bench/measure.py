@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import math
+import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ def interleaved(contenders: Mapping[str, Any], settings: Settings) -> dict[str, 
         if seconds < share / settings.least:
             seconds = max(min(seconds, c.time()), 1e-9)
         calls[name] = min(math.ceil(BRIEF / seconds), MOST_CALLS)
-        cost = seconds * (calls[name] + (calls[name] > 1))
+        cost = seconds * (calls[name] + (calls[name] > 1)) + c.settles
         rounds[name] = min(max(int(share / cost), settings.least), settings.most)
     rng = np.random.default_rng(settings.seed)
     total, times = max(rounds.values()), {name: {} for name in contenders}
@@ -66,7 +67,9 @@ def _timed(c: Any, calls: int) -> float:
     """Return the seconds of one step; of brief ones, of several after one that brings its arrays into the caches."""
     if calls > 1:
         c.time()
-    return sum(c.time() for _ in range(calls)) / calls
+    seconds = sum(c.time() for _ in range(calls)) / calls
+    time.sleep(c.settles)
+    return seconds
 
 
 @contextlib.contextmanager

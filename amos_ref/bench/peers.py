@@ -11,6 +11,7 @@ from amos_ref.bench.contenders import BETA, ETA, RATE, Contender
 from amos_ref.bench.workloads import MOMENTUM, Workload, cores, drawn, slot_shape
 
 TORCH = {"torch": "torch==2.13.0"}
+SPIN = 0.012  # torch's threads wait for more work by spinning, for about 10 ms where GNU's OpenMP runs them
 JAX = {"jax": "jax", "optax": "optax"}
 
 
@@ -33,6 +34,7 @@ class _Torch(Contender):
         import torch
 
         torch.set_num_threads(work.threads)
+        self.settles = SPIN if work.threads > 1 else 0.0
         params, grads = drawn(work)
         self.params = {name: self._tensor(a, torch).requires_grad_() for name, a in params.items()}
         for name, p in self.params.items():
