@@ -30,7 +30,8 @@ def uncompiled(session: nox.Session) -> None:
     """The kernels run as Python, so that coverage sees inside."""
     session.install(*PINNED, "-e", ".[test]")
     report = ("--cov=amos_ref/kernels", "--cov-report=term-missing")
-    session.run("pytest", *report, "tests/test_kernels.py", *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
+    files = ("tests/test_kernels.py", "tests/test_plan.py")
+    session.run("pytest", *report, *files, *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
 
 
 @nox.session

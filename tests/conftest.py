@@ -5,8 +5,8 @@ import signal
 
 from hypothesis import settings
 
-# Two threads at least, so that a machine with one core still sees work divided between threads.
-os.environ.setdefault("NUMBA_NUM_THREADS", str(max(os.cpu_count() or 1, 2)))
+# Four threads at least, so that a machine with one core still sees work divided between threads.
+os.environ.setdefault("NUMBA_NUM_THREADS", str(max(os.cpu_count() or 1, 4)))
 
 # A shell that runs the tests in the background has SIGINT ignored, and Python then leaves it so.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

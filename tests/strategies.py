@@ -12,7 +12,7 @@ from amos_ref.conformance.reading import Step
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {"float16": np.dtype("f2"), "bfloat16": BFLOAT16, "float32": np.dtype("f4"), "float64": np.dtype("f8")}
-LAYOUTS = ("C", "F", "strided", "negative")
+LAYOUTS = ("C", "F", "strided", "negative", "offset", "odd")
 # Exponents that keep a number finite and its square away from the ends of float64.
 EXPONENTS = {"float16": (-24, 14), "bfloat16": (-133, 126), "float32": (-149, 126), "float64": (-480, 480)}
 
@@ -49,6 +49,11 @@ def laid_out(a, layout):
     """The same elements in another memory layout."""
     if layout in ("C", "F"):
         return np.array(a, order=layout)
+    if layout in ("offset", "odd"):  # contiguous, but begun behind one element, or one byte
+        start = {"offset": a.itemsize, "odd": 1}[layout]
+        view = np.frombuffer(bytearray(start + a.nbytes), np.uint8)[start:].view(a.dtype).reshape(a.shape)
+        view[...] = a
+        return view
     stride = {"strided": 2, "negative": -1}[layout]
     base = np.zeros([n * abs(stride) for n in a.shape], a.dtype)
     view = base[(..., *(slice(None, None, stride) for _ in a.shape))]

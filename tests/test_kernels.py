@@ -19,6 +19,7 @@ import amos_ref
 from amos_ref import kernels, spec
 from amos_ref.errors import NonFiniteError
 from amos_ref.kernels import cpu_kernels, scalar, threads
+from amos_ref.kernels.table import Tasks
 from amos_ref.leaf import Leaf, Rates
 
 PYTHON = bool(config.DISABLE_JIT)
@@ -115,6 +116,7 @@ EDGES = [
     ((2, 65, 3), (2, 1, 3)),
     ((130, 2, 3, 4), (1, 2, 1, 4)),
     ((130, 2, 9), (1, 2, 1)),
+    *(((rows, columns), (1, columns)) for rows in (3, 4, 5, 7) for columns in (1024, 1025)),  # four rows at once
 ]
 LARGE = [
     ((3 * 8192 + 1,), ()),
@@ -127,6 +129,8 @@ LARGE = [
     ((40, 1025), (1, 1025)),
     ((33, 2049), (33, 2049)),
     ((2, 4100, 20), (2, 1, 20)),
+    ((67, 2049), (1, 2049)),
+    ((2, 130, 2050), (2, 1, 2050)),
     ((1, 50000), (50000,)),
 ]
 
@@ -215,6 +219,37 @@ def test_number_of_threads_changes_no_bit(eager_threads):
 @pytest.mark.parametrize(("shape", "slot"), [edge for edge in EDGES if own.size(edge[0]) < 1000])
 def test_shared_work_has_the_bits_of_the_page(shape, slot):
     check(make_leaf(np.random.default_rng(2), own.COMBINATIONS[1], shape, slot), make_rates(own.COMBINATIONS[1]))
+
+
+def many_leaves(rng, count=60):
+    """Leaves of few shapes and dtypes, so that tables hold many of each, empty ones too, in no order."""
+    kinds = [((5, 3), (5, 1)), ((130,), ()), ((0, 3), (1, 3)), ((), ()), ((66, 2), (1, 2)), ((7,), (7,)), ((0,), (0,))]
+    kinds += [((2, 65, 3), (2, 1, 3)), ((3, 2, 4), (1, 2, 1)), ((2, 0), (2, 1)), ((1, 8193), (1, 1))]
+    order = rng.integers(len(kinds), size=count)
+    return [
+        make_leaf(rng, own.COMBINATIONS[1 + k % 2], *kinds[kind], name=str(k), eta=0.1 + k / count)
+        for k, kind in enumerate(order)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_many_leaves_in_few_tables_have_the_bits_of_the_page(count, eager_threads):
+    numba.set_num_threads(min(count, eager_threads))
+    leaves = many_leaves(np.random.default_rng(count), 20 if PYTHON else 200)
+    rates = make_rates(own.COMBINATIONS[1])
+    ref = [page(leaf, rates._replace(momentum=None if leaf.m is None else rates.momentum)) for leaf in leaves]
+    kernels.step("cpu", leaves, rates)
+    for leaf, wanted in zip(leaves, ref, strict=True):
+        for (what, got), want in zip(leaf.written(), (a for a in wanted if a is not None), strict=True):
+            same(got, want, f"{what} of leaf {leaf.name}, shape {leaf.theta.shape}, slot {leaf.v.shape}")
+
+
+def test_tasks_are_shared_by_their_work_and_each_is_done_once():
+    tasks = Tasks(np.array([0, 3, 3, 10, 11]), np.array([0, 300, 300, 370, 1000]))
+    for count in range(1, 12):
+        shares = tasks.shares(count)
+        assert [k for first, last in shares for k in range(first, last)] == list(range(11))
+    assert tasks.shares(2) == [(0, 10), (10, 11)]
 
 
 @pytest.mark.usefixtures("eager_threads")

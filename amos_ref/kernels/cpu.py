@@ -95,14 +95,15 @@ class Work:
         numbers = None
         if isinstance(rates, Rates):
             numbers = rates.q, rates.xi, rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
+        chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         with np.errstate(all="ignore"):
-            found = [part.reduce(rates.chi) for part in self.parts]
+            found = [part.reduce(chi) for part in self.parts]
             if any(bad >= 0 for bad in found):
                 return min(bad for bad in found if bad >= 0)
             for part in self.parts:
                 part.decide(numbers, leaves, rates)
             for part in self.parts:
-                part.apply(numbers, rates.chi, rates.momentum or 0.0)
+                part.apply(numbers, chi, rates.momentum or 0.0)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy

@@ -10,7 +10,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.memory import view
-from amos_ref.kernels.scalar import clip, load, store
+from amos_ref.kernels.scalar import averaged, clip, cut, load, store
 from amos_ref.kernels.table import (
     INNER,
     LEAF,
@@ -28,7 +28,7 @@ from amos_ref.kernels.table import (
 )
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
-MOVED = 1024  # columns at a time: their alpha and rho stay in the first-level cache
+WIDE = 1024  # columns whose float64 sums, or alpha and rho, stay in the first-level cache
 
 
 @inlined
@@ -46,6 +46,16 @@ def add_squares(acc, g, chi):
     for i in range(g.size):
         x = clip(load(g, i), chi)
         acc[i] += x * x
+
+
+@inlined
+def add_four_squares(acc, g, chi):
+    """Add the squares of four rows in order, so that sums too many for the first-level cache are read once for four."""
+    n = acc.size
+    g0, g1, g2, g3 = g[:n], g[n : 2 * n], g[2 * n : 3 * n], g[3 * n :]
+    for i in range(n):
+        x0, x1, x2, x3 = clip(load(g0, i), chi), clip(load(g1, i), chi), clip(load(g2, i), chi), clip(load(g3, i), chi)
+        acc[i] = (((acc[i] + x0 * x0) + x1 * x1) + x2 * x2) + x3 * x3
 
 
 @inlined
@@ -109,13 +119,17 @@ def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
         n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
         groups = max((n + ROWS - 1) // ROWS, 1)
         outer, top = k // groups, k % groups * ROWS
-        begin = leaves[i, SUMS] + k * inner
-        for left in range(0, inner, STRIP):
-            right = min(left + STRIP, inner)
-            acc = sums[begin + left : begin + right]
-            acc[:] = 0.0
-            for row in range(outer * n + top, outer * n + min(top + ROWS, n)):
-                add_squares(acc, view(leaves[i, G], row * inner + left, row * inner + right, like_g), chi)
+        row, stop = outer * n + top, outer * n + min(top + ROWS, n)
+        acc = sums[leaves[i, SUMS] + k * inner : leaves[i, SUMS] + (k + 1) * inner]
+        acc[:] = 0.0
+        while row < stop:
+            rows = 4 if row + 4 <= stop and inner > WIDE else 1
+            g = view(leaves[i, G], row * inner, (row + rows) * inner, like_g)
+            if rows == 4:
+                add_four_squares(acc, g, chi)
+            else:
+                add_squares(acc, g, chi)
+            row += rows
 
 
 @kernel
@@ -232,19 +246,32 @@ def decide_slots(
 
 
 @inlined
+def move_entry(i, theta, g, m, alpha, rho, chi, mu):
+    x = load(theta, i)
+    delta = averaged(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
+    store(theta, i, x + delta)
+
+
+@inlined
 def move(theta, g, m, alpha, rho, chi, mu):
     """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
-    if m is None:
-        for i in range(theta.size):
-            x = load(theta, i)
-            store(theta, i, x + spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x))
-    else:
-        for i in range(theta.size):
-            x = load(theta, i)
-            delta = spec.change(load(alpha, i), clip(load(g, i), chi), load(rho, i), x)
-            delta = spec.average(load(m, i), delta, mu)
-            store(m, i, delta)
-            store(theta, i, x + delta)
+    for i in range(theta.size):
+        move_entry(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu)
+
+
+@inlined
+def move_four(theta, g, m, alpha, rho, chi, mu):
+    """Four rows, so that alpha and rho too many for the first-level cache are read once for four."""
+    n = alpha.size
+    t0, t1, t2, t3 = theta[:n], theta[n : 2 * n], theta[2 * n : 3 * n], theta[3 * n :]
+    g0, g1, g2, g3 = g[:n], g[n : 2 * n], g[2 * n : 3 * n], g[3 * n :]
+    m0, m1, m2, m3 = cut(m, 0, n), cut(m, n, 2 * n), cut(m, 2 * n, 3 * n), cut(m, 3 * n, 4 * n)
+    for i in range(n):
+        a, r = alpha[i], rho[i]
+        move_entry(i, t0, g0, m0, a, r, chi, mu)
+        move_entry(i, t1, g1, m1, a, r, chi, mu)
+        move_entry(i, t2, g2, m2, a, r, chi, mu)
+        move_entry(i, t3, g3, m3, a, r, chi, mu)
 
 
 @kernel
@@ -265,7 +292,7 @@ def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, r
 
 @kernel
 def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
-    """n rows for each outer index, one alpha and rho a column; a task is 64 rows, strip by strip."""
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
     i = leaf_of(first, starts)
     for task in range(first, last):
         while task >= starts[i + 1]:
@@ -274,13 +301,18 @@ def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha
         groups = (n + ROWS - 1) // ROWS
         outer, top = k // groups, k % groups * ROWS
         place = leaves[i, PLACES] + outer * inner
-        for left in range(0, inner, MOVED):
-            right = min(left + MOVED, inner)
-            alphas, rhos = alpha[place + left : place + right], rho[place + left : place + right]
-            for row in range(outer * n + top, outer * n + min(top + ROWS, n)):
-                start, stop = row * inner + left, row * inner + right
-                theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
-                move(theta, g, view(leaves[i, M], start, stop, like_m), alphas, rhos, chi, mu)
+        alphas, rhos = alpha[place : place + inner], rho[place : place + inner]
+        row, stop = outer * n + top, outer * n + min(top + ROWS, n)
+        while row < stop:
+            rows = 4 if row + 4 <= stop and inner > WIDE else 1
+            start, end = row * inner, (row + rows) * inner
+            theta, g = view(leaves[i, THETA], start, end, like_theta), view(leaves[i, G], start, end, like_g)
+            m = view(leaves[i, M], start, end, like_m)
+            if rows == 4:
+                move_four(theta, g, m, alphas, rhos, chi, mu)
+            else:
+                move(theta, g, m, alphas, rhos, chi, mu)
+            row += rows
 
 
 @kernel

@@ -15,13 +15,13 @@ def view(address, start, stop, like) -> Any:
     """Return the elements start <= i < stop of the array at `address`, of the dtype of `like`; None of None."""
     if like is None:
         return None
-    size = (stop - start) * like.itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address + start * like.itemsize), like.dtype)
+    begin, end = (int(address) + int(i) * like.itemsize for i in (start, stop))
+    return np.frombuffer((ctypes.c_char * (end - begin)).from_address(begin), like.dtype)
 
 
 def word(address):
     """Return the 64-bit integer at an address."""
-    return ctypes.c_int64.from_address(address).value
+    return ctypes.c_int64.from_address(int(address)).value
 
 
 @intrinsic

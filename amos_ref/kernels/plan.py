@@ -76,8 +76,10 @@ class Plan:
         paths, _, self.structure = optree.tree_flatten_with_path(params, none_is_leaf=True)
         self.names = ["/".join(map(str, path)) for path in paths]
         self.averages = state.m is not None
+        self.numbers: dict[int, np.ndarray] = {}  # gradients that nobody else holds while the step runs
         leaves = optree.tree_leaves(grads, none_is_leaf=True)
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
+        self.single = [k for k, g in enumerate(leaves) if np.ndim(g) == 0 and g is not None]
         arrays = self._arrays(params, grads, state) or []
         self.fixed = len(arrays) - (len(leaves) - len(self.skipped))
         self.headers = _headers(arrays, self.fixed)
@@ -110,6 +112,8 @@ class Plan:
 
     def _arrays(self, params: Any, grads: Any, state: AmosState) -> list[Any] | None:
         """Return all parameters, all state and the gradients, or None if they are not of the plan's trees."""
+        if type(state) is not AmosState or type(state.count) is not int or state.count < 0:
+            return None
         try:
             thetas, structure = optree.tree_flatten(params, none_is_leaf=True)
             gs, other = optree.tree_flatten(grads, none_is_leaf=True)
@@ -118,13 +122,13 @@ class Plan:
         parts: Any = (state.v, state.b, state.m) if self.averages else (state.v, state.b)
         if (
             not (structure == other == self.structure)
-            or type(state) is not AmosState
-            or type(state.count) is not int
-            or state.count < 0
             or self.averages != (state.m is not None)
             or any(type(part) is not dict or len(part) != len(thetas) for part in parts)
         ):
             return None
+        for k in self.single:
+            if isinstance(gs[k], np.floating):  # as the mean of an array is
+                gs[k] = self.numbers[k] = np.asarray(gs[k])
         if self.skipped:
             if any(gs[k] is not None for k in self.skipped):
                 return None
@@ -139,7 +143,7 @@ def _headers(arrays: list[np.ndarray], fixed: int) -> Headers:
     words = np.zeros((len(arrays), 5), np.int64)
     starts = np.cumsum([0, *(a.ndim for a in arrays)])
     for i, a in enumerate(arrays):
-        flags = CONTIGUOUS | ALIGNED | (WRITEABLE if i < fixed else 0)
+        flags = CONTIGUOUS | ALIGNED | (WRITEABLE if i < fixed and a.flags.writeable else 0)
         words[i] = id(type(a)), id(a.dtype), flags, a.ndim, starts[i]
     shapes = np.array([n for a in arrays for n in a.shape], np.int64)
     return Headers(words, shapes, np.array([address(a) for a in arrays], np.int64))

@@ -29,16 +29,6 @@ BITS = {"float16": np.uint16, "bfloat16": np.int16}
 
 
 @inlined
-def clip(g, chi):
-    """:func:`amos_ref.spec.clip` for one number, as two comparisons that NaN passes through."""
-    if g > chi:
-        return chi
-    if g < -chi:
-        return -chi
-    return g
-
-
-@inlined
 def from_plain(x):
     return np.float64(x)
 
@@ -104,6 +94,13 @@ def _writer(dtype):
     return {"uint16": to_half, "int16": to_bfloat, "float32": np.float32}.get(str(dtype), from_plain)
 
 
+def clip(g, chi):
+    """:func:`amos_ref.spec.clip` for one number, as comparisons that NaN passes through; None is no clipping."""
+    if chi is None:
+        return g
+    return chi if g > chi else -chi if g < -chi else g
+
+
 def load(a, i):
     """Return ``a[i]`` as float64; a number is its own every entry."""
     return _reader(a.dtype)(a[i]) if isinstance(a, np.ndarray) else a
@@ -114,9 +111,25 @@ def store(a, i, x):
     a[i] = _writer(a.dtype)(x)
 
 
+def averaged(m, i, delta, mu):
+    """Return the change, averaged into ``m[i]``; without momentum (None) as it is."""
+    if m is None:
+        return delta
+    delta = spec.average(load(m, i), delta, mu)
+    store(m, i, delta)
+    return delta
+
+
 def cut(a, start, stop):
     """Return ``a[start:stop]``; None of None."""
     return None if a is None else a[start:stop]
+
+
+@specialised(clip)
+def _clip(g, chi):
+    if chi == types.none:
+        return lambda g, chi: g
+    return lambda g, chi: chi if g > chi else -chi if g < -chi else g
 
 
 @specialised(load)
@@ -135,6 +148,19 @@ def _store(a, i, x):
         a[i] = write(x)
 
     return put
+
+
+@specialised(averaged)
+def _averaged(m, i, delta, mu):
+    if m == types.none:
+        return lambda m, i, delta, mu: delta
+
+    def average(m, i, delta, mu):
+        delta = spec.average(load(m, i), delta, mu)
+        store(m, i, delta)
+        return delta
+
+    return average
 
 
 @specialised(cut)
