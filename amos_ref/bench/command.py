@@ -19,6 +19,9 @@ OK, INTERRUPTED = 0, 130
 # (peers.SPIN); and no search for accelerators.
 _ENVIRONMENT = {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"}
 
+_SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
+_HOW = ("quick", "peers", "seconds", "rounds")
+
 
 def add_to(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
@@ -79,20 +82,7 @@ def _list(text: str | None, default: str = "") -> list[str]:
 
 def _check_alone(args: argparse.Namespace) -> None:
     """Refuse options that --start and --from would ignore."""
-    options = (
-        "quick",
-        "sizes",
-        "trees",
-        "slots",
-        "dtypes",
-        "threads",
-        "momentum",
-        "state",
-        "peers",
-        "seconds",
-        "rounds",
-    )
-    given = [name for name in options if getattr(args, name) not in (None, False)]
+    given = [name for name in (*_SELECTION, *_HOW) if getattr(args, name) not in (None, False)]
     for what, others in (("start", ["plot", "path"]), ("path", ["start"])):
         clash = [*given, *(name for name in others if getattr(args, name))]
         if getattr(args, what) and clash:
@@ -102,8 +92,7 @@ def _check_alone(args: argparse.Namespace) -> None:
 
 def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
     """Return every combination of what is selected; nothing where nothing is."""
-    given = (args.sizes, args.trees, args.slots, args.dtypes, args.threads, args.state, args.momentum or None)
-    if all(x is None for x in given):
+    if all(getattr(args, name) in (None, False) for name in _SELECTION):
         return []
     found = workloads.selected(
         sizes=_list(args.sizes, workloads.LARGE if args.trees is None else ""),
@@ -144,24 +133,13 @@ def _settings(args: argparse.Namespace) -> Any:
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
     """Measure everything, with a line for each workload on standard error and its table as soon as it is there."""
     from amos_ref.bench import start
-    from amos_ref.bench.machine import machine
     from amos_ref.bench.measure import measured
 
-    selected, settings = _workloads(args), _settings(args)
-    planned = not selected and not args.start
-    works = workloads.plan(args.quick) if planned else selected
-    if planned and importlib.util.find_spec("ml_dtypes") is None:
-        print("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'", file=sys.stderr)
-        works = [work for work in works if work.dtype != "bfloat16"]
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    report: dict[str, Any] = {"format": show.FORMAT, "machine": machine(), "versions": contenders.versions()}
-    report |= {
-        "settings": settings._asdict(),
-        "interrupted": False,
-        "contenders": contenders.described(settings.contenders, args.backend),
-    }
-    report |= {"workloads": [], "start": None}
+    works, settings = _workloads(args), _settings(args)
+    planned = not works and not args.start
+    if planned:
+        works = _plan(args.quick)
+    report = _head(settings)
     if not args.json:
         show.head(report)
     try:
@@ -178,6 +156,27 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     except KeyboardInterrupt:
         report["interrupted"] = True
     return report
+
+
+def _plan(quick: bool) -> list[workloads.Workload]:
+    """Return the plan, without bfloat16 where there is none."""
+    plan = workloads.plan(quick)
+    if importlib.util.find_spec("ml_dtypes") is not None:
+        return plan
+    print("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'", file=sys.stderr)
+    return [work for work in plan if work.dtype != "bfloat16"]
+
+
+def _head(settings: Any) -> dict[str, Any]:
+    """Return a report in which nothing is measured yet."""
+    from amos_ref.bench.machine import machine
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    report = {"format": show.FORMAT, "machine": machine(), "versions": contenders.versions()}
+    report |= {"settings": settings._asdict(), "interrupted": False}
+    report |= {"contenders": contenders.described(settings.contenders, settings.backend)}
+    return {**report, "workloads": [], "start": None}
 
 
 def _stored(path: str) -> dict[str, Any]:

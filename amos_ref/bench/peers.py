@@ -11,8 +11,8 @@ from amos_ref.bench.contenders import BETA, ETA, RATE, Contender
 from amos_ref.bench.workloads import MOMENTUM, Workload, cores, drawn, slot_shape
 
 TORCH = {"torch": "torch==2.13.0"}
-SPIN = 0.012  # torch's threads wait for more work by spinning, for about 10 ms where GNU's OpenMP runs them
 JAX = {"jax": "jax", "optax": "optax"}
+SPIN = 0.012  # seconds; torch's threads wait for more work by spinning, for about 10 ms where GNU's OpenMP runs them
 
 
 class _AdamW(Contender):
