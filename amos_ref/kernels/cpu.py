@@ -70,7 +70,10 @@ class Part:
 
 
 class Work:
-    """The leaves of a step, ready for the kernels: tables, and copies of what is not contiguous in memory."""
+    """The leaves of a step, ready for the kernels: tables, and copies of what is not contiguous in memory.
+
+    It holds addresses; the caller keeps the arrays alive for as long as it runs.
+    """
 
     def __init__(self, leaves):
         self.copies = []
