@@ -19,6 +19,7 @@ def machine() -> dict[str, Any]:
         "usable_cores": cores(),
         "caches": _caches(),
         "free_memory_gb": None if memory == float("inf") else round(memory * 1e-9, 1),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
     }

@@ -22,7 +22,7 @@ def head(report: dict[str, Any]) -> None:
     found = report["machine"]
     caches = ", ".join(f"{name} {size}" for name, size in found["caches"].items())
     print(f"{found['cpu']}, {found['usable_cores']} of {found['cores']} cores; caches {caches or 'unknown'}")
-    print(f"{found['system']}, Python {found['python']}")
+    print(f"{found['system']}, Python {found['python']}; load before the run {found['load']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print()
     for name, c in report["contenders"].items():
