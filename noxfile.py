@@ -86,6 +86,23 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """The figures of docs/performance.md, with every peer (about eight minutes); or nox -s bench -- --quick."""
+    session.install(*PINNED, "-e", ".[bench]")
+    session.install("--no-deps", "jestimator==0.3.3")
+    command = ("python", "-m", "amos_ref", "bench")
+    if session.posargs:
+        session.run(*command, *session.posargs)
+        return
+    path = pathlib.Path("docs/performance.json")
+    with tempfile.TemporaryFile("w+") as output:  # so that a run that fails leaves the figures that are there
+        session.run(*command, "--json", "--plot", "docs/_static/roofline.png", stdout=output, stderr=None)
+        output.seek(0)
+        path.write_text(output.read(), encoding="utf-8")
+    session.run(*command, "--from", str(path))
+
+
+@nox.session
 def long(session: nox.Session) -> None:
     """A million steps, and ten thousand random cases (about three minutes)."""
     session.install(*PINNED, "-e", ".[test]")

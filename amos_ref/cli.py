@@ -1,4 +1,4 @@
-"""The command line: amos-ref check | run | explain | schedule | vectors | info."""
+"""The command line: amos-ref check | run | explain | schedule | bench | vectors | info."""
 
 import argparse
 import contextlib
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import amos_ref
 from amos_ref import run_command, show_commands
+from amos_ref.bench import command as bench_command
 from amos_ref.conformance import check_command
 from amos_ref.errors import AmosError, BackendError, MissingDependencyError, TargetError
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run_command.add_to(commands)
     show_commands.add_to(commands)
+    bench_command.add_to(commands)
 
     vectors = commands.add_parser("vectors", help="write the stored vectors anew, or export them")
     actions = vectors.add_subparsers(required=True, metavar="ACTION")

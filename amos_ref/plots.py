@@ -1,4 +1,4 @@
-"""Pictures of schedules and trainings; matplotlib draws them (``pip install 'amos_ref[plot]'``).
+"""Pictures of schedules, trainings and measurements; matplotlib draws them (``pip install 'amos_ref[plot]'``).
 
 Every function draws into `ax`, or into a new figure of its own that pyplot knows nothing of, and returns the Axes.
 Lines differ by style and marker as well as by colour.
@@ -44,6 +44,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
     dict(color="#CC79A7", linestyle=(0, (8, 2, 1, 2, 1, 2))),
 )
 _MARKERS = "os^Dv<P"
+_ROOF: dict[str, Any] = dict(color="#A0A0A0", linewidth=6)
 _FAMILY_STYLES: tuple[dict[str, Any], ...] = (
     dict(color="#A0A0A0", linewidth=6),
     dict(color="#000000", linestyle="none", marker="o", markersize=4),
@@ -189,6 +190,57 @@ def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) 
     return _finished(ax)
 
 
+def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
+    """Draw parameters a second over the size of one array, under the roof: what ``amos-ref bench`` measured.
+
+    Of all that differs in anything but size, what was measured in most sizes is drawn; the title says what.
+
+    Parameters
+    ----------
+    report : mapping
+        What ``amos-ref bench --json`` prints.
+    ax : matplotlib.axes.Axes, optional
+    """
+    kinds: dict[tuple[Any, ...], list[Any]] = {}
+    for work in report["workloads"]:
+        if work["arrays"] == 1:
+            kind = tuple(work[name] for name in ("dtype", "slot", "threads", "momentum", "state"))
+            kinds.setdefault(kind, []).append(work)
+    ax = _axes(ax)
+    (dtype, slot, threads, *_), works = max(kinds.items(), key=lambda kind: len(kind[1]), default=(("", "", ""), []))
+    works = sorted(works, key=lambda work: work["parameters"])
+    for name, style in _contenders(report).items():
+        records = [(work["parameters"], record) for work in works for record in work["results"]]
+        found = [(n, 1 / record["ns_per_parameter"]) for n, record in records if record["contender"] == name]
+        if found:
+            ax.plot(*zip(*found, strict=True), label=name, **style)
+    ax.set(xscale="log", yscale="log", xlabel="parameters of the array", ylabel="billion parameters a second")
+    ax.set(title=f"one {dtype} array, {slot} slots, {threads} threads")
+    return _finished(ax)
+
+
+def over_roof(report: Mapping[str, Any], ax: Any = None) -> Any:
+    """Draw how many times as long as the roof each contender takes, a row for each workload.
+
+    Parameters
+    ----------
+    report : mapping
+        What ``amos-ref bench --json`` prints.
+    ax : matplotlib.axes.Axes, optional
+    """
+    ax = _axes(ax)
+    works = list(reversed(report["workloads"]))
+    for name, style in _contenders(report).items():
+        records = [(record, place) for place, work in enumerate(works) for record in work["results"]]
+        found = [(record["of_roof"], place) for record, place in records if record["contender"] == name]
+        if found and name != "roof":
+            ax.plot(*zip(*found, strict=True), label=name, **style | dict(linestyle="none"))
+    ax.axvline(1.0, label="roof", zorder=1, **_ROOF)
+    ax.set_yticks(range(len(works)), [work["label"].replace(", ", "\n", 1) for work in works], fontsize=6)
+    ax.set(xscale="log", xlabel="time of a step / time of the roof", title="over the roof")
+    return _finished(ax)
+
+
 def figure(width: float = 6.4, height: float = 4.8) -> Any:
     """Return an empty figure, in inches, that pyplot knows nothing of."""
     try:
@@ -218,6 +270,16 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
         content = io.BytesIO()  # a picture's writer may want to seek, and close
         found.savefig(content, format=form, dpi=120)
         file.write(content.getvalue())
+
+
+def _contenders(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the style of each contender of a benchmark, the same in every picture; the roof lies below."""
+    names = [name for name in report["contenders"] if name != "roof"]
+    marks = dict(markersize=7, markeredgecolor="white", linewidth=1.2)
+    styles = [_STYLES[i % len(_STYLES)] | dict(marker=_MARKERS[i % len(_MARKERS)]) | marks for i in range(len(names))]
+    if styles:
+        styles[0] |= dict(linewidth=2.4, markersize=9)  # our own
+    return {"roof": _ROOF, **dict(zip(names, styles, strict=True))}
 
 
 def _axes(ax: Any) -> Any:

@@ -3,7 +3,7 @@
     python tests/variants.py [MILLIONS [ROUNDS]]       ns a parameter: median (least), and the ratio to the stream
     python tests/variants.py assembly                  what the loops of the kernels became, by instruction
 
-float32, tensor slots as one row and column slots of three widths, as many threads as Numba may use.
+float32, tensor slots as one row, element slots, column slots of three widths; as many threads as Numba may use.
 """
 
 import collections
@@ -134,6 +134,19 @@ def apply_four(first, last, starts, g, theta, inner, alpha, rho):
             move_four(theta[start:stop], g[start:stop], None, alpha, rho, None, 0.0)
 
 
+# elements
+
+
+@kernel
+def divide(first, last, starts, b, out):
+    """Nothing but the three divisions and two roots of an element in the first-level cache."""
+    acc = out[0]
+    for _ in range(first, last):
+        for i in range(acc.size):
+            x = b[i]
+            acc[i] = 1.0 / np.sqrt(x) + x / np.sqrt(x + 1.0) + 1.0 / (x + 2.0)
+
+
 def cut(count, size):
     return Tasks(np.array([0, count // size]), np.array([0, count]))
 
@@ -166,6 +179,19 @@ def column_ways(g, theta, inner):
     for name, shape in shapes.items():
         found[f"apply, {name}"] = (apply_strips, tasks, g, theta, inner, alpha, alpha, *shape)
     return found
+
+
+def element_ways(g, theta):
+    v, b = np.full(g.size, 0.5, np.float32), np.full(g.size, 0.25, np.float32)
+    work = cpu.Work([Leaf("w", theta, g, v, b, None, 0.5)])
+    numbers = (0.5, 1e-3, 0.999, 0.0, 0.25, 0.25, 2.0**-125)
+    first = work.parts[0]
+    kept = (first.table.apply, first.table.leaves, first.theta, first.g, first.m, first.v, None, 0.0, first.table.eta)
+    return {
+        "stream": row_ways(g, theta)["stream"],
+        "decide and apply": (cpu_kernels.step_elements, *kept, *numbers),
+        "divisions and roots alone": (divide, cut(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
+    }, (v, b)
 
 
 def race(title, ways, count, rounds):
@@ -212,6 +238,8 @@ def main():
     g = np.random.default_rng(0).standard_normal(count, np.float32)
     theta = g.copy()
     race(f"rows, {count:,} parameters", row_ways(g, theta), count, rounds)
+    ways, _kept = element_ways(g, theta)
+    race(f"elements, {count:,} parameters", ways, count, rounds)
     for inner in (768, 3072, 7812):
         size = count // inner // ROWS * ROWS * inner
         race(f"columns, {size // inner:,} x {inner:,}", column_ways(g, theta, inner), size, rounds)

@@ -336,19 +336,21 @@ def step_elements(
     d_coef,
     epsilon,
 ):
-    """Element slots: decide and apply, a few cached elements at a time; a task is one chunk."""
-    alpha, rho, g2 = np.empty(CHUNK // 8), np.empty(CHUNK // 8), np.empty(CHUNK // 8)
+    """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
     i = leaf_of(first, starts)
     for task in range(first, last):
         while task >= starts[i + 1]:
             i += 1
-        begin = (task - starts[i]) * CHUNK
-        for start in range(begin, min(begin + CHUNK, leaves[i, N]), g2.size):
-            stop = min(start + g2.size, leaves[i, N])
-            g = view(leaves[i, G], start, stop, like_g)
-            v, b = view(leaves[i, V], start, stop, like_v), view(leaves[i, B], start, stop, like_v)
-            g2[: g.size] = 0.0
-            add_squares(g2, g, chi)
-            decide(g2, v, b, alpha, rho, q, xi, eta[i], beta, extra_l2, c_coef, d_coef, epsilon)
-            theta = view(leaves[i, THETA], start, stop, like_theta)
-            move(theta, g, view(leaves[i, M], start, stop, like_m), alpha, rho, chi, mu)
+        start = (task - starts[i]) * CHUNK
+        stop, scale = min(start + CHUNK, leaves[i, N]), eta[i]
+        theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+        v, b = view(leaves[i, V], start, stop, like_v), view(leaves[i, B], start, stop, like_v)
+        m = view(leaves[i, M], start, stop, like_m)
+        for k in range(theta.size):
+            x = clip(load(g, k), chi)
+            new_v, _, _, _, _, alpha, rho, new_b = spec.decide(
+                x * x, load(v, k), load(b, k), q, xi, scale, beta, extra_l2, c_coef, d_coef, epsilon
+            )
+            store(v, k, new_v)
+            store(b, k, new_b)
+            move_entry(k, theta, g, m, alpha, rho, chi, mu)

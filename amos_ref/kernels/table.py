@@ -141,7 +141,9 @@ class Table:
             if key.kind != "elements":
                 self._place(row, box)
         self.reduce = _tasks([b.outer * b.groups for b in boxes], sizes)
-        self.combine = _tasks([b.outer * -(-b.inner // STRIP) for b in boxes], sizes)
+        self.combine = _tasks(
+            [b.outer * -(-b.inner // STRIP) for b in boxes], [b.outer * b.groups * b.inner for b in boxes]
+        )
         self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
         self.apply = _tasks([b.outer * b.pieces for b in boxes], sizes)
 

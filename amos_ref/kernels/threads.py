@@ -10,7 +10,7 @@ import numba
 
 from amos_ref.kernels.table import Tasks
 
-SMALL = 65536  # elements below which waking another thread costs more than it saves
+SMALL = 2**18  # elements below which waking another thread (some 40 us) costs more than it saves
 
 _pool: ThreadPoolExecutor | None = None
 

@@ -1,0 +1,163 @@
+"""What is timed: one call is one step. Here are this package's own; the others are in `peers` and `roof`."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+import amos_ref
+from amos_ref.bench.workloads import MOMENTUM, Workload, drawn, slot_shape
+from amos_ref.errors import HyperParameterError
+
+OURS, ROOF = "amos_ref", "roof"
+#: Backend -> the classes of its kernels and of its memory's roof.
+BACKENDS = {"cpu": {OURS: "amos_ref.bench.contenders:Kernels", ROOF: "amos_ref.bench.roof:Roof"}}
+#: Name -> class. What cannot be imported here is named as not installed.
+PEERS = {
+    "page": "amos_ref.bench.contenders:Page",
+    "torch-fused": "amos_ref.bench.peers:TorchFused",
+    "torch-foreach": "amos_ref.bench.peers:TorchForeach",
+    "pytorch_optimizer": "amos_ref.bench.peers:PytorchOptimizer",
+    "jestimator": "amos_ref.bench.peers:Jestimator",
+    "optax": "amos_ref.bench.peers:OptaxAdamW",
+}
+
+# What every optimizer is given, as far as it has it; for none of them do the numbers change what a step does.
+RATE, ETA, BETA = 1e-3, 0.5, 0.999
+
+
+class Contender:
+    """One optimizer made ready for a workload."""
+
+    about = ""
+    packages: ClassVar[dict[str, str]] = {}  # what must be importable -> how pip calls it
+    kept, extra = 2, 0  # arrays of the parameters' size that it holds, and that a step makes and gives back
+    settles = 0.0  # seconds after a step for which its threads still keep a core busy
+    traced = False  # whether what a step allocates can be seen
+
+    def __init__(self, work: Workload) -> None:
+        self.work = work
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return the install line of what it needs and is not there."""
+        absent = [pip for name, pip in cls.packages.items() if importlib.util.find_spec(name) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else None
+
+    @classmethod
+    def unable(cls, work: Workload, most_compiled: int) -> str | None:
+        """Say why it cannot do this workload; `most_compiled` arrays at most are to be compiled as one program."""
+        return "keeps its state in the parameters' dtype" if work.state != "param" else None
+
+    @classmethod
+    def bytes(cls, work: Workload) -> int:
+        """What a step of this algorithm must read and write."""
+        return work.bytes
+
+    def run(self) -> None:
+        """Take one step, and be done with it."""
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Let the first steps compile and allocate what they do."""
+        self.run()
+
+    def time(self) -> float:
+        """Return the seconds of one step; what has a better clock than the host's overrides this."""
+        start = time.perf_counter()
+        self.run()
+        return time.perf_counter() - start
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Return the parameters by name."""
+        raise NotImplementedError
+
+
+class Kernels(Contender):
+    """This package's compiled CPU kernels."""
+
+    about = "amos_ref.Amos.step, the CPU kernels"
+    backend = "cpu"
+    traced = True
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.params, self.grads = drawn(work)
+        slots = {name: slot_shape(work.slot, a.shape) for name, a in self.params.items()}
+        self.opt = amos_ref.Amos(
+            RATE,
+            ETA,
+            lambda name, shape: slots[name],
+            beta=BETA,
+            momentum=MOMENTUM if work.momentum else None,
+            state_dtype=work.state,
+            backend=self.backend,
+        )
+        self.state = self.opt.init(self.params)
+
+    @classmethod
+    def unable(cls, work: Workload, most_compiled: int) -> str | None:
+        return None
+
+    def run(self) -> None:
+        self.state = self.opt.step(self.params, self.grads, self.state)
+
+    def values(self) -> dict[str, np.ndarray]:
+        return self.params
+
+
+class Page(Kernels):
+    """The page in NumPy, on one thread."""
+
+    about = "the page in NumPy, one thread"
+    backend = "numpy"
+    extra = 20
+    most = 1_000_000
+
+    @classmethod
+    def unable(cls, work: Workload, most_compiled: int) -> str | None:
+        slow = work.parameters > cls.most
+        return f"written to be read; measured up to {cls.most} parameters" if slow else None
+
+
+def contender(name: str, backend: str) -> type[Contender]:
+    """Return the class of a contender."""
+    module, _, attribute = {**PEERS, **BACKENDS[backend]}[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def described(names: Iterable[str], backend: str) -> dict[str, dict[str, str | None]]:
+    """Return what each contender is, and the install line of what it lacks here."""
+    found = {name: contender(name, backend) for name in names}
+    return {name: {"about": cls.about, "missing": cls.missing()} for name, cls in found.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the version of every package that a figure may depend on."""
+    found = {"amos_ref": amos_ref.__version__}
+    packages = "numpy numba llvmlite ml_dtypes torch pytorch_optimizer jax jaxlib optax flax jestimator"
+    for name in packages.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def limited(threads: int) -> Iterator[Any]:
+    """Let the kernels use so many threads meanwhile."""
+    import numba
+
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(threads)
+    except ValueError as error:  # NUMBA_NUM_THREADS
+        raise HyperParameterError(f"{threads} threads: {error}") from error
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
