@@ -111,7 +111,7 @@ def seen_state(state: Any) -> Any:
 def memory(a: Any) -> DeviceArray:
     """Return an array of Numba's, of any dtype, that this package made for itself."""
     interface = _interface(a) or {}
-    return DeviceArray(a.shape, a.dtype, int(interface["data"][0]), True, a)
+    return DeviceArray(a.shape, a.dtype, int(interface["data"][0] or 0), True, a)
 
 
 def _interface(a: Any) -> dict[str, Any] | None:

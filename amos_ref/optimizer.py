@@ -146,7 +146,7 @@ class Amos:
         thetas = named_arrays(device.seen(params, "params") if self._cuda else params)
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
-        filled = load_backend("cuda").zeros if self._cuda else np.zeros
+        filled = load_backend("cuda").zeros_beside(thetas) if self._cuda else np.zeros
 
         def zeros(slot: bool) -> dict[str, Any]:
             return {

@@ -4,6 +4,7 @@ reduce, combine and perhaps fold for every table; then decide, perhaps spread, a
 the host, and the numbers of the step are on the device, so that a recorded step can be replayed.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -247,10 +248,15 @@ def leave(plan: Plan | None, stream: Any) -> None:
         raise BackendError("a step can be recorded only after a step with the same arrays, which lays it out")
 
 
-def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Return an array of zeros on the current device; bfloat16 as its bits, uint16."""
-    bits = np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype
-    return driver.upload(np.zeros(shape, bits)).source
+def zeros_beside(thetas: dict[str, Any]) -> Callable[[tuple[int, ...], np.dtype], Any]:
+    """Return what makes arrays of zeros on the device of the parameters; bfloat16 as its bits, uint16."""
+    device = driver.check_devices((f"params leaf {name!r}", a) for name, a in thetas.items())
+
+    def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        with driver.on(device):
+            return driver.allocated(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
+
+    return zeros
 
 
 def _key(params: Any, grads: Any, state: AmosState) -> tuple[Any, ...]:

@@ -120,7 +120,7 @@ def device_of(address: int) -> int:
 
 
 def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
-    """Return the one device that holds all arrays, and make it the current one."""
+    """Return the number of the one device that holds all arrays, by what they are called."""
     found: dict[int, str] = {}
     for where, a in arrays:
         if a.size:
@@ -230,12 +230,17 @@ def on(device: int) -> Any:
     return contextlib.nullcontext() if simulated() else cuda.gpus[device]
 
 
-def upload(a: np.ndarray) -> DeviceArray:
-    """Return a copy of an array on the current device."""
+def allocated(a: np.ndarray) -> Any:
+    """Return a copy of an array on the current device, as an array of Numba's."""
     from numba import cuda
 
     with device_errors(f"no room on the device for {a.nbytes} bytes"):
-        return memory(cuda.to_device(a)) if a.size else DeviceArray(a.shape, a.dtype, 0, True, None)
+        return cuda.to_device(a)
+
+
+def upload(a: np.ndarray) -> DeviceArray:
+    """Return a copy of an array on the current device, as kernels see it."""
+    return memory(allocated(a))
 
 
 def room(count: int) -> DeviceArray:
