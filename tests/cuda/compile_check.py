@@ -145,6 +145,7 @@ def check(compiler):
         found, registers = faults(compiler, case, compiler.ptx(case))
         count, wrong, most = count + 1, wrong + bool(found), max(most, registers)
         print(f"{case.name:44} {registers:3} registers  {'; '.join(found) or 'ok'}", flush=True)
+    print("sm_{}{}: ".format(*compiler.capability), end="")
     print(f"{count} kernels, at most {most} registers, {wrong} wrong")
     return wrong
 
