@@ -71,13 +71,8 @@ def snap(x, drop, least, anchor):
 
 
 @inlined
-def snap_half(x):
-    return snap(x, 42, 2.0**-14, 1.5 * 2.0**28)
-
-
-@inlined
 def to_half(x):
-    y = abs(snap_half(x))
+    y = abs(snap(x, 42, 2.0**-14, 1.5 * 2.0**28))
     if y != y:
         bits = np.int64(0x7E00)
     elif y > 65504.0:
@@ -121,8 +116,11 @@ def from_half_fast(bits):
 
 @inlined
 def to_half_fast(x):
-    # A float32 and then a float16 hold the rounded number as it is, or infinity.
-    return _single_to_half(np.float32(snap_half(x)))  # pyright: ignore[reportCallIssue]
+    # Cut to the 24 bits of a float32, the last one set if anything was cut: such a number lies between the same two
+    # float16, on the same side of their middle, so that the second rounding is that of x.
+    word, cut_off = np.float64(x).view(np.int64), np.int64(0x1FFFFFFF)
+    odd = np.int64((word | ((word & cut_off) + cut_off)) & ~cut_off).view(np.float64)
+    return _single_to_half(np.float32(odd))  # pyright: ignore[reportCallIssue]
 
 
 def _converts_halves() -> bool:

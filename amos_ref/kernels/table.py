@@ -27,7 +27,7 @@ class Tasks(NamedTuple):
     """Equal pieces of work, numbered through all leaves of a table."""
 
     starts: np.ndarray  # the first task of each leaf; last the number of all
-    work: np.ndarray  # the elements before each leaf; last the number of all
+    work: np.ndarray  # the elements, or what takes as long, before each leaf; last the number of all
 
     def shares(self, count: int) -> list[tuple[int, int]]:
         """Cut the tasks into `count` ranges of about the same work."""
@@ -145,7 +145,8 @@ class Table:
             [b.outer * -(-b.inner // STRIP) for b in boxes], [b.outer * b.groups * b.inner for b in boxes]
         )
         self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
-        self.apply = _tasks([b.outer * b.pieces for b in boxes], sizes)
+        heavy = 12 if key.kind == "elements" else 1  # as long as 12 others: three divisions and two roots
+        self.apply = _tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
 
     def _place(self, row: np.ndarray, box: Box) -> None:
         """Give the leaf its part of the scratch arrays."""

@@ -10,7 +10,7 @@ import numba
 
 from amos_ref.kernels.table import Tasks
 
-SMALL = 2**18  # elements below which waking another thread (some 40 us) costs more than it saves
+SMALL = 2**20  # elements below which waking another thread (some 70 us a launch) costs more than it saves
 
 _pool: ThreadPoolExecutor | None = None
 
