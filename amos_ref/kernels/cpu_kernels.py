@@ -246,17 +246,17 @@ def decide_slots(
 
 
 @inlined
-def move_entry(i, theta, g, m, alpha, rho, chi, mu):
+def moved(i, theta, g, m, alpha, rho, chi, mu):
+    """Return the new ``theta[i]``, not yet rounded; ``m[i]`` is written."""
     x = load(theta, i)
-    delta = averaged(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
-    store(theta, i, x + delta)
+    return x + averaged(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
 
 
 @inlined
 def move(theta, g, m, alpha, rho, chi, mu):
     """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
     for i in range(theta.size):
-        move_entry(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu)
+        store(theta, i, moved(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu))
 
 
 @inlined
@@ -268,10 +268,12 @@ def move_four(theta, g, m, alpha, rho, chi, mu):
     m0, m1, m2, m3 = cut(m, 0, n), cut(m, n, 2 * n), cut(m, 2 * n, 3 * n), cut(m, 3 * n, 4 * n)
     for i in range(n):
         a, r = alpha[i], rho[i]
-        move_entry(i, t0, g0, m0, a, r, chi, mu)
-        move_entry(i, t1, g1, m1, a, r, chi, mu)
-        move_entry(i, t2, g2, m2, a, r, chi, mu)
-        move_entry(i, t3, g3, m3, a, r, chi, mu)
+        x0, x1 = moved(i, t0, g0, m0, a, r, chi, mu), moved(i, t1, g1, m1, a, r, chi, mu)
+        x2, x3 = moved(i, t2, g2, m2, a, r, chi, mu), moved(i, t3, g3, m3, a, r, chi, mu)
+        store(t0, i, x0)
+        store(t1, i, x1)
+        store(t2, i, x2)
+        store(t3, i, x3)
 
 
 @kernel
@@ -353,4 +355,4 @@ def step_elements(
             )
             store(v, k, new_v)
             store(b, k, new_b)
-            move_entry(k, theta, g, m, alpha, rho, chi, mu)
+            store(theta, k, moved(k, theta, g, m, alpha, rho, chi, mu))

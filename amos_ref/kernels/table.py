@@ -145,7 +145,7 @@ class Table:
             [b.outer * -(-b.inner // STRIP) for b in boxes], [b.outer * b.groups * b.inner for b in boxes]
         )
         self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
-        heavy = 12 if key.kind == "elements" else 1  # as long as 12 others: three divisions and two roots
+        heavy = 6 if key.kind == "elements" else 1  # three divisions and two roots
         self.apply = _tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
 
     def _place(self, row: np.ndarray, box: Box) -> None:
