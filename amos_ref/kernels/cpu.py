@@ -17,6 +17,11 @@ def like(dtype):
     return np.empty(0, BITS.get(dtype.name, dtype))
 
 
+def first_bad(found):
+    """Return the least of the leaves that are to blame; -1 stands for none."""
+    return min((bad for bad in found if bad >= 0), default=-1)
+
+
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
@@ -40,7 +45,7 @@ class Part:
             for leaf in t.mixed:
                 leaf.fold(self.g2)
             found = launch(kernels.mean_slots, t.slots, t.leaves, t.share, self.g2)
-        return min((bad for bad in found if bad >= 0), default=-1)
+        return first_bad(found)
 
     def decide(self, numbers, leaves, rates):
         """Fill alpha and rho, and write the new v and b."""
@@ -100,9 +105,9 @@ class Work:
             numbers = rates.q, rates.xi, rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         with np.errstate(all="ignore"):
-            found = [part.reduce(chi) for part in self.parts]
-            if any(bad >= 0 for bad in found):
-                return min(bad for bad in found if bad >= 0)
+            bad = first_bad([part.reduce(chi) for part in self.parts])
+            if bad >= 0:
+                return bad
             for part in self.parts:
                 part.decide(numbers, leaves, rates)
             for part in self.parts:
