@@ -37,6 +37,14 @@ def leaf_of(task, starts):
     return np.searchsorted(starts, task, side="right") - 1
 
 
+@inlined
+def onward(i, task, starts):
+    """Return the leaf of a task that is leaf i's or behind it."""
+    while task >= starts[i + 1]:
+        i += 1
+    return i
+
+
 # reduce
 
 
@@ -76,8 +84,7 @@ def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
     acc = np.empty(LANES)
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         n, k = leaves[i, N], task - starts[i]
         count = max((n + CHUNK - 1) // CHUNK, 1)
         row, start = k // count * n, k % count * CHUNK
@@ -96,8 +103,7 @@ def combine_rows(first, last, starts, leaves, sums, totals):
     acc = np.empty(LANES)
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         row = task - starts[i]
         count = max((leaves[i, N] + CHUNK - 1) // CHUNK, 1)
         start = leaves[i, SUMS] + row * count
@@ -114,8 +120,7 @@ def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
     """Sum g*g over 64 rows at a time, column by column; a task is one (outer, 64 rows)."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
         groups = max((n + ROWS - 1) // ROWS, 1)
         outer, top = k // groups, k % groups * ROWS
@@ -137,8 +142,7 @@ def combine_columns(first, last, starts, leaves, sums, totals):
     """Sum those sums 64 at a time, and theirs likewise (spec.sum_rows), in place; a task is one strip of columns."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         inner, k = leaves[i, INNER], task - starts[i]
         strips = (inner + STRIP - 1) // STRIP
         count = max((leaves[i, N] + ROWS - 1) // ROWS, 1)
@@ -186,8 +190,7 @@ def check_elements(first, last, starts, leaves, like_g, chi):
     """Return the first leaf with a square that is not finite, or -1; a task is one chunk."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         start = (task - starts[i]) * CHUNK
         g = view(leaves[i, G], start, min(start + CHUNK, leaves[i, N]), like_g)
         wrong = 0
@@ -281,8 +284,7 @@ def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, r
     """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         n, k = leaves[i, N], task - starts[i]
         pieces = (n + PIECE - 1) // PIECE
         row, start = k // pieces, k % pieces * PIECE
@@ -297,8 +299,7 @@ def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha
     """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
         groups = (n + ROWS - 1) // ROWS
         outer, top = k // groups, k % groups * ROWS
@@ -341,8 +342,7 @@ def step_elements(
     """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
     i = leaf_of(first, starts)
     for task in range(first, last):
-        while task >= starts[i + 1]:
-            i += 1
+        i = onward(i, task, starts)
         start = (task - starts[i]) * CHUNK
         stop, scale = min(start + CHUNK, leaves[i, N]), eta[i]
         theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
