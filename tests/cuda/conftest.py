@@ -6,6 +6,7 @@ Anywhere else they are not collected: nox -s cuda and nox -s gpu run them.
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from amos_ref.kernels import cuda_driver
@@ -13,6 +14,21 @@ from amos_ref.kernels import cuda_driver
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 collect_ignore_glob = [] if cuda_driver.usable() else ["test_*.py"]
 sys.setswitchinterval(1e-5)  # the simulator's threads wait for each other
+
+
+def shared_array(self, shape, dtype):
+    """Return the one shared array that the threads of a simulated block get from a line of a kernel.
+
+    The simulator looks whether there is one and else makes it: two threads that look at once get two.
+    """
+    line = sys._getframe(1)
+    return self._allocations.setdefault((line.f_code.co_filename, line.f_lineno), np.empty(shape, dtype))
+
+
+if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    FakeCUDAShared.array = shared_array
 
 
 @pytest.fixture(params=[(64, 1), (128, 3)] if SIMULATED else [(64, 1), (128, 7), (256, 1056)], ids=str)

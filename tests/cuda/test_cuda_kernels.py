@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -231,3 +232,23 @@ def test_kernels_that_ignore_the_flag_are_seen(slot, monkeypatch):
         monkeypatch.setattr(module, "NONE", 0)
     with pytest.raises(AssertionError):
         check_untouched([leaf], make_rates(own.COMBINATIONS[0]), "nan")
+
+
+@simulator_only
+def test_threads_that_ask_at_once_share_one_array(monkeypatch):
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    class Slow(dict):
+        def get(self, key):
+            found = super().get(key)
+            time.sleep(0.002)  # the others ask meanwhile
+            return found
+
+    made = FakeCUDAShared.__init__
+
+    def make(self, size):
+        made(self, size)
+        self._allocations = Slow()
+
+    monkeypatch.setattr(FakeCUDAShared, "__init__", make)
+    check_shape((300,), ())
