@@ -213,9 +213,9 @@ def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
         records = [(work["parameters"], record) for work in works for record in work["results"]]
         found = [(n, 1 / record["ns_per_parameter"]) for n, record in records if record["contender"] == name]
         if found:
-            ax.plot(*zip(*found, strict=True), label=name, **style)
+            ax.plot(*zip(*found, strict=True), label=_roof_of(report) if name == "roof" else name, **style)
     ax.set(xscale="log", yscale="log", xlabel="parameters of the array", ylabel="billion parameters a second")
-    ax.set(title=f"one {dtype} array, {slot} slots, {threads} threads")
+    ax.set(title=f"one {dtype} array, {slot} slots, {f'{threads} threads' if threads != 0 else 'on a GPU'}")
     return _finished(ax)
 
 
@@ -235,10 +235,16 @@ def over_roof(report: Mapping[str, Any], ax: Any = None) -> Any:
         found = [(record["of_roof"], place) for record, place in records if record["contender"] == name]
         if found and name != "roof":
             ax.plot(*zip(*found, strict=True), label=name, **style | dict(linestyle="none"))
-    ax.axvline(1.0, label="roof", zorder=1, **_ROOF)
+    roof = _roof_of(report)
+    ax.axvline(1.0, label=roof, zorder=1, **_ROOF)
     ax.set_yticks(range(len(works)), [work["label"].replace(", ", "\n", 1) for work in works], fontsize=6)
-    ax.set(xscale="log", xlabel="time of a step / time of the roof", title="over the roof")
+    ax.set(xscale="log", xlabel=f"time of a step / time of the {roof}", title=f"over the {roof}")
     return _finished(ax)
+
+
+def _roof_of(report: Mapping[str, Any]) -> str:
+    """Return what the roof of a report is called: on a GPU it is a copy."""
+    return "copy" if "gpu" in report.get("machine", ()) else "roof"
 
 
 def figure(width: float = 6.4, height: float = 4.8) -> Any:

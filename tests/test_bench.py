@@ -22,7 +22,8 @@ BRIEFLY = ["--seconds", "0.001", "--rounds", "3"]
 @pytest.fixture
 def only_page(monkeypatch):
     """No other framework, whether it is installed or not."""
-    monkeypatch.setattr(contenders, "PEERS", {"page": contenders.PEERS["page"]})
+    alone = {name: contenders.CONTENDERS["cpu"][name] for name in (contenders.OURS, contenders.ROOF, "page")}
+    monkeypatch.setitem(contenders.CONTENDERS, "cpu", alone)
 
 
 def settings(peers=(), seconds=1.0, least=5, most=200):
@@ -99,10 +100,8 @@ def test_the_plan_has_every_size_slot_dtype_and_tree(quick):
 # in turns
 
 
-class Fake:
+class Fake(contenders.Contender):
     """Takes a known time, told by a clock of its own, and writes down that it was called."""
-
-    settles = 0.0
 
     def __init__(self, name, seconds, calls, speed=lambda: 1.0):
         self.name, self.seconds, self.calls, self.speed = name, seconds, calls, speed

@@ -7,20 +7,28 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from amos_ref import plots
-from amos_ref.bench import contenders, show, workloads
+from amos_ref.bench import contenders, gpu, show, workloads
 from amos_ref.errors import AmosError, HyperParameterError, StorageError
 
 OK, INTERRUPTED = 0, 130
 
 # To be set before torch and JAX are imported: how many milliseconds threads of LLVM's OpenMP spin, as long as GNU's do
-# (peers.SPIN); and no search for accelerators.
-_ENVIRONMENT = {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"}
+# (peers.SPIN), and no search for accelerators; or not three quarters of the GPU's memory at once.
+_ENVIRONMENT = {
+    "cpu": {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"},
+    "cuda": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+}
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
 _HOW = ("quick", "peers", "seconds", "rounds")
+_ONLY_CPU = {  # what has no meaning with backend cuda -> why
+    "threads": "the host's threads take no part in a step",
+    "start": "its kernels are not kept on disk, and each process compiles them",
+}
 
 
 def add_to(commands: Any) -> None:
@@ -33,9 +41,8 @@ def add_to(commands: Any) -> None:
         "one every combination of what is selected. A LIST has commas between its entries.",
     )
     bench.add_argument("--quick", action="store_true", help="a shorter plan, under a minute")
-    bench.add_argument(
-        "--sizes", metavar="LIST", help=f"parameters of one array, as 1e3,1e6 (default {workloads.LARGE})"
-    )
+    large = " or ".join(workloads.LARGE.values())
+    bench.add_argument("--sizes", metavar="LIST", help=f"parameters of one array, as 1e3,1e6 (default {large})")
     bench.add_argument(
         "--trees", metavar="LIST", help=f"{', '.join(workloads.BERTS)}, or 1000x64 for 1,000 arrays of 64"
     )
@@ -44,9 +51,10 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--threads", metavar="LIST", help="numbers of threads (default all cores)")
     bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
     bench.add_argument("--state", choices=workloads.STATES, help="dtype of v, b and m (default param, as the peers')")
-    bench.add_argument("--peers", metavar="LIST", help=f"{', '.join(contenders.PEERS)}, or none (default all)")
+    names = "; ".join(f"backend {name}: {', '.join(contenders.peers(name))}" for name in contenders.CONTENDERS)
+    bench.add_argument("--peers", metavar="LIST", help=f"none, or of {names} (default all)")
     bench.add_argument(
-        "--backend", choices=list(contenders.BACKENDS), default="cpu", help="whose kernels (default cpu)"
+        "--backend", choices=list(contenders.CONTENDERS), default="cpu", help="whose kernels (default cpu)"
     )
     bench.add_argument("--seconds", type=float, metavar="S", help="for each workload (default 6; 0.6 with --quick)")
     bench.add_argument("--rounds", type=int, metavar="N", help="at most for each workload (default 200)")
@@ -88,6 +96,9 @@ def _check_alone(args: argparse.Namespace) -> None:
         if getattr(args, what) and clash:
             first, second = ("from" if name == "path" else name for name in (what, clash[0]))
             raise HyperParameterError(f"--{first} goes without --{second}")
+    for name, reason in _ONLY_CPU.items() if args.backend == "cuda" else ():
+        if getattr(args, name) not in (None, False):
+            raise HyperParameterError(f"--backend cuda goes without --{name}: {reason}")
 
 
 def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
@@ -95,7 +106,7 @@ def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
     if all(getattr(args, name) in (None, False) for name in _SELECTION):
         return []
     found = workloads.selected(
-        sizes=_list(args.sizes, workloads.LARGE if args.trees is None else ""),
+        sizes=_list(args.sizes, workloads.LARGE[args.backend] if args.trees is None else ""),
         trees=_list(args.trees),
         slots=_list(args.slots, "tensor"),
         dtypes=_list(args.dtypes, "float32"),
@@ -105,7 +116,7 @@ def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
     )
     if not found:
         raise HyperParameterError("nothing is selected: a list is empty")
-    return found
+    return [replace(work, threads=0) for work in found] if args.backend == "cuda" else found
 
 
 def _settings(args: argparse.Namespace) -> Any:
@@ -117,14 +128,18 @@ def _settings(args: argparse.Namespace) -> Any:
         raise HyperParameterError(f"--seconds is {seconds}; it must be a finite number > 0")
     if rounds < 1:
         raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
-    peers = [] if args.peers == "none" else _list(args.peers, ",".join(contenders.PEERS))
-    for name in peers:
-        if name not in contenders.PEERS:
-            raise HyperParameterError(
-                f"there is no peer {name!r}; the peers are {', '.join(contenders.PEERS)}, or none"
-            )
     least, compiled = (3, 250) if args.quick else (5, 10_000)
-    return Settings(tuple(dict.fromkeys(peers)), args.backend, seconds, min(least, rounds), rounds, compiled)
+    least = 20 if args.backend == "cuda" else least
+    return Settings(_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
+
+
+def _peers(args: argparse.Namespace) -> tuple[str, ...]:
+    known = contenders.peers(args.backend)
+    chosen = [] if args.peers == "none" else _list(args.peers, ",".join(known))
+    for name in chosen:
+        if name not in known:
+            raise HyperParameterError(f"there is no peer {name!r}; the peers are {', '.join(known)}, or none")
+    return tuple(dict.fromkeys(chosen))
 
 
 # measuring
@@ -138,7 +153,9 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     works, settings = _workloads(args), _settings(args)
     planned = not works and not args.start
     if planned:
-        works = _plan(args.quick)
+        works = _plan(args.quick, args.backend)
+    if args.backend == "cuda":
+        gpu.check()
     report = _head(settings)
     if not args.json:
         show.head(report)
@@ -148,7 +165,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
             report["workloads"].append(measured(work, settings))
             if not args.json:
                 show.workload(report["workloads"][-1])
-        if args.start or (planned and not args.quick):
+        if args.start or (planned and not args.quick and args.backend == "cpu"):
             print("starting in fresh processes", file=sys.stderr)
             report["start"] = start.measured(args.backend)
             if not args.json:
@@ -158,9 +175,9 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _plan(quick: bool) -> list[workloads.Workload]:
+def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
     """Return the plan, without bfloat16 where there is none."""
-    plan = workloads.plan(quick)
+    plan = workloads.plan(quick, backend)
     if importlib.util.find_spec("ml_dtypes") is not None:
         return plan
     print("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'", file=sys.stderr)
@@ -171,9 +188,9 @@ def _head(settings: Any) -> dict[str, Any]:
     """Return a report in which nothing is measured yet."""
     from amos_ref.bench.machine import machine
 
-    for name, value in _ENVIRONMENT.items():
+    for name, value in _ENVIRONMENT[settings.backend].items():
         os.environ.setdefault(name, value)
-    report = {"format": show.FORMAT, "machine": machine(), "versions": contenders.versions()}
+    report = {"format": show.FORMAT, "machine": machine(settings.backend), "versions": contenders.versions()}
     report |= {"settings": settings._asdict(), "interrupted": False}
     report |= {"contenders": contenders.described(settings.contenders, settings.backend)}
     return {**report, "workloads": [], "start": None}

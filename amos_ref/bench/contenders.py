@@ -1,4 +1,7 @@
-"""What is timed: one call is one step. Here are this package's own; the others are in `peers` and `roof`."""
+"""What is timed: one call is one step. Here are this package's own; the others are in `peers` and `roof`.
+
+Those of a GPU are in `cuda` and `cuda_peers`.
+"""
 
 import contextlib
 import importlib
@@ -15,16 +18,28 @@ from amos_ref.bench.workloads import MOMENTUM, Workload, drawn, slot_shape
 from amos_ref.errors import HyperParameterError
 
 OURS, ROOF = "amos_ref", "roof"
-#: Backend -> the classes of its kernels and of its memory's roof.
-BACKENDS = {"cpu": {OURS: "amos_ref.bench.contenders:Kernels", ROOF: "amos_ref.bench.roof:Roof"}}
-#: Name -> class. What cannot be imported here is named as not installed.
-PEERS = {
-    "page": "amos_ref.bench.contenders:Page",
-    "torch-fused": "amos_ref.bench.peers:TorchFused",
-    "torch-foreach": "amos_ref.bench.peers:TorchForeach",
-    "pytorch_optimizer": "amos_ref.bench.peers:PytorchOptimizer",
-    "jestimator": "amos_ref.bench.peers:Jestimator",
-    "optax": "amos_ref.bench.peers:OptaxAdamW",
+#: Backend -> name -> class. What cannot be imported here is named as not installed.
+CONTENDERS = {
+    "cpu": {
+        OURS: "amos_ref.bench.contenders:Kernels",
+        ROOF: "amos_ref.bench.roof:Roof",
+        "page": "amos_ref.bench.contenders:Page",
+        "torch-fused": "amos_ref.bench.peers:TorchFused",
+        "torch-foreach": "amos_ref.bench.peers:TorchForeach",
+        "pytorch_optimizer": "amos_ref.bench.peers:PytorchOptimizer",
+        "jestimator": "amos_ref.bench.peers:Jestimator",
+        "optax": "amos_ref.bench.peers:OptaxAdamW",
+    },
+    "cuda": {
+        OURS: "amos_ref.bench.cuda:Kernels",
+        ROOF: "amos_ref.bench.cuda:Copy",
+        "torch-fused": "amos_ref.bench.cuda_peers:TorchFused",
+        "torch-foreach": "amos_ref.bench.cuda_peers:TorchForeach",
+        "torch-eager": "amos_ref.bench.cuda_peers:TorchEager",
+        "pytorch_optimizer": "amos_ref.bench.cuda_peers:PytorchOptimizer",
+        "jestimator": "amos_ref.bench.cuda_peers:Jestimator",
+        "optax": "amos_ref.bench.cuda_peers:OptaxAdamW",
+    },
 }
 
 # What every optimizer is given, as far as it has it; for none of them do the numbers change what a step does.
@@ -39,6 +54,7 @@ class Contender:
     kept, extra = 2, 0  # arrays of the parameters' size that it holds, and that a step makes and gives back
     settles = 0.0  # seconds after a step for which its threads still keep a core busy
     traced = False  # whether what a step allocates can be seen
+    copies: int | None = None  # how many times it has its arrays, where they are stepped by turns
 
     def __init__(self, work: Workload) -> None:
         self.work = work
@@ -59,6 +75,24 @@ class Contender:
         """What a step of this algorithm must read and write."""
         return work.bytes
 
+    @classmethod
+    def held(cls, work: Workload) -> int:
+        """Return how many bytes its arrays have: those of the parameters' size, and v, b and m."""
+        state = (2 * work.slots + work.momentum * work.parameters) * work.state_itemsize
+        return cls.kept * work.parameters * work.itemsize + state
+
+    @classmethod
+    def needs(cls, work: Workload) -> tuple[int, int]:
+        """Return how many bytes it holds, and how many more while it takes a step."""
+        return cls.held(work), cls.extra * work.parameters * work.itemsize
+
+    @classmethod
+    def ready(cls, work: Workload) -> "Contender":
+        """Return it made and warm."""
+        made = cls(work)
+        made.warm_up()
+        return made
+
     def run(self) -> None:
         """Take one step, and be done with it."""
         raise NotImplementedError
@@ -72,6 +106,16 @@ class Contender:
         start = time.perf_counter()
         self.run()
         return time.perf_counter() - start
+
+    def taken(self, calls: int) -> int:
+        """Return how many steps `steps` takes."""
+        return calls + (calls > 1)
+
+    def steps(self, calls: int) -> float:
+        """Return the seconds of one step; of brief ones, of several behind one that fills the caches."""
+        if calls > 1:
+            self.time()
+        return sum(self.time() for _ in range(calls)) / calls
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the parameters by name."""
@@ -87,18 +131,21 @@ class Kernels(Contender):
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
-        self.params, self.grads = drawn(work)
-        slots = {name: slot_shape(work.slot, a.shape) for name, a in self.params.items()}
+        self.params, self.grads = map(self.placed, drawn(work))
         self.opt = amos_ref.Amos(
             RATE,
             ETA,
-            lambda name, shape: slots[name],
+            lambda name, shape: slot_shape(work.slot, shape),
             beta=BETA,
             momentum=MOMENTUM if work.momentum else None,
             state_dtype=work.state,
             backend=self.backend,
         )
         self.state = self.opt.init(self.params)
+
+    def placed(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the arrays where the backend steps them."""
+        return arrays
 
     @classmethod
     def unable(cls, work: Workload, most_compiled: int) -> str | None:
@@ -125,9 +172,14 @@ class Page(Kernels):
         return f"written to be read; measured up to {cls.most} parameters" if slow else None
 
 
+def peers(backend: str) -> tuple[str, ...]:
+    """Return the names of those whom the kernels of a backend are compared with."""
+    return tuple(name for name in CONTENDERS[backend] if name not in (OURS, ROOF))
+
+
 def contender(name: str, backend: str) -> type[Contender]:
     """Return the class of a contender."""
-    module, _, attribute = {**PEERS, **BACKENDS[backend]}[name].partition(":")
+    module, _, attribute = CONTENDERS[backend][name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -140,7 +192,8 @@ def described(names: Iterable[str], backend: str) -> dict[str, dict[str, str | N
 def versions() -> dict[str, str]:
     """Return the version of every package that a figure may depend on."""
     found = {"amos_ref": amos_ref.__version__}
-    packages = "numpy numba llvmlite ml_dtypes torch pytorch_optimizer jax jaxlib optax flax jestimator"
+    packages = "numpy numba numba-cuda cuda-bindings llvmlite ml_dtypes torch pytorch_optimizer"
+    packages += " jax jaxlib jax-cuda13-plugin optax flax jestimator"
     for name in packages.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
@@ -149,7 +202,10 @@ def versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[Any]:
-    """Let the kernels use so many threads meanwhile."""
+    """Let the kernels use so many threads meanwhile; 0 is a GPU's, which takes none."""
+    if not threads:
+        yield
+        return
     import numba
 
     before = numba.get_num_threads()

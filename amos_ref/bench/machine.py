@@ -6,13 +6,15 @@ import pathlib
 import platform
 from typing import Any
 
+from amos_ref.bench import gpu
 from amos_ref.bench.measure import free_memory
 from amos_ref.bench.workloads import cores
 
 
-def machine() -> dict[str, Any]:
-    """Return what is known of this machine; what the system does not say is None."""
+def machine(backend: str) -> dict[str, Any]:
+    """Return what is known of this machine, and of its GPU for that backend; what the system does not say is None."""
     memory = free_memory()
+    device = {"gpu": gpu.described()} if backend == "cuda" else {}
     return {
         "cpu": _model() or platform.processor() or None,
         "cores": os.cpu_count(),
@@ -22,6 +24,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
+        **device,
     }
 
 

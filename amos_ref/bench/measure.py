@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.bench import gpu
 from amos_ref.bench.contenders import OURS, ROOF, Contender, contender, limited
 from amos_ref.bench.workloads import Workload
 from amos_ref.conformance.port import first_line
@@ -48,12 +49,12 @@ def interleaved(contenders: Mapping[str, Any], settings: Settings) -> dict[str, 
     share = settings.seconds / len(contenders)
     calls, rounds = {}, {}
     for name, c in contenders.items():
-        tries = [c.time()]
+        tries = [c.steps(1)]
         while len(tries) < TRIES and sum(tries) < share / settings.least:
-            tries.append(c.time())
+            tries.append(c.steps(1))
         seconds = max(min(tries), 1e-9)
         calls[name] = min(math.ceil(BRIEF / seconds), MOST_CALLS)
-        cost = seconds * (calls[name] + (calls[name] > 1)) + c.settles
+        cost = seconds * c.taken(calls[name]) + c.settles
         rounds[name] = min(max(int(share / cost), settings.least), settings.most)
     rng = np.random.default_rng(settings.seed)
     total, times = max(rounds.values()), {name: {} for name in contenders}
@@ -61,17 +62,9 @@ def interleaved(contenders: Mapping[str, Any], settings: Settings) -> dict[str, 
         for k in range(total):
             due = [name for name, n in rounds.items() if (k + 1) * n // total > k * n // total]
             for i in rng.permutation(len(due)):
-                times[due[i]][k] = _timed(contenders[due[i]], calls[due[i]])
+                times[due[i]][k] = contenders[due[i]].steps(calls[due[i]])
+                time.sleep(contenders[due[i]].settles)
     return times
-
-
-def _timed(c: Any, calls: int) -> float:
-    """Return the seconds of one step; of brief ones, of several after one that brings its arrays into the caches."""
-    if calls > 1:
-        c.time()
-    seconds = sum(c.time() for _ in range(calls)) / calls
-    time.sleep(c.settles)
-    return seconds
 
 
 @contextlib.contextmanager
@@ -132,10 +125,13 @@ def measured(work: Workload, settings: Settings) -> dict[str, Any]:
         ready = dict(_ready(work, settings, skipped))
         if {OURS, ROOF} <= ready.keys():
             times = interleaved(ready, settings)
-            records = [figures(name, times, c.bytes(work), work) for name, c in ready.items()]
+            moved = {name: contender(name, settings.backend).bytes(work) for name in ready}
+            records = [figures(name, times, moved[name], work) for name in ready]
         for record in records:
             c = ready[record["contender"]]
             record["extra_bytes"] = extra_bytes(c) if c.traced else None
+            if c.copies is not None:
+                record["copies"] = c.copies
     described = {"name": work.name, "label": str(work), "parameters": work.parameters, "arrays": len(work.shapes)}
     described |= dict(slot=work.slot, dtype=work.dtype, state=work.state, momentum=work.momentum, threads=work.threads)
     described |= {"bytes": work.bytes}
@@ -145,17 +141,17 @@ def measured(work: Workload, settings: Settings) -> dict[str, Any]:
 
 def _ready(work: Workload, settings: Settings, skipped: dict[str, str]) -> Iterator[tuple[str, Contender]]:
     """Yield those who can do the workload, warm, within half of the free memory; say why others cannot."""
-    room, kept, extra = free_memory() / 2, 0, 0
+    free = gpu.free_memory() if settings.backend == "cuda" else free_memory()
+    room, kept, extra = free / 2, 0, 0
     for name in settings.contenders:
         cls = contender(name, settings.backend)
         reason = cls.missing() or cls.unable(work, settings.most_compiled)
-        more, once = needs(cls, work)
+        more, once = cls.needs(work)
         if reason is None and (needed := kept + more + max(extra, once)) > room:
             reason = f"{needed / 1e9:.3g} GB with what the others hold is more than half of the free memory"
         if reason is None:
             try:
-                made = cls(work)
-                made.warm_up()
+                made = cls.ready(work)
             except Exception as error:  # of somebody else's code, whatever it is
                 if name in (OURS, ROOF) and not isinstance(error, MemoryError):
                     raise
@@ -165,13 +161,6 @@ def _ready(work: Workload, settings: Settings, skipped: dict[str, str]) -> Itera
                 yield name, made
                 continue
         skipped[name] = reason
-
-
-def needs(cls: type[Contender], work: Workload) -> tuple[int, int]:
-    """Return how many bytes a contender holds, and how many more while it takes a step."""
-    size = work.parameters * work.itemsize
-    state = (2 * work.slots + work.momentum * work.parameters) * work.state_itemsize
-    return cls.kept * size + state, cls.extra * size
 
 
 def free_memory() -> float:

@@ -24,16 +24,22 @@ class _AdamW(Contender):
     def bytes(cls, work: Workload) -> int:
         return 7 * work.parameters * work.itemsize
 
+    @classmethod
+    def held(cls, work: Workload) -> int:
+        return cls.kept * work.parameters * work.itemsize
+
 
 class _Torch(Contender):
     packages: ClassVar = TORCH
     bits: ClassVar = {"bfloat16": np.int16}  # NumPy's bfloat16 is unknown to torch
+    options: ClassVar[dict[str, bool]] = {}
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
         import torch
 
-        torch.set_num_threads(work.threads)
+        if work.threads:
+            torch.set_num_threads(work.threads)
         self.settles = SPIN if work.threads > 1 else 0.0
         params, grads = drawn(work)
         self.params = {name: self._tensor(a, torch).requires_grad_() for name, a in params.items()}
@@ -53,22 +59,23 @@ class _Torch(Contender):
     def values(self) -> dict[str, np.ndarray]:
         import torch
 
-        return {name: p.detach().to(torch.float64).numpy() for name, p in self.params.items()}
+        return {name: p.detach().to(torch.float64).cpu().numpy() for name, p in self.params.items()}
 
 
-class TorchFused(_Torch, _AdamW):
+class _TorchAdamW(_Torch, _AdamW):
+    def made(self, params: list[Any], torch: Any) -> Any:
+        return torch.optim.AdamW(params, lr=RATE, **self.options)
+
+
+class TorchFused(_TorchAdamW):
     about = "torch.optim.AdamW(fused=True)"
-
-    def made(self, params: list[Any], torch: Any) -> Any:
-        return torch.optim.AdamW(params, lr=RATE, fused=True)
+    options: ClassVar = {"fused": True}
 
 
-class TorchForeach(_Torch, _AdamW):
+class TorchForeach(_TorchAdamW):
     about = "torch.optim.AdamW(foreach=True)"
+    options: ClassVar = {"foreach": True}
     extra = 2
-
-    def made(self, params: list[Any], torch: Any) -> Any:
-        return torch.optim.AdamW(params, lr=RATE, foreach=True)
 
 
 class PytorchOptimizer(_Torch):
@@ -86,7 +93,7 @@ class PytorchOptimizer(_Torch):
             import pytorch_optimizer
 
         momentum = MOMENTUM if self.work.momentum else 0.0
-        return pytorch_optimizer.Amos(params, lr=RATE, beta=BETA, momentum=momentum)
+        return pytorch_optimizer.Amos(params, lr=RATE, beta=BETA, momentum=momentum, **self.options)
 
 
 class _Jax(Contender):
@@ -96,7 +103,6 @@ class _Jax(Contender):
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
         import jax
-        import jax.numpy as jnp
         import optax
 
         self.jax, transform = jax, self.made()
@@ -106,11 +112,16 @@ class _Jax(Contender):
             return optax.apply_updates(params, updates), state
 
         # Donated buffers are overwritten, as a step in place overwrites them.
-        self.step = jax.jit(step, donate_argnums=(0, 1))
+        self.step, self.init = jax.jit(step, donate_argnums=(0, 1)), transform.init
+        self.fill()
+
+    def fill(self) -> None:
+        """Make the arrays."""
+        jnp = self.jax.numpy
         with self._precision():
-            self.params, self.grads = jax.tree.map(jnp.asarray, drawn(work))
+            self.params, self.grads = self.jax.tree.map(jnp.asarray, drawn(self.work))
             # By way of NumPy, which has no weak types: those would be compiled once, and what is returned once more.
-            self.state = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), transform.init(self.params))
+            self.state = self.jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), self.init(self.params))
 
     def made(self) -> Any:
         raise NotImplementedError
@@ -125,16 +136,24 @@ class _Jax(Contender):
 
     @classmethod
     def unable(cls, work: Workload, most_compiled: int) -> str | None:
-        if work.threads != cores():
+        if work.threads not in (0, cores()):
             return f"the threads of XLA cannot be limited to {work.threads} within a process"
         if len(work.shapes) > most_compiled:
             return f"XLA compiles {len(work.shapes)} arrays for too long for this run"
         return super().unable(work, most_compiled)
 
-    def run(self) -> None:
+    def launch(self) -> None:
+        """Begin a step."""
         with self._precision():
             self.params, self.state = self.step(self.params, self.state, self.grads)
+
+    def wait(self) -> None:
+        """Wait until the last step is done."""
         self.jax.block_until_ready(self.params)
+
+    def run(self) -> None:
+        self.launch()
+        self.wait()
 
     def values(self) -> dict[str, np.ndarray]:
         return {name: np.array(a, np.float64) for name, a in self.params.items()}

@@ -6,6 +6,7 @@ from amos_ref.tables import print_table
 
 FORMAT = "amos-ref-bench-1"
 _COLUMNS = ("", "ns/parameter", "quartiles", "GB/s", "x roof", "x ours", "rounds", "extra MB")
+_ON_DEVICE = ("", "us/step", *_COLUMNS[1:-1], "copies")
 
 
 def everything(report: dict[str, Any]) -> None:
@@ -22,6 +23,8 @@ def head(report: dict[str, Any]) -> None:
     found = report["machine"]
     caches = ", ".join(f"{name} {size}" for name, size in found["caches"].items())
     print(f"{found['cpu']}, {found['usable_cores']} of {found['cores']} cores; caches {caches or 'unknown'}")
+    if "gpu" in found:
+        _device(found["gpu"])
     print(f"{found['system']}, Python {found['python']}; load before the run {found['load']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print()
@@ -29,12 +32,21 @@ def head(report: dict[str, Any]) -> None:
         print(f"{name:18} {c['about']}{'; ' + c['missing'] if c['missing'] else ''}")
 
 
+def _device(found: dict[str, Any]) -> None:
+    sizes = f"L2 {found['l2_bytes'] * 1e-6:.3g} MB, memory {found['memory_bytes'] * 1e-9:.3g} GB"
+    print(
+        f"{found['name']}, compute capability {found['compute_capability']}, {found['multiprocessors']} "
+        f"multiprocessors; {sizes}; driver {found['driver'] or 'of unknown version'}, for CUDA {found['cuda']}"
+    )
+
+
 def workload(work: dict[str, Any]) -> None:
     """Print the table of one workload."""
     print()
     print(f"{work['label']}; {work['bytes'] / work['parameters']:.4g} bytes a parameter")
     if work["results"]:
-        print_table(_COLUMNS, [_row(record, work["parameters"]) for record in work["results"]])
+        columns = _ON_DEVICE if "copies" in work["results"][0] else _COLUMNS
+        print_table(columns, [_row(record, work["parameters"]) for record in work["results"]])
     for skip in work["skipped"]:
         if not skip["reason"].startswith("not installed"):  # said once, at the head
             print(f"{skip['contender']}: {skip['reason']}")
@@ -42,10 +54,12 @@ def workload(work: dict[str, Any]) -> None:
 
 def _row(record: dict[str, Any], parameters: int) -> list[str]:
     low, high = (record["seconds"][f"{name}_quartile"] / parameters * 1e9 for name in ("lower", "upper"))
-    extra = "" if record["extra_bytes"] is None else f"{record['extra_bytes'] * 1e-6:.3g}"
     figures = (f"{record[name]:.3g}" for name in ("gb_per_s", "of_roof", "of_ours"))
-    middle = f"{record['ns_per_parameter']:.3g}", f"{low:.3g}..{high:.3g}"
-    return [record["contender"], *middle, *figures, str(record["rounds"]), extra]
+    middle = f"{record['ns_per_parameter']:.3g}", f"{low:.3g}..{high:.3g}", *figures, str(record["rounds"])
+    if "copies" in record:
+        return [record["contender"], f"{record['seconds']['median'] * 1e6:.4g}", *middle, str(record["copies"])]
+    extra = "" if record["extra_bytes"] is None else f"{record['extra_bytes'] * 1e-6:.3g}"
+    return [record["contender"], *middle, extra]
 
 
 def start(found: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ MOMENTUM = 0.9
 #: Hidden size and layers of the published BERT models (Turc et al. 2019, arXiv 1908.08962).
 BERTS = {"bert-tiny": (128, 2), "bert-mini": (256, 4), "bert-small": (512, 4), "bert-base": (768, 12)}
 MOST = 10**10  # parameters
-LARGE = "1e7"  # a float32 array of this size and its gradient are past the caches of most machines
+#: Backend -> a size at which a float32 array and its gradient are past the caches of most machines, and of most GPUs.
+LARGE = {"cpu": "1e7", "cuda": "64e6"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Workload:
     shapes: tuple[Shape, ...]
     slot: str = "tensor"  # one of SLOTS
     dtype: str = "float32"
-    threads: int = 1
+    threads: int = 1  # 0 on a GPU
     momentum: bool = False
     state: str = "param"  # one of STATES
 
@@ -65,8 +66,8 @@ class Workload:
         arrays = f" in {len(self.shapes)} arrays" if len(self.shapes) > 1 else ""
         state = f", state in {self.state}" if self.state != "param" else ""
         momentum = f", momentum {MOMENTUM}" if self.momentum else ""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.name}: {self.parameters} {self.dtype}{arrays}, {self.slot} slots{momentum}{state}, {threads}"
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
+        return f"{self.name}: {self.parameters} {self.dtype}{arrays}, {self.slot} slots{momentum}{state}{threads}"
 
 
 def slot_shape(slot: str, shape: Shape) -> Shape:
@@ -168,27 +169,51 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-def plan(quick: bool) -> list[Workload]:
+def plan(quick: bool, backend: str = "cpu") -> list[Workload]:
     """Return what is measured where nothing is asked for: each thing varied by itself."""
-    return list(dict.fromkeys(replace(work, threads=work.threads or cores()) for work in _planned(quick)))
+    if backend == "cuda":
+        return list(_on_device(quick))
+    return list(dict.fromkeys(replace(work, threads=work.threads or cores()) for work in _on_cpu(quick)))
 
 
-def _planned(quick: bool) -> Iterator[Workload]:
+def _on_cpu(quick: bool) -> Iterator[Workload]:
     """Yield the workloads of a plan; 0 threads stands for all."""
-    for text in ("1e3", "1e5", LARGE) if quick else ("1e3", "1e4", "1e5", "1e6", LARGE, "1e8"):
-        yield replace(sized(text), threads=0)
-    large = replace(sized(LARGE), threads=0)
+    large = _without_threads(LARGE["cpu"])
+    for text in ("1e3", "1e5", large.name) if quick else ("1e3", "1e4", "1e5", "1e6", large.name, "1e8"):
+        yield _without_threads(text)
+    yield from _varied(large, () if quick else ("float64", "float16", "bfloat16"))
+    yield replace(large, threads=1)
+    if not quick:
+        for slot in SLOTS[1:]:
+            yield replace(_without_threads("1e5"), slot=slot)
+    for text in ("1000x64", "bert-mini") if quick else ("1000x64", "200x4096", "bert-mini", "bert-base"):
+        yield replace(tree(text), threads=0)
+
+
+def _on_device(quick: bool) -> Iterator[Workload]:
+    """Yield the workloads of a plan for a GPU."""
+    large = _without_threads(LARGE["cuda"])
+    sizes = ("1e3", "1e6", large.name)
+    for text in sizes if quick else ("1e3", "1e4", "1e5", "1e6", "1e7", large.name, "1e8", "2e8"):
+        yield _without_threads(text)
+    yield from _varied(large, () if quick else ("float64", "float16", "bfloat16"))
+    if not quick:
+        yield replace(_without_threads("2e8"), slot="row")
+    for text in ("1000x64", "bert-base") if quick else ("1000x64", "200x4096", "bert-mini", "bert-base"):
+        yield replace(tree(text), threads=0)
+
+
+def _varied(large: Workload, elements: tuple[str, ...]) -> Iterator[Workload]:
+    """Yield a large array with other slots, with momentum and of other dtypes; of some with element slots too."""
     for slot in SLOTS[1:]:
         yield replace(large, slot=slot)
     yield replace(large, slot="element", state="float64")
     yield replace(large, momentum=True)
     for dtype in ("float64", "float16", "bfloat16"):
         yield replace(large, dtype=dtype)
-        if not quick:
+        if dtype in elements:
             yield replace(large, dtype=dtype, slot="element")
-    yield replace(large, threads=1)
-    if not quick:
-        for slot in SLOTS[1:]:
-            yield replace(sized("1e5"), slot=slot, threads=0)
-    for text in ("1000x64", "bert-mini") if quick else ("1000x64", "200x4096", "bert-mini", "bert-base"):
-        yield replace(tree(text), threads=0)
+
+
+def _without_threads(size: str) -> Workload:
+    return replace(sized(size), threads=0)
