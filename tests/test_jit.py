@@ -1,8 +1,13 @@
 """Compiled code: kept on disk under the digest of all its sources, and missed no more than once when it cannot be."""
 
+import contextvars
 import errno
 import os
+import threading
+import time
 import warnings
+import weakref
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -10,7 +15,7 @@ import pytest
 
 import amos_ref
 from amos_ref.kernels import jit, threads
-from amos_ref.kernels.table import Tasks
+from amos_ref.kernels.table import BATCH, Tasks
 
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -39,7 +44,7 @@ def test_the_cache_is_keyed_by_the_digest_of_every_compiled_source(monkeypatch):
 def test_the_digest_covers_the_page_and_all_that_is_compiled():
     root = jit._PACKAGE
     with_kernels = {"spec.py", *(f"kernels/{p.name}" for p in (root / "kernels").glob("*.py") if "cuda" not in p.name)}
-    host_only = {"kernels/__init__.py", "kernels/cpu.py", "kernels/page.py", "kernels/threads.py"}
+    host_only = {"kernels/__init__.py", "kernels/cpu.py", "kernels/page.py"}
     assert set(jit._COMPILED) == with_kernels - host_only
 
 
@@ -71,7 +76,7 @@ def test_no_place_for_a_cache_is_one_warning_and_the_right_answer(monkeypatch, w
 
 
 def big_step():
-    params = np.linspace(-1.0, 1.0, 2 * threads.SMALL)
+    params = np.linspace(-1.0, 1.0, 4 * BATCH)
     opt = amos_ref.Amos(0.25, 0.5, beta=0.75, extra_l2=0.125, backend="cpu")
     state = opt.init(params)
     opt.step(params, np.cos(params), state)
@@ -94,29 +99,79 @@ def test_a_forked_child_makes_threads_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
-TASKS = Tasks(np.array([0, 100]), np.array([0, threads.SMALL]))
+TASKS = Tasks(np.array([0, 100]), np.array([0, 50 * BATCH]))
+several_threads = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread: no helpers")
 
 
-def test_shares_inherit_the_callers_way_with_overflow():
-    def kernel(first, last, starts):
+@several_threads
+def test_helpers_inherit_the_callers_way_with_overflow():
+    found = []
+
+    def run(first, last, starts):
+        time.sleep(1e-3)
+        found.append(threading.current_thread())
         return np.geterr()["over"]
 
-    if numba.get_num_threads() < 2:
-        pytest.skip("one thread: no shares")
     with np.errstate(over="ignore"):
-        assert set(threads.launch(kernel, TASKS)) == {"ignore"}
+        assert set(threads.launch(run, TASKS)) == {"ignore"}
+    assert len(set(found)) == numba.get_num_threads()
 
 
-def test_every_share_ends_before_an_error_is_raised():
-    ended = []
+@several_threads
+def test_every_helper_stops_before_an_error_is_raised():
+    begun, ended = [], []
 
-    def kernel(first, last, starts):
-        if first == 0:
+    def run(first, last, starts):
+        if threading.current_thread() is threading.main_thread():
+            while not begun:
+                time.sleep(1e-3)
             raise KeyboardInterrupt
-        ended.append(last)
+        begun.append(first)
+        time.sleep(0.05)
+        ended.append(first)
 
-    if numba.get_num_threads() < 2:
-        pytest.skip("one thread: no shares")
     with pytest.raises(KeyboardInterrupt):
-        threads.launch(kernel, TASKS)
-    assert len(ended) == numba.get_num_threads() - 1
+        threads.launch(run, TASKS)
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < len(TASKS.batches) - 1  # nobody took another batch
+    time.sleep(0.1)
+    assert len(begun) == len(ended)
+
+
+@several_threads
+def test_an_error_of_a_helper_is_raised():
+    def run(first, last, starts):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("of a helper")
+        time.sleep(1e-3)
+
+    with pytest.raises(MemoryError, match="of a helper"):
+        threads.launch(run, TASKS)
+
+
+@several_threads
+def test_a_helper_that_comes_late_is_not_waited_for():
+    blocked = threading.Event()
+    for _ in range(numba.config.NUMBA_NUM_THREADS):  # so that all helpers are busy
+        threads.launches.put((contextvars.copy_context(), SimpleNamespace(help=lambda k: blocked.wait()), 0))
+    try:
+        assert threads.launch(lambda first, last, starts: last - first, TASKS).count(2) == 50
+    finally:
+        blocked.set()
+
+
+@several_threads
+def test_a_launch_leaves_nothing_with_its_helpers():
+    a = np.zeros(3)
+    held = weakref.ref(a)
+
+    def run(first, last, starts, a):
+        time.sleep(1e-3)
+
+    threads.launch(run, TASKS, a)
+    del a
+    for _ in range(100):
+        if held() is None:
+            return
+        time.sleep(1e-3)
+    raise AssertionError("a helper still holds an array")

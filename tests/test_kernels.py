@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import numba
 import numpy as np
@@ -18,7 +19,7 @@ from numba.core.dispatcher import Dispatcher
 import amos_ref
 from amos_ref import kernels, spec
 from amos_ref.errors import NonFiniteError
-from amos_ref.kernels import cpu_kernels, scalar, threads
+from amos_ref.kernels import cpu_kernels, scalar, table, threads
 from amos_ref.kernels.table import Tasks
 from amos_ref.leaf import Leaf, Rates
 
@@ -197,10 +198,19 @@ def stepped(leaves, times=2):
     return [own.bits(a) for leaf in leaves for _, a in leaf.written()]
 
 
-@pytest.fixture
-def eager_threads(monkeypatch):
-    """Share even the smallest work between threads."""
-    monkeypatch.setattr(threads, "SMALL", 1)
+@pytest.fixture(params=["whoever"] if PYTHON else ["whoever", "helpers"])
+def eager_threads(request, monkeypatch):
+    """Share even the smallest work between threads; perhaps let the caller come late, so that helpers do most of it."""
+    monkeypatch.setattr(table, "BATCH", 1)
+    if request.param == "helpers":
+        work = threads.Launch.work
+
+        def late(launched):
+            if threading.current_thread() not in threads.helpers:
+                time.sleep(2e-4)
+            work(launched)
+
+        monkeypatch.setattr(threads.Launch, "work", late)
     before = numba.get_num_threads()
     yield min(config.NUMBA_NUM_THREADS, 5)
     numba.set_num_threads(before)
@@ -244,12 +254,17 @@ def test_many_leaves_in_few_tables_have_the_bits_of_the_page(count, eager_thread
             same(got, want, f"{what} of leaf {leaf.name}, shape {leaf.theta.shape}, slot {leaf.v.shape}")
 
 
-def test_tasks_are_shared_by_their_work_and_each_is_done_once():
-    tasks = Tasks(np.array([0, 3, 3, 10, 11]), np.array([0, 300, 300, 370, 1000]))
-    for count in range(1, 12):
-        shares = tasks.shares(count)
-        assert [k for first, last in shares for k in range(first, last)] == list(range(11))
-    assert tasks.shares(2) == [(0, 10), (10, 11)]
+def test_batches_are_of_about_the_same_work_and_each_task_is_in_one(monkeypatch):
+    starts, work = np.array([0, 3, 3, 10, 11]), np.array([0, 300, 300, 370, 1000])
+    for batch, most in ((1, 64), (90, 64), (500, 64), (2000, 64), (1, 3)):
+        monkeypatch.setattr(table, "BATCH", batch)
+        monkeypatch.setattr(table, "MOST_BATCHES", most)
+        batches = Tasks(starts, work).batches
+        assert [k for first, last in batches for k in range(first, last)] == list(range(11))
+        assert len(batches) <= min(most, max(1000 // batch, 1))
+    monkeypatch.setattr(table, "MOST_BATCHES", 2)
+    assert Tasks(starts, work).batches == [(0, 10), (10, 11)]
+    assert Tasks(np.array([0, 0]), np.array([0, 0])).batches == []
 
 
 @pytest.mark.usefixtures("eager_threads")

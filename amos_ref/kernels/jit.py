@@ -11,7 +11,8 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import overload, register_jitable
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
-_COMPILED = ("spec.py", *(f"kernels/{name}.py" for name in ("jit", "memory", "scalar", "table", "cpu_kernels", "plan")))
+_KERNELS = ("jit", "memory", "scalar", "table", "cpu_kernels", "plan", "threads")
+_COMPILED = ("spec.py", *(f"kernels/{name}.py" for name in _KERNELS))
 
 
 @functools.cache

@@ -44,6 +44,15 @@ def _view(address, start, stop, like):
     return found
 
 
+@intrinsic
+def _word_now(typingctx, address) -> Any:
+    def generate(context, builder, signature, args):
+        # Atomic, so that a loop that waits for another thread reads it anew each time.
+        return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
 @specialised(word)
 def _word(address):
-    return lambda address: carray(_pointer(address), (1,), np.int64)[0]  # pyright: ignore[reportCallIssue]
+    return lambda address: _word_now(address)  # pyright: ignore[reportCallIssue]

@@ -4,8 +4,11 @@ A leaf is seen as (outer, n, inner) around its innermost run of reduced axes: ro
 otherwise; where no axis is reduced, as elements. A table holds the leaves of one such kind and of the same dtypes.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +24,26 @@ FIELDS = {THETA: "theta", G: "g", V: "v", B: "b", M: "m"}
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
 STRIP = 2048  # columns of one task: their sums stay in the first-level cache
+BATCH = 2**19  # elements that a thread takes at a time; for each it needs Python's lock, and may wait for it
+MOST_BATCHES = 64
 
 
-class Tasks(NamedTuple):
+@dataclass(frozen=True)
+class Tasks:
     """Equal pieces of work, numbered through all leaves of a table."""
 
     starts: np.ndarray  # the first task of each leaf; last the number of all
     work: np.ndarray  # the elements, or what takes as long, before each leaf; last the number of all
 
-    def shares(self, count: int) -> list[tuple[int, int]]:
-        """Cut the tasks into `count` ranges of about the same work."""
+    @functools.cached_property
+    def batches(self) -> list[tuple[int, int]]:
+        """Ranges of tasks of about the same work, of which a thread takes one at a time; one range if it is little."""
+        count = min(int(self.work[-1]) // BATCH, MOST_BATCHES)
+        if count < 2:
+            return [(0, int(self.starts[-1]))] if self.starts[-1] else []
         edges = np.interp(np.linspace(0, self.work[-1], count + 1), self.work, self.starts).astype(int).tolist()
-        return list(zip([0, *edges[1:-1]], [*edges[1:-1], int(self.starts[-1])], strict=True))
+        edges[0], edges[-1] = 0, int(self.starts[-1])
+        return [(first, last) for first, last in itertools.pairwise(edges) if first < last]
 
 
 class Box(NamedTuple):

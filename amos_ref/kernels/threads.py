@@ -1,36 +1,91 @@
-"""Threads for kernels: each takes a share of the tasks. Compiled code holds no Python lock, so they run at once."""
+"""Threads for kernels: whoever is free takes the next tasks. Compiled code holds no Python lock, so all run at once."""
 
 import contextvars
 import os
+import queue
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
+import numpy as np
 
-from amos_ref.kernels.table import Tasks
+from amos_ref.kernels.jit import kernel
+from amos_ref.kernels.memory import word
+from amos_ref.kernels.table import Tasks, address
 
-SMALL = 2**20  # elements below which waking another thread (some 70 us a launch) costs more than it saves
+SPINS = 20_000  # looks at whether helpers are done, some 10 us: about as long as a thread takes to wake
+PAUSE = 2e-5  # seconds between looks from then on
 
-_pool: ThreadPoolExecutor | None = None
+launches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # where helpers wait
+helpers: list[threading.Thread] = []
+_hiring = threading.Lock()
 
 
 def _forget() -> None:
     """After a fork the child has none of the parent's threads."""
-    global _pool
-    _pool = None
+    global launches, helpers, _hiring
+    launches, helpers, _hiring = queue.SimpleQueue(), [], threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget)
 
 
-def launch(kernel: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
-    """Run ``kernel(first, last, tasks.starts, *args)`` over all tasks, in shares for the threads Numba may use.
+@kernel
+def idle(at, count, spins):
+    """Whether, within so many looks, all of the integers at an address are 0."""
+    for _ in range(spins):
+        busy = 0
+        for k in range(count):
+            busy |= word(at + 8 * k)
+        if busy == 0:
+            return True
+    return False
+
+
+class Launch:
+    """One kernel under way: each thread takes a batch of its tasks, and then another one.
+
+    A helper that comes too late finds none left, and nobody has waited for it.
+    """
+
+    def __init__(self, run: Callable[..., Any], tasks: Tasks, args: tuple[Any, ...], helpers: int) -> None:
+        self.run, self.starts, self.args = run, tasks.starts, args
+        self.batches = iter(tasks.batches)  # which gives each entry to one thread
+        self.busy = np.zeros(helpers, np.int64)  # whether a helper may be at work
+        self.found: list[Any] = []
+        self.errors: list[BaseException] = []
+
+    def help(self, k: int) -> None:
+        """Work as helper k."""
+        self.busy[k] = 1
+        self.work()
+        self.busy[k] = 0
+
+    def work(self) -> None:
+        """Take batches until there are no more; after an error nobody takes another."""
+        try:
+            for first, last in self.batches:
+                self.found.append(self.run(first, last, self.starts, *self.args))
+        except BaseException as error:
+            self.errors.append(error)
+            list(self.batches)
+
+    def wait(self) -> None:
+        """Return when no helper is at work."""
+        at, spins = address(self.busy), 1 if numba.config.DISABLE_JIT else SPINS
+        while not idle(at, self.busy.size, spins):
+            time.sleep(PAUSE)
+
+
+def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
+    """Call ``run(first, last, tasks.starts, *args)`` for all batches of tasks, on as many threads as Numba may use.
 
     Parameters
     ----------
-    kernel : callable
+    run : callable
         Does the tasks first <= task < last.
     tasks : Tasks
         Little work stays in the calling thread.
@@ -38,21 +93,36 @@ def launch(kernel: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     Returns
     -------
     list
-        What each share returned.
+        What each call returned, in no order.
     """
-    global _pool
-    count = int(tasks.starts[-1])
-    threads = min(count, numba.get_num_threads()) if tasks.work[-1] >= SMALL else 1
-    if threads <= 1:
-        return [kernel(0, count, tasks.starts, *args)] if count else []
-    if _pool is None:
-        _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="amos_ref")  # type: ignore
-    shares = tasks.shares(threads)
-    # Each share in a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
-    futures = [
-        _pool.submit(contextvars.copy_context().run, kernel, *share, tasks.starts, *args) for share in shares[1:]
-    ]
+    batches = tasks.batches
+    if len(batches) < 2 or (threads := min(len(batches), numba.get_num_threads())) < 2:
+        return [run(batches[0][0], batches[-1][1], tasks.starts, *args)] if batches else []
+    launched = Launch(run, tasks, args, threads - 1)
+    _hire(threads - 1)
+    for k in range(threads - 1):
+        # In a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
+        launches.put((contextvars.copy_context(), launched, k))
     try:
-        return [kernel(*shares[0], tasks.starts, *args), *(future.result() for future in futures)]
+        launched.work()
     finally:
-        wait(futures)  # also when Ctrl-C arrives: nothing may go on writing behind the caller's back
+        launched.wait()  # also when Ctrl-C arrives: nothing may go on writing behind the caller's back
+    if launched.errors:
+        raise launched.errors[0]
+    return launched.found
+
+
+def _hire(count: int) -> None:
+    """See to it that there are so many helpers."""
+    if len(helpers) < count:
+        with _hiring:
+            for k in range(len(helpers), count):
+                helpers.append(threading.Thread(target=_help, args=(launches,), name=f"amos_ref_{k}", daemon=True))
+                helpers[-1].start()
+
+
+def _help(launches: queue.SimpleQueue) -> None:
+    while True:
+        context, launched, k = launches.get()
+        context.run(launched.help, k)
+        del context, launched  # which hold arrays
