@@ -1,14 +1,19 @@
 """The benchmark's peers: what is timed is the package's own step, on the arrays and options that the page has too."""
 
+import contextlib
+import inspect
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import strategies as own
+from made_up_gpu import STREAM, Driver
 
 import amos_ref
-from amos_ref.bench import contenders, workloads
+from amos_ref.bench import contenders, cuda_peers, gpu, workloads
 from amos_ref.cli import main
 
 torch = pytest.importorskip("torch")
@@ -27,13 +32,13 @@ def work_of(**changed):
     return replace(workloads.sized("1e3"), threads=workloads.cores(), **changed)
 
 
-def stepped(name, work):
+def stepped(name, work, backend="cpu", steps=STEPS):
     """Return the only array after some steps of a contender, in float64."""
-    cls = contenders.contender(name, "cpu")
+    cls = contenders.contender(name, backend)
     assert cls.missing() is None
     assert cls.unable(work, 100) is None
     c = cls(work)
-    for _ in range(STEPS):
+    for _ in range(steps):
         c.run()
     return c.values()["leaf0000"]
 
@@ -169,3 +174,87 @@ def test_all_of_them_are_in_one_run(capsys):
     moved = {r["contender"]: r["bytes"] for r in work["results"]}
     assert moved["torch-fused"] == moved["optax"] == 28_000
     assert moved["jestimator"] == work["bytes"] == 16_016
+
+
+# as if on a GPU: the arrays stay here, and a graph is the calls of step
+
+
+class Graph:
+    def replay(self):
+        for step in self.steps:
+            step()
+
+
+@contextlib.contextmanager
+def recording(graph, **options):
+    inspect.signature(TORCH_GRAPH).bind(graph, **options)
+    assert options["stream"].cuda_stream == STREAM
+    step, graph.steps = torch.optim.AdamW.step, []
+    torch.optim.AdamW.step = lambda self: graph.steps.append(lambda: step(self))
+    try:
+        yield
+    finally:
+        torch.optim.AdamW.step = step
+
+
+TORCH_GRAPH = torch.cuda.graph
+
+
+@pytest.fixture
+def as_if(monkeypatch):
+    made = Driver()
+    monkeypatch.setattr(gpu, "_driver", lambda: made)
+    monkeypatch.setattr(gpu, "l2_bytes", lambda: 40_000)
+    monkeypatch.setattr(cuda_peers, "_stream", lambda: SimpleNamespace(cuda_stream=STREAM))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    for name in ("_torch_sees_gpu", "_jax_sees_gpu"):
+        monkeypatch.setattr(cuda_peers, name, lambda: True)
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_get_capturable_supported_devices", lambda **_: ["cpu"])
+
+
+@pytest.mark.usefixtures("as_if")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["torch-fused", "torch-foreach", "torch-eager", "pytorch_optimizer"])
+def test_what_torch_replays_is_the_packages_own_step(name, dtype):
+    work = replace(work_of(dtype=dtype), threads=0)
+    # The first step of what is replayed makes its state, and is followed by one that is recorded and not run.
+    got = stepped(name, work, "cuda", STEPS - (name in ("torch-fused", "torch-foreach")))
+    want = by_torch(work, TORCH[name.replace("eager", "fused")])
+    if name == "torch-foreach":  # whose arithmetic with the count of steps on the device is another
+        np.testing.assert_allclose(got, want, rtol=0, atol=2.0**-7 if dtype == "bfloat16" else 1e-6)
+    else:
+        assert own.bits(got) == own.bits(want)
+    assert not np.array_equal(got, workloads.drawn(work)[0]["leaf0000"].astype(np.float64))
+
+
+@pytest.mark.usefixtures("as_if")
+@pytest.mark.parametrize("name", ["jestimator", "optax"])
+def test_copies_in_jax_are_stepped_by_one_program(name):
+    work = replace(work_of(), threads=0)
+    made = contenders.contender(name, "cuda").ready(work)
+    assert made.copies == {"jestimator": 15, "optax": 8}[name]
+    programs = {id(each.step): each.step._cache_size() for each in made.made}
+    assert len(programs) == 1
+    assert 0 < made.steps(1) < 1
+    assert made.taken(1) == 6
+    counts = [2] * made.copies  # of the warm-up
+    for k in range(6):
+        counts[k % made.copies] += 1
+    one = contenders.contender(name, "cpu")(work_of())
+    after = []
+    for _ in range(max(counts)):
+        one.run()
+        after.append(own.bits(one.values()["leaf0000"]))
+    assert [own.bits(each.values()["leaf0000"]) for each in made.made] == [after[n - 1] for n in counts]
+    assert {id(each.step): each.step._cache_size() for each in made.made} == programs
+
+
+def test_what_finds_no_gpu_is_not_timed_instead(monkeypatch):
+    for name in contenders.peers("cuda"):
+        if not torch.cuda.is_available() and jax.default_backend() != "gpu":
+            assert contenders.contender(name, "cuda").missing().startswith("not installed for a GPU: this ")
+    monkeypatch.setattr(cuda_peers, "_torch_sees_gpu", lambda: 1 / 0)
+    found = contenders.contender("torch-fused", "cuda").missing()
+    assert found == "not installed as it should be: ZeroDivisionError: division by zero"

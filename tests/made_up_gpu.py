@@ -1,0 +1,131 @@
+"""A GPU that is made up, by its driver's calls: it runs nothing, and its clock is its own."""
+
+from types import SimpleNamespace
+
+L2 = 50_000_000
+ATTRIBUTES = dict(L2_CACHE_SIZE=L2, COMPUTE_CAPABILITY_MAJOR=9, COMPUTE_CAPABILITY_MINOR=0, MULTIPROCESSOR_COUNT=132)
+STREAM = 77
+
+
+class Driver:
+    """A device that does what is launched in turn, each thing in its own time, while the host goes on.
+
+    `host` and `done` are the seconds at which the host is, and at which the device is done with all.
+    """
+
+    def __init__(self, free=10**11):
+        self.host, self.done, self.free, self.recording, self.log = 0.0, 0.0, free, None, []
+        self.CUdevice_attribute = SimpleNamespace(**{f"CU_DEVICE_ATTRIBUTE_{name}": name for name in ATTRIBUTES})
+        self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local")
+
+    def work(self, what, seconds, host=0.0):
+        self.host += host
+        if self.recording is not None:
+            self.recording.append((what, seconds))
+            return
+        self.log.append(what)
+        self.done = max(self.done, self.host) + seconds
+
+    def wait(self):
+        self.host = max(self.host, self.done)
+        return (0,)
+
+    def cuDeviceGetName(self, length, device):
+        return 0, b"Made-up GPU".ljust(length, b"\0")
+
+    def cuDriverGetVersion(self):
+        return 0, 13010
+
+    def cuCtxGetDevice(self):
+        return 0, 0
+
+    def cuDeviceGetAttribute(self, which, device):
+        return 0, ATTRIBUTES[which]
+
+    def cuMemGetInfo(self):
+        return 0, self.free, 2 * self.free
+
+    def cuStreamCreate(self, flags):
+        assert flags == 1  # a blocking stream cannot be recorded while the default stream is used
+        return 0, STREAM
+
+    def cuCtxSynchronize(self):
+        return self.wait()
+
+    def cuStreamSynchronize(self, stream):
+        return self.wait()
+
+    def cuEventSynchronize(self, event):
+        return self.wait()
+
+    def cuEventCreate(self, flags):
+        assert flags == 0  # others tell no time
+        return 0, {}
+
+    def cuEventRecord(self, event, stream):
+        assert stream == STREAM
+        event["at"] = max(self.done, self.host)
+        return (0,)
+
+    def cuEventElapsedTime(self, start, end):
+        assert end["at"] <= self.host, "asked before it is done"
+        return 0, (end["at"] - start["at"]) * 1e3
+
+    def cuEventDestroy(self, event):
+        event.clear()
+        return (0,)
+
+    def cuStreamBeginCapture(self, stream, mode):
+        self.recording = []
+        return (0,)
+
+    def cuStreamEndCapture(self, stream):
+        found, self.recording = self.recording, None
+        return 0, found
+
+    def cuGraphInstantiate(self, graph, flags):
+        return 0, list(graph)
+
+    def cuGraphDestroy(self, graph):
+        return (0,)
+
+    cuGraphExecDestroy = cuGraphDestroy
+
+    def cuGraphLaunch(self, graph, stream):
+        assert stream == STREAM
+        self.host += 2e-6
+        for what, seconds in graph:
+            self.work(what, seconds)
+        return (0,)
+
+    def cuMemcpyDtoDAsync(self, target, source, size, stream):
+        assert (target, source, stream) == (2, 1, STREAM)
+        self.work(f"copy {size}", 2 * size / 2e12)
+        return (0,)
+
+
+class Opt:
+    """Stands for amos_ref.Amos: a step takes 16 bytes a parameter at 1.8 TB/s, advance 10 us of the host."""
+
+    driver: Driver
+
+    def __init__(self, *args, **options):
+        assert options["backend"] == "cuda"
+
+    def init(self, params):
+        self.parameters = sum(a.size for a in params.values())
+        return 0
+
+    def step(self, params, grads, state, *, stream, sync=True):
+        assert stream == STREAM
+        assert sync is (self.driver.recording is None)  # nothing may wait in a recording
+        self.driver.work("step", 16 * self.parameters / 1.8e12)
+        return state + 1
+
+    def advance(self, state, *, stream):
+        assert stream == STREAM
+        self.driver.work("advance", 1e-6, host=10e-6)
+        return state + 1
+
+    def synchronize(self, *, stream):
+        self.driver.wait()
