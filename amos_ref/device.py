@@ -15,6 +15,7 @@ from amos_ref.errors import BackendError, DtypeError
 
 CUDA, MANAGED = 2, 13  # kinds of device in DLPack
 _BITS16 = np.dtype(np.uint16)  # how bfloat16 travels where there is no name for it
+_BFLOAT16 = "<V2"  # what ml_dtypes, torch and CuPy call it in an interface
 
 
 class DeviceArray:
@@ -56,6 +57,21 @@ class DeviceArray:
         from amos_ref.kernels.cuda_driver import download
 
         return download(self).astype(dtype)
+
+
+def fingerprint(a: Any) -> Any:
+    """Return what stays the same only if :func:`device_array` does; cheap, as every step asks it of every array."""
+    if a is None:
+        return None
+    if hasattr(a, "data_ptr"):  # torch's interface takes ten times as long
+        return a.data_ptr(), a.shape, a.dtype, a.is_contiguous(), a.is_cuda
+    if type(a).__module__ == "numba.cuda.cudadrv.devicearray":
+        return a.device_ctypes_pointer.value, a.shape, a.dtype, a.strides
+    interface = _interface(a)
+    if interface is None:
+        found = device_array(a, "")
+        return found.address, *found.like
+    return interface["data"], interface["shape"], interface["typestr"], interface.get("strides"), interface.get("mask")
 
 
 def on_device(a: Any) -> bool:
@@ -119,13 +135,13 @@ def _interface(a: Any) -> dict[str, Any] | None:
         return a._ary.__array_interface__
     try:
         return getattr(a, "__cuda_array_interface__", None)
-    except (RuntimeError, TypeError):  # of torch: for bfloat16
+    except (RuntimeError, TypeError, KeyError):  # of older torch: for bfloat16
         return None
 
 
 def _from_interface(a: Any, interface: dict[str, Any]) -> tuple[DeviceArray, tuple[int, ...] | None]:
     """Return the array, and its strides in elements (None: contiguous)."""
-    dtype = np.dtype(interface["typestr"])
+    dtype = _BITS16 if interface["typestr"] == _BFLOAT16 else np.dtype(interface["typestr"])
     strides = interface.get("strides")
     if interface.get("mask") is not None:
         raise ValueError("it has a mask")
@@ -177,7 +193,8 @@ def _dlpack_device(a: Any) -> int | None:
 def _from_dlpack(a: Any) -> tuple[DeviceArray, tuple[int, ...] | None]:
     from amos_ref.arrays import dtype_of
 
-    capsule = a.__dlpack__(stream=-1)  # no waiting: the caller orders streams
+    # -1 is no waiting, as the caller orders streams; JAX takes it for a stream's handle, and given none waits itself.
+    capsule = a.__dlpack__(stream=None if type(a).__module__.startswith("jax") else -1)
     tensor = _Tensor.from_address(_content(capsule, b"dltensor"))
     name = _CODES.get((tensor.code, tensor.bits))
     if name is None or tensor.lanes != 1:
