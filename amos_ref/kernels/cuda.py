@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from amos_ref.device import device_array
+from amos_ref.device import fingerprint
 from amos_ref.errors import AmosError, BackendError, NonFiniteError
 from amos_ref.kernels import cuda_driver as driver
 from amos_ref.kernels import cuda_kernels as kernels
@@ -23,6 +23,7 @@ from amos_ref.leaf import Leaf, Rates
 from amos_ref.state import AmosState
 
 BLOCK = 256  # threads of a block: a multiple of 64
+_recorded: "list[Work]" = []  # a graph reads their tables for as long as it lives, and it may outlive the optimizer
 
 
 class Tasks:
@@ -188,7 +189,9 @@ class Work:
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
             self.recorded = driver.is_capturing(handle)
-            if not self.recorded:
+            if self.recorded:
+                _recorded.extend([] if self in _recorded else [self])
+            else:
                 self.set_rates(rates, handle)
             self.launch(handle)
         if self.recorded or not sync:
@@ -199,18 +202,18 @@ class Work:
     def advance(self, rates: Rates, stream: Any) -> None:
         """Make ready for a replay."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
-            self.set_rates(rates, driver.stream_of(stream, self.device))
+            handle = self.unrecorded(stream)
+            self.set_rates(rates, handle)
         self.pending = True
 
     def found(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
-        with driver.on(self.device), driver.device_errors("a step failed on the device"):
-            driver.synchronize(stream)
-            bad = int(driver.download(self.flag)[0])
+        with driver.on(self.device):
+            bad = int(driver.read(self.flag, stream)[0])
             if bad == NONE:
                 self.pending = False
                 return -1
-            driver.refill(self.flag, np.array([NONE]))
+            driver.refill(self.flag, np.array([NONE]), stream)
         if self.pending:
             self.pending = False
             raise NonFiniteError(
@@ -221,8 +224,17 @@ class Work:
 
     def synchronize(self, stream: Any = None) -> None:
         """Wait for all launched steps; raise NonFiniteError for a gradient that was not finite."""
+        with driver.on(self.device):
+            handle = self.unrecorded(stream)
         self.pending = True
-        self.found(driver.stream_of(stream, self.device))
+        self.found(handle)
+
+    def unrecorded(self, stream: Any) -> int:
+        """Return the handle of a stream, or raise BackendError where it is being recorded into a graph."""
+        handle = driver.stream_of(stream, self.device)
+        if driver.is_capturing(handle):
+            raise BackendError("into a graph only a step is recorded; advance before each replay, synchronize after it")
+        return handle
 
 
 class Plan:
@@ -235,17 +247,20 @@ class Plan:
     def fits(self, params: Any, grads: Any, state: AmosState) -> bool:
         """Whether all arrays are those of the plan."""
         try:
-            return type(state) is AmosState and type(state.count) is int and _key(params, grads, state) == self.key
-        except (AmosError, RecursionError):
-            return False
+            same = type(state) is AmosState and type(state.count) is int and state.count >= 0
+            return same and _key(params, grads, state) == self.key
+        except (AmosError, RuntimeError, TypeError, KeyError):
+            return False  # what is wrong is said where everything is checked
 
 
 def leave(plan: Plan | None, stream: Any) -> None:
     """Give up a plan that does not fit: wait for its steps."""
-    if plan is not None and plan.work.pending:
-        plan.work.synchronize(stream)
     if driver.is_capturing(driver.stream_of(stream, None)):
         raise BackendError("a step can be recorded only after a step with the same arrays, which lays it out")
+    if plan is not None and plan.work.pending:
+        with driver.on(plan.work.device):
+            driver.synchronize()  # all streams: kernels in any of them may still read the tables
+        plan.work.synchronize(stream)
 
 
 def zeros_beside(thetas: dict[str, Any]) -> Callable[[tuple[int, ...], np.dtype], Any]:
@@ -262,5 +277,4 @@ def zeros_beside(thetas: dict[str, Any]) -> Callable[[tuple[int, ...], np.dtype]
 def _key(params: Any, grads: Any, state: AmosState) -> tuple[Any, ...]:
     trees: Any = (params, grads, state.v, state.b, state.m)
     arrays, structure = optree.tree_flatten(trees, none_is_leaf=True)
-    found = [None if a is None else device_array(a, "") for a in arrays]
-    return structure, [None if a is None else (a.address, *a.like) for a in found]
+    return structure, list(map(fingerprint, arrays))

@@ -14,6 +14,7 @@ from amos_ref.device import DeviceArray, memory
 from amos_ref.errors import BackendError, MissingDependencyError
 
 INSTALL = "backend 'cuda' needs numba-cuda: pip install 'amos_ref[cuda]'"
+FAILED = "a step failed on the device"
 
 
 def check() -> None:
@@ -59,14 +60,15 @@ def simulated() -> bool:
 def _reason() -> str | None:
     if simulated():
         return None
-    from numba import cuda
-    from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError
-
     try:
-        if not len(cuda.gpus):
-            return "there is no GPU"
-        return older_driver()
-    except (CudaSupportError, CudaDriverError, OSError, RuntimeError) as error:
+        from numba import cuda
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cuda-python warns of what older_driver says
+            return older_driver() if len(cuda.gpus) else "there is no GPU"
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError | ImportError) and not _of_driver(error):
+            raise
         return " ".join(str(error).split()).rstrip(" :")
 
 
@@ -113,10 +115,7 @@ def device_of(address: int) -> int:
     from cuda.bindings import driver
 
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, number = driver.cuPointerGetAttribute(attribute, address)
-    if error != driver.CUresult.CUDA_SUCCESS:
-        raise BackendError(f"the address {address:#x} is on no device: {error.name}")
-    return int(number)
+    return int(_call(f"the address {address:#x} is on no device", "cuPointerGetAttribute", attribute, address))
 
 
 def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
@@ -135,15 +134,23 @@ def stream_of(stream: Any, device: int | None) -> int:
     """Return the handle of a stream of Numba, CuPy, torch or cuda.core; None is the default stream."""
     if stream is None or simulated():
         return 0
-    if hasattr(stream, "__cuda_stream__"):
-        handle = stream.__cuda_stream__()[1]
-    else:
-        handle = next((getattr(stream, name) for name in ("cuda_stream", "ptr") if hasattr(stream, name)), stream)
-    if isinstance(handle, bool) or not isinstance(handle, int | np.integer):
-        raise BackendError(f"stream is {stream!r:.80}; it must be a CUDA stream, its handle, or None")
-    other = None if device is None else _stream_device(int(handle))
+    handle = _handle(stream)
+    other = None if device is None else _stream_device(handle)
     if other != device:
         raise BackendError(f"stream belongs to device {other}, and the arrays are on device {device}")
+    return handle
+
+
+def _handle(stream: Any) -> int:
+    if hasattr(stream, "__cuda_stream__"):
+        handle = stream.__cuda_stream__()[1]
+    else:  # of torch, CuPy, older Numba
+        names = ("cuda_stream", "ptr", "handle")
+        handle = next((getattr(stream, name) for name in names if hasattr(stream, name)), stream)
+    if isinstance(handle, ctypes.c_void_p):
+        handle = handle.value or 0
+    if isinstance(handle, bool) or not hasattr(handle, "__index__"):
+        raise BackendError(f"stream is {stream!r:.80}; it must be a CUDA stream, its handle, or None")
     return int(handle)
 
 
@@ -167,9 +174,7 @@ def _stream_device(handle: int) -> int:
 
     if handle in (0, 1, 2):  # the default streams are those of the current device
         return int(cuda.get_current_device().id)
-    error, context = driver.cuStreamGetCtx(driver.CUstream(handle))
-    if error != driver.CUresult.CUDA_SUCCESS:
-        raise BackendError(f"stream {handle:#x} is no CUDA stream: {error.name}")
+    context = _call(f"stream {handle:#x} is no CUDA stream", "cuStreamGetCtx", driver.CUstream(handle))
     driver.cuCtxPushCurrent(context)
     number = driver.cuCtxGetDevice()[1]
     driver.cuCtxPopCurrent()
@@ -177,29 +182,54 @@ def _stream_device(handle: int) -> int:
 
 
 def is_capturing(stream: int) -> bool:
-    """Whether launches on a stream are recorded into a graph, not run."""
+    """Whether launches on a stream are recorded into a graph, not run.
+
+    Raises
+    ------
+    BackendError
+        If a launch would spoil what is being recorded, or that is spoilt already.
+    """
     if simulated():
         return False
     from cuda.bindings import driver
 
     error, status = driver.cuStreamIsCapturing(driver.CUstream(stream))
-    return (
-        error == driver.CUresult.CUDA_SUCCESS and status == driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
-    )
+    statuses, results = driver.CUstreamCaptureStatus, driver.CUresult
+    if error == results.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+        raise BackendError(
+            "the default stream cannot be used while another one is recorded into a graph: give that one as stream"
+        )
+    if error != results.CUDA_SUCCESS:  # no context yet, or no stream: what comes next says so
+        return False
+    if status == statuses.CU_STREAM_CAPTURE_STATUS_INVALIDATED:
+        raise BackendError("what was recorded into a graph so far is invalid, and nothing can be added to it")
+    return status == statuses.CU_STREAM_CAPTURE_STATUS_ACTIVE
 
 
 @contextlib.contextmanager
 def device_errors(what: str) -> Iterator[None]:
-    """Turn the driver's errors into BackendError."""
-    if simulated():
-        yield
-        return
-    from numba.cuda.cudadrv.error import CudaDriverError
-
+    """Turn the errors of the driver, and of what loads code into it, into BackendError."""
     try:
         yield
-    except CudaDriverError as error:
-        raise BackendError(f"{what}: {error}") from error
+    except Exception as error:
+        if not _of_driver(error):
+            raise
+        raise BackendError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+def _of_driver(error: Exception) -> bool:
+    """Whether an error is Numba's of the driver or cuda-python's; they share no class, and versions differ."""
+    return type(error).__module__.startswith(("numba.cuda.cudadrv.", "cuda."))
+
+
+def _call(what: str, name: str, *args: Any) -> Any:
+    """Call a function of the driver; return its first result, or raise BackendError that begins with `what`."""
+    from cuda.bindings import driver
+
+    error, *found = getattr(driver, name)(*args)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise BackendError(f"{what}: {error.name}")
+    return found[0] if found else None
 
 
 def download(a: DeviceArray) -> np.ndarray:
@@ -210,17 +240,9 @@ def download(a: DeviceArray) -> np.ndarray:
     if simulated():
         ctypes.memmove(host.ctypes.data, a.address, a.nbytes)
         return host
-    from numba import cuda
-
-    with device_errors("copying from the device failed"):
-        found = cuda.as_cuda_array(_Bytes(a), sync=False).copy_to_host()
-    return found.view(a.dtype).reshape(a.shape)
-
-
-class _Bytes:
-    def __init__(self, a: DeviceArray) -> None:
-        data = (a.address, True)
-        self.__cuda_array_interface__ = {"shape": (a.nbytes,), "typestr": "|u1", "data": data, "version": 2}
+    with on(device_of(a.address)):
+        _call("copying from the device failed", "cuMemcpyDtoH", host.ctypes.data, a.address, a.nbytes)
+    return host
 
 
 def on(device: int) -> Any:
@@ -235,7 +257,9 @@ def allocated(a: np.ndarray) -> Any:
     from numba import cuda
 
     with device_errors(f"no room on the device for {a.nbytes} bytes"):
-        return cuda.to_device(a)
+        made = cuda.to_device(a)
+    synchronize(0)  # such a copy may still be under way, and not every stream waits for the default one
+    return made
 
 
 def upload(a: np.ndarray) -> DeviceArray:
@@ -251,14 +275,30 @@ def room(count: int) -> DeviceArray:
         return memory(cuda.device_array(max(count, 1), np.float64))
 
 
-def refill(a: DeviceArray, host: np.ndarray) -> None:
-    """Copy from NumPy to the device."""
-    a.source.copy_to_device(host)
+def read(a: DeviceArray, stream: int) -> np.ndarray:
+    """Wait for all that was launched in a stream, of the current device; return a copy of an array in NumPy."""
+    if simulated():
+        return download(a)
+    host = np.empty(a.shape, a.dtype)
+    # In the stream: a copy in the default one would spoil what any stream records.
+    _call(FAILED, "cuMemcpyDtoHAsync", host.ctypes.data, a.address, a.nbytes, stream)
+    synchronize(stream)
+    return host
 
 
-def synchronize(stream: int) -> None:
-    """Wait for all that was launched in a stream."""
-    from numba import cuda
+def refill(a: DeviceArray, host: np.ndarray, stream: int) -> None:
+    """Copy from NumPy to the current device, in the order of a stream."""
+    if simulated():
+        a.source.copy_to_device(host)
+    else:
+        _call(FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, a.nbytes, stream)
 
-    if not simulated():
-        cuda.external_stream(stream).synchronize()
+
+def synchronize(stream: int | None = None) -> None:
+    """Wait for all that was launched in a stream of the current device, or in any."""
+    if simulated():
+        return
+    if stream is None:
+        _call(FAILED, "cuCtxSynchronize")
+    else:
+        _call(FAILED, "cuStreamSynchronize", stream)
