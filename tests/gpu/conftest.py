@@ -2,4 +2,5 @@
 
 from amos_ref.kernels import cuda_driver
 
+collect_ignore = ["standin"]
 collect_ignore_glob = ["test_*.py"] if cuda_driver.simulated() or not cuda_driver.usable() else []
