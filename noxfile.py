@@ -87,8 +87,13 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The figures of docs/performance.md, with every peer (about eight minutes); or nox -s bench -- --quick."""
-    session.install(*PINNED, "-e", ".[bench]")
+    """The figures of docs/performance.md, with every peer (about eight minutes); or nox -s bench -- --quick.
+
+    On a GPU: nox -s bench -- --backend cuda.
+    """
+    on_gpu = any("cuda" in option for option in session.posargs)
+    wanted = (*TOOLKIT, "-e", ".[bench,cuda]", "jax[cuda13]") if on_gpu else ("-e", ".[bench]")
+    session.install(*PINNED, *wanted)
     session.install("--no-deps", "jestimator==0.3.3")
     command = ("python", "-m", "amos_ref", "bench")
     if session.posargs:

@@ -14,6 +14,12 @@ from amos_ref.bench import contenders, cuda, gpu, workloads
 SCHEMA = json.loads((importlib.resources.files("amos_ref.bench") / "bench.schema.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def _memory_is_left(monkeypatch):
+    """JAX takes most of the GPU's memory when it is first used."""
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def work_of(text, **changed):
     made = workloads.tree(text) if "x" in text else workloads.sized(text)
     return replace(made, threads=0, **changed)
