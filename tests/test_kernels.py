@@ -201,7 +201,7 @@ def stepped(leaves, times=2):
 @pytest.fixture(params=["whoever"] if PYTHON else ["whoever", "helpers"])
 def eager_threads(request, monkeypatch):
     """Share even the smallest work between threads; perhaps let the caller come late, so that helpers do most of it."""
-    monkeypatch.setattr(table, "BATCH", 1)
+    monkeypatch.setattr(table, "LITTLE", 1)
     if request.param == "helpers":
         work = threads.Launch.work
 
@@ -254,17 +254,14 @@ def test_many_leaves_in_few_tables_have_the_bits_of_the_page(count, eager_thread
             same(got, want, f"{what} of leaf {leaf.name}, shape {leaf.theta.shape}, slot {leaf.v.shape}")
 
 
-def test_batches_are_of_about_the_same_work_and_each_task_is_in_one(monkeypatch):
-    starts, work = np.array([0, 3, 3, 10, 11]), np.array([0, 300, 300, 370, 1000])
-    for batch, most in ((1, 64), (90, 64), (500, 64), (2000, 64), (1, 3)):
-        monkeypatch.setattr(table, "BATCH", batch)
-        monkeypatch.setattr(table, "MOST_BATCHES", most)
-        batches = Tasks(starts, work).batches
-        assert [k for first, last in batches for k in range(first, last)] == list(range(11))
-        assert len(batches) <= min(most, max(1000 // batch, 1))
-    monkeypatch.setattr(table, "MOST_BATCHES", 2)
-    assert Tasks(starts, work).batches == [(0, 10), (10, 11)]
-    assert Tasks(np.array([0, 0]), np.array([0, 0])).batches == []
+def test_batches_are_of_about_the_same_work_and_each_task_is_in_one():
+    tasks = Tasks(np.array([0, 30, 30, 100, 101]), np.array([0, 300, 300, 370, 1000]))
+    for count in range(1, 12):
+        batches = tasks.batches(count)
+        assert [k for first, last in batches for k in range(first, last)] == list(range(101))
+        assert len(batches) <= count * table.BATCHES
+    assert tasks.batches(1) == [(0, 25), (25, 100), (100, 101)]
+    assert Tasks(np.array([0, 0]), np.array([0, 0])).batches(2) == []
 
 
 @pytest.mark.usefixtures("eager_threads")

@@ -4,11 +4,9 @@ A leaf is seen as (outer, n, inner) around its innermost run of reduced axes: ro
 otherwise; where no axis is reduced, as elements. A table holds the leaves of one such kind and of the same dtypes.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,26 +22,35 @@ FIELDS = {THETA: "theta", G: "g", V: "v", B: "b", M: "m"}
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
 STRIP = 2048  # columns of one task: their sums stay in the first-level cache
-BATCH = 2**19  # elements that a thread takes at a time; for each it needs Python's lock, and may wait for it
-MOST_BATCHES = 64
+LITTLE = 3 * 2**18  # elements below which waking another thread, some 30 us, costs more than it saves
+BATCHES = 4  # for each thread: for every one it needs Python's lock
 
 
-@dataclass(frozen=True)
 class Tasks:
-    """Equal pieces of work, numbered through all leaves of a table."""
+    """Equal pieces of work, numbered through all leaves of a table.
 
-    starts: np.ndarray  # the first task of each leaf; last the number of all
-    work: np.ndarray  # the elements, or what takes as long, before each leaf; last the number of all
+    Parameters
+    ----------
+    starts : ndarray of int64
+        The first task of each leaf; last the number of all.
+    work : ndarray of int64
+        The elements, or what takes as long, before each leaf; last the number of all.
+    """
 
-    @functools.cached_property
-    def batches(self) -> list[tuple[int, int]]:
-        """Ranges of tasks of about the same work, of which a thread takes one at a time; one range if it is little."""
-        count = min(int(self.work[-1]) // BATCH, MOST_BATCHES)
-        if count < 2:
-            return [(0, int(self.starts[-1]))] if self.starts[-1] else []
-        edges = np.interp(np.linspace(0, self.work[-1], count + 1), self.work, self.starts).astype(int).tolist()
-        edges[0], edges[-1] = 0, int(self.starts[-1])
-        return [(first, last) for first, last in itertools.pairwise(edges) if first < last]
+    def __init__(self, starts: np.ndarray, work: np.ndarray) -> None:
+        self.starts, self.work = starts, work
+        self.count = int(starts[-1])
+        self.little = bool(work[-1] < LITTLE)
+        self._batches: dict[int, list[tuple[int, int]]] = {}
+
+    def batches(self, threads: int) -> list[tuple[int, int]]:
+        """Return ranges of tasks of about the same work, of which each thread takes one at a time."""
+        if threads not in self._batches:
+            edges = np.linspace(0, self.work[-1], threads * BATCHES + 1)
+            firsts = np.interp(edges, self.work, self.starts).astype(int).tolist()
+            firsts[0], firsts[-1] = 0, self.count
+            self._batches[threads] = [(first, last) for first, last in itertools.pairwise(firsts) if first < last]
+        return self._batches[threads]
 
 
 class Box(NamedTuple):
@@ -151,12 +158,13 @@ class Table:
             row[LEAF] = number
             if key.kind != "elements":
                 self._place(row, box)
-        self.reduce = _tasks([b.outer * b.groups for b in boxes], sizes)
+        slow = 2 if 2 in (key.theta.itemsize, key.g.itemsize) else 1  # half precision is converted
+        self.reduce = _tasks([b.outer * b.groups for b in boxes], [slow * n for n in sizes])
         self.combine = _tasks(
             [b.outer * -(-b.inner // STRIP) for b in boxes], [b.outer * b.groups * b.inner for b in boxes]
         )
         self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
-        heavy = 6 if key.kind == "elements" else 1  # three divisions and two roots
+        heavy = 6 if key.kind == "elements" else slow  # three divisions and two roots
         self.apply = _tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
 
     def _place(self, row: np.ndarray, box: Box) -> None:

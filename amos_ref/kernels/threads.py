@@ -15,8 +15,8 @@ from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.memory import word
 from amos_ref.kernels.table import Tasks, address
 
-SPINS = 20_000  # looks at whether helpers are done, some 10 us: about as long as a thread takes to wake
-PAUSE = 2e-5  # seconds between looks from then on
+SPINS = 500_000  # looks at whether helpers are done, some 300 us: longer than a batch takes
+PAUSE = 2e-5  # seconds between looks from then on, where helpers wait for a processor
 
 launches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # where helpers wait
 helpers: list[threading.Thread] = []
@@ -51,10 +51,10 @@ class Launch:
     A helper that comes too late finds none left, and nobody has waited for it.
     """
 
-    def __init__(self, run: Callable[..., Any], tasks: Tasks, args: tuple[Any, ...], helpers: int) -> None:
+    def __init__(self, run: Callable[..., Any], tasks: Tasks, args: tuple[Any, ...], threads: int) -> None:
         self.run, self.starts, self.args = run, tasks.starts, args
-        self.batches = iter(tasks.batches)  # which gives each entry to one thread
-        self.busy = np.zeros(helpers, np.int64)  # whether a helper may be at work
+        self.batches = iter(tasks.batches(threads))  # which gives each entry to one thread
+        self.busy = np.zeros(threads - 1, np.int64)  # whether a helper may be at work
         self.found: list[Any] = []
         self.errors: list[BaseException] = []
 
@@ -95,10 +95,10 @@ def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     list
         What each call returned, in no order.
     """
-    batches = tasks.batches
-    if len(batches) < 2 or (threads := min(len(batches), numba.get_num_threads())) < 2:
-        return [run(batches[0][0], batches[-1][1], tasks.starts, *args)] if batches else []
-    launched = Launch(run, tasks, args, threads - 1)
+    threads = 1 if tasks.little else numba.get_num_threads()
+    if threads == 1:
+        return [run(0, tasks.count, tasks.starts, *args)] if tasks.count else []
+    launched = Launch(run, tasks, args, threads)
     _hire(threads - 1)
     for k in range(threads - 1):
         # In a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
