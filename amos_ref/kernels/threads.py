@@ -10,6 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import config
 
 from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.memory import word
@@ -75,7 +76,7 @@ class Launch:
 
     def wait(self) -> None:
         """Return when no helper is at work."""
-        at, spins = address(self.busy), 1 if numba.config.DISABLE_JIT else SPINS
+        at, spins = address(self.busy), 1 if getattr(config, "DISABLE_JIT", False) else SPINS
         while not idle(at, self.busy.size, spins):
             time.sleep(PAUSE)
 
