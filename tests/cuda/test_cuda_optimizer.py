@@ -1,6 +1,7 @@
 """Amos with backend="cuda": whose arrays it takes, what it refuses, and the page's bits step after step."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numba import cuda as numba_cuda
 from placed import Array, Tensor, bits_of, to_device
 
 import amos_ref
-from amos_ref.device import device_array
+from amos_ref.device import device_array, fingerprint
 from amos_ref.errors import (
     BackendError,
     DtypeError,
@@ -19,7 +20,7 @@ from amos_ref.errors import (
     ShapeError,
     StateError,
 )
-from amos_ref.kernels import cuda_driver
+from amos_ref.kernels import cuda, cuda_driver
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -108,6 +109,52 @@ def test_bfloat16_comes_as_its_bits():
     assert device_array(to_device(a), "w").dtype == own.BFLOAT16
 
 
+def test_bfloat16_has_a_name_in_interfaces_too():
+    a = np.linspace(-1, 2, 6).astype(own.BFLOAT16)
+    assert a.dtype.str == "<V2"
+    assert device_array(Array(a, typestr="<V2"), "w").dtype == own.BFLOAT16
+    with pytest.raises(DtypeError, match="its dtype is"):
+        device_array(Array(a, typestr="|V2"), "w")
+
+
+def test_jax_is_not_told_of_a_stream_that_it_would_wait_for():
+    class OfJax(Tensor):
+        def __dlpack__(self, stream=None):
+            assert stream is None
+            return self.a.__dlpack__()
+
+    OfJax.__module__ = "jaxlib._jax"
+    assert device_array(OfJax(np.ones(3, "f4")), "w").shape == (3,)
+
+
+def test_a_fingerprint_changes_with_all_that_a_step_reads():
+    def shown(**changes):
+        made = Array(ROWS)
+        made.__cuda_array_interface__ |= dict(data=(1024, False)) | changes
+        return fingerprint(made)
+
+    changed = [dict(data=(1040, False)), dict(data=(1024, True)), dict(shape=(3, 2)), dict(typestr="<f2")]
+    changed += [dict(strides=(4, 8)), dict(mask=ROWS)]
+    prints = [shown(), *(shown(**change) for change in changed)]
+    assert shown() == prints[0]
+    assert all(a != b for k, a in enumerate(prints) for b in prints[:k])
+    arrays = [to_device(np.ones(shape, dtype)) for shape in ((2, 3), (3, 2), (2, 3)) for dtype in ("f4", "f8")]
+    assert len({repr(fingerprint(a)) for a in arrays}) == len(arrays)
+    assert fingerprint(arrays[0]) == fingerprint(arrays[0])
+
+
+@pytest.mark.parametrize("change", [dict(address=1040), dict(shape=(3, 2)), dict(dtype="half"), dict(whole=False)])
+def test_a_fingerprint_of_torch_changes_with_all_that_a_step_reads(change):
+    class OfTorch:
+        is_cuda = True
+
+        def __init__(self, address=1024, shape=(2, 3), dtype="float", whole=True):
+            self.data_ptr, self.shape, self.dtype, self.is_contiguous = lambda: address, shape, dtype, lambda: whole
+
+    assert fingerprint(OfTorch()) == fingerprint(OfTorch())
+    assert fingerprint(OfTorch()) != fingerprint(OfTorch(**change))
+
+
 # learned later
 
 
@@ -160,6 +207,28 @@ def test_a_captured_step_is_recorded_and_needs_one_before_it(monkeypatch):
     state = opt.step(there, grads, state)
     monkeypatch.setattr(cuda_driver, "is_capturing", lambda stream: True)
     assert opt.step(there, grads, state) is state
+    assert opt._kept.peek().work in cuda._recorded
+    for refused in (lambda: opt.advance(state), opt.synchronize):
+        with pytest.raises(BackendError, match="into a graph only a step is recorded"):
+            refused()
+
+
+def test_other_arrays_are_refused_in_a_recording_before_anything_is_waited_for(monkeypatch):
+    opt, there, grads = optimizer("cuda"), moved(few(1)), moved(few(2))
+    state = opt.step(there, grads, opt.init(there), sync=False)
+    monkeypatch.setattr(cuda_driver, "is_capturing", lambda stream: True)
+    monkeypatch.setattr(cuda_driver, "synchronize", lambda *args: pytest.fail("it waits"))
+    with pytest.raises(BackendError, match="only after a step with the same arrays"):
+        opt.step(there, moved(few(2)), state)
+
+
+def test_errors_of_the_driver_are_told_whoever_raises_them():
+    for module in ("numba.cuda.cudadrv.driver", "cuda.core._utils.cuda_utils"):
+        error = type("CUDAError", (Exception,), {"__module__": module})
+        with pytest.raises(BackendError, match="it failed: two lines"), cuda_driver.device_errors("it failed"):
+            raise error("two\nlines")
+    with pytest.raises(KeyError), cuda_driver.device_errors("it failed"):
+        raise KeyError("no error of the driver")
 
 
 # bad input
@@ -270,7 +339,7 @@ def test_streams_of_any_kind_are_taken_and_others_refused():
     stream = numba_cuda.stream()
     opt, params, grads = amos_ref.Amos(0.1, 0.5, backend="cuda"), to_device(ROWS), to_device(ROWS)
     state = opt.init(params)
-    for given in (None, stream, int(stream), stream.handle):
+    for given in (None, stream, int(stream), stream.handle, SimpleNamespace(ptr=int(stream)), 1, 2):
         state = opt.step(params, grads, state, stream=given)
     for given in ("default", 1.5, True):
         with pytest.raises(BackendError, match="must be a CUDA stream"):

@@ -1,5 +1,6 @@
 """What only a GPU shows: large arrays, streams, graphs, and arrays of other libraries."""
 
+import contextlib
 import gc
 
 import numpy as np
@@ -61,6 +62,35 @@ def test_one_slot_of_a_hundred_million_elements_is_the_pages():
 # streams
 
 
+def call(name, *args):
+    """Call a function of the driver."""
+    from cuda.bindings import driver
+
+    error, *found = getattr(driver, name)(*args)
+    assert error == driver.CUresult.CUDA_SUCCESS, error
+    return found[0] if found else None
+
+
+def new_stream(flags=1):
+    """The handle of a stream that waits for no other; with flags 0, of one that the default stream waits for."""
+    with cuda.gpus[0]:
+        return int(call("cuStreamCreate", flags))
+
+
+@contextlib.contextmanager
+def recording(stream, graphs):
+    """Record what is launched in a stream; the graph comes to the end of a list, and must be valid."""
+    from cuda.bindings import driver
+
+    gc.collect()
+    call("cuStreamBeginCapture", stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL)
+    try:
+        with cuda.defer_cleanup():  # memory that is freed meanwhile spoils a recording
+            yield
+    finally:
+        graphs.append(call("cuGraphInstantiate", call("cuStreamEndCapture", stream), 0))
+
+
 def stepped(times=5, **launch):
     """Steps in a stream beside the same steps on the host."""
     params, grads = tree(1), tree(2)
@@ -76,7 +106,7 @@ def stepped(times=5, **launch):
 @pytest.mark.parametrize("sync", [True, False])
 def test_any_stream_gives_the_same_bits(sync):
     stream = cuda.stream()
-    for given in (None, stream, int(stream.handle)):
+    for given in (None, stream, int(stream), stream.handle, new_stream(), 1, 2):
         stepped(stream=given, sync=sync)
 
 
@@ -112,6 +142,83 @@ def test_no_room_for_the_tables_is_named(monkeypatch):
 
 
 # graphs
+
+
+def here_and_there(**changes):
+    """Two optimizers after one step in a stream, with all that a second one takes, on the host and on the device."""
+    params, grads = tree(1), tree(2)
+    ours, theirs = optimizers(**changes)
+    there, gradients = ({k: cuda.to_device(a) for k, a in t.items()} for t in (params, grads))
+    cuda.synchronize()
+    stream = new_stream()
+    state_there = theirs.step(there, gradients, theirs.init(there), stream=stream, sync=False)
+    return (
+        (ours, params, grads, ours.step(params, grads, ours.init(params))),
+        (theirs, there, gradients, state_there),
+        stream,
+    )
+
+
+def test_a_graph_replays_the_bits_of_eager_steps():
+    (ours, params, grads, state), (theirs, there, gradients, state_there), stream = here_and_there(momentum=0.9)
+    graphs = []
+    with recording(stream, graphs):
+        assert theirs.step(there, gradients, state_there, stream=stream, sync=False) is state_there
+    for t in range(4):
+        for name, g in tree(10 + t).items():
+            grads[name][...] = g
+            gradients[name].copy_to_device(g)
+        cuda.synchronize()
+        state, state_there = ours.step(params, grads, state), theirs.advance(state_there, stream=stream)
+        call("cuGraphLaunch", graphs[0], stream)
+    theirs.synchronize(stream=stream)
+    same(params, there)
+    ours.step(params, grads, state)
+    theirs.step(there, gradients, state_there, stream=stream)
+    same(params, there)
+
+
+def test_a_graph_outlives_its_optimizer():
+    (ours, params, grads, state), (theirs, there, gradients, state_there), stream = here_and_there()
+    graphs = []
+    with recording(stream, graphs):
+        theirs.step(there, gradients, state_there, stream=stream, sync=False)
+    theirs.synchronize(stream=stream)
+    del theirs
+    gc.collect()
+    others = [cuda.to_device(np.full(n, 2**62)) for n in (1, 9, 12, 100) for _ in range(20)]
+    cuda.synchronize()
+    call("cuGraphLaunch", graphs[0], stream)  # nothing advanced: the numbers of the first step once more
+    call("cuStreamSynchronize", stream)
+    ours.step(params, grads, state._replace(count=0))
+    same(params, there)
+    assert all((a.copy_to_host() == 2**62).all() for a in others)
+
+
+def test_what_cannot_be_recorded_is_refused_and_spoils_no_recording():
+    _, (theirs, there, gradients, state), stream = here_and_there()
+    others = {name: cuda.to_device(a) for name, a in tree(3).items()}
+    graphs = []
+    with recording(stream, graphs):
+        for refused in (theirs.advance, lambda state, stream: theirs.synchronize(stream=stream)):
+            with pytest.raises(BackendError, match="into a graph only a step is recorded"):
+                refused(state, stream=stream)
+        theirs.step(there, gradients, state, stream=stream, sync=False)
+        with pytest.raises(BackendError, match="only after a step with the same arrays"):
+            theirs.step(there, others, state, stream=stream)
+    assert len(graphs) == 1
+
+
+def test_a_step_beside_the_recording_of_another_stream():
+    (ours, params, grads, state), (theirs, there, gradients, state_there), stream = here_and_there()
+    graphs = []
+    with recording(new_stream(), graphs):
+        theirs.step(there, gradients, state_there, stream=stream)
+    ours.step(params, grads, state)
+    same(params, there)
+    with recording(new_stream(flags=0), graphs), pytest.raises(BackendError, match="give that one as stream"):
+        theirs.step(there, gradients, state_there)
+    same(params, there)
 
 
 def test_a_torch_graph_replays_the_bits_of_eager_steps():
