@@ -63,7 +63,7 @@ def fingerprint(a: Any) -> Any:
     """Return what stays the same only if :func:`device_array` does; cheap, as every step asks it of every array."""
     if a is None:
         return None
-    if hasattr(a, "data_ptr"):  # torch's interface takes ten times as long
+    if hasattr(a, "data_ptr"):  # of torch, which builds an interface in Python
         return a.data_ptr(), a.shape, a.dtype, a.is_contiguous(), a.is_cuda
     if type(a).__module__ == "numba.cuda.cudadrv.devicearray":
         return a.device_ctypes_pointer.value, a.shape, a.dtype, a.strides
@@ -71,7 +71,8 @@ def fingerprint(a: Any) -> Any:
     if interface is None:
         found = device_array(a, "")
         return found.address, *found.like
-    return interface["data"], interface["shape"], interface["typestr"], interface.get("strides"), interface.get("mask")
+    masked = interface.get("mask") is not None
+    return interface["data"], interface["shape"], interface["typestr"], interface.get("strides"), masked
 
 
 def on_device(a: Any) -> bool:

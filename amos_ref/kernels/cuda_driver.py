@@ -115,7 +115,13 @@ def device_of(address: int) -> int:
     from cuda.bindings import driver
 
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(_call(f"the address {address:#x} is on no device", "cuPointerGetAttribute", attribute, address))
+    error, number = driver.cuPointerGetAttribute(attribute, address)
+    if error == driver.CUresult.CUDA_ERROR_INVALID_CONTEXT:
+        with on(0):  # any context will do
+            error, number = driver.cuPointerGetAttribute(attribute, address)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise BackendError(f"the address {address:#x} is on no device: {error.name}")
+    return int(number)
 
 
 def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
