@@ -152,8 +152,8 @@ def cuda(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The CUDA kernels on a GPU; where there is none, this says why."""
-    session.install("-e", ".[cuda,test]")
+    """The CUDA kernels on a GPU, compiled as nox -s cuda checks it; where there is none, this says why."""
+    session.install(*TOOLKIT, "-e", ".[test]")
     session.run("python", "tests/gpu/run.py", *session.posargs)
 
 

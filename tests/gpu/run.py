@@ -56,7 +56,8 @@ def main(arguments):
         print("skipped: the tests of tests/gpu need a GPU")
         return 0
     path = os.pathsep.join([*more, *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": path}}
+    # JAX would take most of the device's memory for itself.
+    run = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}}
     # Without doctests, which import two files named conftest; other libraries may warn here of anything.
     options_of_pytest = ("-o", "addopts=-ra", "-p", "no:amos_ref", "-p", "no:cacheprovider", "-W", "default")
     command = [sys.executable, "-m", "pytest", "-q", *options_of_pytest, "tests/cuda", "tests/gpu"]
