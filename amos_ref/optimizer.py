@@ -233,7 +233,7 @@ class Amos:
             work, leaves, rates = plan.work, [], self._rates(state.count + 1)
         else:
             if self._cuda:
-                load_backend("cuda").leave(plan, stream)
+                self._leave(plan, stream)
             thetas, leaves, rates = self._prepare(grads, state, params)
             held = device.seen_state(state) if self._cuda else state
             written = {"parameter": thetas, "state v": held.v, "state b": held.b, "state m": held.m}
@@ -320,6 +320,15 @@ class Amos:
         if not self._cuda and (stream is not None or sync is not True):
             raise BackendError(f"stream and sync are for backend 'cuda', not {self.options['backend']!r}")
         return dict(stream=stream, sync=bool(sync) or self.options["validate"]) if self._cuda else {}
+
+    def _leave(self, plan: Any, stream: Any) -> None:
+        """Give up a plan that does not fit; where a recording forbids that, keep it and raise BackendError."""
+        try:
+            load_backend("cuda").leave(plan, stream)
+        except BackendError:
+            if plan is not None:
+                self._kept.put(plan)
+            raise
 
     def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[dict[str, np.ndarray], list[Leaf], Rates]:
         """Check everything that one step is given: all parameters, the leaves to step, the step's numbers."""

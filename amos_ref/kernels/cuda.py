@@ -160,6 +160,7 @@ class Work:
     def __init__(self, leaves: list[Leaf]) -> None:
         arrays = [(f"{name} of leaf {leaf.name!r}", getattr(leaf, name)) for leaf in leaves for name in FIELDS.values()]
         self.names, self.pending, self.recorded = [leaf.name for leaf in leaves], False, False
+        self.lasting: tuple[Any, ...] | None = None  # the numbers on the device that no step changes
         self.device = driver.check_devices((where, a) for where, a in arrays if a is not None)
         with driver.on(self.device):
             self.rates, self.flag = driver.room(MU + 1), driver.upload(np.array([NONE]))
@@ -172,8 +173,12 @@ class Work:
 
     def set_rates(self, rates: Rates, stream: int) -> None:
         """Put the numbers of a step on the device, in the order of the stream."""
-        numbers = rates.q, rates.xi, rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
-        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, *numbers, rates.chi, rates.momentum or 0.0)
+        if rates[2:] != self.lasting:
+            lasting = rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
+            numbers = np.array([rates.q, rates.xi, *lasting, rates.chi, rates.momentum or 0.0])
+            driver.refill(self.rates, numbers, stream)
+            self.lasting = rates[2:]
+        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, rates.q, rates.xi)
 
     def launch(self, stream: int) -> None:
         """Run the kernels of a step, or have them recorded."""

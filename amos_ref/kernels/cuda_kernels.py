@@ -85,17 +85,10 @@ def sum_rows(address, begin, count, stride):
 
 
 @kernel
-def set_rates(rates, q, xi, beta, extra_l2, c_coef, d_coef, epsilon, chi, mu):
-    """Put the numbers of a step where its kernels find them."""
+def set_rates(rates, q, xi):
+    """Put the numbers that change from step to step where the step's kernels find them."""
     put_real(rates, Q, q)
     put_real(rates, XI, xi)
-    put_real(rates, BETA, beta)
-    put_real(rates, EXTRA_L2, extra_l2)
-    put_real(rates, C_COEF, c_coef)
-    put_real(rates, D_COEF, d_coef)
-    put_real(rates, EPSILON, epsilon)
-    put_real(rates, CHI, chi)
-    put_real(rates, MU, mu)
 
 
 @kernel

@@ -122,6 +122,20 @@ def test_subnormals_are_kept():
         check(leaf, make_rates(own.COMBINATIONS[0], extra_l2=0.3))
 
 
+def test_numbers_that_change_between_steps_reach_the_device():
+    rates = make_rates(own.COMBINATIONS[1])
+    leaf = make_leaf(np.random.default_rng(4), own.COMBINATIONS[1], (3, 4), (1, 4))
+    there = on_device(leaf)
+    work = cuda.Work([there])
+    for changes in ({}, dict(q=0.9, xi=0.01), dict(beta=0.5, extra_l2=0.3, epsilon=0.5), dict(clip_value=0.25)):
+        rates = rates._replace(**changes)
+        theta, v, b, m = page(leaf, rates)
+        leaf = leaf._replace(theta=theta, v=v, b=b, m=m)
+        work.run([there], rates)
+        for (what, got), (_, want) in zip(written(there), leaf.written(), strict=True):
+            same(got, want, f"{what} after {changes}")
+
+
 # gradients that are not finite
 
 

@@ -220,6 +220,7 @@ def test_other_arrays_are_refused_in_a_recording_before_anything_is_waited_for(m
     monkeypatch.setattr(cuda_driver, "synchronize", lambda *args: pytest.fail("it waits"))
     with pytest.raises(BackendError, match="only after a step with the same arrays"):
         opt.step(there, moved(few(2)), state)
+    assert opt._kept.peek().work.pending  # what a step that was not waited for has to tell is not lost
 
 
 def test_errors_of_the_driver_are_told_whoever_raises_them():
