@@ -132,8 +132,7 @@ def _info(args: argparse.Namespace) -> int:
 
 def _cpu() -> str:
     try:
-        import numba
+        from amos_ref.kernels.threads import count
     except ImportError as error:
         return f"cannot be used: {error}"
-    threads = numba.get_num_threads()
-    return f"compiled kernels, {threads} threads; arrays that are not C-contiguous are stepped through a copy"
+    return f"compiled kernels, {count()} threads; arrays that are not C-contiguous are stepped through a copy"

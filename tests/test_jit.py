@@ -3,6 +3,8 @@
 import contextvars
 import errno
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -83,6 +85,30 @@ def big_step():
     return params.tobytes()
 
 
+_COUNTING = """
+import numba, numpy as np, amos_ref
+from numba.np.ufunc import parallel
+from amos_ref.kernels import table, threads
+params = np.ones(2 * table.LITTLE)
+opt = amos_ref.Amos()
+opt.step(params, params.copy(), opt.init(params))
+print(threads.count(), len(threads.helpers), parallel._is_initialized)
+numba.set_num_threads(2)
+print(threads.count())
+with threads.limited(1):
+    print(threads.count())
+"""
+
+
+@compiled_only
+def test_a_step_starts_none_of_numbas_threads_and_obeys_its_number():
+    environment = os.environ | {"NUMBA_NUM_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNTING], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["3", "2", "False", "2", "1"]
+
+
 def test_a_forked_child_makes_threads_of_its_own():
     if numba.config.DISABLE_JIT:
         pytest.skip("too slow as plain Python")
@@ -114,7 +140,7 @@ def test_helpers_inherit_the_callers_way_with_overflow():
 
     with np.errstate(over="ignore"):
         assert set(threads.launch(run, TASKS)) == {"ignore"}
-    assert len(set(found)) == numba.get_num_threads()
+    assert len(set(found)) == threads.count()
 
 
 @several_threads
@@ -133,7 +159,7 @@ def test_every_helper_stops_before_an_error_is_raised():
     with pytest.raises(KeyboardInterrupt):
         threads.launch(run, TASKS)
     assert sorted(begun) == sorted(ended)
-    assert len(begun) < numba.get_num_threads() * BATCHES - 1  # nobody took another batch
+    assert len(begun) < threads.count() * BATCHES - 1  # nobody took another batch
     time.sleep(0.1)
     assert len(begun) == len(ended)
 

@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -200,20 +200,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-@contextlib.contextmanager
-def limited(threads: int) -> Iterator[Any]:
+def limited(threads: int) -> contextlib.AbstractContextManager[None]:
     """Let the kernels use so many threads meanwhile; 0 is a GPU's, which takes none."""
     if not threads:
-        yield
-        return
-    import numba
+        return contextlib.nullcontext()
+    from amos_ref.kernels.threads import limited, most
 
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(threads)
-    except ValueError as error:  # NUMBA_NUM_THREADS
-        raise HyperParameterError(f"{threads} threads: {error}") from error
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    if threads > most():
+        raise HyperParameterError(f"{threads} threads: NUMBA_NUM_THREADS is {most()}")
+    return limited(threads)
