@@ -117,7 +117,7 @@ EDGES = [
     ((2, 65, 3), (2, 1, 3)),
     ((130, 2, 3, 4), (1, 2, 1, 4)),
     ((130, 2, 9), (1, 2, 1)),
-    *(((rows, columns), (1, columns)) for rows in (3, 4, 5, 7) for columns in (1024, 1025)),  # four rows at once
+    *(((rows, columns), (1, columns)) for rows in (3, 4, 7, 8, 13) for columns in (1024, 1025)),  # four, eight at once
 ]
 LARGE = [
     ((3 * 8192 + 1,), ()),
@@ -136,9 +136,19 @@ LARGE = [
 ]
 
 
+@pytest.mark.parametrize("combination", own.COMBINATIONS[1:3], ids=own.COMBINATION_IDS[1:3])
 @pytest.mark.parametrize(("shape", "slot"), EDGES)
-def test_sizes_around_the_borders_of_chunks(shape, slot):
-    check(make_leaf(np.random.default_rng(2), own.COMBINATIONS[1], shape, slot), make_rates(own.COMBINATIONS[1]))
+def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
+    check(make_leaf(np.random.default_rng(2), combination, shape, slot), make_rates(combination))
+
+
+@pytest.mark.parametrize("eight", [True, False])
+def test_eight_lines_at_once_have_the_bits_of_one_after_the_other(eight, monkeypatch):
+    reduce = cpu_kernels.reduce_rows
+    monkeypatch.setattr(cpu_kernels, "EIGHT_LINES", eight)  # as compiled it is what the processor wants
+    monkeypatch.setattr(cpu_kernels, "reduce_rows", getattr(reduce, "py_func", reduce))
+    combination = own.COMBINATIONS[2]
+    check(make_leaf(np.random.default_rng(2), combination, (2, 1300), (2, 1)), make_rates(combination))
 
 
 @compiled_only

@@ -17,7 +17,7 @@ import numpy as np
 
 from amos_ref.bench.roof import read
 from amos_ref.kernels import cpu, cpu_kernels, threads
-from amos_ref.kernels.cpu_kernels import add_four_squares, add_squares, move, move_four
+from amos_ref.kernels.cpu_kernels import add_eight_squares, add_squares, move, move_four
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
 from amos_ref.leaf import Leaf, Rates
@@ -52,13 +52,13 @@ def reduce_lanes(first, last, starts, g, chi, out):
 
 
 @kernel
-def reduce_four_lanes(first, last, starts, g, chi, out):
-    """Four times 128 neighbours at once: a quarter of the loads and stores of the sums."""
+def reduce_eight_lanes(first, last, starts, g, chi, out):
+    """Eight times 128 neighbours at once: an eighth of the loads and stores of the sums."""
     acc = np.zeros(LANES)
     for task in range(first, last):
         part = g[task * CHUNK : (task + 1) * CHUNK]
-        for left in range(0, part.size, 4 * LANES):
-            add_four_squares(acc, part[left : left + 4 * LANES], chi)
+        for left in range(0, part.size, 8 * LANES):
+            add_eight_squares(acc, part[left : left + 8 * LANES], chi)
         out[task] = acc[0]
 
 
@@ -98,12 +98,12 @@ def reduce_strips(first, last, starts, g, inner, out, width, rows):
 
 
 @kernel
-def reduce_four(first, last, starts, g, inner, out):
+def reduce_eight(first, last, starts, g, inner, out):
     for task in range(first, last):
         acc = out[task]
         acc[:] = 0.0
-        for row in range(task * ROWS, (task + 1) * ROWS, 4):
-            add_four_squares(acc, g[row * inner : (row + 4) * inner], None)
+        for row in range(task * ROWS, (task + 1) * ROWS, 8):
+            add_eight_squares(acc, g[row * inner : (row + 8) * inner], None)
 
 
 @kernel
@@ -149,7 +149,7 @@ def row_ways(g, theta):
         "read": (read, pieces, g.view(np.uint64), np.zeros(g.size // PIECE, np.uint64)),
         "reduce": (reduce_lanes, chunks, g, None, out),
         "reduce, with clipping": (reduce_lanes, chunks, g, NONE, out),
-        "reduce, 4 x 128 at once": (reduce_four_lanes, chunks, g, None, out),
+        "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),
         "stream": (stream, pieces, g, theta, np.float32(1), tiny),
         "apply": (apply_forwards, pieces, g, theta, None, 1e-9, 1e-9),
         "apply, with clipping": (apply_forwards, pieces, g, theta, NONE, 1e-9, 1e-9),
@@ -161,7 +161,7 @@ def column_ways(g, theta, inner):
     groups = g.size // inner // ROWS
     size, tasks = groups * ROWS * inner, cut(groups * ROWS * inner, ROWS * inner)
     g, theta, out, alpha = g[:size], theta[:size], np.zeros((groups, inner)), np.full(inner, 1e-9)
-    found = {"read": row_ways(g, theta)["read"], "reduce, 4 rows at once": (reduce_four, tasks, g, inner, out)}
+    found = {"read": row_ways(g, theta)["read"], "reduce, 8 rows at once": (reduce_eight, tasks, g, inner, out)}
     shapes = {"row by row": (inner, ROWS), "strips of 1024": (1024, ROWS), "tiles of 4 x 256": (256, 4)}
     for name, shape in shapes.items():
         found[f"reduce, {name}"] = (reduce_strips, tasks, g, inner, out, *shape)
