@@ -142,15 +142,6 @@ def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
     check(make_leaf(np.random.default_rng(2), combination, shape, slot), make_rates(combination))
 
 
-@pytest.mark.parametrize("eight", [True, False])
-def test_eight_lines_at_once_have_the_bits_of_one_after_the_other(eight, monkeypatch):
-    reduce = cpu_kernels.reduce_rows
-    monkeypatch.setattr(cpu_kernels, "EIGHT_LINES", eight)  # as compiled it is what the processor wants
-    monkeypatch.setattr(cpu_kernels, "reduce_rows", getattr(reduce, "py_func", reduce))
-    combination = own.COMBINATIONS[2]
-    check(make_leaf(np.random.default_rng(2), combination, (2, 1300), (2, 1)), make_rates(combination))
-
-
 @compiled_only
 @pytest.mark.parametrize(("shape", "slot"), LARGE)
 @pytest.mark.parametrize("combination", [own.COMBINATIONS[0], own.COMBINATIONS[7]], ids=["plain", "half"])

@@ -10,7 +10,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.memory import view
-from amos_ref.kernels.scalar import averaged, clip, cut, load, processor_has, store
+from amos_ref.kernels.scalar import averaged, clip, cut, load, store
 from amos_ref.kernels.table import (
     INNER,
     LEAF,
@@ -28,10 +28,6 @@ from amos_ref.kernels.table import (
 )
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
-EIGHT = 8 * LANES
-# Whether eight lines of a row are summed at once. With registers of 64 bytes that is faster; with those of 32 bytes,
-# which LLVM prefers on processors that are not AMD's (sse4a), it is half as fast where rows come from memory.
-EIGHT_LINES = processor_has("avx512f") and processor_has("sse4a")
 WIDE = 1024  # columns whose float64 sums, or alpha and rho, stay in the first-level cache
 
 
@@ -102,10 +98,7 @@ def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
         g = view(leaves[i, G], row + start, row + stop, like_g)
         width = min(g.size, LANES)
         acc[:width] = 0.0
-        whole = g.size // EIGHT * EIGHT if EIGHT_LINES and like_g.itemsize < 8 else 0
-        for left in range(0, whole, EIGHT):
-            add_eight_squares(acc, g[left : left + EIGHT], chi)
-        for left in range(whole, g.size, LANES):
+        for left in range(0, g.size, LANES):
             add_squares(acc, g[left : left + LANES], chi)
         sums[leaves[i, SUMS] + k] = halved(acc, width)
 

@@ -123,15 +123,12 @@ def to_half_fast(x):
     return _single_to_half(np.float32(odd))  # pyright: ignore[reportCallIssue]
 
 
-def processor_has(feature: str) -> bool:
-    """Whether the processor that is compiled for has a feature, by LLVM's name of it."""
+def _converts_halves() -> bool:
+    """Whether the processor that is compiled for converts float16 (x86 since 2012)."""
     name, features = (getattr(config, key, None) for key in ("CPU_NAME", "CPU_FEATURES"))
     if name or features:  # another processor than this one
-        return f"+{feature}" in (features or "")
-    return bool(binding.get_host_cpu_features().get(feature))
-
-
-_CONVERTS_HALVES = processor_has("f16c")  # x86 since 2012
+        return "+f16c" in (features or "")
+    return bool(binding.get_host_cpu_features().get("f16c"))
 
 
 def _reader(dtype):
@@ -184,14 +181,14 @@ def _clip(g, chi):
 def _load(a, i):
     if not isinstance(a, types.Array):
         return lambda a, i: a
-    read = from_half_fast if a.dtype == types.uint16 and _CONVERTS_HALVES else _reader(a.dtype)
+    read = from_half_fast if a.dtype == types.uint16 and _converts_halves() else _reader(a.dtype)
     return lambda a, i: read(a[i])
 
 
 @specialised(store)
 def _store(a, i, x):
     write = types.float32 if a.dtype == types.float32 else _writer(a.dtype)
-    if a.dtype == types.uint16 and _CONVERTS_HALVES:
+    if a.dtype == types.uint16 and _converts_halves():
         write = to_half_fast
 
     def put(a, i, x):
