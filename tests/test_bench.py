@@ -114,13 +114,13 @@ class Fake(contenders.Contender):
 def test_contenders_take_turns_in_a_changing_order():
     calls = []
     fakes = {name: Fake(name, 0.01, calls) for name in "abcd"}
-    times = measure.interleaved(fakes, settings(seconds=0.8))
+    times = measure.interleaved(fakes, settings(seconds=1.6))
     assert {name: sorted(t) for name, t in times.items()} == {name: list(range(20)) for name in "abcd"}
-    rounds = [tuple(calls[i : i + 4]) for i in range(len(calls) - 80, len(calls), 4)]
-    assert all(sorted(r) == list("abcd") for r in rounds)
+    rounds = [tuple(calls[i : i + 8]) for i in range(len(calls) - 160, len(calls), 8)]
+    assert all(sorted(r[::2]) == list("abcd") and r[::2] == r[1::2] for r in rounds)  # each behind one of its own
     assert len(set(rounds)) > 5
     again = []
-    measure.interleaved({name: Fake(name, 0.01, again) for name in "abcd"}, settings(seconds=0.8))
+    measure.interleaved({name: Fake(name, 0.01, again) for name in "abcd"}, settings(seconds=1.6))
     assert again == calls  # the order is seeded
 
 
@@ -131,7 +131,7 @@ def test_the_slow_take_part_less_often_and_in_the_last_round():
         "slow": Fake("slow", 1.0, calls),
         "middle": Fake("middle", 0.03, calls),
     }
-    times = measure.interleaved(fakes, settings(seconds=0.9, least=5, most=100))
+    times = measure.interleaved(fakes, settings(seconds=1.8, least=5, most=100))
     assert [len(times[name]) for name in ("fast", "slow", "middle")] == [100, 5, 10]
     assert sorted(times["slow"]) == [19, 39, 59, 79, 99]
     assert all(max(t) == 99 for t in times.values())
@@ -141,19 +141,19 @@ def test_brief_steps_are_timed_several_at_a_time_behind_one_that_is_not():
     calls = []
     times = measure.interleaved({"a": Fake("a", 1e-4, calls)}, settings(seconds=0.0088, most=7))
     assert times["a"] == pytest.approx(dict.fromkeys(range(7), 1e-4), rel=1e-14)
-    assert len(calls) == measure.TRIES + 7 * 11
+    assert len(calls) == 2 * measure.TRIES + 7 * 11
 
 
 def test_whose_threads_keep_a_core_busy_is_given_time_to_settle(monkeypatch):
     calls = []
     monkeypatch.setattr(measure.time, "sleep", lambda seconds: calls.append(seconds) if seconds else None)
     fakes = {"a": Fake("a", 0.01, calls), "b": Fake("b", 0.01, calls)}
-    fakes["b"].settles = 0.04
-    times = measure.interleaved(fakes, settings(seconds=0.8))
+    fakes["b"].settles = 0.08
+    times = measure.interleaved(fakes, settings(seconds=1.6))
     assert [len(times[name]) for name in "ab"] == [40, 8]  # the pause is in its share
-    turns = calls[2 * measure.TRIES :]
-    assert [turns[i + 1] for i, call in enumerate(turns) if call == "b"] == [0.04] * 8
-    assert turns.count(0.04) == 8
+    turns = calls[4 * measure.TRIES :]
+    assert [turns[i - 2 : i] for i, call in enumerate(turns) if call == 0.08] == [["b", "b"]] * 8
+    assert turns.count("b") == 16
 
 
 def ratio_on_a_machine_that_slows_down(measuring):

@@ -109,12 +109,11 @@ class Contender:
 
     def taken(self, calls: int) -> int:
         """Return how many steps `steps` takes."""
-        return calls + (calls > 1)
+        return calls + 1
 
     def steps(self, calls: int) -> float:
-        """Return the seconds of one step; of brief ones, of several behind one that fills the caches."""
-        if calls > 1:
-            self.time()
+        """Return the seconds of one step, of several behind one that fills the caches and wakes threads."""
+        self.time()
         return sum(self.time() for _ in range(calls)) / calls
 
     def values(self) -> dict[str, np.ndarray]:
