@@ -87,7 +87,7 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The figures of docs/performance.md, with every peer (about eight minutes); or nox -s bench -- --quick.
+    """The figures of docs/performance.md, with every peer (about six minutes); or nox -s bench -- --quick.
 
     On a GPU: nox -s bench -- --backend cuda.
     """
