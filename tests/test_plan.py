@@ -6,6 +6,7 @@ import gc
 import pickle
 import threading
 import tracemalloc
+import warnings
 import weakref
 
 import numba
@@ -88,7 +89,9 @@ def gradient_of_another_shape(params, grads, state):
 
 def gradient_reshaped_in_place(params, grads, state):
     if grads["top"]["a"] is not None:
-        grads["top"]["a"].shape = (12,)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy 2.5
+            grads["top"]["a"].shape = (12,)
     return params, grads, state
 
 
