@@ -18,7 +18,7 @@ from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.memory import word
 from amos_ref.kernels.table import Tasks, address
 
-SPINS = 500_000  # looks at whether helpers are done, some 300 us: longer than a batch takes
+SPINS = 500_000  # looks at whether helpers are done, some 300 us: to sleep and wake takes 70
 PAUSE = 2e-5  # seconds between looks from then on, where helpers wait for a processor
 
 launches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # where helpers wait
@@ -144,11 +144,11 @@ def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     return launched.found
 
 
-def _hire(count: int) -> None:
+def _hire(wanted: int) -> None:
     """See to it that there are so many helpers."""
-    if len(helpers) < count:
+    if len(helpers) < wanted:
         with _hiring:
-            for k in range(len(helpers), count):
+            for k in range(len(helpers), wanted):
                 helpers.append(threading.Thread(target=_help, args=(launches,), name=f"amos_ref_{k}", daemon=True))
                 helpers[-1].start()
 
