@@ -131,28 +131,30 @@ several_threads = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason=
 
 @several_threads
 def test_helpers_inherit_the_callers_way_with_overflow():
-    found = []
+    everyone = threading.Barrier(threads.count())
+    came = threading.local()
 
     def run(first, last, starts):
-        time.sleep(1e-3)
-        found.append(threading.current_thread())
+        if not hasattr(came, "before"):
+            came.before = everyone.wait(60)
         return np.geterr()["over"]
 
     with np.errstate(over="ignore"):
         assert set(threads.launch(run, TASKS)) == {"ignore"}
-    assert len(set(found)) == threads.count()
 
 
 @several_threads
 def test_every_helper_stops_before_an_error_is_raised():
-    begun, ended = [], []
+    begun, ended, raising = [], [], threading.Event()
 
     def run(first, last, starts):
         if threading.current_thread() is threading.main_thread():
             while not begun:
                 time.sleep(1e-3)
+            raising.set()
             raise KeyboardInterrupt
         begun.append(first)
+        assert raising.wait(60)
         time.sleep(0.05)
         ended.append(first)
 
@@ -166,10 +168,13 @@ def test_every_helper_stops_before_an_error_is_raised():
 
 @several_threads
 def test_an_error_of_a_helper_is_raised():
+    failed = threading.Event()
+
     def run(first, last, starts):
         if threading.current_thread() is not threading.main_thread():
+            failed.set()
             raise MemoryError("of a helper")
-        time.sleep(1e-3)
+        assert failed.wait(60)
 
     with pytest.raises(MemoryError, match="of a helper"):
         threads.launch(run, TASKS)
@@ -196,7 +201,7 @@ def test_a_launch_leaves_nothing_with_its_helpers():
 
     threads.launch(run, TASKS, a)
     del a
-    for _ in range(100):
+    for _ in range(10_000):
         if held() is None:
             return
         time.sleep(1e-3)
