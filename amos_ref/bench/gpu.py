@@ -24,10 +24,7 @@ def check() -> None:
 
 def call(name: str, *args: Any) -> Any:
     """Return what a function of the driver returns, or raise BackendError."""
-    error, *found = getattr(_driver(), name)(*args)
-    if error:
-        raise BackendError(f"the GPU cannot be measured: {name} returned {getattr(error, 'name', error)}")
-    return found[0] if len(found) == 1 else tuple(found)
+    return cuda_driver.checked(f"the GPU cannot be measured: {name} returned", getattr(_driver(), name)(*args))
 
 
 @functools.cache
@@ -46,7 +43,6 @@ def _driver() -> Any:
 def described() -> dict[str, Any]:
     """Return what is known of the device, and does not depend on its clocks."""
     name = call("cuDeviceGetName", 100, call("cuCtxGetDevice"))
-    version = call("cuDriverGetVersion")
     return {
         "name": name.partition(b"\0")[0].decode(),
         "compute_capability": f"{_attribute('COMPUTE_CAPABILITY_MAJOR')}.{_attribute('COMPUTE_CAPABILITY_MINOR')}",
@@ -54,7 +50,7 @@ def described() -> dict[str, Any]:
         "l2_bytes": l2_bytes(),
         "memory_bytes": call("cuMemGetInfo")[1],
         "driver": _kernel_module(),
-        "cuda": f"{version // 1000}.{version % 1000 // 10}",
+        "cuda": cuda_driver.version_text(call("cuDriverGetVersion")),
     }
 
 

@@ -194,10 +194,10 @@ class Work:
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
             self.recorded = driver.is_capturing(handle)
-            if self.recorded:
-                _recorded.extend([] if self in _recorded else [self])
-            else:
+            if not self.recorded:
                 self.set_rates(rates, handle)
+            elif self not in _recorded:
+                _recorded.append(self)
             self.launch(handle)
         if self.recorded or not sync:
             self.pending = True

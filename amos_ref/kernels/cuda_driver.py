@@ -47,7 +47,7 @@ def status() -> str:
     if simulated():
         return "Numba's simulator"
     name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    return f"{name}, driver for CUDA {_version(_driver_version())}"
+    return f"{name}, driver for CUDA {version_text(_driver_version())}"
 
 
 def simulated() -> bool:
@@ -78,12 +78,12 @@ def older_driver() -> str | None:
     if driver // 1000 >= toolkit // 1000:  # within one major version newer code loads on older drivers
         return None
     return (
-        f"the driver is for CUDA {_version(driver)} and the toolkit that compiles is {_version(toolkit)}; update the "
-        "driver, or install an older toolkit"
+        f"the driver is for CUDA {version_text(driver)} and the toolkit that compiles is {version_text(toolkit)}; "
+        "update the driver, or install an older toolkit"
     )
 
 
-def _version(number: int) -> str:
+def version_text(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -228,14 +228,19 @@ def _of_driver(error: Exception) -> bool:
     return type(error).__module__.startswith(("numba.cuda.cudadrv.", "cuda."))
 
 
+def checked(what: str, result: tuple[Any, ...]) -> Any:
+    """Return what a function of the driver returned behind its error; raise BackendError if there is one."""
+    error, *found = result
+    if error:
+        raise BackendError(f"{what} {getattr(error, 'name', error)}")
+    return found[0] if len(found) == 1 else tuple(found)
+
+
 def _call(what: str, name: str, *args: Any) -> Any:
-    """Call a function of the driver; return its first result, or raise BackendError that begins with `what`."""
+    """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
     from cuda.bindings import driver
 
-    error, *found = getattr(driver, name)(*args)
-    if error != driver.CUresult.CUDA_SUCCESS:
-        raise BackendError(f"{what}: {error.name}")
-    return found[0] if found else None
+    return checked(f"{what}:", getattr(driver, name)(*args))
 
 
 def download(a: DeviceArray) -> np.ndarray:

@@ -99,7 +99,7 @@ def count() -> int:
 
 def most() -> int:
     """Return how many threads Numba may use at most."""
-    return numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return getattr(config, "NUMBA_NUM_THREADS", 1)
 
 
 @contextlib.contextmanager
