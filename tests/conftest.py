@@ -1,8 +1,9 @@
-"""What every test file shares: seeded Hypothesis, threads to compare, a Ctrl-C that works."""
+"""What every test file shares: seeded Hypothesis, threads to compare, a Ctrl-C that works, scratch memory of NaN."""
 
 import os
 import signal
 
+import numpy as np
 from hypothesis import settings
 
 # Four threads at least, so that a machine with one core still sees work divided between threads.
@@ -18,3 +19,8 @@ settings.register_profile(
     "amos_ref", derandomize=examples is None, deadline=None, max_examples=int(examples or 100), database=None
 )
 settings.load_profile("amos_ref")
+
+from amos_ref.kernels import cpu  # noqa: E402  (Numba reads how many threads there are when it is imported)
+
+# Whoever reads scratch memory before it was written reads NaN, not the zeros of a new page of memory.
+cpu.scratch = lambda *shape: np.full(shape, np.nan)

@@ -17,6 +17,11 @@ def like(dtype):
     return np.empty(0, BITS.get(dtype.name, dtype))
 
 
+def scratch(*shape):
+    """Return memory for numbers that a step writes before it reads them (the tests fill it with NaN)."""
+    return np.empty(shape)
+
+
 def first_bad(found):
     """Return the least of the leaves that are to blame; -1 stands for none."""
     return min((bad for bad in found if bad >= 0), default=-1)
@@ -30,8 +35,8 @@ class Part:
         self.theta, self.g = like(key.theta), like(key.g)
         self.v = None if key.state is None else like(key.state)
         self.m = self.v if key.averages else None
-        self.sums = np.empty(table.sums)
-        self.g2, self.alpha, self.rho = np.empty((3, table.places))
+        self.sums = scratch(table.sums)
+        self.g2, self.alpha, self.rho = scratch(3, table.places)
 
     def reduce(self, chi):
         """Compute g2 per slot; return the first leaf whose gradient is to blame for one that is not finite, or -1."""
@@ -119,5 +124,7 @@ class Work:
 
     def take(self, gradients):
         """Take gradients at other addresses, in the order of the leaves."""
+        if len(gradients) != sum(len(part.table.leaves) for part in self.parts):
+            raise AssertionError(f"{len(gradients)} gradients for the leaves of another step")
         for part in self.parts:
             part.table.leaves[:, G] = gradients[part.table.leaves[:, LEAF]]

@@ -119,7 +119,12 @@ def fold_slots(starts, members, leaves, runs, share, g2, flag):
                 place += left % n * stride
                 left //= n
             stride *= n
-        stride = 1
+        size, stride = 1, 1
+        for k in range(count):
+            size *= integer(runs, first + 2 * k)
+        if size == 0:  # nothing was summed, so there is nothing to fold
+            look(0.0, leaves, i, field(leaves, i, SLOTS) + slot, g2, flag)
+            continue
         for k in range(count - 1, -1, -1):
             n = integer(runs, first + 2 * k)
             if integer(runs, first + 2 * k + 1):

@@ -33,6 +33,8 @@ def unchanged(ids, fixed, words, shapes, data):
 
     Of the others, the gradients, `data` takes the new addresses.
     """
+    if not (ids.size == words.shape[0] == data.size and fixed <= ids.size):
+        raise AssertionError("a kept step compares as many arrays as it has rows for")
     for i in range(ids.size):
         at = ids[i]
         if word(at + _HEAD - 8) != words[i, 0] or word(at + DTYPE) != words[i, 1]:
@@ -129,9 +131,9 @@ class Plan:
         for k in self.single:
             if isinstance(gs[k], np.floating):  # as the mean of an array is
                 gs[k] = self.numbers[k] = np.asarray(gs[k])
+        if [k for k, g in enumerate(gs) if g is None] != self.skipped:
+            return None
         if self.skipped:
-            if any(gs[k] is not None for k in self.skipped):
-                return None
             gs = [g for g in gs if g is not None]
         try:
             return thetas + [part[name] for part in parts for name in self.names] + gs

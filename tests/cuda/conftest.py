@@ -22,13 +22,27 @@ def shared_array(self, shape, dtype):
     The simulator looks whether there is one and else makes it: two threads that look at once get two.
     """
     line = sys._getframe(1)
-    return self._allocations.setdefault((line.f_code.co_filename, line.f_lineno), np.empty(shape, dtype))
+    return self._allocations.setdefault((line.f_code.co_filename, line.f_lineno), poisoned(shape, dtype))
 
+
+def poisoned(shape, dtype):
+    """Memory in which nothing was written yet: NaN, or the largest integer."""
+    kind = np.dtype(dtype)
+    return np.full(shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, kind)
+
+
+def poisoned_room(count):
+    """What `cuda_driver.room` gives, full of NaN."""
+    return cuda_driver.upload(np.full(max(count, 1), np.nan))
+
+
+cuda_driver.room = poisoned_room
 
 if SIMULATED:
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+    from numba.cuda.simulator.kernelapi import FakeCUDALocal, FakeCUDAShared
 
     FakeCUDAShared.array = shared_array
+    FakeCUDALocal.array = lambda self, shape, dtype: poisoned(shape, dtype)
 
 
 @pytest.fixture(params=[(64, 1), (128, 3)] if SIMULATED else [(64, 1), (128, 7), (256, 1056)], ids=str)
