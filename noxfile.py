@@ -21,7 +21,8 @@ TOOLKIT = (
     "nvidia-cuda-nvcc==13.0.88",
     "nvidia-cuda-nvdisasm==13.2.51",
 )
-BROWSER = "--ignore=tests/explorer/test_explorer.py"  # what needs one
+# What has a session of its own: it needs frameworks, much time, or a browser.
+APART = ("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/explorer/test_explorer.py")
 LARGEST = 3_000_000  # bytes of a wheel or sdist
 
 
@@ -30,8 +31,7 @@ def tests(session: nox.Session) -> None:
     """All tests that need no framework, the docstrings' and the documents' examples, with coverage."""
     session.install(*PINNED, "-e", ".[test]")
     paths = session.posargs or ["amos_ref", "tests", "docs", "README.md"]
-    skip = ("--ignore=tests/ports", "--ignore=tests/long", BROWSER)
-    session.run("pytest", *skip, "--cov", "--cov-report=term:skip-covered", *paths)
+    session.run("pytest", *APART, "--cov", "--cov-report=term:skip-covered", *paths)
 
 
 @nox.session
@@ -39,7 +39,7 @@ def uncompiled(session: nox.Session) -> None:
     """The kernels run as Python, so that coverage sees inside."""
     session.install(*PINNED, "-e", ".[test]")
     report = ("--cov=amos_ref/kernels", "--cov-report=term-missing")
-    files = ("tests/test_kernels.py", "tests/test_plan.py")
+    files = ("tests/kernels/cpu/test_loops.py", "tests/kernels/test_layout.py")
     session.run("pytest", *report, *files, *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
 
 
@@ -74,7 +74,7 @@ def ports(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3")
-    session.run("pytest", "tests/ports", *session.posargs)
+    session.run("pytest", "tests/frameworks", *session.posargs)
 
 
 @nox.session
@@ -82,7 +82,7 @@ def matrix(session: nox.Session) -> None:
     """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
     session.install(*PINNED, "-e", ".[ports]")
     session.install("--no-deps", "jestimator==0.3.3")
-    session.run("python", "-m", "amos_ref.conformance.measure", *(session.posargs or ["docs"]))
+    session.run("python", "-m", "tools.judge_quality", *(session.posargs or ["docs"]))
 
 
 @nox.session
@@ -118,7 +118,7 @@ def long(session: nox.Session) -> None:
 def exact(session: nox.Session) -> None:
     """The page beside exact arithmetic: the tables of docs/bits.md (about six minutes)."""
     session.install(*PINNED, "-e", ".[test]")
-    session.run("python", "tests/exactness.py", *(session.posargs or ["20000"]))
+    session.run("python", "tools/exactness.py", *(session.posargs or ["20000"]))
 
 
 @nox.session
@@ -138,16 +138,15 @@ def fuzz(session: nox.Session) -> None:
     """Every Hypothesis test with fresh examples: nox -s fuzz -- 10000."""
     session.install(*PINNED, "-e", ".[test]")
     examples = session.posargs[0] if session.posargs else "2000"
-    files = sorted(map(str, pathlib.Path("tests").glob("test_*.py")))
-    session.run("pytest", *files, "-k", "not examples", env={"AMOS_REF_EXAMPLES": examples})
+    session.run("pytest", "tests", *APART, "-k", "not examples", env={"AMOS_REF_EXAMPLES": examples})
 
 
 @nox.session
 def cuda(session: nox.Session) -> None:
     """The CUDA kernels without a GPU: Numba's simulator, and the code that the compiler makes (about five minutes)."""
     session.install(*TOOLKIT, "-e", ".[test]")
-    session.run("python", "tests/cuda/compile_check.py", "80", "90")
-    session.run("pytest", "tests/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
+    session.run("python", "tests/kernels/cuda/compile_check.py", "80", "90")
+    session.run("pytest", "tests/kernels/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
 
 
 @nox.session
@@ -161,14 +160,14 @@ def gpu(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The oldest supported versions of everything."""
     session.install(*OLDEST, "-e", ".[test]")
-    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long", BROWSER)
+    session.run("pytest", "tests", *APART)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
     """Each supported Python that is on the path."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests", "--ignore=tests/ports", "--ignore=tests/long", BROWSER)
+    session.run("pytest", "tests", *APART)
 
 
 @nox.session

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
-    from amos_ref.closed_form_optimizer import ClosedFormAmos
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize, scipy_method
-    from amos_ref.optimizer import Amos, apply_updates
-    from amos_ref.state import AmosState, ClosedFormState
-    from amos_ref.storage import load, load_state, save, save_state
-    from amos_ref.trace import Trace
+    from amos_ref.optimizers.amos import Amos, apply_updates
+    from amos_ref.optimizers.closed_form import ClosedFormAmos
+    from amos_ref.optimizers.state import AmosState, ClosedFormState
+    from amos_ref.optimizers.trace import Trace
+    from amos_ref.storage.checkpoint import load, load_state, save, save_state
 
 __version__ = "0.1.0"
 
@@ -44,18 +44,18 @@ __all__ = [
 ]
 
 _HOME = {
-    "Amos": "optimizer",
+    "Amos": "optimizers.amos",
     "AmosError": "errors",
-    "AmosState": "state",
-    "ClosedFormAmos": "closed_form_optimizer",
-    "ClosedFormState": "state",
-    "Trace": "trace",
-    "apply_updates": "optimizer",
-    "load": "storage",
-    "load_state": "storage",
+    "AmosState": "optimizers.state",
+    "ClosedFormAmos": "optimizers.closed_form",
+    "ClosedFormState": "optimizers.state",
+    "Trace": "optimizers.trace",
+    "apply_updates": "optimizers.amos",
+    "load": "storage.checkpoint",
+    "load_state": "storage.checkpoint",
     "minimize": "minimizer",
-    "save": "storage",
-    "save_state": "storage",
+    "save": "storage.checkpoint",
+    "save_state": "storage.checkpoint",
     "scipy_method": "minimizer",
 }
 

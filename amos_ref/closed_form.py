@@ -26,7 +26,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.errors import HyperParameterError, ScheduleError
-from amos_ref.hyper import check_options
+from amos_ref.options import check_options
 from amos_ref.rules import number
 
 MOST_STEPS = 10_000_000  # of a recurrence that must be iterated

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.arrays import FLOATS, check_finite, check_shape, dtype_of
+from amos_ref.checks import FLOATS, check_finite, check_shape, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, UndecidedError
-from amos_ref.optimizer import Amos
+from amos_ref.optimizers.amos import Amos
 from amos_ref.rules import eta_of
 
 __all__ = ["enclose", "nearest", "step", "trajectory", "ulp_error"]

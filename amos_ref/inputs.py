@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.arrays import check_array, check_shape, check_targets
+from amos_ref.checks import check_array, check_shape, check_targets
 
 Arrays = dict[str, np.ndarray]
 

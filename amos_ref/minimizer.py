@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.arrays import check_shape
+from amos_ref.checks import check_shape
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.inputs import Arrays, named_arrays
 from amos_ref.problems import Problem
@@ -18,8 +18,8 @@ from amos_ref.rules import number
 
 #: Name -> (module, class).
 OPTIMIZERS = {
-    "paper": ("amos_ref.optimizer", "Amos"),
-    "closed-form": ("amos_ref.closed_form_optimizer", "ClosedFormAmos"),
+    "paper": ("amos_ref.optimizers.amos", "Amos"),
+    "closed-form": ("amos_ref.optimizers.closed_form", "ClosedFormAmos"),
     "adamw": ("amos_ref.adamw", "AdamW"),
 }
 

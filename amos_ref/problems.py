@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.arrays import check_finite
+from amos_ref.checks import check_finite
 from amos_ref.errors import MissingDependencyError, ProblemError
 
 Fun = Callable[[Any], tuple[float, Any]]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.errors import ExpressionError, RuleError
-from amos_ref.state import broadcasts
+from amos_ref.optimizers.state import broadcasts
 
 Shape = tuple[int, ...]
 

@@ -20,7 +20,7 @@ settings.register_profile(
 )
 settings.load_profile("amos_ref")
 
-from amos_ref.kernels import cpu  # noqa: E402  (Numba reads how many threads there are when it is imported)
+from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how many threads there are when it is imported)
 
 # Whoever reads scratch memory before it was written reads NaN, not the zeros of a new page of memory.
 cpu.scratch = lambda *shape: np.full(shape, np.nan)

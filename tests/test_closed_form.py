@@ -11,7 +11,7 @@ from math import factorial
 import numpy as np
 import pytest
 import scipy.integrate
-import strategies as own
+from helpers import strategies as own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,9 +5,11 @@ import inspect
 import pathlib
 import re
 
+from helpers.documents import rows_of_the_algorithm
+
 import amos_ref
 from amos_ref import errors, spec
-from amos_ref.conformance.verdicts import FAILING, VERDICTS
+from amos_ref.conformance.judging.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -32,13 +34,6 @@ def test_links_between_documents_lead_somewhere():
     for page in [root / "README.md", *DOCS.glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
-
-
-def rows_of_the_algorithm():
-    """Return (equation, function of the page, line, authors' code) of each row."""
-    text = (DOCS / "algorithm.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \w+ \| (.+?) \| `(\w+)` \| (\d+) \| `(.+)` \|$", text, re.MULTILINE)
-    return [(equation, name, int(line), code) for equation, name, line, code in rows]
 
 
 def test_the_algorithms_equations_are_the_comments_of_their_functions():

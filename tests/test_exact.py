@@ -4,17 +4,17 @@ import sys
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
-import exactness
 import flint
-import naive
 import numpy as np
 import pytest
 from flint import fmpq
+from helpers import naive
+from helpers.strategies import DTYPES, dtype_names, hyper_parameters, numbers, seeds, shapes, slots, state_arrays
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, dtype_names, hyper_parameters, numbers, seeds, shapes, slots, state_arrays
 
 from amos_ref import errors, exact, spec
+from tools import exactness
 
 HYPER = dict(
     xi=0.3, eta=0.7, beta=0.99, momentum=0.9, clip_value=1.5, extra_l2=0.01, c_coef=0.25, d_coef=0.5, epsilon=2.0**-125

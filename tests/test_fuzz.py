@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import amos_ref
 from amos_ref import rules
 from amos_ref.cli import main
-from amos_ref.conformance import vectors
+from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError, ExpressionError, VectorError
-from amos_ref.leaf import Leaf, computed
+from amos_ref.optimizers.leaf import Leaf, computed
 
 DTYPES = [np.dtype(t) for t in ("float64", "float32", "float16", ml_dtypes.bfloat16)]
 WORDS = (

@@ -6,10 +6,10 @@ import signal
 import numpy as np
 import pytest
 import scipy.optimize
-import strategies as own
+from helpers import strategies as own
+from helpers.trees import all_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_optimizer import all_bits
 
 import amos_ref
 from amos_ref import errors, minimize, problems, tree
@@ -177,10 +177,10 @@ def test_ctrl_c_inside_a_step_counts_the_step(name, monkeypatch):
 
     def trace(self, grads, state, params):
         if state.count == 4:
-            monkeypatch.setattr("amos_ref.interrupt.Whole.__enter__", late)
+            monkeypatch.setattr("amos_ref.optimizers.interrupt.Whole.__enter__", late)
         return right(self, grads, state, params)
 
-    enter = amos_ref.interrupt.Whole.__enter__
+    enter = amos_ref.optimizers.interrupt.Whole.__enter__
 
     def late(self):
         enter(self)

@@ -7,10 +7,10 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
-import naive
 import numpy as np
 import pytest
-import strategies as own
+from helpers import naive
+from helpers import strategies as own
 from hypothesis import given, note
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amos_ref.state import AmosState
+from amos_ref.optimizers.state import AmosState
 
 PATH = pathlib.Path(__file__).parent / "gpu/standin/optree.py"
 FUNCTIONS = ("tree_flatten", "tree_flatten_with_path", "tree_leaves", "tree_structure", "tree_unflatten", "tree_map")

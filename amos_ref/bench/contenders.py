@@ -203,7 +203,7 @@ def limited(threads: int) -> contextlib.AbstractContextManager[None]:
     """Let the kernels use so many threads meanwhile; 0 is a GPU's, which takes none."""
     if not threads:
         return contextlib.nullcontext()
-    from amos_ref.kernels.threads import limited, most
+    from amos_ref.kernels.cpu.threads import limited, most
 
     if threads > most():
         raise HyperParameterError(f"{threads} threads: NUMBA_NUM_THREADS is {most()}")

@@ -7,8 +7,8 @@ import numpy as np
 from amos_ref.bench import contenders, gpu
 from amos_ref.bench.rotation import OnDevice
 from amos_ref.bench.workloads import Workload
-from amos_ref.device import device_array
-from amos_ref.kernels import cuda_driver
+from amos_ref.kernels.cuda import driver as cuda_driver
+from amos_ref.kernels.cuda.arrays import device_array
 
 
 class Kernels(OnDevice, contenders.Kernels):

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from amos_ref.errors import BackendError
-from amos_ref.kernels import check_backend, cuda_driver
+from amos_ref.kernels import check_backend
+from amos_ref.kernels.cuda import driver as cuda_driver
 
 NON_BLOCKING = 1  # a stream that does not wait for the default one, which must not be waited for in a recording
 _VERSION = "/proc/driver/nvidia/version"

@@ -174,7 +174,7 @@ class Jestimator(_Jax):
 
     def made(self) -> Any:
         # Its package does not import on today's JAX; its amos.py alone does.
-        from amos_ref.conformance.target import find_target
+        from amos_ref.conformance.ports.target import find_target
 
         files = importlib.metadata.files("jestimator") or []
         path = next(file for file in files if str(file) == "jestimator/amos.py").locate()

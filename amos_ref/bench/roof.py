@@ -6,9 +6,9 @@ import numpy as np
 
 from amos_ref.bench.contenders import Contender
 from amos_ref.bench.workloads import Workload
+from amos_ref.kernels.cpu.threads import launch
 from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.table import Tasks
-from amos_ref.kernels.threads import launch
 
 # Bytes of one task, 0 for one task and so one thread, which is faster where waking a second takes longer than the work;
 # and whether the second pass begins where the first ended, with what the caches still hold.

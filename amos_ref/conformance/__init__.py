@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case, table
-    from amos_ref.conformance.command_port import CommandPort
-    from amos_ref.conformance.diagnose import Diagnosis
-    from amos_ref.conformance.judge import Result
-    from amos_ref.conformance.port import Port
+    from amos_ref.conformance.diagnosis.diagnose import Diagnosis
+    from amos_ref.conformance.judging.judge import Result
+    from amos_ref.conformance.ports.command import CommandPort
+    from amos_ref.conformance.ports.port import Port
     from amos_ref.conformance.report import Report
 
 __all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
 _HOME = {
     "Case": "cases",
-    "CommandPort": "command_port",
-    "Diagnosis": "diagnose",
-    "Port": "port",
+    "CommandPort": "ports.command",
+    "Diagnosis": "diagnosis.diagnose",
+    "Port": "ports.port",
     "Report": "report",
-    "Result": "judge",
+    "Result": "judging.judge",
     "table": "cases",
 }
 
@@ -60,7 +60,7 @@ def check(
         The departures that are no failure: a TOML file (see docs/checking.md), or its entries.
     timeout : float, optional
         Seconds that importing the port, its init, and each of its steps may take; None is no limit. It rests on
-        SIGALRM: see :mod:`amos_ref.conformance.watchdog` for what it cannot stop.
+        SIGALRM: see :mod:`amos_ref.conformance.ports.watchdog` for what it cannot stop.
     progress : callable
         Wraps the iterable of cases, as ``rich.progress.track`` does.
 
@@ -98,12 +98,12 @@ def check(
         check_suite(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
-    from amos_ref.conformance.diagnose import diagnose
-    from amos_ref.conformance.judge import run
+    from amos_ref.conformance.diagnosis.diagnose import diagnose
+    from amos_ref.conformance.judging.judge import run
+    from amos_ref.conformance.judging.tolerance import METHOD
+    from amos_ref.conformance.ports.target import as_port
+    from amos_ref.conformance.ports.watchdog import checked
     from amos_ref.conformance.report import Report
-    from amos_ref.conformance.target import as_port
-    from amos_ref.conformance.tolerance import METHOD
-    from amos_ref.conformance.watchdog import checked
 
     check_suite(suite)
     timeout, listed = checked(timeout), expectations.read(expect)
@@ -131,7 +131,7 @@ def check_suite(suite: str) -> None:
 def cases_of(suite: str, port: "Port") -> "list[Case]":
     """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only."""
     from amos_ref.conformance.cases import table
-    from amos_ref.conformance.drive import DTYPES
+    from amos_ref.conformance.judging.drive import DTYPES
 
     check_suite(suite)
     taken = [d for d in ("float64", "float32", "bfloat16", "float16") if d in getattr(port, "dtypes", DTYPES)]

@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from amos_ref.conformance.cases import table
-from amos_ref.conformance.judge import STAGES, Result
-from amos_ref.conformance.port import printable
-from amos_ref.conformance.verdicts import FAILING
+from amos_ref.conformance.judging.judge import STAGES, Result
+from amos_ref.conformance.judging.verdicts import FAILING
+from amos_ref.conformance.ports.port import printable
 from amos_ref.errors import ExpectationError
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")

@@ -10,7 +10,7 @@ import pytest  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
-    from amos_ref.conformance.judge import Result
+    from amos_ref.conformance.judging.judge import Result
 
 SUITES = ("full", "quick")
 
@@ -44,8 +44,9 @@ class PortUnderTest(pytest.Collector):
 
     def collect(self) -> list["CaseTest"]:
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
-        from amos_ref.conformance import cases_of, expect, target, watchdog
-        from amos_ref.conformance.check_command import renamed_of
+        from amos_ref.cli.check import renamed_of
+        from amos_ref.conformance import cases_of, expect
+        from amos_ref.conformance.ports import target, watchdog
         from amos_ref.errors import AmosError
 
         option: Any = self.config.getoption
@@ -67,9 +68,9 @@ class PortUnderTest(pytest.Collector):
 
     def result(self, case: "Case") -> "Result":
         """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
-        from amos_ref.conformance.drive import unsupported
         from amos_ref.conformance.expect import applied
-        from amos_ref.conformance.judge import settled
+        from amos_ref.conformance.judging.drive import unsupported
+        from amos_ref.conformance.judging.judge import settled
 
         found = self._judged(case)
         if found.only_state:
@@ -79,7 +80,7 @@ class PortUnderTest(pytest.Collector):
         return applied([found], self.listed, supported)[0]
 
     def _judged(self, case: "Case") -> "Result":
-        from amos_ref.conformance.judge import judge
+        from amos_ref.conformance.judging.judge import judge
 
         key = (case.name, case.dtype)
         if key not in self.judged:

@@ -8,10 +8,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import amos_ref
-from amos_ref.conformance.diagnose import Diagnosis
-from amos_ref.conformance.judge import Result
-from amos_ref.conformance.port import printable
-from amos_ref.conformance.verdicts import UNANSWERED, VERDICTS
+from amos_ref.conformance.diagnosis.diagnose import Diagnosis
+from amos_ref.conformance.judging.judge import Result
+from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
+from amos_ref.conformance.ports.port import printable
 
 FORMAT = "amos-ref-report-1"
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref import kernels, spec
-from amos_ref.conformance import vectors
-from amos_ref.conformance.judge import Result
+from amos_ref.conformance.judging.judge import Result
+from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import MissingDependencyError, VectorError
-from amos_ref.leaf import Leaf, Rates
+from amos_ref.optimizers.leaf import Leaf, Rates
 
 #: Shapes with their slots: chunk and row-group boundaries, and every kind of slot.
 SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (

@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import Any
 
 from amos_ref.errors import BackendError
-from amos_ref.leaf import refuse
+from amos_ref.optimizers.leaf import refuse
 
 #: Name -> module. "auto" is the compiled CPU kernels.
 BACKENDS = {
     "numpy": "amos_ref.kernels.page",
-    "cpu": "amos_ref.kernels.cpu",
-    "cuda": "amos_ref.kernels.cuda",
-    "auto": "amos_ref.kernels.cpu",
+    "cpu": "amos_ref.kernels.cpu.backend",
+    "cuda": "amos_ref.kernels.cuda.backend",
+    "auto": "amos_ref.kernels.cpu.backend",
 }
 
 
@@ -28,7 +28,7 @@ def check_backend(name: str, *, cuda: bool = True) -> None:
     if name == "cuda" and not cuda:
         raise BackendError("backend 'cuda' has no kernels for this optimizer; there are 'numpy', 'cpu' and 'auto'")
     if name == "cuda":
-        from amos_ref.kernels import cuda_driver
+        from amos_ref.kernels.cuda import driver as cuda_driver
 
         cuda_driver.check()
 

@@ -11,7 +11,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import overload, register_jitable
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
-_KERNELS = ("jit", "memory", "scalar", "table", "cpu_kernels", "plan", "threads")
+_KERNELS = ("jit", "scalar", "table", "layout", "cpu/loops", "cpu/memory", "cpu/threads")
 _COMPILED = ("spec.py", *(f"kernels/{name}.py" for name in _KERNELS))
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from amos_ref.leaf import computed, rounded
+from amos_ref.optimizers.leaf import computed, rounded
 
 
 class Work:
-    """The leaves of a step; see :class:`amos_ref.kernels.cpu.Work`."""
+    """The leaves of a step; see :class:`amos_ref.kernels.cpu.backend.Work`."""
 
     def __init__(self, leaves: list[Any]) -> None:
         pass

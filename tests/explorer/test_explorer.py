@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from explorer_reference import closed_path, paper_path, schedules
+from helpers.explorer_reference import closed_path, paper_path, schedules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 

@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from explorer_reference import closed_path, paper_path, schedules
+from helpers.explorer_reference import closed_path, paper_path, schedules
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "explorer"
 DIGITS = 1e-6  # what the page promises; only what takes another way to its number needs it

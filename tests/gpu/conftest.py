@@ -1,6 +1,6 @@
 """These tests need a GPU; tests/gpu/run.py runs them and says so where there is none."""
 
-from amos_ref.kernels import cuda_driver
+from amos_ref.kernels.cuda import driver as cuda_driver
 
 collect_ignore = ["standin"]
 collect_ignore_glob = ["test_*.py"] if cuda_driver.simulated() or not cuda_driver.usable() else []

@@ -49,7 +49,7 @@ def main(arguments):
     chosen, options = parser.parse_known_args(arguments)
     more = paths()
     sys.path[:0] = more
-    from amos_ref.kernels import cuda_driver
+    from amos_ref.kernels.cuda import driver as cuda_driver
 
     print(f"CUDA: {cuda_driver.status()}", flush=True)
     if not cuda_driver.usable() or cuda_driver.simulated():
@@ -60,7 +60,7 @@ def main(arguments):
     run = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}}
     # Without doctests, which import two files named conftest; other libraries may warn here of anything.
     options_of_pytest = ("-o", "addopts=-ra", "-p", "no:amos_ref", "-p", "no:cacheprovider", "-W", "default")
-    command = [sys.executable, "-m", "pytest", "-q", *options_of_pytest, "tests/cuda", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-q", *options_of_pytest, "tests/kernels/cuda", "tests/gpu"]
     failed = 0 if chosen.only == "sanitizer" else subprocess.call([*command, "--durations=10", *options], **run)
     if chosen.only == "tests":
         return failed

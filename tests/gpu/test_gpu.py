@@ -8,10 +8,10 @@ import pytest
 from numba import cuda
 
 import amos_ref
-from amos_ref.device import device_array
 from amos_ref.errors import BackendError, NonFiniteError
-from amos_ref.kernels import cuda_driver
-from amos_ref.kernels.cuda_driver import download
+from amos_ref.kernels.cuda import driver as cuda_driver
+from amos_ref.kernels.cuda.arrays import device_array
+from amos_ref.kernels.cuda.driver import download
 
 OPTIONS = dict(learning_rate=lambda t: 0.3 / t, eta=0.6, beta=0.75, extra_l2=0.05)
 

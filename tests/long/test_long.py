@@ -7,12 +7,12 @@ import copy
 import resource
 
 import numpy as np
-from strategies import step_of
+from helpers.strategies import step_of
 
 import amos_ref
-from amos_ref.conformance.bound import Bound
-from amos_ref.conformance.reading import Step
-from amos_ref.leaf import Leaf, computed
+from amos_ref.conformance.judging.bound import Bound
+from amos_ref.conformance.judging.reading import Step
+from amos_ref.optimizers.leaf import Leaf, computed
 
 XI, ETA, BETA, L2 = 0.01, 0.5, 0.75, 2.0**-14
 STEPS = 1_000_000

@@ -1,0 +1,184 @@
+"""The command ``amos-ref check``."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from amos_ref.conformance.ports.watchdog import DEFAULT
+from amos_ref.errors import StorageError, TargetError
+
+if TYPE_CHECKING:
+    from amos_ref.conformance.report import Report
+
+
+def _expectations(report: "Report") -> str:
+    from amos_ref.conformance.expect import written
+
+    return written(report.results)
+
+
+FORMS: dict[str, Callable[["Report"], str]] = {
+    "--json": lambda report: json.dumps(report.to_dict(), indent=1) + "\n",
+    "--junit-xml": lambda report: report.to_junit(),
+    "--markdown": lambda report: report.to_markdown(),
+    "--write-expect": _expectations,
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    check = commands.add_parser(
+        "check",
+        help="check this installation, or a port against the page",
+        description="Without TARGET: the installed backends against the page and the page against the stored vectors, "
+        "bit for bit. With TARGET: run a port beside the page over a table of cases.",
+    )
+    check.add_argument(
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="module:attr or path/to/file.py:attr of a torch.optim.Optimizer class, an optax-style factory or a Port",
+    )
+    check.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        dest="command",
+        help='check a command that speaks the protocol of docs/protocol.md, e.g. "./my_port --flag"',
+    )
+    check.add_argument("--transcript", metavar="FILE", help="write all that is said to and by COMMAND to FILE")
+    check.add_argument(
+        "--eta", metavar="RULE", help="the eta that the port hard-codes: a number, an expression in SHAPE"
+    )
+    check.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="our option is called THEIRS in the port, e.g. extra_l2=weight_decay (may be repeated)",
+    )
+    check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
+    check.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="what the port's import, its init, and each of its steps may take (default 60; 10 for COMMAND)",
+    )
+    check.add_argument("--expect", metavar="FILE", help="a TOML file of departures that are expected and no failure")
+    check.add_argument("--write-expect", metavar="FILE", help="write such a file; fill in every reason, then use it")
+    check.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
+    check.add_argument("--junit-xml", metavar="PATH", help="write JUnit XML; - is standard output")
+    check.add_argument("--markdown", metavar="PATH", help="write Markdown for a comment; - is standard output")
+    check.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, and write what was asked for; return 0 if the port conforms, 1 if it does not."""
+    from amos_ref import conformance
+
+    options = _options_of_a_target(args)
+    with contextlib.ExitStack() as stack:
+        outputs = _outputs(args, stack)
+        with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
+            report = conformance.check(_port(args, stack), **options, progress=_progress())
+        for option, file in outputs.items():
+            text = FORMS[option](report)
+            if file is None:
+                print(text, end="")
+            else:
+                file.write(text.encode())
+    if None not in outputs.values():
+        report.print()
+    return 0 if report.ok else 1
+
+
+def _options_of_a_target(args: argparse.Namespace) -> dict[str, Any]:
+    given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
+    given |= {"--expect": args.expect, "--write-expect": args.write_expect}
+    alone = [option for option, value in given.items() if value not in (None, [], False)]
+    if args.target is None and args.command is None and alone:
+        raise TargetError(f"{alone[0]} says something about a TARGET, and there is none")
+    if args.command is None and args.transcript is not None:
+        raise TargetError("--transcript says something about an --exec COMMAND, and there is none")
+    if args.command is not None and (args.target is not None or args.map):
+        raise TargetError("--exec COMMAND goes without a TARGET and without --map; a command uses our names")
+    return {
+        "suite": "quick" if args.quick else "full",
+        "eta": args.eta,
+        "renamed": renamed_of(args.map),
+        "expect": () if args.expect is None else args.expect,
+        # A command's time is kept where its answers are read.
+        "timeout": None if args.target is None else DEFAULT if args.timeout is None else args.timeout,
+    }
+
+
+def _port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
+    """Return TARGET, or a port for the command that is given instead of it."""
+    if args.command is None:
+        return args.target
+    from amos_ref.conformance.ports.command import CommandPort
+
+    timeout = 10.0 if args.timeout is None else args.timeout
+    port = CommandPort(args.command, timeout=timeout, transcript=args.transcript)
+    stack.callback(port.close)
+    return port
+
+
+def renamed_of(texts: list[str]) -> dict[str, str]:
+    """Return our name -> theirs from texts of the form OURS=THEIRS."""
+    renamed = {}
+    for text in texts:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not theirs:
+            raise TargetError(f"--map {text!r} is not of the form OURS=THEIRS")
+        renamed[ours] = theirs
+    return renamed
+
+
+def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
+    """Open, before the check, what is to be written whole after it; None stands for standard output."""
+    from amos_ref.storage import container
+
+    paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
+    paths |= {"--write-expect": args.write_expect}
+    found: dict[str, BinaryIO | None] = {}
+    taken: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        place = "-" if path == "-" else os.path.realpath(path)
+        if place in taken:
+            raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
+        taken[place] = option
+        if path == "-":
+            found[option] = None
+            continue
+        with container.named("write", path):
+            if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+                raise StorageError("it exists; given to --expect as well, its reasons are kept")
+            found[option] = stack.enter_context(container.replacing(path))
+    return found
+
+
+def _progress() -> Callable[[Any], Any]:
+    """Return a wrapper for the cases: a bar on standard error, if that is a terminal."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return iter
+    return _shown
+
+
+def _shown(cases: list[Any]) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(cases))
+        for case in cases:
+            name = f"{case.name} {case.dtype}" if hasattr(case, "dtype") else ""
+            bar.update(task, description=name, refresh=True)  # at once, since this may be the case that hangs
+            yield case
+            bar.advance(task)

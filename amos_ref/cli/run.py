@@ -1,0 +1,268 @@
+"""The command ``amos-ref run``: train on a problem or a CSV file, and compare with the reference."""
+
+import argparse
+import contextlib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from amos_ref import plots
+from amos_ref.cli import csv_data
+from amos_ref.cli.tables import print_table, short
+from amos_ref.errors import AmosError, HyperParameterError, ProblemError
+from amos_ref.inputs import named_arrays
+from amos_ref.minimizer import OPTIMIZERS, Result, distance, made, minimize
+from amos_ref.problems import PROBLEMS, Problem
+
+OK, INTERRUPTED = 0, 130
+ROWS = 100  # of a history, or up to twice as many
+Results = dict[str, Result]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    run = commands.add_parser(
+        "run",
+        help="train on a problem or a CSV file, and compare with the reference",
+        description="Train from the problem's start and compare the end with a reference that does not come from Amos.",
+    )
+    names = ", ".join(PROBLEMS)
+    run.add_argument(
+        "problem",
+        metavar="PROBLEM",
+        help=f"{names}; with options as in quadratic:n=5,condition=1000; or a CSV file, for a linear regression",
+    )
+    run.add_argument("--target", metavar="COLUMN", help="of a CSV file: the column to predict")
+    run.add_argument(
+        "--feature",
+        metavar="COLUMN",
+        action="append",
+        help="predict it from this column (may be repeated; default all)",
+    )
+    run.add_argument(
+        "--algorithm",
+        metavar="NAME",
+        action="append",
+        help=f"{', '.join(OPTIMIZERS)}; with options as in closed-form:half_life=50,direction=adam "
+        "(may be repeated, to compare; default all three; half_life is a tenth of the steps unless given)",
+    )
+    run.add_argument("--steps", type=int, default=1000, metavar="N", help="how many to take (default 1000)")
+    run.add_argument(
+        "--learning-rate",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="the closed form's alpha_0 as well (default 0.05)",
+    )
+    run.add_argument("--plot", metavar="FILE", help=f"draw the losses; FILE ends in .{', .'.join(plots.FORMATS)}")
+    run.add_argument("--json", action="store_true", help="print the result and its history as JSON")
+    run.set_defaults(run=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train, print, draw; return 0, or 130 if it was interrupted."""
+    if args.steps < 0:
+        raise HyperParameterError(f"--steps is {args.steps}; it must be 0 or more")
+    regression = None
+    if args.problem.partition(":")[0] in PROBLEMS:
+        problem = _problem(args)
+    else:
+        regression = _regression(args)
+        problem = regression.problem
+    optimizers = _optimizers(args)
+    with plots.picture(args.plot, 11.0, 4.8) as figure:
+        best = problem.best
+        results = _trained(problem, optimizers, args.steps)
+        if figure is not None:
+            _draw(figure, results, problem, best)
+    if args.json:
+        print(json.dumps(_report(results, problem, regression), indent=1))
+    else:
+        _print(results, problem, regression)
+    return INTERRUPTED if any(r.status == "interrupted" for r in results.values()) else OK
+
+
+# what is asked for
+
+
+def split(text: str) -> tuple[str, dict[str, Any]]:
+    """Return NAME and the options of NAME:option=value,option=value; a value that is no number is a text."""
+    name, colon, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in re.split(r",(?=\w+=)", rest) if colon else ():  # a value may hold commas
+        key, equals, value = part.partition("=")
+        if not (key and equals and value) or key in options:
+            raise HyperParameterError(f"{text!r} is not of the form NAME:option=value,option=value")
+        options[key] = value
+        for number in (float, int):
+            with contextlib.suppress(ValueError):
+                options[key] = number(value)
+    return name, options
+
+
+def _problem(args: argparse.Namespace) -> Problem:
+    name, options = split(args.problem)
+    if args.target is not None or args.feature:
+        raise ProblemError(f"--target and --feature say something about a CSV file; the problem is {name!r}")
+    known = set(inspect.signature(PROBLEMS[name]).parameters) - {"x", "y"}
+    if unknown := [repr(key) for key in options if key not in known]:
+        raise ProblemError(f"{name!r} has no option {', '.join(unknown)}")
+    try:
+        return PROBLEMS[name](**options)
+    except AmosError:
+        raise
+    except (TypeError, ValueError, MemoryError) as error:
+        raise ProblemError(f"{args.problem!r} is no problem: {error}") from error
+
+
+def _regression(args: argparse.Namespace) -> csv_data.Regression:
+    if not os.path.exists(args.problem):
+        raise ProblemError(f"there is no problem and no file {args.problem!r}; the problems are {', '.join(PROBLEMS)}")
+    return csv_data.regression(args.problem, args.target, args.feature or ())
+
+
+def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what is to train, by what the user called it."""
+    found: dict[str, Any] = {}
+    for text in args.algorithm or OPTIMIZERS:
+        if text in found:
+            raise HyperParameterError(f"--algorithm {text} is given twice")
+        name, options = split(text)
+        if name not in OPTIMIZERS:
+            raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
+        options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
+        if name == "closed-form" and "p_0" not in options:
+            options.setdefault("half_life", max(args.steps, 1) / 10)
+        with _called(text):
+            found[text] = made(name, options)
+    return found
+
+
+@contextlib.contextmanager
+def _called(label: str) -> Iterator[None]:
+    """Say in an error which algorithm it is about."""
+    try:
+        yield
+    except AmosError as error:
+        raise type(error)(f"{label}: {error}") from error
+
+
+# training
+
+
+def _trained(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
+    results: Results = {}
+    with _progress(list(optimizers), steps) as show, np.errstate(all="ignore"):
+        for label, opt in optimizers.items():
+
+            def shown(t: int, loss: float, _: Any, label: str = label) -> None:
+                show(label, t, loss)
+
+            with _called(label):
+                results[label] = minimize(
+                    problem, optimizer=opt, steps=steps, every=max(steps // ROWS, 1), callback=shown
+                )
+            if results[label].status == "interrupted":
+                break
+    return results
+
+
+@contextlib.contextmanager
+def _progress(labels: list[str], steps: int) -> Iterator[Callable[[str, int, float], None]]:
+    """Yield what shows step and loss on standard error: bars on a terminal, else a line for every tenth."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        yield lambda label, t, loss: _line(label, t, loss, steps)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name, loss = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[loss]}")
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss)
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {label: bars.add_task(label, total=steps, loss="", start=False) for label in labels}
+
+        def show(label: str, t: int, loss: float) -> None:
+            if t == 0:
+                bars.start_task(tasks[label])
+            bars.update(tasks[label], completed=t, loss=f"loss {loss:.6g}")
+
+        yield show
+
+
+def _line(label: str, t: int, loss: float, steps: int) -> None:
+    if t == steps or t % max(steps // 10, 1) == 0:
+        print(f"{label}: step {t} of {steps}, loss {loss:.6g}", file=sys.stderr)
+
+
+# what came out
+
+
+def _print(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
+    columns = ["", "steps", "loss", "above the reference"]
+    columns += ["distance to it"] if problem.unique else []
+    columns += ["right on held-out"] if problem.score else []
+    ends = {"start": problem.start} | {label: r.params for label, r in results.items()}
+    rows = []
+    for label, params in (ends | {"reference": problem.reference}).items():
+        end = _end(params, problem)
+        taken = "" if label not in results else f"{results[label].steps}"
+        taken += " (interrupted)" if label in results and results[label].status == "interrupted" else ""
+        score = [] if end["score"] is None else [f"{end['score']:.1%}"]
+        distance = [] if end["error"] is None else [short(end["error"])]
+        rows.append([label, taken, short(end["loss"]), short(end["gap"]), *distance, *score])
+    print_table(columns, rows)
+    if regression is not None:
+        _print_coefficients(results, regression)
+
+
+def _print_coefficients(results: Results, regression: csv_data.Regression) -> None:
+    problem = regression.problem
+    ends = {"reference": problem.reference} | {label: r.params for label, r in results.items()}
+    found = [regression.coefficients(params) for params in ends.values()]
+    r2 = [1 - 2 * problem.fun(params)[0] for params in ends.values()]
+    rows = [["intercept", *(short(intercept) for intercept, _ in found)]]
+    rows += [[name, *(short(s[j]) for _, s in found)] for j, name in enumerate(regression.features)]
+    print()
+    print_table([f"{regression.target} =", *ends], [*rows, ["R^2", *map(short, r2)]])
+    if not problem.unique:
+        print("The columns depend on each other: other coefficients fit as well as the reference's.")
+
+
+def _end(params: Any, problem: Problem) -> dict[str, float | None]:
+    """Return loss, its gap to the reference's, distance to the reference, share of held-out samples that are right."""
+    loss = problem.fun(params)[0]
+    apart = distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
+    score = problem.score(params) if problem.score else None
+    return {"loss": loss, "gap": loss - problem.best, "error": apart, "score": score}
+
+
+def _report(results: Results, problem: Problem, regression: csv_data.Regression | None) -> dict[str, Any]:
+    def row(params: Any) -> dict[str, Any]:
+        found: dict[str, Any] = _end(params, problem)
+        if regression is not None:
+            found["intercept"], slopes = regression.coefficients(params)
+            found["coefficients"] = dict(zip(regression.features, slopes, strict=True))
+        return found
+
+    runs = []
+    for label, r in results.items():
+        history = {"step": r.history.step, "loss": r.history.loss, "error": r.history.error or None}
+        runs.append({"algorithm": label, "steps": r.steps, "status": r.status, **row(r.params), "history": history})
+    rows = {"start": row(problem.start), "reference": row(problem.reference)}
+    return {"problem": problem.name, "reference_is_optimum": problem.unique, **rows, "runs": runs}
+
+
+def _draw(figure: Any, results: Results, problem: Problem, best: float) -> None:
+    """Draw the losses and, where the optimum is known, how a closed form's error keeps to its prediction."""
+    planned = [(name, r) for name, r in results.items() if hasattr(r.opt, "schedule") and r.history.error]
+    axes = figure.subplots(1, 2 if planned else 1, squeeze=False)[0]
+    plots.losses({name: r.history for name, r in results.items()}, best, axes[0])
+    for name, r in planned:
+        plots.errors(r.history, r.opt.schedule, axes[1], name)
+    figure.suptitle(problem.name)

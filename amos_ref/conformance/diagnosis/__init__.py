@@ -1,0 +1,1 @@
+"""What a port does instead: known deviations, and the search among them."""

@@ -1,0 +1,213 @@
+"""What a port does instead: the smallest set of deviations under which the page reproduces all that it did."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.conformance.cases import random_case
+from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.dialects import dialects
+from amos_ref.conformance.diagnosis.search import SLACK, Names, Search, reading_of
+from amos_ref.conformance.judging import envelope
+from amos_ref.conformance.judging.bound import Unbounded
+from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
+from amos_ref.conformance.judging.judge import STAGES, first_departure
+from amos_ref.conformance.judging.tolerance import trajectory
+from amos_ref.conformance.ports.port import Port
+
+LARGEST, MOST = 3, 6  # deviations that are combined freely; in all, where different cases show different ones
+FURTHER = 40  # inputs that are tried to tell candidates apart
+
+
+class Diagnosis(NamedTuple):
+    """What was found.
+
+    Attributes
+    ----------
+    text : str
+        All of it in words.
+    deviations : list of str
+        The smallest set that explains everything; [] if there is none or more than one.
+    candidates : list of list of str
+        Every smallest set; more than one if no input that was tried tells them apart.
+    dialect : str or None
+        The published reading that this is.
+    nearest : list of str
+        If nothing explains everything: what explains most cases. Not a name for what the port does.
+    """
+
+    text: str
+    deviations: list[str]
+    candidates: list[list[str]]
+    dialect: str | None
+    nearest: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        return self._asdict()
+
+
+class Attempt(NamedTuple):
+    """One way to look at the observations, and what must be said beside a finding: that counts as a deviation."""
+
+    search: Search
+    notes: tuple[str, ...]
+
+    @property
+    def cost(self) -> int:
+        return len(self.notes)
+
+    @property
+    def largest(self) -> int:
+        """How many deviations are combined freely: an envelope costs too much for more than one."""
+        return 1 if self.search.seen[0].case.dtype in envelope.DTYPES else LARGEST
+
+
+def diagnose(
+    port: Port, seen: Sequence[Observation], eta: Any = None, timeout: float | None = None
+) -> Diagnosis | None:
+    """Name what a port does instead of the page; None if everything conforms.
+
+    Parameters
+    ----------
+    port : Port
+        It is run again, on inputs that tell candidates apart.
+    seen : sequence of Observation
+        What it did with each case.
+    eta, timeout : optional
+        As for :func:`amos_ref.conformance.judging.drive.observe`.
+    """
+    attempts = _attempts(seen)
+    if not attempts:
+        return None
+    for size in range(LARGEST + 3):
+        for attempt in attempts:
+            if 0 <= size - attempt.cost <= attempt.largest:
+                found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta, timeout)
+                if found:
+                    return _explained(attempt, found)
+    for attempt in (a for a in attempts if a.largest == LARGEST):
+        found = attempt.search.case_by_case(MOST, LARGEST)
+        if found:
+            return _explained(attempt, found)
+    return _unexplained(attempts[0].search)
+
+
+def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
+    """Look at the most precise observations that depart: as they are, in float32's bounds, at theta alone."""
+    for dtype in ("float64", "float32", "bfloat16", "float16"):
+        same = [one for one in seen if one.case.dtype == dtype]
+        search = Search(same, tuple(STAGES))
+        if search.fits(()):
+            continue
+        attempts = [Attempt(search, ())]
+        if dtype == "float64":
+            lower = [one._replace(case=one.case._replace(dtype="float32")) for one in same]
+            attempts.append(
+                Attempt(
+                    Search(lower, tuple(STAGES)),
+                    ("this holds in float32's bounds, not in float64's: something of it is float32",),
+                )
+            )
+        own_form = "its v, b or m is something else than ours, and was left out"
+        attempts += [Attempt(Search(a.search.seen, ("theta",)), (*a.notes, own_form)) for a in attempts]
+        return attempts
+    return []
+
+
+def _told_apart(port: Port, search: Search, found: list[Names], eta: Any, timeout: float | None) -> list[Names]:
+    """Run the port on further inputs on which the candidates differ, until one is left or the inputs are used up."""
+    dtype = search.seen[0].case.dtype
+    for i in range(FURTHER):
+        if len(found) < 2:
+            break
+        case = random_case(i, port.options)._replace(dtype=dtype)
+        if unsupported(port, case):
+            continue
+        try:
+            one = observe(port, case, eta, timeout)
+        except Failed:
+            continue
+        if _differ(one, found):
+            search.seen.append(one)
+            found = [names for names in found if search.fits(names)]
+    return found
+
+
+def _differ(one: Observation, found: list[Names]) -> bool:
+    """Whether the candidates expect different things of a case."""
+    try:
+        first, *others = [list(trajectory(one.case, one.etas, reading_of(names))) for names in found]
+    except Unbounded:
+        return True
+    expected = [
+        {what: {name: getattr(moment.step, what) for name, moment in now.items()} for what in STAGES} for now in first
+    ]
+    momentum = all(a is not None for now in expected for a in now["m"].values())
+    for now in expected if not momentum else ():
+        del now["m"]
+    return any(first_departure(expected, other, slack=SLACK)[0] is not None for other in others)
+
+
+def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
+    search = attempt.search
+    dialect = " and ".join(d.name for d in dialects() if set(found[0]) <= set(d.deviations) and search.fits(d.names))
+    dialect = dialect if len(found) == 1 and found[0] else ""
+    lines = []
+    if len(found) > 1:
+        lines.append(f"one of {len(found)} readings, which {FURTHER} further inputs did not tell apart:")
+    for names in found:
+        lines += ["either:"] if len(found) > 1 else []
+        lines += [_in_words(search, names, name) for name in names]
+    lines += [f"{note}." for note in attempt.notes]
+    if dialect:
+        lines.append(f"this is exactly the reading of {dialect}.")
+    cases = f"{len(search.seen)} cases in {search.seen[0].case.dtype}"
+    lines.append(f"with that, the page reproduces all {cases}.")
+    only = list(found[0]) if len(found) == 1 else []
+    return Diagnosis("\n".join(lines), only, [list(names) for names in found], dialect or None, [])
+
+
+def _in_words(search: Search, names: Names, name: str) -> str:
+    """Say what a deviation of a set does, what comes of it, and where it shows first: what misfits without it."""
+    d = CATALOGUE[name]
+    without = tuple(other for other in names if other != name)
+    i = next(search.failing(without))
+    misfit = search.misfit(without, i) or {}
+    where = f"case {search.seen[i].case.name}, step {misfit['step']}, {misfit['stage']} of leaf {misfit['leaf']!r}"
+    return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. First shown by {where}."
+
+
+def _unexplained(search: Search) -> Diagnosis:
+    """Say what comes nearest, if anything comes nearer than the page, and by how much each quantity is off."""
+    sets: list[Names] = [(), *((name,) for name in CATALOGUE)]
+    count = {names: sum(1 for _ in search.failing(names)) for names in sets}
+    nearest = min(sets, key=count.__getitem__)
+    all_of = len(search.seen)
+    lines = ["no known set of deviations explains it."]
+    if nearest:
+        agree = all_of - count[nearest]
+        d = CATALOGUE[nearest[0]]
+        lines.append(
+            f"nearest, but not it: {d.name} ({d.does}), with which {agree} of {all_of} cases agree; "
+            f"{all_of - count[()]} do without."
+        )
+    lines.append(f"first misfit: {_residuals(search)}")
+    return Diagnosis("\n".join(lines), [], [], None, list(nearest))
+
+
+def _residuals(search: Search) -> str:
+    """The relative error of each quantity in the first step that departs."""
+    one = search.seen[0]
+    misfit = search.misfit((), 0) or {}
+    t = misfit["step"]
+    moments = list(trajectory(one.case, one.etas, reading_of(())))[t - 1]
+    parts = []
+    for stage in STAGES:
+        got = one.shown[t - 1].get(stage, {}).get(misfit["leaf"])
+        ref = getattr(moments[misfit["leaf"]].step, stage)
+        if got is not None and ref is not None and got.size == ref.size:
+            gap, size = np.abs(got.reshape(ref.shape) - ref).max(), np.abs(ref).max()
+            parts.append(f"{stage} {gap / size if size else gap:.2g}")
+    return f"case {one.case.name}, step {t}, leaf {misfit['leaf']!r}; relative errors there: {', '.join(parts)}."

@@ -1,0 +1,1 @@
+"""Whether a port conforms: cases driven, bounds derived, verdicts given."""

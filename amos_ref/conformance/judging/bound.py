@@ -1,0 +1,121 @@
+"""How far a right port may be from the page in float64 and float32: a running bound on rounding errors.
+
+Let u be the port's unit roundoff (2^-53 for float64, 2^-24 for float32) plus the page's own 2^-53. A port that
+evaluates the formulas in that precision commits at most a relative error of u in each operation. Following each
+quantity through the step, to first order:
+
+===========  ====================================================================================================
+g2           n squares, a sum of n in any order, a division: relative (n + 1) u
+v            beta Ev + (1 - beta) E(g2) + e(beta) (v + g2) + 4u (v' + (1 - beta) max(v, g2)); this holds for
+             beta v + (1 - beta) g2 and for v + (1 - beta)(g2 - v) alike; e(beta) = |fl(beta) - beta| is 0 where
+             the precision holds beta exactly
+q = 1-beta^t ((t + 4) u beta^t + t e(beta) beta^(t-1) + 2u q): pow by repeated products or by exp(t log beta)
+r            relative E(q)/q + Ev/max(v, epsilon) + 3u
+c            with z = 1 + k b, k = c_coef sqrt(xi): relative (k (Eb + 4u b) + u z) / (2 z) + 4u
+d            with z = 1 + k b, k = d_coef sqrt(xi eta): relative (k (Eb + 6u b) + u z) / z + 2u
+gamma        the relative errors of c, r and g2 added, + 6u
+alpha        the relative errors of d and half of r, + 7u
+rho          absolute: rho times that of d, + d gamma/2 times that of gamma, + 5u rho
+delta        |alpha g| (rel(alpha) + 4u) + |theta| (E(rho) + 4u rho) + rho E(theta)
+b            Eb (1 + gamma) + E(gamma) (1 + b) + 4u b'
+m            mu Em + (1 - mu) E(delta) + 4u (|m| + |delta|) + e(mu) (|m| + |delta|)
+theta        E(theta) + E(delta or m) + u |theta'| + 2u |theta|, the last for (1 - rho) theta, as AdamW is written
+===========  ====================================================================================================
+
+Where one formula counts k u, the evaluations known (authors' code, torch ports, fused or not, reciprocals first)
+need no more. The absolute error of what is not 0 also gets the smallest normal number, since some frameworks flush
+smaller ones to zero. Terms of second order are at most the square of the relative errors; these stay below 1 % in
+every case (else Unbounded is raised), so 1 % is added.
+
+One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
+xi^2 is small.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from amos_ref.conformance.judging.reading import Step
+
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
+
+
+class Unbounded(Exception):
+    """Relative errors are too large for a bound of first order."""
+
+
+class Bound:
+    """Error bounds of one leaf, advanced step by step beside a reading.
+
+    Attributes
+    ----------
+    v, b, m, theta : ndarray
+        How far a right port may be from the reading's v, b, m and theta after the last step.
+    """
+
+    def __init__(self, step: Step, dtype: str) -> None:
+        self.dtype = np.dtype(dtype)
+        self.u = UNIT_ROUNDOFF[dtype] + 2.0**-53
+        self.tiny = float(np.finfo(self.dtype).tiny)
+        self.v, self.b = np.zeros(step.old_v.shape), np.zeros(step.old_v.shape)
+        self.m, self.theta = np.zeros(step.old_theta.shape), np.zeros(step.old_theta.shape)
+
+    def advance(self, s: Step) -> None:
+        """Take a step; renew v, b, m and theta."""
+        with np.errstate(all="ignore"):
+            self._advance(s)
+
+    def _advance(self, s: Step) -> None:
+        u = self.u
+        n = s.old_theta.size // max(np.size(s.g2), 1)
+        rel_g2 = (n + 1) * u
+        self._advance_v(s, rel_g2)
+        rel_r = self._rel_q(s) + self.v / np.maximum(s.v, s.epsilon) + 3 * u
+        k = s.c_coef * np.sqrt(s.xi)
+        rel_c = (k * (self.b + 4 * u * s.old_b) / (1 + k * s.old_b) + u) / 2 + 4 * u
+        k = s.d_coef * np.sqrt(s.xi * s.eta)
+        rel_d = k * (self.b + 6 * u * s.old_b) / (1 + k * s.old_b) + 3 * u
+        rel_gamma = rel_c + rel_r + rel_g2 + 6 * u
+        rel_alpha = rel_d + rel_r / 2 + 7 * u
+        rho = s.rho * rel_d + s.d * s.gamma / 2 * rel_gamma + 5 * u * s.rho
+        delta = np.abs(s.alpha * s.g) * (rel_alpha + 4 * u) + s.rho * self.theta
+        delta = delta + np.abs(s.old_theta) * (rho + 4 * u * s.rho) + self._flushed(s.delta)
+        self.b = self.b * (1 + s.gamma) + s.gamma * rel_gamma * (1 + s.old_b) + 4 * u * s.b
+        self.b = self.b + self._flushed(s.b)
+        if s.m is not None:
+            mu, size = s.momentum, np.abs(s.old_m) + np.abs(s.delta)
+            self.m = mu * self.m + (1 - mu) * delta + (4 * u + self._stored(mu)) * size + self._flushed(size)
+            delta = self.m
+        self.theta = self.theta + delta + u * np.abs(s.theta) + 2 * u * np.abs(s.old_theta)
+        worst = max(np.max(rel, initial=0.0) for rel in (rel_gamma, rel_alpha))
+        if not worst < 0.01:
+            raise Unbounded(f"relative error {worst} is too large for a first-order bound")
+
+    def forget(self, given: Iterable[str]) -> None:
+        """Start anew from values of v, b, m or theta that are given exactly."""
+        for what in given:
+            setattr(self, what, np.zeros_like(getattr(self, what)))
+
+    def _advance_v(self, s: Step, rel_g2: float) -> None:
+        old, g2, beta = s.old_v, s.g2, s.beta
+        self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
+        self.v = self.v + 4 * self.u * (s.v + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
+
+    def _rel_q(self, s: Step) -> float:
+        if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly
+            return 2 * self.u
+        power = s.beta**s.t
+        stored = s.t * self._stored(s.beta) * s.beta ** (s.t - 1)
+        return ((s.t + 4) * self.u * power + stored) / s.q + 2 * self.u
+
+    def _flushed(self, x: np.ndarray) -> np.ndarray:
+        """What flushing subnormal numbers to zero may take from x; nothing from 0."""
+        return np.where(x == 0, 0.0, self.tiny)
+
+    def _stored(self, x: float) -> float:
+        """How much x changes when the port's precision stores it."""
+        return abs(float(self.dtype.type(x)) - x)
+
+    def allowed(self) -> dict[str, np.ndarray]:
+        """Return the bounds with the second-order terms added."""
+        return {what: 1.01 * getattr(self, what) for what in ("theta", "v", "b", "m")}

@@ -1,0 +1,177 @@
+"""Run a port through a case: what it shows after each step, or how it failed."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.checks import dtype_of
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.ports.failures import Garbage, PortFailure
+from amos_ref.conformance.ports.port import Arrays, Port, first_line, message
+from amos_ref.conformance.ports.watchdog import Hangs, time_limit
+from amos_ref.errors import MissingDependencyError, TargetError
+from amos_ref.optimizers.amos import Amos
+from amos_ref.rules import eta_of
+
+DEFAULTS = Amos().options
+DTYPES = ("float64", "float32")  # what a port takes that does not tell
+
+
+class Observation(NamedTuple):
+    """What a port did with a case.
+
+    Attributes
+    ----------
+    case : Case
+        With the beta that the port was run with.
+    etas : dict of str to float
+        The eta of each leaf: the case's, or the port's own.
+    shown : list of dict
+        After each step: ``{"theta": {leaf: array}}``, and v, b, m as far as the port shows them; float64 copies.
+    overwritten : set of str
+        Leaves whose gradient the port wrote to.
+    """
+
+    case: Case
+    etas: dict[str, float]
+    shown: list[dict[str, Arrays]]
+    overwritten: set[str]
+
+
+def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> Observation:
+    """Run a case that the port supports (see :func:`unsupported`), or raise Failed.
+
+    Parameters
+    ----------
+    port : Port
+    case : Case
+        A port without beta is run with 0.999.
+    eta : rule, optional
+        What the port hard-codes, if it neither takes eta nor tells its own.
+    timeout : float, optional
+        Seconds that its init and each of its steps may take.
+    """
+    if "beta" not in port.options:
+        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
+    seen = Observation(case, _etas(port, case, eta, timeout), [], set())
+    with _failures_of(None, timeout):
+        _start(port, case, seen.etas)
+    seen.shown.extend(_drive(port, case, seen.overwritten, timeout))
+    return seen
+
+
+class Failed(Exception):
+    """The port failed: at its start (step None) or at a step."""
+
+    def __init__(self, step: int | None, error: BaseException) -> None:
+        told = isinstance(error, PortFailure | Hangs)
+        self.step, self.error, self.verdict = step, error, error.verdict if told else "raises"
+        self.detail = message(error) if told else first_line(error)
+
+
+@contextlib.contextmanager
+def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
+    try:
+        with time_limit(timeout):
+            yield
+    except (MissingDependencyError, TargetError):
+        raise
+    except (Exception, SystemExit, Hangs) as error:
+        raise Failed(step, error) from error
+
+
+def unsupported(port: Port, case: Case) -> str:
+    """Return why the port cannot be run through the case; "" if it can."""
+    lacking = sorted(case.needs() - set(port.options))
+    if lacking:
+        return f"the port has no {', '.join(lacking)}"
+    if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
+        return "the port's framework has no gradient of None"
+    if case.dtype not in getattr(port, "dtypes", DTYPES):
+        return f"the port has no {case.dtype}"
+    if case.inject and not hasattr(port, "put"):
+        return "the port's state cannot be set"
+    return ""
+
+
+def _etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
+    if "eta" in port.options:
+        if eta is not None:
+            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
+        return case.eta
+    if eta is not None:
+        return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
+    try:
+        with time_limit(timeout):
+            own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
+    except (Exception, SystemExit, Hangs) as error:
+        raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
+    if own is None:
+        raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
+    if not isinstance(own, dict) or set(own) != set(case.params):
+        raise TargetError(f"{port.name} tells its eta as {own!r}; it must be a dict with an entry for each leaf")
+    return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
+
+
+def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
+    rates = case.options["learning_rate"]
+    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
+    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    if "slot_shape" in port.options:
+        hyper["slot_shape"] = case.slots
+    port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
+
+
+def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
+    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
+
+    Leaves whose gradient the port writes to, in the step it is given for or later, are added to `overwritten`.
+    """
+    given: list[Arrays] = []
+    for t, grads in enumerate(case.grads, 1):
+        given.append({name: g.astype(dtype_of(case.dtype)) for name, g in grads.items() if g is not None})
+        with _failures_of(t, timeout):
+            theta, state = port.step(dict.fromkeys(grads) | given[-1]), port.state()
+            shown = _copies(theta, state, case)
+            if t == 1 and case.inject:
+                port.put(_injected(case, shown))  # type: ignore
+        for ours, theirs in zip(case.grads, given, strict=False):
+            overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
+        yield shown
+
+
+def _injected(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
+    """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts.
+
+    Its first m is the first change of theta, but for that sign and for what storing theta rounds.
+    """
+    values = {what: {name: a.copy() for name, a in arrays.items()} for what, arrays in (case.inject or {}).items()}
+    for name, m in shown.get("m", {}).items():
+        moved = shown["theta"][name] - case.params[name]
+        if m.shape == moved.shape and 4 * np.abs(m + moved).max(initial=0.0) < np.abs(m - moved).max(initial=0.0):
+            values["m"][name] *= -1.0
+    return values
+
+
+def _copies(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
+    """Return float64 copies, since a port may go on writing to what it has shown; raise Garbage if there are none."""
+    if not isinstance(state, Mapping):
+        raise Garbage(f"state returned {type(state).__name__}; it must be a dict")
+    shown = {"theta": theta, **state}
+    for what, arrays in shown.items():
+        if not isinstance(arrays, Mapping):
+            raise Garbage(f"{what} is {type(arrays).__name__}; it must be a dict of arrays by leaf")
+    if set(theta) != set(case.params):
+        raise Garbage(f"step returned leaves {sorted(map(str, theta))} for {sorted(case.params)}")
+    return {what: {name: _real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
+
+
+def _real(a: Any, what: str, name: str) -> np.ndarray:
+    try:
+        if not np.iscomplexobj(a):
+            return np.array(a, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Garbage(f"{what} of leaf {name!r} is no array of real numbers: {first_line(error)}") from error
+    raise Garbage(f"{what} of leaf {name!r} is complex")

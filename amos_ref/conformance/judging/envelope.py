@@ -1,0 +1,85 @@
+"""How far a right port may be from the page in float16 and bfloat16: measured on right evaluations of the same case.
+
+Rounding errors of first order do not describe these formats: a b that grows by less than half a unit in the last place
+does not grow at all. So the case is evaluated MEMBERS times (evaluation.py: orders of evaluation, precision of the
+intermediates, of the state and of the scalars, rounding to nearest or at random, all drawn from seeds), and what these
+evaluations do, widened, is allowed. For each of theta, v, b and m one relative error is taken: the largest that any
+member had so far in any entry of any leaf, but at least OPERATIONS rounding errors; the allowance is MARGIN times that,
+times the size of the entry, plus what storing alone may cost:
+
+========  ====================================  ===================================================
+quantity  size of an entry                      storing
+========  ====================================  ===================================================
+v, b      the page's value                      one unit in the last place
+m         the leaf's largest change so far      one unit in the last place
+theta     the way the entry has gone: the sum   half a unit in the last place for each step (this is
+          of |alpha g| + |rho theta|            not counted as a member's error)
+========  ====================================  ===================================================
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.checks import last_place
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.judging.evaluation import right
+from amos_ref.conformance.judging.reading import STATE, Reading, Step
+
+DTYPES = ("float16", "bfloat16")
+MEMBERS = 24
+MARGIN = 4.0
+OPERATIONS = 4
+
+Allowed = dict[str, dict[str, np.ndarray]]  # leaf -> theta, v, b, m -> one an entry
+
+
+def allowed(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[Allowed]:
+    """Yield, step by step, how far a right port may be from a reading's theta, v, b and m, by leaf."""
+    members = [right(case.dtype, seed).reading(reading.overrides).run(case, etas) for seed in range(MEMBERS)]
+    bits, _ = spec.NARROW[case.dtype]
+    worst = dict.fromkeys(STATE, OPERATIONS * 2.0 ** (-bits))
+    way: dict[str, Any] = {}
+    for t, (steps, *others) in enumerate(zip(reading.run(case, etas), *members, strict=True), 1):
+        parts: dict[str, dict[str, tuple[Any, Any]]] = {}
+        for name, step in steps.items():
+            if step.count == t:
+                way[name] = way.get(name, 0.0) + np.abs(step.alpha * step.g) + np.abs(step.rho * step.old_theta)
+            parts[name] = _sizes(step, way[name], case.dtype)
+            for what, (size, stored) in parts[name].items():
+                gap = np.fmax.reduce(
+                    [np.abs(_value(other[name], what) - getattr(step, what)) for other in others], axis=0
+                )
+                worst[what] = max(worst[what], _largest(gap - (stored if what == "theta" else 0.0), size))
+        yield {
+            name: {what: MARGIN * worst[what] * size + stored for what, (size, stored) in of_leaf.items()}
+            for name, of_leaf in parts.items()
+        }
+        if t == 1 and case.inject:
+            way = dict.fromkeys(way, 0.0)
+
+
+def _sizes(step: Step, way: Any, dtype: str) -> dict[str, tuple[Any, Any]]:
+    """For theta, v, b and m: the size of each entry, and what storing it costs."""
+    found = {what: (np.abs(_value(step, what)), _ulp(getattr(step, what), dtype)) for what in ("v", "b")}
+    if step.m is not None:
+        found["m"] = (np.full(step.m.shape, np.max(way, initial=0.0)), _ulp(step.m, dtype))
+    found["theta"] = (way, step.count * _ulp(step.theta, dtype) / 2.0)
+    return found
+
+
+def _value(step: Step, what: str) -> np.ndarray:
+    return np.asarray(getattr(step, what))
+
+
+def _largest(gap: np.ndarray, size: np.ndarray) -> float:
+    """The largest gap relative to size; entries of size 0 have none."""
+    with np.errstate(all="ignore"):
+        return float(np.max(np.where(size > 0, gap / size, 0.0), initial=0.0))
+
+
+def _ulp(x: Any, dtype: str) -> np.ndarray:
+    """One unit in the last place of x in a format."""
+    return np.ldexp(1.0, last_place(x, dtype))

@@ -1,0 +1,223 @@
+"""A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
+from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
+from amos_ref.conformance.judging.reading import Reading
+from amos_ref.conformance.judging.tolerance import Moment, trajectory
+from amos_ref.conformance.judging.verdicts import FAILING
+from amos_ref.conformance.ports.port import Arrays, Port
+from amos_ref.errors import TargetError
+
+# In the order in which a step computes them: the first that is off is where to look.
+STAGES = {
+    "v": "v, the second moment (clip, mean of squares, beta)",
+    "b": "b, the decay clock (r, c, gamma, growth of b)",
+    "m": "m, the momentum (delta, mu)",
+    "theta": "theta (alpha, rho, delta)",
+}
+
+
+PATIENCE = 3  # cases that may hang before the rest is given up, so that a check comes to an end
+
+
+class Result(NamedTuple):
+    """What one case showed.
+
+    Attributes
+    ----------
+    case, dtype, about : str
+    verdict : {"conforms", "departs", "wrong shape", "not finite", "overwrites its input", "raises", "hangs", \
+"crashes", "garbage", "no longer departs", "not supported"}
+        What each means is in :data:`amos_ref.conformance.judging.verdicts.VERDICTS`.
+    step : int or None
+        The first step that departs or fails, from 1; None if that was init.
+    stage : str or None
+        The first quantity of that step that departs, among those the port shows: v, b, m, theta.
+    leaf : str or None
+    ratio : float or None
+        The largest difference over its bound: at most 1 conforms.
+    detail : str
+        In words: what the port has and the page has, the port's message, or the options it lacks.
+    only_state : bool
+        Whether theta conforms at every step, and only what the port shows of its state departs.
+    expected : str or None
+        Why the port's author expects this verdict, if it is listed as expected.
+    """
+
+    case: str
+    dtype: str
+    about: str
+    verdict: str
+    step: int | None = None
+    stage: str | None = None
+    leaf: str | None = None
+    ratio: float | None = None
+    detail: str = ""
+    only_state: bool = False
+    expected: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it fails a check."""
+        return self.verdict in FAILING and self.expected is None
+
+    @property
+    def label(self) -> str:
+        """The verdict, and whether it was expected."""
+        return self.verdict if self.expected is None else f"{self.verdict} as expected"
+
+
+def judge(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> tuple[Result, Observation | None]:
+    """Run one case on a port and on the page; return what came of it, and what the port did if it did it.
+
+    Parameters
+    ----------
+    port, case, eta, timeout
+        As for :func:`amos_ref.conformance.judging.drive.observe`.
+    """
+    head = (case.name, case.dtype, case.about)
+    reason = unsupported(port, case)
+    if reason:
+        return Result(*head, "not supported", detail=reason), None
+    try:
+        seen = observe(port, case, eta, timeout)
+    except Failed as failed:
+        return Result(*head, failed.verdict, step=failed.step, detail=failed.detail), None
+    return compare(seen), seen
+
+
+def compare(seen: Observation) -> Result:
+    """Judge what a port did with a case."""
+    case, shown = seen.case, seen.shown
+    head = (case.name, case.dtype, case.about)
+    moments = list(trajectory(case, seen.etas, Reading()))
+    departure, worst = first_departure(shown, moments)
+    only_state = bool(
+        departure and departure["stage"] != "theta" and not first_departure(shown, moments, ("theta",))[0]
+    )
+    written = ", ".join(map(repr, sorted(seen.overwritten)))
+    if written and (departure is None or only_state):
+        detail = f"it writes to the gradient of {written}: a second step with the same gradient would go astray"
+        return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
+    if departure is None:
+        return Result(*head, "conforms", ratio=worst)
+    if case.dtype in UNIT_ROUNDOFF:
+        departure["detail"] += _step_in_words(departure, shown, moments)
+    if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
+        departure["detail"] += "; within float32's bound: does the port compute in float32?"
+    if written:
+        departure["detail"] += f"; it also writes to the gradient of {written}"
+    return Result(*head, **departure, only_state=only_state)
+
+
+def first_departure(
+    port: list[dict[str, Arrays]],
+    page: Iterable[dict[str, Moment]],
+    stages: Iterable[str] = tuple(STAGES),
+    slack: float = 1.0,
+) -> tuple[dict[str, Any] | None, float]:
+    """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds."""
+    worst = 0.0
+    for t, (got, ref) in enumerate(zip(port, page, strict=False), 1):
+        for stage in stages:
+            for name, moment in ref.items():
+                ours = getattr(moment.step, stage)
+                if ours is None or name not in got.get(stage, {}):
+                    continue
+                theirs, ours, allowed = got[stage][name], np.asarray(ours), slack * moment.allowed[stage]
+                found = _ratio(theirs, ours, allowed, stage == "theta")
+                if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
+                    found = min(found, _ratio(-theirs, ours, allowed, False))
+                ratio, text, verdict = found
+                if ratio > 1:
+                    return dict(verdict=verdict, step=t, stage=stage, leaf=name, ratio=ratio, detail=text), ratio
+                worst = max(worst, ratio)
+    return None, worst
+
+
+def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> tuple[float, str, str]:
+    """Return the largest difference over its bound, the entry that shows it, and the verdict if it is too large."""
+    if got.size == ref.size and not theta:
+        got = got.reshape(ref.shape)
+    if got.shape != ref.shape:
+        # Slots of another shape are a reading of the algorithm; parameters of another shape are none.
+        text = f"shape {got.shape} where the page has {ref.shape}"
+        return np.inf, text, "wrong shape" if theta else "departs"
+    if not ref.size:
+        return 0.0, "", ""
+    broken = np.isfinite(ref) & ~np.isfinite(got)
+    with np.errstate(all="ignore"):
+        gap = np.abs(got - ref)
+        ratios = np.where(gap == 0, 0.0, gap / bound)
+    ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
+    index = np.unravel_index(int(np.argmax(broken if broken.any() else ratios)), ref.shape)
+    where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+    text = f"{where} is {float(got[index]):.9g} where the page has {float(ref[index]):.9g}".strip()
+    return float(ratios[index]), text, "not finite" if broken.any() else "departs"
+
+
+def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> str:
+    """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
+    t, name = departure["step"], departure["leaf"]
+    s, got = page[t - 1][name].step, port[t - 1]["theta"][name]
+    before = port[t - 2]["theta"][name] if t > 1 else s.old_theta
+    slots = np.size(s.v)
+    if departure["stage"] != "theta" or got.shape != before.shape or s.m is not None or slots != 1 or got.size < 3:
+        return ""
+    basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
+    change = (before - got).reshape(-1)
+    if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
+        return ""
+    (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
+    if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
+        return "; the change is no alpha*g + rho*theta"
+    page_alpha, page_rho = float(np.reshape(s.alpha, ())), float(np.reshape(s.rho, ()))
+    return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
+
+
+def run(
+    port: Port,
+    cases: list[Case],
+    eta: Any = None,
+    timeout: float | None = None,
+    progress: Callable[[Any], Any] = iter,
+) -> tuple[list[Result], list[Observation]]:
+    """Judge every case; `progress` wraps the iterable, as rich.progress.track does.
+
+    Raises
+    ------
+    TargetError
+        If the port could not even be started on any case.
+    """
+    results, seen = [], []
+    for case in progress(cases):
+        if sum(r.verdict == "hangs" for r in results) >= PATIENCE:
+            detail = f"not run, since {PATIENCE} cases before it gave no answer"
+            results.append(Result(case.name, case.dtype, case.about, "hangs", detail=detail))
+            continue
+        result, observation = judge(port, case, eta, timeout)
+        results.append(result)
+        seen += [observation] if observation else []
+    driven = [r for r in results if r.verdict != "not supported"]
+    if driven and all(r.verdict == "raises" and r.step is None for r in driven):
+        raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
+    return settled(results), seen
+
+
+def settled(results: list[Result]) -> list[Result]:
+    """A port whose theta conforms in every case keeps its state in a form of its own, which is no departure."""
+    right = ("conforms", "overwrites its input", "not supported")
+    if all(r.verdict in right or r.only_state for r in results):
+        return [_in_a_form_of_its_own(r) if r.only_state else r for r in results]
+    return results
+
+
+def _in_a_form_of_its_own(r: Result) -> Result:
+    detail = f"theta conforms; the port's {r.stage} is something else than ours: {r.detail}"
+    return r._replace(verdict="conforms", step=None, stage=None, leaf=None, ratio=None, detail=detail)

@@ -1,0 +1,168 @@
+"""A reading of the algorithm: the page's stages in order, any of them overridden.
+
+With nothing overridden the numbers are the page's own, bit for bit. A deviation (deviations.py) overrides a stage with
+another formula; what it overrides may itself be overridden already, so that deviations combine.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.checks import check_shape
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.judging.drive import DEFAULTS
+
+Stage = Callable[[Any], Any]
+Override = Callable[[Any, Stage], Any]  # is given the step so far, and the stage that it overrides
+
+OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "epsilon")
+
+#: Name -> how the page computes it from what stands before it.
+PAGE: dict[str, Stage] = {
+    # what the step is given
+    "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
+    "t": lambda s: s.count,
+    "xi": lambda s: s.rates[s.count - 1],
+    "eta": lambda s: s.etas[s.name],
+    **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
+    # gradient, reduce
+    "g": lambda s: spec.clip(s.grad, np.inf if s.clip_value is None else s.clip_value),
+    "g2": lambda s: spec.mean_square(s.g, s.old_v.shape),
+    # decide
+    "v": lambda s: spec.second_moment(s.old_v, s.g2, s.beta),
+    "q": lambda s: spec.one_minus_power(s.beta, s.t),
+    "r": lambda s: spec.reciprocal(s.v, s.q, s.epsilon),
+    "c": lambda s: spec.decay_factor_c(s.old_b, s.xi, s.c_coef),
+    "gamma": lambda s: spec.growth(s.c, s.xi, s.r, s.g2),
+    "d": lambda s: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.d_coef),
+    "alpha": lambda s: spec.step_size(s.d, s.xi, s.eta, s.r),
+    "rho": lambda s: spec.weight_decay(s.d, s.gamma, s.extra_l2),
+    "b": lambda s: spec.grown(s.old_b, s.gamma),
+    # apply
+    "delta": lambda s: spec.change(s.alpha, s.g, s.rho, s.old_theta),
+    "m": lambda s: spec.average(s.old_m, s.delta, s.momentum) if s.momentum else None,
+    "theta": lambda s: s.old_theta + (s.delta if s.m is None else s.m),
+}
+
+STATE: tuple[str, ...] = ("theta", "v", "b", "m")
+
+
+class Step:
+    """One step of one leaf: what it is given (old_theta, old_v, old_b, old_m, ...) and each stage's result.
+
+    Attributes
+    ----------
+    name : str
+        The leaf; `grads`, `etas` and `shapes` hold all leaves'.
+    count : int
+        From 1, for the whole tree.
+    memory : dict
+        Of this leaf, kept from step to step, for readings that remember more than v, b and m.
+    asked : set of str
+        The options that the case sets.
+    """
+
+    name: str
+    count: int
+    memory: dict[str, Any]
+    asked: set[str]
+
+    def __init__(self, **given: Any) -> None:
+        self.__dict__.update(given)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name!r} is not computed yet")
+
+    def but(self, **changed: Any) -> "Step":
+        """Return a copy in which some values are others."""
+        other = copy.copy(self)
+        other.__dict__.update(changed)
+        return other
+
+
+class Reading:
+    """The page with overrides.
+
+    Parameters
+    ----------
+    overrides : iterable of mappings
+        Each maps names of stages (or "slot", which is asked once a leaf) to functions ``(step, overridden) -> value``.
+    number : callable
+        Applied to every array and number that enters: what they are decides in which arithmetic the stages compute.
+    store : callable
+        ``store(what, array)`` is applied to theta, v, b and m between two steps.
+    """
+
+    def __init__(
+        self,
+        overrides: Iterable[Mapping[str, Override]] = (),
+        number: Callable[[Any], Any] = np.float64,
+        store: Callable[[str, Any], Any] = lambda what, a: a,
+    ) -> None:
+        self.number, self.store, self.overrides = number, store, list(overrides)
+        self.stages = dict(PAGE)
+        self.slot: Stage = lambda s: s.slot
+        for override in self.overrides:
+            for name, function in override.items():
+                inner = self.slot if name == "slot" else self.stages[name]
+                outer = _over(function, inner)
+                if name == "slot":
+                    self.slot = outer
+                else:
+                    self.stages[name] = outer
+
+    def run(self, case: Case, etas: Mapping[str, float]) -> Iterator[dict[str, Step]]:
+        """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
+
+        Arrays enter as they are; v, b and m start as zeros.
+
+        Raises
+        ------
+        ShapeError
+            If the case sets a state of another shape than the reading's.
+        """
+        options = {name: (DEFAULTS | case.options)[name] for name in OPTIONS}
+        shared = dict(
+            options={k: None if x is None else self.number(x) for k, x in options.items()},
+            asked=set(case.options),
+            rates=[self.number(xi) for xi in case.learning_rates()],
+            etas={name: self.number(eta) for name, eta in etas.items()},
+            shapes={name: a.shape for name, a in case.params.items()},
+        )
+        held = {name: self._start(name, a, case, shared) for name, a in case.params.items()}
+        memory: dict[str, dict[str, Any]] = {name: {} for name in held}
+        now: dict[str, Step] = {}
+        for count, given in enumerate(case.grads, 1):
+            grads = {name: None if g is None else self.number(g) for name, g in given.items()}
+            for name, old in held.items():
+                step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
+                if self._take(step):
+                    now[name] = step
+                    held[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
+            yield dict(now)
+            if count == 1 and case.inject:
+                for what, arrays in case.inject.items():
+                    for name, a in arrays.items():
+                        check_shape(a, np.shape(held[name][f"old_{what}"]), f"{what} of leaf {name!r}")
+                        held[name][f"old_{what}"] = self.number(a)
+
+    def _start(self, name: str, theta: np.ndarray, case: Case, shared: dict[str, Any]) -> dict[str, Any]:
+        slot = self.slot(Step(name=name, slot=case.slots[name], **shared))
+        zero = self.number(np.zeros(slot))
+        return dict(old_theta=self.number(theta), old_v=zero, old_b=zero, old_m=self.number(np.zeros(theta.shape)))
+
+    def _take(self, step: Step) -> bool:
+        """Compute every stage; False if the leaf is skipped."""
+        with np.errstate(all="ignore"):
+            for name, stage in self.stages.items():
+                step.__dict__[name] = stage(step)
+                if name == "grad" and step.grad is None:
+                    return False
+        return True
+
+
+def _over(function: Override, inner: Stage) -> Stage:
+    return lambda s: function(s, inner)

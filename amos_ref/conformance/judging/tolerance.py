@@ -1,0 +1,47 @@
+"""How far a right port may be from the page: proven for float64 and float32, measured for float16 and bfloat16."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.judging import envelope
+from amos_ref.conformance.judging.bound import Bound
+from amos_ref.conformance.judging.reading import Reading, Step
+
+#: Which methods made the tolerances of a report; the number changes when a tolerance does.
+METHOD = "bound-1 (float64, float32), envelope-1 (float16, bfloat16)"
+
+
+class Moment(NamedTuple):
+    """A leaf after one of its steps: the step, and how far a port may be from its theta, v, b and m."""
+
+    step: Step
+    allowed: dict[str, np.ndarray]
+
+
+def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[dict[str, Moment]]:
+    """Yield a case's steps in float64, leaf by leaf, with tolerances; a skipped leaf keeps its last moment.
+
+    Raises
+    ------
+    Unbounded
+        If the bounds would not hold, which no case does to the page.
+    """
+    if case.dtype in envelope.DTYPES:
+        for steps, allowed in zip(reading.run(case, etas), envelope.allowed(case, etas, reading), strict=True):
+            yield {name: Moment(step, allowed[name]) for name, step in steps.items()}
+        return
+    bounds: dict[str, Bound] = {}
+    now: dict[str, Moment] = {}
+    for t, steps in enumerate(reading.run(case, etas), 1):
+        for name, step in steps.items():
+            if step.count == t:  # not a skipped leaf's last step
+                bound = bounds.setdefault(name, Bound(step, case.dtype))
+                bound.advance(step)
+                now[name] = Moment(step, bound.allowed())
+        yield dict(now)
+        if t == 1 and case.inject:
+            for name, bound in bounds.items():
+                bound.forget(what for what, arrays in case.inject.items() if name in arrays)

@@ -1,0 +1,1 @@
+"""How the judge drives somebody's code: one file a kind of port."""

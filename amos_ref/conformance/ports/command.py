@@ -1,0 +1,165 @@
+"""A port in any language: a command that is driven over its standard input and output (docs/protocol.md)."""
+
+import functools
+import math
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from amos_ref.conformance.ports.child import Child
+from amos_ref.conformance.ports.failures import Crash, PortFailure
+from amos_ref.conformance.ports.port import Arrays
+from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parsed, read_done, read_hello, read_step
+from amos_ref.conformance.vectors.read import encode
+from amos_ref.errors import TargetError
+
+
+class CommandPort:
+    """A command as a port. It is started at once, and again for the case after a failure.
+
+    Parameters
+    ----------
+    command : str or sequence of str
+        A str is split as a shell would split it, and run without one.
+    timeout : float
+        Seconds, > 0, that the command has for each answer.
+    transcript : path, optional
+        A file for all that is said: ``>`` to the command, ``<`` by it, ``!`` on its standard error, ``#`` by the check.
+
+    Raises
+    ------
+    TargetError
+        If the command cannot be started, or does not answer hello as it should.
+
+    Examples
+    --------
+    >>> import amos_ref
+    >>> amos_ref.conformance.CommandPort("no_such_command --fast")
+    Traceback (most recent call last):
+        ...
+    amos_ref.errors.TargetError: no_such_command cannot be started: No such file or directory
+    """
+
+    def __init__(self, command: str | Sequence[str], *, timeout: float = 10.0, transcript: Any = None) -> None:
+        self.command = _split(command) if isinstance(command, str) else [os.fspath(part) for part in command]
+        if not self.command:
+            raise TargetError("the command to check is empty")
+        if not 0 < timeout < math.inf:
+            raise TargetError(f"the timeout of a command is {timeout!r}; it must be a finite number of seconds > 0")
+        self.timeout = timeout
+        self.child: Child | None = None
+        self.forms: dict[str, Form] = {}
+        self.transcript = transcript
+        if transcript is not None:
+            self._write("w", "")
+        try:
+            hello = self._start()
+        except PortFailure as failure:
+            raise TargetError(f"{self.command[0]} {failure}") from None
+        self.name: str = hello["name"]
+        self.options, self.dtypes = set(hello["options"]), set(hello["dtypes"])
+        self.skips_none: bool = hello["null_gradients"]
+        self.shows_state: bool = hello["state"]
+        if hello["put"]:
+            self.put = self._put
+
+    def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        """Send the leaves and the options that the command has."""
+        if self.child is None:
+            self._start()
+        slots = hyper.get("slot_shape", {})
+        self.forms = {name: Form(a.dtype, a.shape, tuple(slots.get(name, ()))) for name, a in params.items()}
+        self.rates, self.t = hyper["learning_rate"], 0
+        leaves = {
+            name: {
+                "dtype": form.dtype.name,
+                "shape": form.shape,
+                "slot_shape": form.slot_shape,
+                "eta": encode(float(hyper["eta"][name])),
+                "theta": encode(params[name]),
+            }
+            for name, form in self.forms.items()
+        }
+        numbers = self.options - {"learning_rate", "eta", "slot_shape"}
+        options = {name: encode(float(x)) for name, x in hyper.items() if name in numbers}
+        rates = encode(np.asarray(self.rates, dtype=np.float64))
+        self._ask("init", functools.partial(read_done, "init"), learning_rate=rates, options=options, leaves=leaves)
+
+    def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
+        """Send the gradients and the learning rate of this step; keep the state that is shown."""
+        rate = self.rates[self.t] if isinstance(self.rates, list) else self.rates
+        self.t += 1
+        bits = {name: None if g is None else encode(g) for name, g in grads.items()}
+        read = functools.partial(read_step, forms=self.forms, state=self.shows_state)
+        self.shown = self._ask("step", read, learning_rate=encode(float(rate)), grads=bits)
+        return self.shown.pop("theta")
+
+    def state(self) -> dict[str, Arrays]:
+        """Return v, b and m after the last step, as far as the command shows them."""
+        return self.shown
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """A command is given its eta, or --eta says it."""
+        return None
+
+    def _put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite theta, in the leaf's dtype, and v, b or m, in float64."""
+        bits = {
+            part: {
+                k: encode(a.astype(self.forms[k].dtype if part == "theta" else np.float64)) for k, a in leaves.items()
+            }
+            for part, leaves in values.items()
+        }
+        self._ask("put", functools.partial(read_done, "put"), values=bits)
+
+    def close(self) -> None:
+        """Let the command end; what is left of it after a second is killed."""
+        if self.child is not None:
+            self.child.end(line("bye"))
+            self.child = None
+
+    def _start(self) -> dict[str, Any]:
+        try:
+            self.child = Child(self.command, self._note)
+        except (OSError, ValueError) as error:
+            name = self.command[0]
+            hint = f"; for the file in this folder: ./{name}" if os.sep not in name and os.path.exists(name) else ""
+            reason = getattr(error, "strerror", None) or error
+            raise TargetError(f"{name} cannot be started: {reason}{hint}") from None
+        return self._ask("hello", read_hello, protocol=PROTOCOL)
+
+    def _ask(self, call: str, read: Callable[[dict[str, Any]], Any], **rest: Any) -> Any:
+        """Send a call and return what `read` makes of its answer; after any failure the child is ended."""
+        if self.child is None:
+            raise Crash(f"is not there to answer {call}: it ended in a call before")
+        limit = 2**16 + sum(2**10 + 64 * math.prod(form.shape) for form in self.forms.values())
+        try:
+            return read(parsed(call, self.child.ask(line(call, **rest), self.timeout, limit)))
+        except BaseException as error:
+            self.child.end()
+            self.child = None
+            if isinstance(error, PortFailure):
+                self._note("#", str(error).encode())
+            raise
+
+    def _note(self, mark: str, text: bytes) -> None:
+        if self.transcript is not None:
+            lines = text.decode("utf-8", "backslashreplace").splitlines()
+            self._write("a", "".join(f"{mark} {part}\n" for part in lines))
+
+    def _write(self, mode: str, text: str) -> None:
+        try:
+            with open(self.transcript, mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise TargetError(f"the transcript cannot be written: {error}") from None
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise TargetError(f"the command {command!r} cannot be split into words: {error}") from None

@@ -1,0 +1,87 @@
+"""A plain function that takes one step of one NumPy array, as a port."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref.conformance.ports.failures import Garbage, Unsupported
+from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature
+
+_FIRST = (("theta", "param", "params"), ("g", "grad", "grads"), ("state",))
+
+
+def is_step(target: Any) -> bool:
+    """Whether a callable's first parameters are theta, g and state, by these names or the usual others."""
+    try:
+        names = list(inspect.signature(target).parameters)[: len(_FIRST)]
+    except (TypeError, ValueError):
+        return False
+    return len(names) == len(_FIRST) and all(name in known for name, known in zip(names, _FIRST, strict=True))
+
+
+class NumpyPort:
+    """Drives ``step(theta, g, state, t, learning_rate, eta, ...) -> (theta, state)``.
+
+    It is called for one array at a time. `state` is a dict, {} before an array's first step; what it holds under a
+    usual name for v, b and m is shown. The other parameters, given by name, say which options it has; `t` (if it
+    has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
+    """
+
+    skips_none = True
+
+    def __init__(self, function: Any, name: str, renamed: Mapping[str, str]) -> None:
+        self.function, self.name = function, name
+        self.signature = Signature(function, renamed)
+        self.options = self.signature.options
+
+    def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        """Keep copies of the parameters; every state is empty."""
+        self.params = {name: a.copy() for name, a in params.items()}
+        self.own: dict[str, dict[str, Any]] = {name: {} for name in params}
+        self.hyper, self.t = hyper, 0
+
+    def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
+        """Call the function for every leaf that has a gradient."""
+        self.t += 1
+        rates = self.hyper["learning_rate"]
+        common = self.hyper | {"learning_rate": rates[self.t - 1] if isinstance(rates, list) else rates}
+        for name, g in grads.items():
+            if g is None:
+                continue
+            for option in ("eta", "slot_shape"):
+                if option in common:
+                    common[option] = self.hyper[option][name]
+            given = self.signature.keywords(common) | ({"t": self.t} if "t" in self.signature.parameters else {})
+            answer = self.function(self.params[name], g, self.own[name], **given)
+            if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+                raise Garbage(f"returned {type(answer).__name__}; expected a pair of theta and a dict, the state")
+            self.params[name], self.own[name] = answer
+        return self.params
+
+    def state(self) -> dict[str, Arrays]:
+        """Return v, b and m as far as the states have them under a known name."""
+        shown: dict[str, Arrays] = {}
+        for part in STATE_NAMES:
+            for name, own in self.own.items():
+                if (theirs := _key(part, own)) is not None:
+                    shown.setdefault(part, {})[name] = np.asarray(own[theirs])
+        return shown
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite parameters and what is shown of the state, in the dtype and shape that they have."""
+        for part, arrays in values.items():
+            for name, a in arrays.items():
+                held, key = (self.params, name) if part == "theta" else (self.own[name], _key(part, self.own[name]))
+                if key is None:
+                    raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
+                held[key] = a.astype(np.asarray(held[key]).dtype).reshape(np.shape(held[key]))
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """A function is given its eta, or --eta says it."""
+        return None
+
+
+def _key(part: str, own: Mapping[str, Any]) -> str | None:
+    return next((theirs for theirs in STATE_NAMES[part] if own.get(theirs) is not None), None)

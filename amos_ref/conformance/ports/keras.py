@@ -1,0 +1,92 @@
+"""A keras.optimizers.Optimizer class as a port, on whichever backend Keras runs."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref.conformance.ports.failures import Unsupported
+from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature, by_leaf
+
+
+class KerasPort:
+    """Drives an optimizer class through build and apply, and reads its variables by name.
+
+    An eta that is a number makes an optimizer a leaf, since Keras has no parameter groups. v, b and m are the
+    variables that ``add_variable_from_reference(variable, name="v")`` and its like would name so: "kernel_v".
+    It is run in float32 alone: what keras.ops computes from float64, it computes in float32
+    (``keras.backend.result_type("float64", "float64")`` is "float32").
+    """
+
+    dtypes = ("float32",)
+
+    def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
+        self.cls, self.name = cls, name
+        self.signature = Signature(cls, renamed)
+        self.options = self.signature.options
+        theirs = self.signature.theirs.get("eta", "")
+        self.apart = bool(theirs) and not (theirs.endswith("fn") or theirs.startswith("get"))
+        self.skips_none = not self.apart  # an optimizer refuses a step in which no leaf of its has a gradient
+
+    def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        """Make the variables and the optimizer, or one a leaf."""
+        import keras  # pyright: ignore[reportMissingImports]
+
+        self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
+        rates, etas = hyper["learning_rate"], hyper["eta"]
+        self.rates = iter(rates) if isinstance(rates, list) else None
+        hyper = hyper | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
+        if "slot_shape" in hyper:
+            hyper["slot_shape"] = by_leaf(hyper["slot_shape"], params)
+        groups = [[name] for name in params] if self.apart else [list(params)]
+        self.optimizers = []
+        for names in groups:
+            eta = etas[names[0]] if self.apart else by_leaf(etas, params)
+            optimizer = self.cls(**self.signature.keywords(hyper | {"eta": eta}))
+            optimizer.build([self.leaves[name] for name in names])
+            self.optimizers.append((optimizer, names))
+
+    def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
+        """Set the learning rate and apply the gradients; Keras warns of those that are None."""
+        import keras  # pyright: ignore[reportMissingImports]
+
+        rate = None if self.rates is None else next(self.rates)
+        for optimizer, names in self.optimizers:
+            if rate is not None:
+                optimizer.learning_rate = rate
+            given = [None if grads[name] is None else keras.ops.convert_to_tensor(grads[name]) for name in names]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Gradients do not exist for variables")
+                optimizer.apply(given, [self.leaves[name] for name in names])
+        return {name: np.asarray(keras.ops.convert_to_numpy(leaf)) for name, leaf in self.leaves.items()}
+
+    def _held(self, part: str, leaf: str) -> Any:
+        """Return the variable that holds this part of a leaf's state, or None."""
+        held = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
+        names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
+        return next((held[name] for name in names if name in held), None)
+
+    def state(self) -> dict[str, Arrays]:
+        """Return v, b and m as far as variables of a known name hold them."""
+        import keras  # pyright: ignore[reportMissingImports]
+
+        found: dict[str, Arrays] = {}
+        for part in STATE_NAMES:
+            for name in self.leaves:
+                if (variable := self._held(part, name)) is not None:
+                    found.setdefault(part, {})[name] = np.asarray(keras.ops.convert_to_numpy(variable))
+        return found
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite variables, in the dtype and shape that they have."""
+        for part, arrays in values.items():
+            for name, a in arrays.items():
+                variable = self.leaves[name] if part == "theta" else self._held(part, name)
+                if variable is None:
+                    raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
+                variable.assign(a.astype(variable.dtype).reshape(tuple(variable.shape)))
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """An optimizer of Keras is given its eta, or --eta says it."""
+        return None

@@ -1,0 +1,143 @@
+"""From what a user names or hands over to a port that can be driven."""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amos_ref.conformance.ports.function import NumpyPort, is_step
+from amos_ref.conformance.ports.port import Port, first_line
+from amos_ref.conformance.ports.watchdog import Hangs, time_limit
+from amos_ref.errors import MissingDependencyError, TargetError
+
+_FRAMEWORKS = {
+    "torch": "torch==2.13.0",
+    "jax": "jax",
+    "optax": "optax",
+    "flax": "flax",
+    "keras": "keras",
+    "tensorflow": "tensorflow (or, for Keras, set KERAS_BACKEND=torch or jax)",
+}
+
+
+def find_target(target: str) -> Any:
+    """Import ``module:attr`` or ``path/to/file.py:attr``.
+
+    Raises
+    ------
+    TargetError
+        If the text is of another form, or the module or the attribute does not exist or fails to import.
+    MissingDependencyError
+        If the module needs a framework that is not installed.
+    """
+    module_name, colon, path = target.rpartition(":")
+    if not colon or not module_name or not path:
+        raise TargetError(f"target {target!r} is not of the form module:attr or file.py:attr")
+    found = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise TargetError(f"{module_name} has no attribute {path!r}") from None
+    return found
+
+
+def _import_module(name: str) -> Any:
+    here = str(pathlib.Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    with _failures_named(name):
+        return importlib.import_module(name)
+
+
+def _import_file(name: str) -> Any:
+    path = pathlib.Path(name)
+    if not path.is_file():
+        raise TargetError(f"there is no file {name!r}")
+    spec = importlib.util.spec_from_file_location(f"amos_ref_target_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TargetError(f"{name!r} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent.resolve()))  # for what lies beside it
+    with _failures_named(name):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise _import_failure(name, error) from error
+
+
+def _import_failure(name: str, error: BaseException) -> Exception:
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    root = (missing or "").partition(".")[0]
+    if root in _FRAMEWORKS:
+        return MissingDependencyError(f"{name} needs {root}, which is not installed: pip install {_FRAMEWORKS[root]}")
+    if missing is not None and missing in (name, name.partition(".")[0]):
+        return TargetError(f"there is no module {missing!r} on the path")
+    return TargetError(f"{name} failed to import: {first_line(error)}")
+
+
+def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
+    """Return a port for a Port, an optimizer class of torch or Keras, a step, an optax-style factory, or a text."""
+    try:
+        with time_limit(timeout):
+            return _as_port(target, renamed or {})
+    except Hangs:
+        raise TargetError(f"{target} was not there within {timeout:g} s: its import does not end") from None
+
+
+def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:
+    label = target if isinstance(target, str) else None
+    found = find_target(target) if isinstance(target, str) else target
+    if isinstance(found, Port) and not isinstance(found, type):
+        return found
+    if isinstance(found, type) and isinstance(found_port := _instantiated(found), Port):
+        return found_port
+    label = label or f"{getattr(found, '__module__', '?')}:{getattr(found, '__qualname__', repr(found))}"
+    inner = found
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if _is_optimizer(inner, "torch", "optim"):
+        from amos_ref.conformance.ports.torch import TorchPort
+
+        return TorchPort(found, label, renamed)
+    if _is_optimizer(inner, "keras", "optimizers"):
+        from amos_ref.conformance.ports.keras import KerasPort
+
+        return KerasPort(found, label, renamed)
+    if is_step(found):
+        return NumpyPort(found, label, renamed)
+    if callable(found):
+        from amos_ref.conformance.ports.optax import OptaxPort
+
+        return OptaxPort(found, label, renamed)
+    raise TargetError(
+        f"{label} is neither an optimizer class of torch or Keras, nor a function step(theta, g, state, ...), "
+        "nor an optax-style factory, nor a Port"
+    )
+
+
+def _is_optimizer(found: Any, framework: str, submodule: str) -> bool:
+    """Whether it is a class of a framework's optimizer, without importing a framework that is not in use."""
+    base = getattr(getattr(sys.modules.get(framework), submodule, None), "Optimizer", None)
+    return isinstance(found, type) and isinstance(base, type) and issubclass(found, base)
+
+
+def _instantiated(cls: type) -> Any:
+    """Return an instance of a Port class, which needs no arguments; None for any other class."""
+    if not all(hasattr(cls, name) for name in ("init", "step", "state", "own_eta", "options")):
+        return None
+    try:
+        return cls()
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{cls.__qualname__}() failed: {first_line(error)}") from error

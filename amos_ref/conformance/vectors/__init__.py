@@ -1,0 +1,1 @@
+"""The stored test vectors: how they are made, read and exported."""

@@ -1,0 +1,319 @@
+"""The cases that are stored as vectors: the judge's, some of their steps, and cases that only vectors hold."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.checks import dtype_of
+from amos_ref.conformance.cases import Case, table
+
+#: Steps that are stored of a judge's case: 3, more where these would not show what it is about, fewer of large arrays.
+_STEPS = {"decayed": 16, "schedule": 4, "zeros-follow": 5, "none-gradient": 5, "none-at-first": 6}
+_STEPS |= {"4-d": 2, "slots-conv": 2, "slots-mixed": 2}
+_LONG = 1000
+
+_BASE: dict[str, Any] = {"learning_rate": 0.25, "beta": 0.75}
+_TINIEST = {"float64": -1074, "float32": -149, "float16": -24, "bfloat16": -133}
+
+
+class VectorCase(NamedTuple):
+    """A case and how it is stored.
+
+    Attributes
+    ----------
+    case : Case
+    steps : tuple of int
+        The steps that are stored.
+    cycle : int
+        If not 0, after how many steps the gradients come again.
+    error : str
+        The error with which a right implementation refuses the case; "" if it is computed.
+    """
+
+    case: Case
+    steps: tuple[int, ...]
+    cycle: int = 0
+    error: str = ""
+
+
+class Note(NamedTuple):
+    """What a flag means, and which cases have it."""
+
+    kind: str  # "basic", "option", "edge" or "refusal"
+    description: str
+    effect: str
+    holds: Callable[[VectorCase], bool]
+
+
+def vector_cases(dtype: str) -> list[VectorCase]:
+    """Return the cases of a dtype, in the order of the file: the judge's float64 ones, rounded, and those below."""
+    found = []
+    for case in table():
+        if case.dtype == "float64":
+            kept = _rounded(_first_steps(case), dtype)
+            found += [] if kept is None else [VectorCase(kept, tuple(range(1, len(kept.grads) + 1)))]
+    found += [*_edges(dtype), *_refusals(dtype)]
+    return [*found, *_long(dtype)] if dtype in ("float64", "float32") else found
+
+
+def _first_steps(case: Case) -> Case:
+    steps, xi = _STEPS.get(case.name, 3), case.options["learning_rate"]
+    xi = xi[:steps] if isinstance(xi, tuple) else xi
+    return case._replace(grads=case.grads[:steps], options=case.options | {"learning_rate": xi})
+
+
+def _rounded(case: Case, dtype: str) -> Case | None:
+    """Return the case with parameters and gradients of a dtype; None if that is too narrow for its magnitudes."""
+    lost = False
+
+    def nearest(a: np.ndarray) -> np.ndarray:
+        nonlocal lost
+        with np.errstate(all="ignore"):
+            kept = np.asarray(spec.round_to(a, dtype_of(dtype))).astype(np.float64)
+        lost |= bool(np.any(np.isinf(kept) | ((kept == 0) & (a != 0))))
+        return kept
+
+    params = {name: nearest(a) for name, a in case.params.items()}
+    grads = [{name: None if g is None else nearest(g) for name, g in given.items()} for given in case.grads]
+    return None if lost else case._replace(params=params, grads=grads, dtype=dtype)
+
+
+def flags(vector: VectorCase) -> list[str]:
+    """Return the flags of a case; "plain" where none but eta and low-precision applies."""
+    found = [flag for flag, note in NOTES.items() if note.holds(vector)]
+    return found if set(found) - {"eta", "low-precision"} else ["plain", *found]
+
+
+def _one(
+    name: str, about: str, dtype: str, theta: Any, *grads: Any, slot: tuple[int, ...] = (), **options: Any
+) -> Case:
+    """A case of one leaf, "x", of eta 0.5."""
+    params, given = {"x": np.asarray(theta, dtype=np.float64)}, [np.asarray(g, dtype=np.float64) for g in grads]
+    eta = options.pop("eta", 0.5)
+    return Case(name, about, params, [{"x": g} for g in given], _BASE | options, {"x": eta}, {"x": slot}, dtype)
+
+
+def _edges(dtype: str) -> list[VectorCase]:
+    least = np.ldexp(1.0, _TINIEST[dtype])
+    theta, g = np.array([0.5, 0.0, -1.5]), np.array([0.25, 1.0, 0.0])
+    small, also, steep = least * np.array([[1, 3, 0], [2, 1, 0], [5, 0, -7]])
+    cases = [
+        _one("subnormal", "subnormal parameters and gradients", dtype, small, steep, also),
+        _one("subnormal-theta", "subnormal parameters alone", dtype, small, 0 * g, g),
+        _one("inf-clipped", "an infinite gradient is clipped", dtype, theta, [np.inf, 0.5, -np.inf], g, clip_value=2.0),
+        _one("empty", "no entries: the mean of none is 0", dtype, np.zeros((0, 3)), np.zeros((0, 3)), slot=(1, 3)),
+        _one("empty-slots", "no entries and no slots", dtype, np.zeros((0, 3)), np.zeros((0, 3)), slot=(0, 1)),
+    ]
+    return [VectorCase(case, tuple(range(1, len(case.grads) + 1))) for case in cases]
+
+
+def _long(dtype: str) -> list[VectorCase]:
+    cycle = [[0.5, -1.0], [0.25, 0.0], [-1.5, 0.5], [0.75, 2.0]]
+    options: dict[str, Any] = {"momentum": 0.75, "extra_l2": 2.0**-10}
+    case = _one("long", "a thousand steps", dtype, [1.0, -0.5], *cycle * (_LONG // len(cycle)), **options)
+    return [VectorCase(case, (1, 10, 100, _LONG), len(cycle))]
+
+
+def _refusals(dtype: str) -> list[VectorCase]:
+    theta, g = [0.5, 0.0, -1.5], [0.25, 1.0, 0.0]
+    nan, inf = [0.5, np.nan, -1.5], [0.5, 1.0, -np.inf]
+
+    def case(error: str, name: str, about: str, theta: Any = theta, g: Any = g, **options: Any) -> VectorCase:
+        return VectorCase(_one(name, about, dtype, theta, g, **options), (1,), 0, error)
+
+    cases = [
+        case("NonFiniteError", "nan-gradient", "a NaN among the gradients", g=nan),
+        case("NonFiniteError", "nan-clipped", "clipping does not hide a NaN", g=nan, clip_value=2.0),
+        case("NonFiniteError", "inf-gradient", "an infinite gradient without clipping", g=inf),
+        case("NonFiniteError", "nan-theta", "a NaN among the parameters at the start", theta=nan),
+        case("NonFiniteError", "inf-theta", "an infinite parameter at the start", theta=inf),
+    ]
+    if dtype != "float64":
+        return cases
+    return [
+        *cases,
+        case("NonFiniteError", "overflow", "a finite gradient whose square overflows", g=[0.5, 2.0**600, 1.0]),
+        case("HyperParameterError", "beta-one", "beta = 1 never sees a gradient", beta=1.0),
+        case("HyperParameterError", "momentum-one", "momentum = 1 never moves", momentum=1.0),
+        case("HyperParameterError", "extra_l2-negative", "a decay that makes weights grow", extra_l2=-0.125),
+        case("HyperParameterError", "epsilon-zero", "a division by zero in waiting", epsilon=0.0),
+        case("HyperParameterError", "clip-nan", "a clip value that is no number", clip_value=np.nan),
+        case("RuleError", "eta-zero", "eta = 0", eta=0.0),
+        case("RuleError", "slot-mismatch", "a slot of two for three entries", slot=(2,)),
+        case("ScheduleError", "rate-negative", "a negative learning rate", learning_rate=-0.25),
+    ]
+
+
+def _inputs(vector: VectorCase) -> list[np.ndarray]:
+    case = vector.case
+    return [*case.params.values(), *(g for grads in case.grads for g in grads.values() if g is not None)]
+
+
+def _any(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:
+    return lambda vector: any(bool(np.any(test(a))) for a in _inputs(vector))
+
+
+def _gradient(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:
+    return lambda vector: any(g is not None and bool(test(g)) for grads in vector.case.grads for g in grads.values())
+
+
+def _shape(test: Callable[[tuple[int, ...]], bool]) -> Callable[[VectorCase], bool]:
+    return lambda vector: any(test(a.shape) for a in vector.case.params.values())
+
+
+def _option(*names: str) -> Callable[[VectorCase], bool]:
+    return lambda vector: any(name in vector.case.options for name in names)
+
+
+def _subnormal(vector: VectorCase) -> bool:
+    dtype = dtype_of(vector.case.dtype)
+    least = 2.0 ** {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126}[dtype.name]
+    return _any(lambda a: (a != 0) & (abs(a) < least))(vector)
+
+
+def _large(g: np.ndarray) -> Any:
+    return bool(g.size) and np.isfinite(g).all() and abs(g).max() >= 2.0**30
+
+
+def _tiny(g: np.ndarray) -> Any:
+    return bool(g.any()) and abs(g).max() <= 2.0**-20
+
+
+NOTES: dict[str, Note] = {
+    "plain": Note(
+        "basic",
+        "The update with no option switched on.",
+        "Whatever is wrong here is wrong always.",
+        lambda v: False,  # what no other flag describes; see flags()
+    ),
+    "eta": Note(
+        "basic",
+        "Leaves with different expected scales.",
+        "One eta for all trains embeddings and biases at the wrong speed.",
+        lambda v: len(set(v.case.eta.values())) > 1,
+    ),
+    "slots": Note(
+        "option",
+        "v and b have axes: the mean of g^2 is taken over the axes where the slot has size 1.",
+        "The wrong axis, or one slot per array, mixes rows of different scale.",
+        lambda v: any(v.case.slots.values()),
+    ),
+    "coefficients": Note(
+        "option",
+        "c_coef and d_coef differ from 0.25 and from each other.",
+        "Swapped, the weight decay falls at the speed of the step.",
+        _option("c_coef", "d_coef"),
+    ),
+    "extra_l2": Note(
+        "option",
+        "Decay beside gamma/2, inside d.",
+        "With the wrong sign weights grow.",
+        _option("extra_l2"),
+    ),
+    "momentum": Note(
+        "option",
+        "m averages the whole change, decay included, and is not debiased.",
+        "Debiased, or on the gradient, the first steps are several times too large.",
+        _option("momentum"),
+    ),
+    "clip": Note(
+        "option",
+        "Gradients are clipped elementwise, before the mean.",
+        "Clipped after the mean, v remembers the outlier for 1/(1 - beta) steps.",
+        _option("clip_value"),
+    ),
+    "schedule": Note(
+        "option",
+        "The learning rate changes; the first is for t = 1.",
+        "Counted from 0, every step takes its neighbour's rate.",
+        lambda v: isinstance(v.case.options["learning_rate"], tuple),
+    ),
+    "warmup": Note(
+        "option",
+        "The first learning rate is 0: v moves, theta and b do not.",
+        "A division by the rate, or a step that is left out, shows later.",
+        lambda v: v.case.learning_rates()[0] == 0,
+    ),
+    "epsilon": Note(
+        "option",
+        "r divides by max(v, epsilon), with v near epsilon.",
+        "Added to v, epsilon shortens every step of rarely used rows.",
+        _option("epsilon"),
+    ),
+    "zero-gradient": Note(
+        "edge",
+        "A gradient that is zero everywhere.",
+        "0/0 makes NaN of the parameters.",
+        _gradient(lambda g: bool(g.size) and not g.any()),
+    ),
+    "tiny": Note(
+        "edge",
+        "Gradients whose squares come near to a port's epsilon.",
+        "They should steer like gradients of 1; an added epsilon stops them.",
+        _gradient(_tiny),
+    ),
+    "subnormal": Note(
+        "edge",
+        "Subnormal parameters or gradients.",
+        "Hardware that flushes them to zero moves on with other numbers.",
+        _subnormal,
+    ),
+    "huge": Note(
+        "edge",
+        "Gradients of 2^30 and more.",
+        "Squares overflow in float16, and in float32 from 2^64 on.",
+        _gradient(_large),
+    ),
+    "zero-dim": Note("edge", "An array without axes.", "Code that asks for axis 0 fails.", _shape(lambda s: s == ())),
+    "size-one-axis": Note(
+        "edge",
+        "Axes of one entry, which a slot keeps and reduces alike.",
+        "Squeezed away, the wrong axis is reduced.",
+        _shape(lambda s: 1 in s),
+    ),
+    "empty": Note("edge", "An array without entries.", "The mean of nothing is 0/0.", _shape(lambda s: 0 in s)),
+    "none-gradient": Note(
+        "edge",
+        "A leaf without a gradient is skipped while the count goes on.",
+        "Taken for zeros, its weights decay; with a count of its own, 1 - beta^t is too small.",
+        lambda v: any(g is None for grads in v.case.grads for g in grads.values()),
+    ),
+    "injected-state": Note(
+        "edge",
+        "From step 2 on the case goes on from another state than step 1 left behind.",
+        "A port that recomputes its state from the start cannot be resumed.",
+        lambda v: v.case.inject is not None,
+    ),
+    "low-precision": Note(
+        "edge",
+        "Parameters in float16 or bfloat16; v, b and m are float64.",
+        "Computed in the narrow type, v stalls and b stops growing.",
+        lambda v: v.case.dtype in ("float16", "bfloat16"),
+    ),
+    "long": Note(
+        "edge",
+        "A thousand steps, of which some are stored; the gradients are those of `cycle`, again and again.",
+        "Errors that one step hides add up.",
+        lambda v: v.cycle > 0,
+    ),
+    "nan": Note(
+        "edge",
+        "A NaN among the inputs.",
+        "A maximum that drops NaN lets it pass, and one entry spoils the array.",
+        _any(np.isnan),
+    ),
+    "inf": Note(
+        "edge",
+        "An infinity among the inputs: with clip_value it is clipped, otherwise refused.",
+        "inf/inf makes NaN.",
+        _any(np.isinf),
+    ),
+    "reject": Note(
+        "refusal",
+        "A right implementation refuses, with `error`, and changes nothing.",
+        "Computed all the same, it spoils the parameters for good.",
+        lambda v: bool(v.error),
+    ),
+}

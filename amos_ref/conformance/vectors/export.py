@@ -1,0 +1,92 @@
+"""Stored vectors, all or some of them, as one JSON document, NumPy archive or safetensors file."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from amos_ref.conformance.vectors.read import DTYPES, Json, Stored, cases, load, number
+from amos_ref.conformance.vectors.write import as_text
+from amos_ref.errors import VectorError
+from amos_ref.storage import container
+
+FORMATS = ("json", "npz", "safetensors")
+
+
+def select(case: str | None = None, flag: str | None = None) -> Json:
+    """Return the stored vectors of all dtypes as one document: those of a case's id, or with a flag, or all.
+
+    Raises
+    ------
+    VectorError
+        If there is no such case or flag.
+    """
+    documents = [load(name) for name in DTYPES]
+    notes = {name: note for document in documents for name, note in document["notes"].items()}
+    if flag is not None and flag not in notes:
+        raise VectorError(f"there is no flag {flag!r}; there are {', '.join(notes)}")
+    groups = []
+    for group in (group for document in documents for group in document["groups"]):
+        kept = [e for e in group["cases"] if case in (None, e["id"]) and (flag is None or flag in e["flags"])]
+        groups += [group | {"cases": kept}] if kept else []
+    if not groups:
+        raise VectorError(
+            f"there is no case {case!r}{f' with flag {flag!r}' if flag else ''}; an id is like 'plain/float32'"
+        )
+    used = {name for group in groups for entry in group["cases"] for name in entry["flags"]}
+    return documents[0] | {"notes": {name: note for name, note in notes.items() if name in used}, "groups": groups}
+
+
+def export(document: Json, form: str, path: pathlib.Path) -> None:
+    """Write a document to a file.
+
+    Parameters
+    ----------
+    document : dict
+        Of :func:`select`.
+    form : {"json", "npz", "safetensors"}
+        The same format as the stored files; or arrays named "id/t/leaf/part.quantity" (see docs/vectors.md), bfloat16
+        as uint16 in a NumPy archive, which knows no bfloat16.
+    path : path
+        A file that is there is replaced.
+    """
+    if form == "json":
+        path.write_text(as_text(document), encoding="utf-8")
+        return
+    arrays = {name: a for entry, dtype in cases(document) for name, a in named_arrays(Stored(entry, dtype))}
+    about = {key: document[key] for key in ("format", "algorithm", "header", "notes")}
+    about["cases"] = {entry["id"]: _texts(entry) for entry, _ in cases(document)}
+    texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in about.items()}
+    if form == "safetensors":
+        with container.named("write", path) as name:
+            container.write(name, arrays, texts)
+        return
+    plain: Json = {name: a.view(np.uint16) if a.dtype.name == "bfloat16" else a for name, a in arrays.items()}
+    plain |= {key: np.array(text) for key, text in texts.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **plain)
+
+
+def _texts(entry: Json) -> Json:
+    return {key: entry[key] for key in ("about", "flags", "error") if key in entry}
+
+
+def named_arrays(case: Stored) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every array and number of a case under a name of its own; what is null is left out."""
+    for name, text in case.entry["options"].items():
+        yield f"{case.id}/options/{name}", np.array(number(text))
+    for name, leaf in case.entry["leaves"].items():
+        yield f"{case.id}/eta/{name}", np.array(number(leaf["eta"]))
+    for k, given in enumerate(case.entry.get("cycle", ())):
+        for name, text in given.items():
+            yield f"{case.id}/cycle/{k}/{name}", case.array(text, name, "g")
+    for step in case.entry["steps"]:
+        at = f"{case.id}/{step['t']}"
+        yield f"{at}/learning_rate", np.array(number(step["learning_rate"]))
+        for name, leaf in step["leaves"].items():
+            if leaf["g"] is not None:
+                yield f"{at}/{name}/g", case.array(leaf["g"], name, "g")
+            for part in ("pre", "real", "post", "tolerance"):
+                for quantity, text in (leaf[part] or {}).items():
+                    yield f"{at}/{name}/{part}.{quantity}", case.array(text, name, quantity, part)

@@ -1,0 +1,212 @@
+"""Write the stored vectors: the page's bits, and beside them the real numbers from the oracle."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from amos_ref import exact
+from amos_ref.checks import dtype_of
+from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.judging import envelope
+from amos_ref.conformance.judging.bound import Unbounded
+from amos_ref.conformance.judging.drive import DEFAULTS
+from amos_ref.conformance.judging.reading import OPTIONS, Reading
+from amos_ref.conformance.judging.tolerance import Moment, trajectory
+from amos_ref.conformance.vectors.cases import NOTES, VectorCase, flags, vector_cases
+from amos_ref.conformance.vectors.read import DTYPES, FORMAT, STATE, Json, encode
+from amos_ref.optimizers.amos import Amos
+from amos_ref.optimizers.state import AmosState
+
+#: What the oracle is asked for, beside the state after the step.
+REAL = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "delta", "b", "m")
+HEADER = [
+    "An array is the IEEE bits of its entries, C order, big-endian, in hexadecimal. theta and g have the group's dtype,"
+    " all else is float64. theta, g, delta, m have the leaf's shape; g2, v, r, c, gamma, d, alpha, rho, b the slot's.",
+    "pre and post are the state before and after step t, computed by the page (amos_ref/spec.py) in float64 and rounded"
+    " once to be stored: a right implementation in float64, in the page's order of summation, has these bits.",
+    "real holds the step's intermediates over the real numbers, from pre and g, correctly rounded to float64 by an"
+    " oracle that is independent of the page. The page's own intermediates may differ in the last bits.",
+    "tolerance is how far theta, v, b, m may be from post in a right implementation that computes and stores in the"
+    " group's dtype and has run the case from its start; null where no bound is known.",
+    "options without momentum: there is no m, and theta moves by delta; without clip_value: g is taken as it is.",
+    "g null: the leaf has no gradient and is skipped, while t goes on. error: a right implementation refuses the case.",
+]
+
+
+def write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Write one file a dtype, yielding each path."""
+    for name in DTYPES:
+        path = folder / f"paper-{name}.json"
+        path.write_text(text_of(name), encoding="utf-8")
+        yield path
+
+
+def text_of(dtype_name: str) -> str:
+    """Return the content of the vector file of a dtype."""
+    return as_text(generate(dtype_name))
+
+
+def as_text(document: Json) -> str:
+    """Return a document as JSON with one case a line."""
+    head = json.dumps(document | {"groups": []}, indent=1).removesuffix("[]\n}")
+    return head + "[\n" + ",\n".join(map(_group_text, document["groups"])) + "\n ]\n}\n"
+
+
+def _group_text(group: Json) -> str:
+    lines = ",\n".join("   " + json.dumps(case, separators=(",", ":")) for case in group["cases"])
+    return json.dumps(group | {"cases": []}).replace('"cases": []', f'"cases": [\n{lines}\n  ]')
+
+
+def generate(dtype_name: str) -> Json:
+    """Return the vectors of one dtype, or raise MissingDependencyError without python-flint."""
+    made = [_case(vector) for vector in vector_cases(dtype_name)]
+    used = {flag for case in made for flag in case["flags"]}
+    notes = {f: n for f, n in NOTES.items() if f in used}
+    return {
+        "format": FORMAT,
+        "schema": "schema.json",
+        "algorithm": "paper Amos",
+        "header": HEADER,
+        "notes": {f: {"kind": n.kind, "description": n.description, "effect": n.effect} for f, n in notes.items()},
+        "groups": [{"dtype": dtype_name, "state_dtype": "float64", "cases": made}],
+    }
+
+
+def _case(vector: VectorCase) -> Json:
+    case = vector.case
+    entry: Json = {
+        "id": f"{case.name}/{case.dtype}",
+        "about": case.about,
+        "flags": flags(vector),
+        "options": {name: encode(x) for name, x in _numbers(case).items() if x is not None},
+        "leaves": {
+            name: {"shape": list(a.shape), "slot_shape": list(case.slots[name]), "eta": encode(case.eta[name])}
+            for name, a in case.params.items()
+        },
+    }
+    if vector.cycle:
+        entry["cycle"] = [
+            {name: _bits(g, case.dtype) for name, g in given.items()} for given in case.grads[: vector.cycle]
+        ]
+    if vector.error:
+        return entry | {"error": vector.error, "steps": [_refused(case)]}
+    return entry | {"steps": list(_steps(vector))}
+
+
+def _bits(a: Any, dtype: str) -> str | None:
+    return None if a is None else encode(a.astype(dtype_of(dtype)))
+
+
+def _refused(case: Case) -> Json:
+    """The one step of a case that is refused: nothing is computed, nothing is changed."""
+    leaves = {}
+    for name, a in case.params.items():
+        zeros = encode(np.zeros(case.slots[name]))
+        held = {"theta": _bits(a, case.dtype), "v": zeros, "b": zeros}
+        held |= {"m": encode(np.zeros(a.shape))} if case.options.get("momentum") else {}
+        leaves[name] = {
+            "pre": held,
+            "g": _bits(case.grads[0][name], case.dtype),
+            "real": None,
+            "post": held,
+            "tolerance": None,
+        }
+    return {"t": 1, "learning_rate": encode(case.learning_rates()[0]), "leaves": leaves}
+
+
+def _steps(vector: VectorCase) -> Iterator[Json]:
+    """Step the page through a case; yield the steps that are stored."""
+    case, bounds = vector.case, allowed(vector.case)
+    opt, dtype = _optimizer(case), dtype_of(case.dtype)
+    params = {name: a.astype(dtype) for name, a in case.params.items()}
+    state = opt.init(params)
+    for t, (xi, given) in enumerate(zip(case.learning_rates(), case.grads, strict=True), 1):
+        grads = {name: None if g is None else g.astype(dtype) for name, g in given.items()}
+        before = _held(params, state)
+        state = opt.step(params, grads, state)
+        if t in vector.steps:
+            after, leaves = _held(params, state), {}
+            for name, g in grads.items():
+                leaves[name] = {
+                    "pre": _encoded(before[name]),
+                    "g": None if g is None else encode(g),
+                    "real": None if g is None else _real(case, name, before[name], g, t, xi),
+                    "post": _encoded(after[name]),
+                    "tolerance": None if bounds is None else _encoded(_from(after[name], bounds[t - 1].get(name))),
+                }
+            yield {"t": t, "learning_rate": encode(xi), "leaves": leaves}
+        if t == 1 and case.inject:
+            _inject(case, params, state)
+
+
+def _optimizer(case: Case) -> Amos:
+    rates: Any = case.learning_rates()
+    options: dict[str, Any] = {key: x for key, x in case.options.items() if key != "learning_rate"}
+    return Amos(
+        lambda t: rates[t - 1],
+        eta=lambda name, shape: case.eta[name],
+        slot_shape=lambda name, shape: case.slots[name],
+        backend="numpy",
+        **options,
+    )
+
+
+def _held(params: dict[str, np.ndarray], state: AmosState) -> dict[str, dict[str, np.ndarray]]:
+    """Copy theta, v, b and, if there is momentum, m of every leaf."""
+    parts = zip(STATE, (params, state.v, state.b, state.m), strict=True)
+    kept = {what: arrays for what, arrays in parts if arrays is not None}
+    return {name: {what: arrays[name].copy() for what, arrays in kept.items()} for name in params}
+
+
+def _inject(case: Case, params: dict[str, np.ndarray], state: AmosState) -> None:
+    held: dict[str, Any] = dict(zip(STATE, (params, state.v, state.b, state.m), strict=True))
+    for what, arrays in (case.inject or {}).items():
+        for name, a in arrays.items():
+            held[what][name][...] = a
+
+
+def _numbers(case: Case) -> dict[str, Any]:
+    """Return beta and all else that a step needs beside its rate and eta; momentum and clip_value may be None."""
+    return {name: case.options.get(name, DEFAULTS[name]) for name in OPTIONS}
+
+
+def _encoded(arrays: dict[str, Any]) -> dict[str, str]:
+    return {what: encode(a) for what, a in arrays.items()}
+
+
+def _real(case: Case, name: str, before: dict[str, Any], g: np.ndarray, t: int, xi: float) -> dict[str, str]:
+    after = exact.step(**before, g=g, t=t, xi=xi, eta=case.eta[name], **_numbers(case))
+    return _encoded({what: after[what] for what in REAL if after[what] is not None})
+
+
+def allowed(case: Case) -> list[dict[str, Moment]] | None:
+    """Return how far a right port may be from the page's unrounded run after each step; None: not known.
+
+    What is measured, as in float16 and bfloat16, is known for the judge's cases only.
+    """
+    if case.dtype in envelope.DTYPES and (case.name, case.dtype) not in {(c.name, c.dtype) for c in table()}:
+        return None
+    try:
+        return list(trajectory(case, case.eta, Reading()))
+    except Unbounded:
+        return None
+
+
+def _from(after: dict[str, np.ndarray], moment: Moment | None) -> dict[str, np.ndarray]:
+    """Return the distance allowed from what is stored: that from the unrounded run, and on from there to the stored.
+
+    A leaf that was never stepped is where it was.
+    """
+    if moment is None:
+        return {what: np.zeros(a.shape) for what, a in after.items()}
+    gaps = {what: abs(getattr(moment.step, what) - a.astype(np.float64)) for what, a in after.items()}
+    return {what: _up(moment.allowed[what] + gap) for what, gap in gaps.items()}
+
+
+def _up(x: np.ndarray) -> np.ndarray:
+    """Round up to 8 bits, so that no library's last bit shows in the files."""
+    spacing = np.frexp(x)[1] - 8
+    return np.ldexp(np.ceil(np.ldexp(x, -spacing)), spacing)

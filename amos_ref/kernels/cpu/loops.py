@@ -1,0 +1,350 @@
+"""The CPU kernels: reduce, decide and apply over a table of leaves, and a fused kernel for element slots.
+
+A kernel does the tasks from `first` to `last`, numbered through all leaves of its table (kernels/table.py); `starts`
+has the first task of each leaf. Every task is done whole by one thread, so the number of threads changes no bit.
+Arguments named `like_` are empty arrays that only say which dtype lies at an address.
+"""
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.kernels.cpu.memory import view
+from amos_ref.kernels.jit import inlined, kernel
+from amos_ref.kernels.scalar import averaged, clip, cut, load, store
+from amos_ref.kernels.table import INNER, LEAF, PIECE, PLACES, SLOTS, STRIP, SUMS, THETA, B, G, M, N, V
+
+CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
+WIDE = 1024  # columns whose float64 sums, or alpha and rho, stay in the first-level cache
+
+
+@inlined
+def leaf_of(task, starts):
+    """Return the leaf that a task belongs to."""
+    return np.searchsorted(starts, task, side="right") - 1
+
+
+@inlined
+def onward(i, task, starts):
+    """Return the leaf of a task that is leaf i's or behind it."""
+    while task >= starts[i + 1]:
+        i += 1
+    return i
+
+
+# reduce
+
+
+@inlined
+def square(g, i, chi):
+    x = clip(load(g, i), chi)
+    return x * x
+
+
+@inlined
+def add_squares(acc, g, chi):
+    """acc += clip(g)^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
+    for i in range(g.size):
+        acc[i] += square(g, i, chi)
+
+
+@inlined
+def add_eight_squares(acc, g, chi):
+    """Add the squares of eight rows in order, so that sums too many for the first-level cache are read once for all."""
+    n = acc.size
+    g0, g1, g2, g3 = g[:n], g[n : 2 * n], g[2 * n : 3 * n], g[3 * n : 4 * n]
+    g4, g5, g6, g7 = g[4 * n : 5 * n], g[5 * n : 6 * n], g[6 * n : 7 * n], g[7 * n :]
+    for i in range(n):
+        total = acc[i] + square(g0, i, chi) + square(g1, i, chi) + square(g2, i, chi) + square(g3, i, chi)
+        acc[i] = total + square(g4, i, chi) + square(g5, i, chi) + square(g6, i, chi) + square(g7, i, chi)
+
+
+@inlined
+def halved(acc, width):
+    """Combine lanes by halving."""
+    half = LANES // 2
+    while half > 0:
+        for lane in range(min(half, width - half)):
+            acc[lane] += acc[lane + half]
+        width = min(width, half)
+        half //= 2
+    return acc[0] if width > 0 else 0.0
+
+
+@kernel
+def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
+    """Sum g*g over a chunk of a row, a task: 128 lanes in order, combined by halving (spec.lanes)."""
+    acc = np.empty(LANES)
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        n, k = leaves[i, N], task - starts[i]
+        count = max((n + CHUNK - 1) // CHUNK, 1)
+        row, start = k // count * n, k % count * CHUNK
+        stop = min(start + CHUNK, n)
+        g = view(leaves[i, G], row + start, row + stop, like_g)
+        width = min(g.size, LANES)
+        acc[:width] = 0.0
+        for left in range(0, g.size, LANES):
+            add_squares(acc, g[left : left + LANES], chi)
+        sums[leaves[i, SUMS] + k] = halved(acc, width)
+
+
+@kernel
+def combine_rows(first, last, starts, leaves, sums, totals):
+    """Sum the chunks of each row, as one chunk of any length; a task is one row."""
+    acc = np.empty(LANES)
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        row = task - starts[i]
+        count = max((leaves[i, N] + CHUNK - 1) // CHUNK, 1)
+        start = leaves[i, SUMS] + row * count
+        part = sums[start : start + count]
+        width = min(count, LANES)
+        acc[:width] = part[:width]
+        for k in range(width, count):
+            acc[k % LANES] += part[k]
+        totals[leaves[i, PLACES] + row] = halved(acc, width)
+
+
+@kernel
+def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
+    """Sum g*g over 64 rows at a time, column by column; a task is one (outer, 64 rows)."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
+        groups = max((n + ROWS - 1) // ROWS, 1)
+        outer, top = k // groups, k % groups * ROWS
+        row, stop = outer * n + top, outer * n + min(top + ROWS, n)
+        acc = sums[leaves[i, SUMS] + k * inner : leaves[i, SUMS] + (k + 1) * inner]
+        acc[:] = 0.0
+        while row < stop:
+            rows = 8 if row + 8 <= stop and inner > WIDE else 1
+            g = view(leaves[i, G], row * inner, (row + rows) * inner, like_g)
+            if rows == 8:
+                add_eight_squares(acc, g, chi)
+            else:
+                add_squares(acc, g, chi)
+            row += rows
+
+
+@kernel
+def combine_columns(first, last, starts, leaves, sums, totals):
+    """Sum those sums 64 at a time, and theirs likewise (spec.sum_rows), in place; a task is one strip of columns."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        inner, k = leaves[i, INNER], task - starts[i]
+        strips = (inner + STRIP - 1) // STRIP
+        count = max((leaves[i, N] + ROWS - 1) // ROWS, 1)
+        outer, left = k // strips, k % strips * STRIP
+        width = min(STRIP, inner - left)
+        begin = leaves[i, SUMS] + outer * count * inner + left
+        while count > 1:
+            for group in range((count + ROWS - 1) // ROWS):
+                acc = sums[begin + group * inner : begin + group * inner + width]
+                start, stop = group * ROWS, min(group * ROWS + ROWS, count)
+                acc[:] = sums[begin + start * inner : begin + start * inner + width]
+                for row in range(start + 1, stop):
+                    add(acc, sums[begin + row * inner : begin + row * inner + width])
+            count = (count + ROWS - 1) // ROWS
+        place = leaves[i, PLACES] + outer * inner + left
+        totals[place : place + width] = sums[begin : begin + width]
+
+
+@inlined
+def add(acc, x):
+    for i in range(x.size):
+        acc[i] += x[i]
+
+
+@kernel
+def mean_slots(first, last, starts, leaves, share, totals):
+    """totals /= share; return the leaf of the first mean that is not finite, or -1. A task is one slot."""
+    bad, i = -1, leaf_of(first, starts)
+    while first < last:
+        stop = min(starts[i + 1], last)
+        begin = leaves[i, SLOTS] - starts[i]
+        part, count = totals[begin + first : begin + stop], share[i]
+        wrong = 0
+        for k in range(part.size):
+            part[k] = part[k] / count
+            wrong += not part[k] < np.inf
+        if wrong and bad < 0:
+            bad = leaves[i, LEAF]
+        first, i = stop, i + 1
+    return bad
+
+
+@kernel
+def check_elements(first, last, starts, leaves, like_g, chi):
+    """Return the first leaf with a square that is not finite, or -1; a task is one chunk."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        start = (task - starts[i]) * CHUNK
+        g = view(leaves[i, G], start, min(start + CHUNK, leaves[i, N]), like_g)
+        wrong = 0
+        for k in range(g.size):
+            x = clip(load(g, k), chi)
+            wrong += not x * x < np.inf
+        if wrong:
+            return leaves[i, LEAF]
+    return -1
+
+
+# decide
+
+
+@inlined
+def decide(g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
+    """The page's decide, entry by entry; v and b are overwritten by their new values."""
+    for s in range(v.size):
+        new_v, _, _, _, _, alpha[s], rho[s], new_b = spec.decide(
+            load(g2, s), load(v, s), load(b, s), q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
+        )
+        store(v, s, new_v)
+        store(b, s, new_b)
+
+
+@kernel
+def decide_slots(
+    first, last, starts, leaves, like_v, g2, alpha, rho, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon
+):
+    """The page's decide for each slot: g2 -> v, b, alpha, rho; a task is one slot."""
+    i = leaf_of(first, starts)
+    while first < last:
+        stop = min(starts[i + 1], last)
+        start, end = leaves[i, SLOTS] + first - starts[i], leaves[i, SLOTS] + stop - starts[i]
+        v = view(leaves[i, V], first - starts[i], stop - starts[i], like_v)
+        b = view(leaves[i, B], first - starts[i], stop - starts[i], like_v)
+        decide(
+            g2[start:end],
+            v,
+            b,
+            alpha[start:end],
+            rho[start:end],
+            q,
+            xi,
+            eta[i],
+            beta,
+            extra_l2,
+            c_coef,
+            d_coef,
+            epsilon,
+        )
+        first, i = stop, i + 1
+
+
+# apply
+
+
+@inlined
+def moved(i, theta, g, m, alpha, rho, chi, mu):
+    """Return the new ``theta[i]``, not yet rounded; ``m[i]`` is written."""
+    x = load(theta, i)
+    return x + averaged(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
+
+
+@inlined
+def move(theta, g, m, alpha, rho, chi, mu):
+    """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
+    for i in range(theta.size):
+        store(theta, i, moved(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu))
+
+
+@inlined
+def move_four(theta, g, m, alpha, rho, chi, mu):
+    """Four rows, so that alpha and rho too many for the first-level cache are read once for four."""
+    n = alpha.size
+    t0, t1, t2, t3 = theta[:n], theta[n : 2 * n], theta[2 * n : 3 * n], theta[3 * n :]
+    g0, g1, g2, g3 = g[:n], g[n : 2 * n], g[2 * n : 3 * n], g[3 * n :]
+    m0, m1, m2, m3 = cut(m, 0, n), cut(m, n, 2 * n), cut(m, 2 * n, 3 * n), cut(m, 3 * n, 4 * n)
+    for i in range(n):
+        a, r = alpha[i], rho[i]
+        x0, x1 = moved(i, t0, g0, m0, a, r, chi, mu), moved(i, t1, g1, m1, a, r, chi, mu)
+        x2, x3 = moved(i, t2, g2, m2, a, r, chi, mu), moved(i, t3, g3, m3, a, r, chi, mu)
+        store(t0, i, x0)
+        store(t1, i, x1)
+        store(t2, i, x2)
+        store(t3, i, x3)
+
+
+@kernel
+def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+    """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        n, k = leaves[i, N], task - starts[i]
+        pieces = (n + PIECE - 1) // PIECE
+        row, start = k // pieces, k % pieces * PIECE
+        start, stop = row * n + start, row * n + min(start + PIECE, n)
+        theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+        place = leaves[i, PLACES] + row
+        move(theta, g, view(leaves[i, M], start, stop, like_m), alpha[place], rho[place], chi, mu)
+
+
+@kernel
+def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        n, inner, k = leaves[i, N], leaves[i, INNER], task - starts[i]
+        groups = (n + ROWS - 1) // ROWS
+        outer, top = k // groups, k % groups * ROWS
+        place = leaves[i, PLACES] + outer * inner
+        alphas, rhos = alpha[place : place + inner], rho[place : place + inner]
+        row, stop = outer * n + top, outer * n + min(top + ROWS, n)
+        while row < stop:
+            rows = 4 if row + 4 <= stop and inner > WIDE else 1
+            start, end = row * inner, (row + rows) * inner
+            theta, g = view(leaves[i, THETA], start, end, like_theta), view(leaves[i, G], start, end, like_g)
+            m = view(leaves[i, M], start, end, like_m)
+            if rows == 4:
+                move_four(theta, g, m, alphas, rhos, chi, mu)
+            else:
+                move(theta, g, m, alphas, rhos, chi, mu)
+            row += rows
+
+
+@kernel
+def step_elements(
+    first,
+    last,
+    starts,
+    leaves,
+    like_theta,
+    like_g,
+    like_m,
+    like_v,
+    chi,
+    mu,
+    eta,
+    q,
+    xi,
+    beta,
+    extra_l2,
+    c_coef,
+    d_coef,
+    epsilon,
+):
+    """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
+    i = leaf_of(first, starts)
+    for task in range(first, last):
+        i = onward(i, task, starts)
+        start = (task - starts[i]) * CHUNK
+        stop, scale = min(start + CHUNK, leaves[i, N]), eta[i]
+        theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+        v, b = view(leaves[i, V], start, stop, like_v), view(leaves[i, B], start, stop, like_v)
+        m = view(leaves[i, M], start, stop, like_m)
+        for k in range(theta.size):
+            x = clip(load(g, k), chi)
+            new_v, _, _, _, _, alpha, rho, new_b = spec.decide(
+                x * x, load(v, k), load(b, k), q, xi, scale, beta, extra_l2, c_coef, d_coef, epsilon
+            )
+            store(v, k, new_v)
+            store(b, k, new_b)
+            store(theta, k, moved(k, theta, g, m, alpha, rho, chi, mu))

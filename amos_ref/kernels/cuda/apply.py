@@ -1,0 +1,203 @@
+"""The CUDA kernels that apply: they write parameters and momentum, and for element slots the state too."""
+
+import functools
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from amos_ref.kernels.cuda import scalar
+from amos_ref.kernels.cuda.memory import WORD, device
+from amos_ref.kernels.cuda.reduce import LANES, PIECE, lanes_each, line, size_of
+from amos_ref.kernels.cuda.slots import (
+    BETA,
+    C_COEF,
+    CHI,
+    D_COEF,
+    EPSILON,
+    EXTRA_L2,
+    MU,
+    NONE,
+    XI,
+    Q,
+    ceiling,
+    decide,
+    field,
+    integer,
+    kernel,
+    leaf_of,
+    real,
+)
+from amos_ref.kernels.table import INNER, PLACES, THETA, B, G, M, N, V
+
+cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
+
+ROWS = 16  # of a task, in columns
+add, add_square, average, change, clip = scalar.add, scalar.add_square, scalar.average, scalar.change, scalar.clip
+
+
+@device
+def line_of(k, n, inner):
+    """Return (place, first row, left) of a task of columns: 128 of them, 16 rows."""
+    strips, tops = ceiling(inner, LANES), ceiling(n, ROWS)
+    outer, top, left = k // strips // tops, k // strips % tops * ROWS, k % strips * LANES
+    return outer, top, left
+
+
+@functools.cache
+def applying(theta: str, g: str, state: str, averages: bool) -> Any:
+    """Return the kernels that write parameters for dtypes of theta, g and the state."""
+    width = lanes_each(theta, g, state) if averages else lanes_each(theta, g)
+    threads = LANES // width
+    load, store = line(theta, width)
+    load_g, _ = line(g, width)
+    load_m, store_m = line(state, width)
+    size, size_g, size_m = size_of(theta), size_of(g), size_of(state)
+    read, write, read_g = scalar.reads(theta), scalar.writes(theta), scalar.reads(g)
+    read_m, write_m = scalar.reads(state), scalar.writes(state)
+    shape, shape_g, shape_m = (np.dtype(name).type for name in (theta, g, state))
+
+    @device
+    def move(theta, g, m, count, t, wide, local, local_g, local_m, alpha, rho, chi, mu):
+        """Apply to one line at these addresses; alpha and rho have an entry for each of the thread's."""
+        load(theta, count, t, wide, local, 0)
+        load_g(g, count, t, wide, local_g, 0)
+        if averages:
+            load_m(m, count, t, wide, local_m, 0)
+        for k in range(width):
+            x = read(local[k])
+            delta = change(alpha[k], clip(read_g(local_g[k]), chi), rho[k], x)
+            if averages:
+                delta = average(read_m(local_m[k]), delta, mu)
+                local_m[k] = write_m(delta)
+            local[k] = write(add(x, delta))
+        store(theta, count, t, wide, local, 0)
+        if averages:
+            store_m(m, count, t, wide, local_m, 0)
+
+    @device
+    def aligned(theta, g, m):
+        return theta % WORD == 0 and g % WORD == 0 and (not averages or m % WORD == 0)
+
+    @kernel
+    def rows(starts, members, leaves, rates, alpha, rho, flag):
+        """One alpha and rho a row; a task is a piece of a row. Backwards: the end of g was read last."""
+        if integer(flag, 0) != NONE:
+            return
+        local, local_g = cuda.local.array(width, shape), cuda.local.array(width, shape_g)
+        local_m = cuda.local.array(width, shape_m)
+        alphas, rhos = cuda.local.array(width, np.float64), cuda.local.array(width, np.float64)
+        t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
+        for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
+            task = total - 1 - index
+            i = leaf_of(task, starts, members)
+            n, k = field(leaves, i, N), task - integer(starts, i)
+            pieces = ceiling(n, PIECE)
+            row, start = k // pieces, k % pieces * PIECE
+            begin, count, place = row * n + start, min(PIECE, n - start), field(leaves, i, PLACES) + row
+            for j in range(width):
+                alphas[j], rhos[j] = real(alpha, place), real(rho, place)
+            at, at_g = field(leaves, i, THETA) + begin * size, field(leaves, i, G) + begin * size_g
+            at_m = field(leaves, i, M) + begin * size_m
+            wide = aligned(at, at_g, at_m)
+            for x in range(0, count, LANES):
+                here, here_g, here_m, left = at + x * size, at_g + x * size_g, at_m + x * size_m, count - x
+                move(here, here_g, here_m, left, t, wide, local, local_g, local_m, alphas, rhos, chi, mu)
+
+    @kernel
+    def columns(starts, members, leaves, rates, alpha, rho, flag):
+        """One alpha and rho a column; a task is 128 columns of 16 rows."""
+        if integer(flag, 0) != NONE:
+            return
+        local, local_g = cuda.local.array(width, shape), cuda.local.array(width, shape_g)
+        local_m = cuda.local.array(width, shape_m)
+        alphas, rhos = cuda.local.array(width, np.float64), cuda.local.array(width, np.float64)
+        t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
+        for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
+            task = total - 1 - index
+            i = leaf_of(task, starts, members)
+            n, inner = field(leaves, i, N), field(leaves, i, INNER)
+            outer, top, left = line_of(task - integer(starts, i), n, inner)
+            begin, count = (outer * n + top) * inner + left, min(LANES, inner - left)
+            at, at_g = field(leaves, i, THETA) + begin * size, field(leaves, i, G) + begin * size_g
+            at_m = field(leaves, i, M) + begin * size_m
+            wide = inner % width == 0 and aligned(at, at_g, at_m)
+            place = field(leaves, i, PLACES) + outer * inner + left
+            for j in range(width):
+                lane = min(t * width + j if wide else j * threads + t, count - 1)
+                alphas[j], rhos[j] = real(alpha, place + lane), real(rho, place + lane)
+            for row in range(min(ROWS, n - top)):
+                x = row * inner
+                here, here_g, here_m = at + x * size, at_g + x * size_g, at_m + x * size_m
+                move(here, here_g, here_m, count, t, wide, local, local_g, local_m, alphas, rhos, chi, mu)
+
+    return SimpleNamespace(rows=rows, columns=columns)
+
+
+@functools.cache
+def stepping(theta: str, g: str, state: str, averages: bool) -> Any:
+    """Return the kernel that decides and applies for element slots."""
+    width = lanes_each(theta, g, state)
+    threads = LANES // width
+    load, store = line(theta, width)
+    load_g, _ = line(g, width)
+    load_s, store_s = line(state, width)
+    size, size_g, size_s = size_of(theta), size_of(g), size_of(state)
+    read, write, read_g = scalar.reads(theta), scalar.writes(theta), scalar.reads(g)
+    read_s, write_s = scalar.reads(state), scalar.writes(state)
+    shape, shape_g, shape_s = (np.dtype(name).type for name in (theta, g, state))
+
+    @kernel
+    def elements(starts, members, leaves, rates, eta, flag):
+        """A task is a piece of neighbours."""
+        if integer(flag, 0) != NONE:
+            return
+        local, local_g = cuda.local.array(width, shape), cuda.local.array(width, shape_g)
+        local_v, local_b = cuda.local.array(width, shape_s), cuda.local.array(width, shape_s)
+        local_m = cuda.local.array(width, shape_s)
+        t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
+        q, xi, beta, extra_l2 = real(rates, Q), real(rates, XI), real(rates, BETA), real(rates, EXTRA_L2)
+        c_coef, d_coef, epsilon = real(rates, C_COEF), real(rates, D_COEF), real(rates, EPSILON)
+        for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
+            task = total - 1 - index
+            i = leaf_of(task, starts, members)
+            start = (task - integer(starts, i)) * PIECE
+            at, at_g, at_v = field(leaves, i, THETA), field(leaves, i, G), field(leaves, i, V)
+            at_b, at_m, scale = field(leaves, i, B), field(leaves, i, M), real(eta, i)
+            wide = (at | at_g | at_v | at_b | at_m) % WORD == 0
+            for x in range(start, min(start + PIECE, field(leaves, i, N)), LANES):
+                left = field(leaves, i, N) - x
+                load(at + x * size, left, t, wide, local, 0)
+                load_g(at_g + x * size_g, left, t, wide, local_g, 0)
+                load_s(at_v + x * size_s, left, t, wide, local_v, 0)
+                load_s(at_b + x * size_s, left, t, wide, local_b, 0)
+                if averages:
+                    load_s(at_m + x * size_s, left, t, wide, local_m, 0)
+                for k in range(width):
+                    p, u = read(local[k]), clip(read_g(local_g[k]), chi)
+                    v, _, _, _, _, alpha, rho, b = decide(
+                        add_square(0.0, u),
+                        read_s(local_v[k]),
+                        read_s(local_b[k]),
+                        q,
+                        xi,
+                        scale,
+                        beta,
+                        extra_l2,
+                        c_coef,
+                        d_coef,
+                        epsilon,
+                    )
+                    delta = change(alpha, u, rho, p)
+                    if averages:
+                        delta = average(read_s(local_m[k]), delta, mu)
+                        local_m[k] = write_s(delta)
+                    local[k], local_v[k], local_b[k] = write(add(p, delta)), write_s(v), write_s(b)
+                store(at + x * size, left, t, wide, local, 0)
+                store_s(at_v + x * size_s, left, t, wide, local_v, 0)
+                store_s(at_b + x * size_s, left, t, wide, local_b, 0)
+                if averages:
+                    store_s(at_m + x * size_s, left, t, wide, local_m, 0)
+
+    return elements

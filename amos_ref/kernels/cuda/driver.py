@@ -1,0 +1,325 @@
+"""Devices, streams and memory, with errors that say what to do. In the simulator there is one device and one stream."""
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from amos_ref.errors import BackendError, MissingDependencyError
+from amos_ref.kernels.cuda.arrays import DeviceArray, memory
+
+INSTALL = "backend 'cuda' needs numba-cuda: pip install 'amos_ref[cuda]'"
+FAILED = "a step failed on the device"
+
+
+def check() -> None:
+    """Raise MissingDependencyError or BackendError where no CUDA kernel can run."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise MissingDependencyError(INSTALL)
+    reason = _reason()
+    if reason is not None:
+        raise BackendError(f"backend 'cuda' cannot be used here: {reason}")
+
+
+def usable() -> bool:
+    """Whether CUDA kernels can run, on a GPU or in the simulator."""
+    try:
+        check()
+    except (MissingDependencyError, BackendError):
+        return False
+    return True
+
+
+def status() -> str:
+    """Return one line: which device there is, or why there is none to use."""
+    try:
+        check()
+    except (MissingDependencyError, BackendError) as error:
+        return str(error)
+    from numba import cuda
+
+    device = cuda.get_current_device()
+    if simulated():
+        return "Numba's simulator"
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    return f"{name}, driver for CUDA {version_text(_driver_version())}"
+
+
+def simulated() -> bool:
+    """Whether this process runs kernels in Numba's simulator."""
+    from numba.core import config
+
+    return bool(getattr(config, "ENABLE_CUDASIM", False))
+
+
+def _reason() -> str | None:
+    if simulated():
+        return None
+    try:
+        from numba import cuda
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cuda-python warns of what older_driver says
+            return older_driver() if len(cuda.gpus) else "there is no GPU"
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError | ImportError) and not _of_driver(error):
+            raise
+        return " ".join(str(error).split()).rstrip(" :")
+
+
+def older_driver() -> str | None:
+    """Return what is wrong if the driver cannot load what the toolkit compiles."""
+    driver, toolkit = _driver_version(), _toolkit_version()
+    if driver // 1000 >= toolkit // 1000:  # within one major version newer code loads on older drivers
+        return None
+    return (
+        f"the driver is for CUDA {version_text(driver)} and the toolkit that compiles is {version_text(toolkit)}; "
+        "update the driver, or install an older toolkit"
+    )
+
+
+def version_text(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _driver_version() -> int:
+    from cuda.bindings import driver
+
+    return int(driver.cuDriverGetVersion()[1])
+
+
+def _toolkit_version() -> int:
+    from cuda.bindings import nvrtc
+
+    _, major, minor = nvrtc.nvrtcVersion()
+    return 1000 * major + 10 * minor
+
+
+@functools.cache
+def most_blocks() -> int:
+    """Return how many blocks keep a device busy: eight for each multiprocessor of the first one used."""
+    from numba import cuda
+
+    return 32 if simulated() else 8 * cuda.get_current_device().MULTIPROCESSOR_COUNT
+
+
+def device_of(address: int) -> int:
+    """Return the number of the device on which an address is."""
+    if simulated():
+        return 0
+    from cuda.bindings import driver
+
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    error, number = driver.cuPointerGetAttribute(attribute, address)
+    if error == driver.CUresult.CUDA_ERROR_INVALID_CONTEXT:
+        with on(0):  # any context will do
+            error, number = driver.cuPointerGetAttribute(attribute, address)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise BackendError(f"the address {address:#x} is on no device: {error.name}")
+    return int(number)
+
+
+def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
+    """Return the number of the one device that holds all arrays, by what they are called."""
+    found: dict[int, str] = {}
+    for where, a in arrays:
+        if a.size:
+            found.setdefault(device_of(a.address), where)
+    if len(found) > 1:
+        (first, here), (second, there) = list(found.items())[:2]
+        raise BackendError(f"{here} is on device {first} and {there} on device {second}; a step takes one device")
+    return next(iter(found), 0)
+
+
+def stream_of(stream: Any, device: int | None) -> int:
+    """Return the handle of a stream of Numba, CuPy, torch or cuda.core; None is the default stream."""
+    if stream is None or simulated():
+        return 0
+    handle = _handle(stream)
+    other = None if device is None else _stream_device(handle)
+    if other != device:
+        raise BackendError(f"stream belongs to device {other}, and the arrays are on device {device}")
+    return handle
+
+
+def _handle(stream: Any) -> int:
+    if hasattr(stream, "__cuda_stream__"):
+        handle = stream.__cuda_stream__()[1]
+    else:  # of torch, CuPy, older Numba
+        names = ("cuda_stream", "ptr", "handle")
+        handle = next((getattr(stream, name) for name in names if hasattr(stream, name)), stream)
+    if isinstance(handle, ctypes.c_void_p):
+        handle = handle.value or 0
+    if isinstance(handle, bool) or not hasattr(handle, "__index__"):
+        raise BackendError(f"stream is {stream!r:.80}; it must be a CUDA stream, its handle, or None")
+    return int(handle)
+
+
+def launcher(kernel: Any, blocks: int, block: int, stream: int) -> Any:
+    """Return a kernel ready to be called with its arguments."""
+    return kernel[blocks, block] if simulated() else _launcher(kernel, blocks, block, stream)
+
+
+@functools.lru_cache(1024)
+def _launcher(kernel: Any, blocks: int, block: int, stream: int) -> Any:
+    from numba import cuda
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that few blocks leave much of a GPU unused
+        return kernel[blocks, block, cuda.external_stream(stream)]
+
+
+def _stream_device(handle: int) -> int:
+    from cuda.bindings import driver
+    from numba import cuda
+
+    if handle in (0, 1, 2):  # the default streams are those of the current device
+        return int(cuda.get_current_device().id)
+    context = _call(f"stream {handle:#x} is no CUDA stream", "cuStreamGetCtx", driver.CUstream(handle))
+    driver.cuCtxPushCurrent(context)
+    number = driver.cuCtxGetDevice()[1]
+    driver.cuCtxPopCurrent()
+    return int(number)
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether launches on a stream are recorded into a graph, not run.
+
+    Raises
+    ------
+    BackendError
+        If a launch would spoil what is being recorded, or that is spoilt already.
+    """
+    if simulated():
+        return False
+    from cuda.bindings import driver
+
+    error, status = driver.cuStreamIsCapturing(driver.CUstream(stream))
+    statuses, results = driver.CUstreamCaptureStatus, driver.CUresult
+    if error == results.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+        raise BackendError(
+            "the default stream cannot be used while another one is recorded into a graph: give that one as stream"
+        )
+    if error != results.CUDA_SUCCESS:  # no context yet, or no stream: what comes next says so
+        return False
+    if status == statuses.CU_STREAM_CAPTURE_STATUS_INVALIDATED:
+        raise BackendError("what was recorded into a graph so far is invalid, and nothing can be added to it")
+    return status == statuses.CU_STREAM_CAPTURE_STATUS_ACTIVE
+
+
+@contextlib.contextmanager
+def device_errors(what: str) -> Iterator[None]:
+    """Turn the errors of the driver, and of what loads code into it, into BackendError."""
+    try:
+        yield
+    except Exception as error:
+        if not _of_driver(error):
+            raise
+        raise BackendError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+def _of_driver(error: Exception) -> bool:
+    """Whether an error is Numba's of the driver or cuda-python's; they share no class, and versions differ."""
+    return type(error).__module__.startswith(("numba.cuda.cudadrv.", "cuda."))
+
+
+def checked(what: str, result: tuple[Any, ...]) -> Any:
+    """Return what a function of the driver returned behind its error; raise BackendError if there is one."""
+    error, *found = result
+    if error:
+        raise BackendError(f"{what} {getattr(error, 'name', error)}")
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _call(what: str, name: str, *args: Any) -> Any:
+    """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
+    from cuda.bindings import driver
+
+    return checked(f"{what}:", getattr(driver, name)(*args))
+
+
+def download(a: DeviceArray) -> np.ndarray:
+    """Return a copy of an array in NumPy."""
+    host = np.empty(a.shape, a.dtype)
+    if a.size == 0:
+        return host
+    if simulated():
+        ctypes.memmove(host.ctypes.data, a.address, a.nbytes)
+        return host
+    with on(device_of(a.address)):
+        _call("copying from the device failed", "cuMemcpyDtoH", host.ctypes.data, a.address, a.nbytes)
+    return host
+
+
+def on(device: int) -> Any:
+    """Return a context in which a device is the current one."""
+    from numba import cuda
+
+    if simulated() or device == _current():
+        return contextlib.nullcontext()
+    return cuda.gpus[device]
+
+
+def _current() -> int | None:
+    """Return the number of the current device, which takes a tenth of the time of making it current again."""
+    from cuda.bindings import driver
+
+    error, number = driver.cuCtxGetDevice()
+    return int(number) if error == driver.CUresult.CUDA_SUCCESS else None
+
+
+def allocated(a: np.ndarray) -> Any:
+    """Return a copy of an array on the current device, as an array of Numba's."""
+    from numba import cuda
+
+    with device_errors(f"no room on the device for {a.nbytes} bytes"):
+        made = cuda.to_device(a)
+    synchronize(0)  # such a copy may still be under way, and not every stream waits for the default one
+    return made
+
+
+def upload(a: np.ndarray) -> DeviceArray:
+    """Return a copy of an array on the current device, as kernels see it."""
+    return memory(allocated(a))
+
+
+def room(count: int) -> DeviceArray:
+    """Return memory for some float64 numbers on the current device."""
+    from numba import cuda
+
+    with device_errors(f"no room on the device for {8 * count} bytes"):
+        return memory(cuda.device_array(max(count, 1), np.float64))
+
+
+def read(a: DeviceArray, stream: int) -> np.ndarray:
+    """Wait for all that was launched in a stream, of the current device; return a copy of an array in NumPy."""
+    if simulated():
+        return download(a)
+    host = np.empty(a.shape, a.dtype)
+    # In the stream: a copy in the default one would spoil what any stream records.
+    _call(FAILED, "cuMemcpyDtoHAsync", host.ctypes.data, a.address, a.nbytes, stream)
+    synchronize(stream)
+    return host
+
+
+def refill(a: DeviceArray, host: np.ndarray, stream: int) -> None:
+    """Copy from NumPy to the current device, in the order of a stream."""
+    if simulated():
+        a.source.copy_to_device(host)
+    else:
+        _call(FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, a.nbytes, stream)
+
+
+def synchronize(stream: int | None = None) -> None:
+    """Wait for all that was launched in a stream of the current device, or in any."""
+    if simulated():
+        return
+    if stream is None:
+        _call(FAILED, "cuCtxSynchronize")
+    else:
+        _call(FAILED, "cuStreamSynchronize", stream)

@@ -1,0 +1,205 @@
+"""The CUDA kernels of slots, and what all CUDA kernels share.
+
+A task (see kernels/table.py) is done whole by one thread or one group of threads, and in the page's order, so the grid
+changes no bit. Every argument that is no float is an integer: a number, or the address of an array. `flag` is where a
+gradient that is not finite leaves the number of its leaf; kernels that write parameters or state look there first.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.kernels.cuda import scalar
+from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, SUMS, B, N, V
+
+cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
+
+ROWS = spec.ROWS
+NONE = 2**62  # the flag where all gradients are finite
+Q, XI, BETA, EXTRA_L2, C_COEF, D_COEF, EPSILON, CHI, MU = range(9)  # the numbers of a step, at `rates`
+
+# PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
+kernel = cuda.jit(fastmath=False) if SIMULATED else cuda.jit(fastmath=False, lto=False)
+
+integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
+lower = lowest()
+decide, add = scalar.decide, scalar.add
+
+
+@device
+def leaf_of(task, starts, members):
+    """Return the leaf that a task belongs to."""
+    low, high = 0, members
+    while high - low > 1:
+        middle = (low + high) // 2
+        if integer(starts, middle) <= task:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@device
+def field(leaves, i, column):
+    return integer(leaves, i * COLUMNS + column)
+
+
+@device
+def ceiling(a, b):
+    return (a + b - 1) // b
+
+
+@device
+def settle(total, leaves, i, place, share, g2, flag):
+    """Keep a sum: of a slot as its mean, looked at; of a leaf with reduced axes left as it is, for fold_slots."""
+    places = field(leaves, i, PLACES)
+    if places != field(leaves, i, SLOTS):
+        put_real(g2, places + place, total)
+    else:
+        look(total / real(share, i), leaves, i, places + place, g2, flag)
+
+
+@device
+def look(mean, leaves, i, place, g2, flag):
+    put_real(g2, place, mean)
+    if not mean < np.inf:
+        lower(flag, field(leaves, i, LEAF))
+
+
+@device
+def sum_rows(address, begin, count, stride):
+    """Sum entries `stride` apart, 64 at a time, and those sums likewise (spec.sum_rows), in place."""
+    while count > 1:
+        sums = ceiling(count, ROWS)
+        for k in range(sums):
+            total = real(address, begin + k * ROWS * stride)
+            for row in range(k * ROWS + 1, min(k * ROWS + ROWS, count)):
+                total = add(total, real(address, begin + row * stride))
+            put_real(address, begin + k * stride, total)
+        count = sums
+    return real(address, begin)
+
+
+@kernel
+def set_rates(rates, q, xi):
+    """Put the numbers that change from step to step where the step's kernels find them."""
+    put_real(rates, Q, q)
+    put_real(rates, XI, xi)
+
+
+@kernel
+def combine_columns(starts, members, leaves, sums, share, g2, flag):
+    """Sum the sums of 64 rows; a task is one column, a thread's."""
+    for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
+        i = leaf_of(task, starts, members)
+        k, inner = task - integer(starts, i), field(leaves, i, INNER)
+        count = max(ceiling(field(leaves, i, N), ROWS), 1)
+        begin = field(leaves, i, SUMS) + k // inner * count * inner + k % inner
+        settle(sum_rows(sums, begin, count, inner), leaves, i, k, share, g2, flag)
+
+
+@kernel
+def fold_slots(starts, members, leaves, runs, share, g2, flag):
+    """Sum over the reduced runs before the innermost one (spec.fold); a task is one slot, a thread's.
+
+    `runs` has for each leaf where its runs begin and how many they are; a run is its length and whether it is reduced.
+    """
+    for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
+        i = leaf_of(task, starts, members)
+        slot = task - integer(starts, i)
+        first, count = integer(runs, 2 * i), integer(runs, 2 * i + 1)
+        place, stride, left = field(leaves, i, PLACES), 1, slot
+        for k in range(count - 1, -1, -1):
+            n = integer(runs, first + 2 * k)
+            if not integer(runs, first + 2 * k + 1):
+                place += left % n * stride
+                left //= n
+            stride *= n
+        size, stride = 1, 1
+        for k in range(count):
+            size *= integer(runs, first + 2 * k)
+        if size == 0:  # nothing was summed, so there is nothing to fold
+            look(0.0, leaves, i, field(leaves, i, SLOTS) + slot, g2, flag)
+            continue
+        for k in range(count - 1, -1, -1):
+            n = integer(runs, first + 2 * k)
+            if integer(runs, first + 2 * k + 1):
+                fold_run(g2, place, runs, first, k, n, stride)
+            stride *= n
+        total = real(g2, place)
+        look(total / real(share, i), leaves, i, field(leaves, i, SLOTS) + slot, g2, flag)
+
+
+@device
+def fold_run(g2, place, runs, first, k, n, stride):
+    """Sum one reduced run for every index into the reduced runs before it."""
+    times = 1
+    for j in range(k):
+        if integer(runs, first + 2 * j + 1):
+            times *= integer(runs, first + 2 * j)
+    for index in range(times):
+        at, left, step = place, index, stride * n
+        for j in range(k - 1, -1, -1):
+            length = integer(runs, first + 2 * j)
+            if integer(runs, first + 2 * j + 1):
+                at += left % length * step
+                left //= length
+            step *= length
+        sum_rows(g2, at, n, stride)
+
+
+@kernel
+def spread_slots(starts, members, leaves, runs, alpha, rho):
+    """Give every place the alpha and rho of its slot; a task is one place, a thread's."""
+    for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
+        i = leaf_of(task, starts, members)
+        left = task - integer(starts, i)
+        place = field(leaves, i, PLACES) + left
+        slot, stride, first = field(leaves, i, SLOTS), 1, integer(runs, 2 * i)
+        for k in range(integer(runs, 2 * i + 1) - 1, -1, -1):
+            n = integer(runs, first + 2 * k)
+            if not integer(runs, first + 2 * k + 1):
+                slot += left % n * stride
+                stride *= n
+            left //= n
+        put_real(alpha, place, real(alpha, slot))
+        put_real(rho, place, real(rho, slot))
+
+
+@functools.cache
+def deciding(state: str) -> Any:
+    """Return the kernel that decides, for v and b of a dtype."""
+    get, put, read, write = getter(state), putter(state), scalar.reads(state), scalar.writes(state)
+
+    @kernel
+    def decide_slots(starts, members, leaves, rates, eta, g2, alpha, rho, flag):
+        """The page's decide: g2 -> v, b, alpha, rho; a task is one slot, a thread's."""
+        if integer(flag, 0) != NONE:
+            return
+        for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
+            i = leaf_of(task, starts, members)
+            k = task - integer(starts, i)
+            place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, V), field(leaves, i, B)
+            new_v, _, _, _, _, new_alpha, new_rho, new_b = decide(
+                real(g2, place),
+                read(get(v, k)),
+                read(get(b, k)),
+                real(rates, Q),
+                real(rates, XI),
+                real(eta, i),
+                real(rates, BETA),
+                real(rates, EXTRA_L2),
+                real(rates, C_COEF),
+                real(rates, D_COEF),
+                real(rates, EPSILON),
+            )
+            put(v, k, write(new_v))
+            put(b, k, write(new_b))
+            put_real(alpha, place, new_alpha)
+            put_real(rho, place, new_rho)
+
+    return decide_slots

@@ -1,0 +1,1 @@
+"""The optimizers: one base, and a file for each member of the family."""

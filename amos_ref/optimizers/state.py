@@ -1,0 +1,144 @@
+"""The state of the optimizer between steps."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.checks import check_array, check_finite
+from amos_ref.errors import DtypeError, StateError
+
+
+class AmosState(NamedTuple):
+    """What Amos remembers from one step to the next.
+
+    Attributes
+    ----------
+    count : int
+        Steps taken, one count for the whole tree; the next step is t = count + 1.
+    v : dict of str to ndarray
+        Second moment per leaf name: running mean of the slot's mean squared gradient. The slot's shape.
+    b : dict of str to ndarray
+        Decay clock per leaf name, 0 at the start, never falling. The slot's shape.
+    m : dict of str to ndarray, or None
+        Momentum per leaf name, the parameter's shape; None without momentum.
+    """
+
+    count: int
+    v: dict[str, np.ndarray]
+    b: dict[str, np.ndarray]
+    m: dict[str, np.ndarray] | None
+
+
+class ClosedFormState(NamedTuple):
+    """What ClosedFormAmos remembers from one step to the next.
+
+    Attributes
+    ----------
+    count : int
+        Steps taken: the t of the next step, as the derivation counts from 0.
+    sigma : dict of str to ndarray
+        Expected distance of an entry from its optimum per leaf name: a number > 0, shape (), float64.
+    m, v : dict of str to ndarray, or None
+        Means of the gradient and of its square per leaf name, the parameter's shape, float64; None unless the
+        direction is Adam's.
+    """
+
+    count: int
+    sigma: dict[str, np.ndarray]
+    m: dict[str, np.ndarray] | None
+    v: dict[str, np.ndarray] | None
+
+
+State = AmosState | ClosedFormState
+
+
+class Parts(NamedTuple):
+    """The arrays of a kind of state."""
+
+    slots: tuple[str, ...]  # always there, of the slot's shape
+    entries: tuple[str, ...]  # of the parameter's shape, or None
+    words: str  # what the optional ones are called
+
+
+PARTS: dict[type, Parts] = {
+    AmosState: Parts(("v", "b"), ("m",), "momentum m"),
+    ClosedFormState: Parts(("sigma",), ("m", "v"), "moments m and v"),
+}
+
+
+def kind_of(state: Any) -> type:
+    """Return the kind of state that this is, or (of what is none) should be."""
+    return ClosedFormState if isinstance(state, ClosedFormState) else AmosState
+
+
+def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of the slot's shape broadcasts to `shape`."""
+    aligned = (1,) * (len(shape) - len(slot)) + slot
+    return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))
+
+
+def check_state(
+    state: State,
+    shapes: dict[str, tuple],
+    dtypes: dict[str, np.dtype],
+    *,
+    momentum: bool,
+    kind: type = AmosState,
+) -> None:
+    """Raise StateError unless `state` is one that these leaves and options could have produced.
+
+    Parameters
+    ----------
+    state : AmosState or ClosedFormState
+    shapes : dict
+        ``{name: (shape of theta, shape of the slot)}``.
+    dtypes : dict
+        ``{name: dtype of the stored state}``.
+    momentum : bool
+        Whether the optimizer keeps the optional parts.
+    kind : type
+        What the state must be.
+    """
+    slots, entries, words = PARTS[kind]
+    if not isinstance(state, kind):
+        raise StateError(f"state is not of type {kind.__name__} but {type(state).__name__}; init(params) makes one")
+    count = state.count
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+        raise StateError(f"state.count is {count!r}; it must be an integer >= 0")
+    for part in entries:
+        if (getattr(state, part) is not None) != momentum:
+            have, want = ("has no", "has them") if momentum else ("has", "has none")
+            raise StateError(f"the state {have} {words} but the optimizer {want}; init(params) starts anew")
+    for part in slots + entries * momentum:
+        arrays = getattr(state, part)
+        if not isinstance(arrays, dict):
+            raise StateError(f"state.{part} is not a dict of arrays by leaf name but {type(arrays).__name__}")
+        odd = sorted(set(arrays) ^ set(shapes), key=str)
+        if odd:
+            word = "has an extra" if odd[0] in arrays else "lacks"
+            raise StateError(f"state.{part} {word} leaf {odd[0]!r}")
+        for name, (theta_shape, slot_shape) in shapes.items():
+            shape = slot_shape if part in slots else theta_shape
+            _check_part(arrays[name], f"state.{part} of leaf {name!r}", shape, dtypes[name])
+
+
+def _check_part(a, where, shape, dtype) -> None:
+    try:
+        check_array(a, where)
+    except DtypeError as error:
+        raise StateError(str(error)) from None
+    if a.shape != shape:
+        raise StateError(f"{where} has shape {a.shape}; it must have shape {shape}")
+    if a.dtype != dtype:
+        raise StateError(f"{where} has dtype {a.dtype}; state_dtype asks for {dtype}")
+
+
+def check_state_values(state: State) -> None:
+    """Raise for values that no step leaves behind: NaN or infinite anywhere, all but m below 0."""
+    slots, entries, _ = PARTS[kind_of(state)]
+    for part in slots + entries:
+        for name, a in (getattr(state, part) or {}).items():
+            check_finite(a, f"state.{part} of leaf {name!r}")
+            least = a.astype(np.float64).min(initial=0.0)
+            if part != "m" and least < 0:
+                raise StateError(f"state.{part} of leaf {name!r} holds {float(least)!r}; it must be >= 0")

@@ -1,0 +1,1 @@
+"""State on disk: checkpoints, the file format they use, and atomic writing."""

@@ -1,0 +1,307 @@
+"""Named arrays and texts in one file, whole or not there, which the safetensors library reads too.
+
+A file is the length of its header (8 bytes, little-endian), the header (JSON in UTF-8, spaces behind it up to a
+multiple of 8 bytes) and the arrays, one behind the other, little-endian, in C order, wider dtypes first so that each
+is aligned. The header gives every array's dtype, shape and place, and texts by name under ``__metadata__``.
+
+One of the texts is ``sha256``, the hash of the whole file in which its own 64 digits are counted as zeros. So it
+covers the length, every byte of the header and all the data, and no bit of the file can change unnoticed.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from amos_ref.checks import FLOATS, dtype_of
+from amos_ref.errors import AmosError, StorageError
+
+LONGEST_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
+MOST_DIMENSIONS = 64  # of a NumPy array
+PIECE = 2**20  # bytes read at a time
+
+_CODES: dict[str, str] = dict(zip(FLOATS, ("F16", "BF16", "F32", "F64"), strict=True))
+_NAMES = {code: name for name, code in _CODES.items()}
+_MARK, _BLANK = b'"sha256":"', b"0" * 64
+
+
+class Entry(NamedTuple):
+    """Where one array is: bytes `start` to `stop` of the data."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class Header(NamedTuple):
+    """What stands before the data, checked but for the hash, which needs the data."""
+
+    metadata: dict[str, str]
+    entries: list[Entry]  # in the order of the data, without gaps
+    blanked: bytes  # length and header as they are hashed
+    digest: str  # what the hash must be
+
+
+@contextlib.contextmanager
+def named(doing: str, path: Any) -> Iterator[str]:
+    """Yield the path as a str; name it, and what was done, in every error from inside; an OSError gets a name."""
+    try:
+        path = os.fsdecode(path)
+        os.path.realpath(path)
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"{path!r:.200} is no path: {error}") from None
+    try:
+        yield path
+    except AmosError as error:
+        raise type(error)(f"cannot {doing} {path!r}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot {doing} {path!r}: {error.strerror or error}") from error
+
+
+# writing
+
+
+def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a file of this format whole, or leave what was there."""
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
+    header = _header_of(arrays, metadata)
+    with replacing(path) as out:
+        _write_all(out, header, arrays)
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """Write beside the target, flush to the disk, then put the new file in the old one's place at once.
+
+    If the block fails, the target is what it was.
+    """
+    # A link stays a link: what it points to is replaced.
+    target = os.path.realpath(path)
+    mode = _mode(target)
+    temporary = os.path.join(os.path.dirname(target), f".amos-ref-{os.urandom(8).hex()}.tmp")
+    with _folder(os.path.dirname(target)) as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        file = os.open(temporary, flags, 0o666 if mode is None else mode)
+        try:
+            with open(file, "wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            if mode is not None:
+                os.chmod(temporary, mode)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync(folder)
+
+
+def _write_all(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> None:
+    sha = hashlib.sha256(header)
+    out.write(header)
+    for a in arrays.values():
+        little = np.ascontiguousarray(a).view(f"u{a.itemsize}").astype(f"<u{a.itemsize}", copy=False)
+        data = little.reshape(-1).view(np.uint8).data
+        sha.update(data)
+        out.write(data)
+    out.seek(header.index(_MARK) + len(_MARK))
+    out.write(sha.hexdigest().encode())
+
+
+def _header_of(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """Return the length and the header, with zeros for the digits of the hash."""
+    entries: dict[str, Any] = {"__metadata__": metadata | {"sha256": _BLANK.decode()}}
+    start = 0
+    for name, a in arrays.items():
+        stop = start + a.nbytes
+        entries[name] = {"dtype": _CODES[a.dtype.name], "shape": a.shape, "data_offsets": (start, stop)}
+        start = stop
+    # Quotes inside names and texts are escaped, so that the mark before the hash occurs once.
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+    try:
+        header = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise StorageError(f"a name holds {text[error.start]!r}, half of a character that UTF-8 cannot hold") from None
+    header += b" " * (-len(header) % 8)
+    if len(header) > LONGEST_HEADER:
+        raise StorageError(f"the names would take {len(header)} bytes; at most {LONGEST_HEADER} can be read again")
+    return len(header).to_bytes(8, "little") + header
+
+
+def _mode(target: str) -> int | None:
+    """Return the permissions of the file that is to be replaced, None where there is none."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError("it exists and is no ordinary file")
+    return stat.S_IMODE(status.st_mode)
+
+
+@contextlib.contextmanager
+def _folder(folder: str) -> Iterator[int | None]:
+    """Open a folder to flush it later; None where the system has no such thing."""
+    if not hasattr(os, "O_DIRECTORY"):
+        yield None
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _sync(folder: int | None) -> None:
+    """Flush the folder, without which the new name could be lost in a power cut."""
+    try:
+        if folder is not None:
+            os.fsync(folder)
+    except OSError as error:
+        # Some file systems flush no folders and say so; nothing is wrong then.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            why = error.strerror or error
+            raise StorageError(f"the new file is in place, but its folder was not flushed to disk: {why}") from error
+
+
+# reading
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[io.BufferedReader]:
+    """Open an ordinary file; anything else (a pipe, a device) might never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise StorageError("it is no ordinary file")
+    with open(path, "rb") as file:
+        yield file
+
+
+def read_header(file: io.BufferedReader) -> Header:
+    """Read and check all that stands before the data; nothing is allocated that the file's size does not justify."""
+    size = os.fstat(file.fileno()).st_size
+    if size < 8:
+        raise StorageError(f"it holds {size} bytes, too few for the length of a header")
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if length > size - 8:
+        raise StorageError(f"its header claims {length} bytes and the file holds {size - 8} more")
+    if length > LONGEST_HEADER:
+        raise StorageError(f"its header claims {length} bytes; at most {LONGEST_HEADER} are read")
+    text = file.read(length)
+    found = parsed(text)
+    if not isinstance(found, dict) or not text.startswith(b"{"):
+        raise StorageError("its header is not a JSON object")
+    metadata = found.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise StorageError("its header holds no texts under '__metadata__'")
+    entries = _in_order([_entry(name, value) for name, value in found.items()], size - 8 - length)
+    at = text.find(_MARK) + len(_MARK)
+    return Header(metadata, entries, start + text[:at] + _BLANK + text[at + 64 :], metadata.get("sha256", ""))
+
+
+def parsed(text: bytes | str) -> Any:
+    """Return what the JSON text says; a name given twice, NaN and Infinity are refused."""
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"its header cannot be read as JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise StorageError(f"its header names {name!r:.80} twice")
+        found[name] = value
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise StorageError(f"its header holds the number {constant}")
+
+
+def _entry(name: str, value: Any) -> Entry:
+    where = f"array {name!r}"
+    match value:
+        case {"dtype": str(code), "shape": [*shape], "data_offsets": [start, stop]} if len(value) == 3:
+            pass
+        case _:
+            raise StorageError(f"{where} is not described by dtype, shape and data_offsets but by {value!r:.80}")
+    if code not in _NAMES:
+        raise StorageError(f"{where} has dtype {code!r}; it must be one of {', '.join(_NAMES)}")
+    dtype = dtype_of(_NAMES[code])
+    if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop)):
+        raise StorageError(f"{where} has shape {shape!r:.80} and data_offsets {start!r:.30}, {stop!r:.30}")
+    if stop - start != (needed := math.prod(shape) * dtype.itemsize):
+        raise StorageError(f"{where} has {stop - start} bytes; shape {shape!r:.80} of {dtype} takes {needed}")
+    return Entry(name, dtype, tuple(shape), start, stop)
+
+
+def _in_order(entries: list[Entry], size: int) -> list[Entry]:
+    at = 0
+    entries = sorted(entries, key=lambda entry: (entry.start, entry.stop))
+    for entry in entries:
+        if entry.start != at:
+            raise StorageError(f"array {entry.name!r} starts at byte {entry.start} of the data and must start at {at}")
+        at = entry.stop
+    if at != size:
+        raise StorageError(f"its arrays take {at} bytes and {size} bytes follow the header")
+    return entries
+
+
+def verify(file: io.BufferedReader, header: Header) -> None:
+    """Read all data once, keeping nothing, and raise StorageError if the hash is not the stated one."""
+    read_arrays(file, header, set())
+
+
+def read_arrays(file: io.BufferedReader, header: Header, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Return the wanted arrays, writeable, or raise StorageError if the hash is not the stated one.
+
+    The bytes that are hashed are those that are returned, even if somebody writes to the file meanwhile.
+    """
+    sha = hashlib.sha256(header.blanked)
+    file.seek(len(header.blanked))
+    arrays = {}
+    for entry in header.entries:
+        little = _empty(entry, entry.name in wanted)
+        _fill(file, sha, entry, little.reshape(-1).view(np.uint8).data)
+        if entry.name in wanted:
+            native = little.astype(f"=u{entry.dtype.itemsize}", copy=False)
+            arrays[entry.name] = native.view(entry.dtype)
+    if sha.hexdigest() != header.digest:
+        raise StorageError(f"it is damaged: the SHA-256 of its bytes is {sha.hexdigest()}, not {header.digest!r:.80}")
+    return arrays
+
+
+def _empty(entry: Entry, whole: bool) -> np.ndarray:
+    """Return room for an array, or for one piece of it."""
+    count = (entry.stop - entry.start) // entry.dtype.itemsize
+    try:
+        shape = entry.shape if whole else min(count, PIECE // entry.dtype.itemsize)
+        return np.empty(shape, f"<u{entry.dtype.itemsize}")
+    except (ValueError, MemoryError) as error:
+        raise StorageError(f"there is no room for array {entry.name!r} of shape {entry.shape}: {error}") from None
+
+
+def _fill(file: io.BufferedReader, sha: Any, entry: Entry, room: memoryview) -> None:
+    """Read the array's bytes into the room, from its start again when it is full, and hash them."""
+    size, at = entry.stop - entry.start, 0
+    while at < size:
+        here = at % room.nbytes
+        piece = room[here : here + min(PIECE, size - at)]
+        if file.readinto(piece) != piece.nbytes:
+            raise StorageError(f"it ends inside array {entry.name!r}")
+        sha.update(piece)
+        at += piece.nbytes

@@ -1,0 +1,168 @@
+"""How exact is the page? Random steps beside the oracle; ``python tools/exactness.py 20000`` prints the tables."""
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+from helpers.strategies import DTYPES, EXPONENTS, numbers
+
+from amos_ref import exact, spec
+
+U = 2.0**-53
+SHAPES = (((), ()), ((9,), ()), ((9,), (9,)), ((6, 5), ()), ((6, 5), (6, 1)), ((4, 6, 3), (1, 6, 1)), ((131,), ()))
+SCALARS = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "b")
+
+
+class Step(NamedTuple):
+    """What one step is given; theta and g have `dtype`, v, b and m `state_dtype`."""
+
+    arrays: dict
+    t: int
+    hyper: dict
+    dtype: str
+    state_dtype: str
+
+
+class Computed(NamedTuple):
+    """Numbers as computed in float64: the greatest error in ulps, and in bounds; how many are off by over 4 ulps."""
+
+    error: float
+    ratio: float
+    far: int
+    count: int
+
+
+class Stored(NamedTuple):
+    """Numbers after their storage: how many, how many of them correctly rounded, the greatest error in ulps."""
+
+    count: int
+    right: int
+    error: float
+
+
+def draw(rng):
+    """A step of any dtype, scale, slot and hyper-parameters; b reaches 2^40, t 2^33, 1 - beta 2^-20."""
+    dtype = str(rng.choice(list(DTYPES)))
+    state_dtype = str(rng.choice(["float64", dtype]))
+    shape, slot = SHAPES[rng.integers(len(SHAPES))]
+    low, high = EXPONENTS[dtype]
+    scale = int(np.clip(rng.choice([0, rng.integers(low, high + 1)]), low + 8, high - 8))
+    has_m = rng.random() < 0.5
+    arrays = dict(
+        theta=numbers(rng, shape, dtype, spread=6),
+        g=numbers(rng, shape, dtype, middle=scale, spread=6),
+        v=numbers(rng, slot, state_dtype, middle=2 * scale if rng.random() < 0.7 else 0, spread=4, signed=False),
+        b=numbers(rng, slot, state_dtype, middle=rng.integers(-20, 41), spread=4, signed=False),
+        m=numbers(rng, shape, state_dtype, middle=rng.integers(-12, 2), spread=6) if has_m else None,
+    )
+    hyper = dict(
+        xi=2.0 ** -rng.uniform(0.05, 12),
+        eta=2.0 ** rng.uniform(-6, 3),
+        beta=1 - 2.0 ** -rng.uniform(0.2, 20),
+        momentum=1 - 2.0 ** -rng.uniform(0.2, 6) if has_m else None,
+        clip_value=float(np.ldexp(rng.uniform(1, 2), scale)) if rng.random() < 0.3 else None,
+        extra_l2=float(rng.choice([0.0, 2.0 ** -rng.uniform(1, 12)])),
+        c_coef=rng.uniform(0.05, 2),
+        d_coef=rng.uniform(0.05, 2),
+        epsilon=float(rng.choice([2.0**-125, 2.0**-4, 1e-8])),
+    )
+    return Step(arrays, int(2 ** rng.uniform(0, 33)), hyper, dtype, state_dtype)
+
+
+def page(given):
+    """The page's answer, float64."""
+    wide = {name: None if a is None else a.astype(np.float64) for name, a in given.arrays.items()}
+    with np.errstate(all="ignore"):
+        return spec.step(**wide, q=spec.one_minus_power(given.hyper["beta"], given.t), **given.hyper)
+
+
+def roundings(given):
+    """How many roundings, at most, the relative error of each scalar adds up (see docs/bits.md)."""
+    n, k = given.arrays["theta"].size // max(given.arrays["v"].size, 1), {}
+    k["g2"] = 1 + min(n - 1, 64 + 7) + 1
+    k["v"] = k["g2"] + 3
+    k["r"] = (4 * given.t.bit_length() - 3) + k["v"] + 1
+    k["c"] = (3 + 1) / 2 + 2
+    k["gamma"] = (k["c"] + 2) + (k["r"] + k["g2"] + 1) + 1
+    k["d"] = (1 / 2 + 3 + 1) + 1
+    k["alpha"] = k["d"] + 1 + (k["r"] / 2 + 1) + 1 + 1
+    k["rho"] = k["d"] + (k["gamma"] + 1) + 1
+    k["b"] = k["gamma"] + 3
+    return k
+
+
+def bounds(given, got):
+    """The magnitude in whose ulps each error counts, and the most that the error may be.
+
+    delta, m and theta are sums that may cancel: they are seen against their largest term.
+    """
+    k, mu = roundings(given), given.hyper["momentum"]
+    theta, m = (abs(given.arrays[name].astype(np.float64)) if name == "theta" or mu else 0.0 for name in ("theta", "m"))
+    pull, decay = abs(got["alpha"] * got["g"]), got["rho"] * theta
+    size = {name: got[name] for name in SCALARS} | {"delta": np.maximum(pull, decay)}
+    most = {name: k[name] * got[name] for name in SCALARS}
+    most["delta"] = (k["alpha"] + 2) * pull + (k["rho"] + 2) * decay
+    last = "delta"
+    if mu:
+        last, size["m"] = "m", np.maximum(mu * m, (1 - mu) * size["delta"])
+        most["m"] = 2 * mu * m + (1 - mu) * (most["delta"] + 3 * abs(got["delta"]))
+    size["theta"] = np.maximum(theta, size[last])
+    most["theta"] = most[last] + abs(got["theta"])
+    # Second-order terms are below a millionth; a number below the normal ones may lose a subnormal unit each time.
+    return size, {name: 1.000001 * U * x + 16 * 2.0**-1074 for name, x in most.items()}
+
+
+def measure(given, got):
+    """``{quantity: (errors in ulps, errors / bounds)}`` of the page's float64 numbers."""
+    real, (size, most) = exact.enclose(**given.arrays, t=given.t, **given.hyper), bounds(given, got)
+    out = {}
+    for name, at in size.items():
+        error = exact.ulp_error(got[name], real[name], "float64", at=at)
+        out[name] = error, error * np.spacing(np.maximum(at, 2.0**-1022)) / most[name]
+    return out
+
+
+def stored(given, got):
+    """``{(quantity, dtype): Stored}`` for what the step writes in a dtype narrower than float64."""
+    real, out = exact.enclose(**given.arrays, t=given.t, **given.hyper), {}
+    for name in ("theta", "v", "b", "m"):
+        dtype = given.dtype if name == "theta" else given.state_dtype
+        if got[name] is not None and dtype != "float64":
+            with np.errstate(all="ignore"):
+                kept = np.asarray(spec.round_to(np.asarray(got[name]), DTYPES[dtype]))
+            right = exact.step(**given.arrays, t=given.t, dtype=dtype, **given.hyper)[name]
+            error = exact.ulp_error(kept, real[name], dtype)
+            out[name, dtype] = Stored(kept.size, int(np.sum(kept == right)), error.max(initial=0.0))
+    return out
+
+
+def survey(steps, seed=2210_11693):
+    """Both measures over random steps: ``{quantity: Computed}`` and ``{(quantity, dtype): Stored}``."""
+    rng, computed, kept = np.random.default_rng(seed), {}, {}
+    for _ in range(steps):
+        given = draw(rng)
+        got = page(given)
+        for name, (error, ratio) in measure(given, got).items():
+            old = computed.get(name, Computed(0.0, 0.0, 0, 0))
+            far = old.far + int(np.sum(error > 4))
+            computed[name] = Computed(
+                max(old.error, error.max()), max(old.ratio, ratio.max()), far, old.count + error.size
+            )
+        for key, new in stored(given, got).items():
+            old = kept.get(key, Stored(0, 0, 0.0))
+            kept[key] = Stored(old.count + new.count, old.right + new.right, max(old.error, new.error))
+    return computed, kept
+
+
+def main(steps):
+    computed, kept = survey(steps)
+    print("| quantity | greatest error, ulp | greatest error / bound | beyond 4 ulp |\n|---|---|---|---|")
+    for name, found in computed.items():
+        print(f"| {name} | {found.error:.2f} | {found.ratio:.2f} | {found.far:,} of {found.count:,} |")
+    print("\n| stored | numbers | correctly rounded | greatest error, ulp |\n|---|---|---|---|")
+    for (name, dtype), found in sorted(kept.items()):
+        print(f"| {name} in {dtype} | {found.count:,} | {100 * found.right / found.count:.4f} % | {found.error:.4f} |")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

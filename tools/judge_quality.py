@@ -1,0 +1,273 @@
+"""How good the judge is, measured: what it catches, what it names, when it is wrong, and what published ports do.
+
+``python -m tools.judge_quality FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``).
+"""
+
+import functools
+import importlib.metadata
+import itertools
+import multiprocessing
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from amos_ref.conformance import check
+from amos_ref.conformance.cases import random_case, table
+from amos_ref.conformance.diagnosis import deviations
+from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.diagnose import diagnose
+from amos_ref.conformance.diagnosis.search import ordered, reading_of
+from amos_ref.conformance.judging.drive import Failed, observe
+from amos_ref.conformance.judging.judge import STAGES, first_departure, run
+from amos_ref.conformance.judging.reading import Reading
+from amos_ref.conformance.judging.tolerance import METHOD, trajectory
+from amos_ref.conformance.ports.port import ALIASES
+from tools.simulated_port import SimulatedPort
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+SEED = 3  # of the evaluation that simulated ports have, and of what is drawn
+PAIRS_NAMED = 40  # pairs of deviations that are diagnosed; all pairs are looked at for being caught
+FIRST, EVALUATIONS = 1000, 1000  # right evaluations that look for false alarms: seeds
+PORTS = {
+    "pytorch_optimizer 4.1.0": "pytorch_optimizer:Amos",
+    "jestimator 0.3.3 (amos.py)": "{jestimator}:amos",
+}
+
+
+class Caught(NamedTuple):
+    """Where a port departs first, in the fewest steps of any case."""
+
+    step: int
+    case: str
+
+
+class Judge:
+    """The cases of a dtype with the page's answers, computed once.
+
+    Parameters
+    ----------
+    dtype : str
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.cases = [case for case in table() if case.dtype == dtype]
+        self.pages = [list(trajectory(case, case.eta, Reading())) for case in self.cases]
+
+    def caught(self, *names: str) -> list[Caught | None]:
+        """Return where a simulated port is caught soonest, with its state shown and in theta alone."""
+        port = SimulatedPort(*names, seed=SEED)
+        found = [self._departures(port, i) for i in range(len(self.cases))]
+        return [min(filter(None, some), default=None) for some in zip(*found, strict=True)]
+
+    def catches(self, *names: str) -> bool:
+        """Whether a simulated port is caught in any case."""
+        port = SimulatedPort(*names, seed=SEED)
+        return any(self._departures(port, i)[0] for i in range(len(self.cases)))
+
+    def false_alarms(self, seed: int) -> list[str]:
+        """Return the cases, of three, in which a right evaluation departs."""
+        port, n = SimulatedPort(seed=seed), len(self.cases)
+        return [self.cases[i % n].name for i in range(seed, seed + 3) if self._departures(port, i % n)[0]]
+
+    def names(self, *names: str) -> bool:
+        """Whether every candidate of the diagnosis of a simulated port does what the port does, on inputs held out."""
+        port = SimulatedPort(*names, seed=SEED, dtypes=(self.dtype,))
+        _, seen = run(port, self.cases)
+        found = diagnose(port, seen)
+        return found is not None and bool(found.candidates) and all(same(tuple(c), names) for c in found.candidates)
+
+    def _departures(self, port: SimulatedPort, i: int) -> list[Caught | None]:
+        case, page = self.cases[i], self.pages[i]
+        try:
+            shown = observe(port, case).shown
+        except Failed:  # its slots are not those of the state that the case sets
+            return [Caught(2, case.name)] * 2
+        both = (first_departure(shown, page, stages)[0] for stages in (STAGES, ("theta",)))
+        return [None if departure is None else Caught(departure["step"], case.name) for departure in both]
+
+
+@functools.cache
+def _judge(dtype: str) -> Judge:
+    return Judge(dtype)
+
+
+def _done(job: tuple[str, str, tuple[Any, ...]]) -> Any:
+    """Call a method of the judge of a dtype, in a process of the pool."""
+    dtype, method, arguments = job
+    return getattr(_judge(dtype), method)(*arguments)
+
+
+HELD_OUT = [random_case(1000 + i, tuple(ALIASES)) for i in range(20)]
+
+
+def same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two sets of deviations are one reading, on twenty inputs that the diagnosis does not use."""
+    if set(one) == set(other):
+        return True
+    for case in HELD_OUT:
+        runs = (reading_of(names).run(case, case.eta) for names in (ordered(one), ordered(other)))
+        for a, b in zip(*runs, strict=True):
+            if any(np.shape(a[k].theta) != np.shape(b[k].theta) or not _near(a[k].theta, b[k].theta) for k in a):
+                return False
+    return True
+
+
+def _near(x: np.ndarray, y: np.ndarray) -> bool:
+    return np.allclose(x, y, rtol=1e-10, atol=1e-12, equal_nan=True)
+
+
+def is_wrong_in(name: str, dtype: str) -> bool:
+    """Whether a deviation is one in this dtype: a state in the parameters' dtype, or a wider one, is right."""
+    right_states = {"float64": (), "float32": ("float32",), "float16": ("float32", "float16")}
+    return name not in {f"state-{stored}" for stored in right_states.get(dtype, ("float32", "bfloat16"))}
+
+
+def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
+    """Return all that is measured: (dtype, method of Judge, arguments)."""
+    found: list[tuple[str, str, tuple[Any, ...]]] = []
+    for dtype in DTYPES:
+        wrong = [name for name in CATALOGUE if is_wrong_in(name, dtype)]
+        found += [(dtype, "caught", (name,)) for name in wrong]
+        found += [(dtype, "false_alarms", (seed,)) for seed in range(FIRST, FIRST + EVALUATIONS)]
+        if dtype in ("float64", "float32"):
+            pairs = list(itertools.combinations(wrong, 2))
+            chosen = np.random.default_rng(SEED).choice(len(pairs), PAIRS_NAMED, replace=False)
+            found += [(dtype, "catches", pair) for pair in pairs]
+            found += [(dtype, "names", names) for names in [*((name,) for name in wrong), *(pairs[i] for i in chosen)]]
+    return found
+
+
+def measured() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
+    """Do all jobs on every core; return the answers by dtype, method and arguments."""
+    todo = jobs()
+    answers: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        results = track(pool.imap(_done, todo, chunksize=8), "judge", len(todo), console=Console(stderr=True))
+        for (dtype, method, arguments), answer in zip(todo, results, strict=True):
+            answers.setdefault(dtype, {}).setdefault(method, {})[arguments] = answer
+    return answers
+
+
+def page_of_documentation() -> str:
+    """Measure everything; return the page in Markdown."""
+    answers = measured()
+    reports = {name: check(_path(target)) for name, target in PORTS.items()}
+    parts = [_HEAD.format(method=METHOD), _scores(answers), _alarms(answers), _power(answers), _matrix(reports)]
+    return "\n".join(parts)
+
+
+_HEAD = """# How good the judge is
+
+This page is written by `nox -s matrix`; nothing on it is typed by hand. A deviation is one of the
+[catalogue](diagnosis.md); a port with it is simulated: the page with that stage overridden, evaluated in another order
+and, below float64, in lower precision (`tools.simulated_port`). Tolerances: {method}.
+"""
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count} of {of} ({100 * count / of:.1f} %)"
+
+
+def _scores(answers: dict[str, Any]) -> str:
+    rows = [
+        "## What is caught, and what is named",
+        "",
+        "| dtype | caught, state shown | caught in theta alone | named |",
+    ]
+    rows.append("|---|---|---|---|")
+    notes = []
+    for dtype, found in answers.items():
+        caught = found["caught"]
+        shares = [_share(sum(both[i] is not None for both in caught.values()), len(caught)) for i in (0, 1)]
+        named = {n: ok for n, ok in found.get("names", {}).items() if len(n) == 1}
+        shares.append(_share(sum(named.values()), len(named)) if named else "not measured")
+        rows.append(f"| {dtype} | {' | '.join(shares)} |")
+        notes += _listed(f"Not caught in {dtype}", [n for n, both in caught.items() if both[0] is None])
+        notes += _listed(f"Not caught in theta alone in {dtype}", [n for n, both in caught.items() if both[1] is None])
+        notes += _listed(f"Not named in {dtype}", [n for n, ok in named.items() if not ok])
+        notes += _pairs(dtype, found) if named else []
+    return "\n".join(rows + notes) + "\n"
+
+
+def _listed(what: str, sets: list[tuple[str, ...]]) -> list[str]:
+    return ["", f"{what}: {'; '.join(map(' + '.join, sets))}."] if sets else []
+
+
+def _pairs(dtype: str, found: dict[str, Any]) -> list[str]:
+    cancelling = [pair for pair, ok in found["catches"].items() if not ok and same(pair, ())]
+    pairs = {pair: ok for pair, ok in found["catches"].items() if pair not in cancelling}
+    named = {names: ok for names, ok in found["names"].items() if len(names) == 2}
+    text = (
+        f"Pairs in {dtype}: {_share(sum(pairs.values()), len(pairs))} caught (those that undo each other left out: "
+        f"{len(cancelling)}); of {len(named)} drawn at random, {sum(named.values())} named. Named means: what is found "
+        "does the same as the port, on twenty inputs that the search does not use."
+    )
+    missed = _listed(f"Pairs not caught in {dtype}", [pair for pair, ok in pairs.items() if not ok])
+    return ["", text, *missed, *_listed(f"Pairs not named in {dtype}", [pair for pair, ok in named.items() if not ok])]
+
+
+def _alarms(answers: dict[str, Any]) -> str:
+    rows = ["## False alarms", "", "Right evaluations, drawn at random (none of them is one of those that make the"]
+    rows += ["envelope), three cases each.", "", "| dtype | evaluations | departures |", "|---|---|---|"]
+    for dtype, found in answers.items():
+        alarms = list(itertools.chain.from_iterable(found["false_alarms"].values()))
+        where = f" ({', '.join(sorted(set(alarms)))})" if alarms else ""
+        rows.append(f"| {dtype} | {len(found['false_alarms'])} | {len(alarms)}{where} |")
+    return "\n".join(rows) + "\n"
+
+
+def _power(answers: dict[str, Any]) -> str:
+    rows = [
+        "## After how many steps",
+        "",
+        "The fewest steps of any case after which a deviation is caught: with the state",
+    ]
+    rows += [
+        "shown, and from theta alone.",
+        "",
+        f"| deviation | {' | '.join(answers)} |",
+        "|---|" + "---|" * len(answers),
+    ]
+    for name in CATALOGUE:
+        cells = []
+        for found in answers.values():
+            both = found["caught"].get((name,))
+            words = ["never" if one is None else str(one.step) for one in both or ()]
+            cells.append(", ".join(words) if both else "right")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _matrix(reports: dict[str, Any]) -> str:
+    rows = ["## Published ports", "", f"| case | dtype | {' | '.join(reports)} |", "|---|---|" + "---|" * len(reports)]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for name, report in reports.items():
+        for r in report.results:
+            cells.setdefault((r.case, r.dtype), {})[name] = r.verdict + (
+                f" (step {r.step}, {r.stage})" if r.stage else ""
+            )
+    for (case, dtype), row in cells.items():
+        rows.append(f"| {case} | {dtype} | {' | '.join(row.get(name, 'not supported') for name in reports)} |")
+    for name, report in reports.items():
+        if report.diagnosis:
+            rows += ["", f"What {name} does instead:", "", "```text", report.diagnosis.text, "```"]
+    return "\n".join(rows) + "\n"
+
+
+def _path(target: str) -> str:
+    """Return the target; jestimator is loaded by path, since its package does not import on today's JAX."""
+    if "{jestimator}" not in target:
+        return target
+    folder = importlib.metadata.distribution("jestimator").locate_file("jestimator/amos.py")
+    return target.replace("{jestimator}", str(folder))
+
+
+if __name__ == "__main__":
+    folder = pathlib.Path(sys.argv[1])
+    (folder / "deviations.md").write_text(deviations.page_of_documentation(), encoding="utf-8")
+    (folder / "matrix.md").write_text(page_of_documentation(), encoding="utf-8")

@@ -1,0 +1,85 @@
+"""A port made of a reading and an evaluation: what the judge is measured with."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.judging.evaluation import right
+from amos_ref.conformance.judging.reading import STATE, Step
+from amos_ref.conformance.ports.port import ALIASES, Arrays
+
+LONGEST = 64  # steps of a run with one learning rate
+
+
+class SimulatedPort:
+    """The page with some deviations, evaluated otherwise than the page.
+
+    Parameters
+    ----------
+    deviations : names of deviations
+    seed : int
+        Of the evaluation; see :func:`amos_ref.conformance.judging.evaluation.right`.
+    shows : collection of str
+        Which of v, b, m the port lets one see.
+    dtypes : collection of str
+    """
+
+    skips_none = True
+
+    def __init__(
+        self,
+        *deviations: str,
+        seed: int = 1,
+        shows: tuple[str, ...] = ("v", "b", "m"),
+        dtypes: tuple[str, ...] = ("float64", "float32", "float16", "bfloat16"),
+    ) -> None:
+        self.name = f"page with {' and '.join(deviations) or 'nothing changed'}"
+        self.options = set(ALIASES)
+        self.overrides = [CATALOGUE[name].overrides for name in deviations]
+        self.seed, self.shows, self.dtypes = seed, shows, dtypes
+
+    def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        """Start a run that is fed step by step."""
+        dtype = next(iter(params.values())).dtype.name
+        rates = hyper["learning_rate"]
+        self.case = SimpleNamespace(
+            params={name: a.astype(np.float64) for name, a in params.items()},
+            grads=self._fed(),
+            options={name: x for name, x in hyper.items() if name not in ("learning_rate", "eta", "slot_shape")},
+            slots=hyper["slot_shape"],
+            learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
+            inject=None,
+        )
+        self.reading = right(dtype, self.seed).reading(self.overrides)
+        self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
+        self.now: dict[str, Step] = {}
+
+    def _fed(self) -> Iterator[dict[str, np.ndarray | None]]:
+        while True:
+            yield self.given
+
+    def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
+        """Take one step."""
+        self.given = {name: None if g is None else g.astype(np.float64) for name, g in grads.items()}
+        self.now = next(self.steps)
+        return {name: self._stored("theta", name) if name in self.now else a for name, a in self.case.params.items()}
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite parameters and state."""
+        self.case.inject = values
+
+    def state(self) -> dict[str, Arrays]:
+        """Return v, b and m, as far as they are shown."""
+        held = {what: {name: self._stored(what, name) for name in self.now} for what in STATE if what in self.shows}
+        return {what: arrays for what, arrays in held.items() if all(a is not None for a in arrays.values())}
+
+    def _stored(self, what: str, name: str) -> Any:
+        a = self.reading.store(what, getattr(self.now[name], what))
+        return None if a is None else np.asarray(a)
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """It is given its eta."""
+        return None

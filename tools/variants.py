@@ -1,0 +1,242 @@
+"""What was tried to make the CPU kernels fast: each way beside the one that was kept, timed in turns.
+
+    python tools/variants.py [MILLIONS [ROUNDS]]       ns a parameter: median (least), and the ratio to the stream
+    python tools/variants.py assembly                  what the loops of the kernels became, by instruction
+
+float32, tensor slots as one row, element slots, column slots of three widths; as many threads as Numba may use.
+"""
+
+import collections
+import re
+import statistics
+import sys
+import time
+
+import numba
+import numpy as np
+
+from amos_ref.bench.roof import read
+from amos_ref.kernels.cpu import backend as cpu
+from amos_ref.kernels.cpu import loops as cpu_kernels
+from amos_ref.kernels.cpu import threads
+from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
+from amos_ref.kernels.jit import inlined, kernel
+from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
+from amos_ref.optimizers.leaf import Leaf, Rates
+from amos_ref.spec import LANES
+
+NONE = np.inf  # a bound that clips nothing, but has to be compared with
+
+
+# the memory alone
+
+
+@kernel
+def stream(first, last, starts, g, theta, a, b):
+    for task in range(first, last):
+        x, y = theta[task * PIECE : (task + 1) * PIECE], g[task * PIECE : (task + 1) * PIECE]
+        for i in range(x.size):
+            x[i] = a * x[i] + b * y[i]
+
+
+# rows
+
+
+@kernel
+def reduce_lanes(first, last, starts, g, chi, out):
+    """As in reduce_rows; chi None or a bound."""
+    acc = np.zeros(LANES)
+    for task in range(first, last):
+        part = g[task * CHUNK : (task + 1) * CHUNK]
+        for left in range(0, part.size, LANES):
+            add_squares(acc, part[left : left + LANES], chi)
+        out[task] = acc[0]
+
+
+@kernel
+def reduce_eight_lanes(first, last, starts, g, chi, out):
+    """Eight times 128 neighbours at once: an eighth of the loads and stores of the sums."""
+    acc = np.zeros(LANES)
+    for task in range(first, last):
+        part = g[task * CHUNK : (task + 1) * CHUNK]
+        for left in range(0, part.size, 8 * LANES):
+            add_eight_squares(acc, part[left : left + 8 * LANES], chi)
+        out[task] = acc[0]
+
+
+@kernel
+def apply_forwards(first, last, starts, g, theta, chi, alpha, rho):
+    for task in range(first, last):
+        start, stop = task * PIECE, (task + 1) * PIECE
+        move(theta[start:stop], g[start:stop], None, alpha, rho, chi, 0.0)
+
+
+@kernel
+def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
+    """The last pieces are still in the cache when the second pass begins."""
+    for task in range(last - 1, first - 1, -1):
+        start, stop = task * PIECE, (task + 1) * PIECE
+        move(theta[start:stop], g[start:stop], None, alpha, rho, chi, 0.0)
+
+
+# columns: `rows` at once, in strips of `width`
+
+
+@inlined
+def add_rows(acc, g, inner, left, right, row, rows):
+    for k in range(row, row + rows):
+        add_squares(acc[left:right], g[k * inner + left : k * inner + right], None)
+
+
+@kernel
+def reduce_strips(first, last, starts, g, inner, out, width, rows):
+    """The sums of a strip stay in the first-level cache, for `rows` rows or for all 64."""
+    for task in range(first, last):
+        acc = out[task]
+        acc[:] = 0.0
+        for row in range(task * ROWS, (task + 1) * ROWS, rows):
+            for left in range(0, inner, width):
+                add_rows(acc, g, inner, left, min(left + width, inner), row, rows)
+
+
+@kernel
+def reduce_eight(first, last, starts, g, inner, out):
+    for task in range(first, last):
+        acc = out[task]
+        acc[:] = 0.0
+        for row in range(task * ROWS, (task + 1) * ROWS, 8):
+            add_eight_squares(acc, g[row * inner : (row + 8) * inner], None)
+
+
+@kernel
+def apply_strips(first, last, starts, g, theta, inner, alpha, rho, width, rows):
+    for task in range(first, last):
+        for row in range(task * ROWS, (task + 1) * ROWS, rows):
+            for left in range(0, inner, width):
+                right = min(left + width, inner)
+                for k in range(row, row + rows):
+                    start, stop = k * inner + left, k * inner + right
+                    move(theta[start:stop], g[start:stop], None, alpha[left:right], rho[left:right], None, 0.0)
+
+
+@kernel
+def apply_four(first, last, starts, g, theta, inner, alpha, rho):
+    for task in range(first, last):
+        for row in range(task * ROWS, (task + 1) * ROWS, 4):
+            start, stop = row * inner, (row + 4) * inner
+            move_four(theta[start:stop], g[start:stop], None, alpha, rho, None, 0.0)
+
+
+# elements
+
+
+@kernel
+def divide(first, last, starts, b, out):
+    """Nothing but the three divisions and two roots of an element in the first-level cache."""
+    acc = out[0]
+    for _ in range(first, last):
+        for i in range(acc.size):
+            x = b[i]
+            acc[i] = 1.0 / np.sqrt(x) + x / np.sqrt(x + 1.0) + 1.0 / (x + 2.0)
+
+
+def cut(count, size):
+    return Tasks(np.array([0, count // size]), np.array([0, count]))
+
+
+def row_ways(g, theta):
+    tiny = np.float32(1e-9)
+    chunks, pieces, out = cut(g.size, CHUNK), cut(g.size, PIECE), np.zeros(g.size // CHUNK)
+    return {
+        "read": (read, pieces, g.view(np.uint64), np.zeros(g.size // PIECE, np.uint64)),
+        "reduce": (reduce_lanes, chunks, g, None, out),
+        "reduce, with clipping": (reduce_lanes, chunks, g, NONE, out),
+        "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),
+        "stream": (stream, pieces, g, theta, np.float32(1), tiny),
+        "apply": (apply_forwards, pieces, g, theta, None, 1e-9, 1e-9),
+        "apply, with clipping": (apply_forwards, pieces, g, theta, NONE, 1e-9, 1e-9),
+        "apply, backwards": (apply_backwards, pieces, g, theta, None, 1e-9, 1e-9),
+    }
+
+
+def column_ways(g, theta, inner):
+    groups = g.size // inner // ROWS
+    size, tasks = groups * ROWS * inner, cut(groups * ROWS * inner, ROWS * inner)
+    g, theta, out, alpha = g[:size], theta[:size], np.zeros((groups, inner)), np.full(inner, 1e-9)
+    found = {"read": row_ways(g, theta)["read"], "reduce, 8 rows at once": (reduce_eight, tasks, g, inner, out)}
+    shapes = {"row by row": (inner, ROWS), "strips of 1024": (1024, ROWS), "tiles of 4 x 256": (256, 4)}
+    for name, shape in shapes.items():
+        found[f"reduce, {name}"] = (reduce_strips, tasks, g, inner, out, *shape)
+    found["stream"] = row_ways(g, theta)["stream"]
+    found["apply, 4 rows at once"] = (apply_four, tasks, g, theta, inner, alpha, alpha)
+    for name, shape in shapes.items():
+        found[f"apply, {name}"] = (apply_strips, tasks, g, theta, inner, alpha, alpha, *shape)
+    return found
+
+
+def element_ways(g, theta):
+    v, b = np.full(g.size, 0.5, np.float32), np.full(g.size, 0.25, np.float32)
+    work = cpu.Work([Leaf("w", theta, g, v, b, None, 0.5)])
+    numbers = (0.5, 1e-3, 0.999, 0.0, 0.25, 0.25, 2.0**-125)
+    first = work.parts[0]
+    kept = (first.table.apply, first.table.leaves, first.theta, first.g, first.m, first.v, None, 0.0, first.table.eta)
+    return {
+        "stream": row_ways(g, theta)["stream"],
+        "decide and apply": (cpu_kernels.step_elements, *kept, *numbers),
+        "divisions and roots alone": (divide, cut(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
+    }, (v, b)
+
+
+def race(title, ways, count, rounds):
+    """Time every way once a round, and print a table."""
+    spent = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            threads.launch(*way)
+            if turn:
+                spent[name].append((time.perf_counter() - begin) / count * 1e9)
+    print(title)
+    for name, seen in spent.items():
+        roof = spent["read" if name.startswith("re") else "stream"]
+        ratio = statistics.median(mine / best for mine, best in zip(seen, roof, strict=True))
+        print(f"  {name:26} {statistics.median(seen):6.3f} ({min(seen):.3f})  x {ratio:.2f}")
+
+
+def assembly():
+    """Count the vector instructions of each kernel, for float32 parameters and state."""
+    rates = Rates(0.5, 1e-3, 0.999, None, None, 0.0, 0.25, 0.25, 2.0**-125)
+    for slot in ((), (1, 2000), (4, 2000)):
+        theta, v = np.ones((4, 2000), np.float32), np.zeros(slot, np.float32)
+        leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
+        cpu.Work(leaves).run(leaves, rates)
+    kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
+    for name in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns", "step_elements"):
+        kept = getattr(cpu_kernels, name)
+        fresh = numba.njit(fastmath=False, error_model="numpy")(kept.py_func)  # what comes from the disk has no text
+        fresh.compile(kept.signatures[0])
+        (text,) = fresh.inspect_asm().values()
+        found = collections.Counter(re.findall(rf"\bv?(?:{kinds})p[ds]\b", text))
+        fused = len(re.findall(r"\bvfn?m(?:add|sub)", text))
+        wide = {register: len(re.findall(register, text)) for register in ("xmm", "ymm", "zmm")}
+        print(f"{name:15} {dict(sorted(found.items()))} fused: {fused} registers: {wide}")
+
+
+def main():
+    if sys.argv[1:] == ["assembly"]:
+        assembly()
+        return
+    millions, rounds = (float(sys.argv[1]) if sys.argv[1:] else 32), int(sys.argv[2]) if sys.argv[2:] else 20
+    count = int(millions * 2**20) // PIECE * PIECE
+    g = np.random.default_rng(0).standard_normal(count, np.float32)
+    theta = g.copy()
+    race(f"rows, {count:,} parameters", row_ways(g, theta), count, rounds)
+    ways, _kept = element_ways(g, theta)
+    race(f"elements, {count:,} parameters", ways, count, rounds)
+    for inner in (768, 3072, 7812):
+        size = count // inner // ROWS * ROWS * inner
+        race(f"columns, {size // inner:,} x {inner:,}", column_ways(g, theta, inner), size, rounds)
+
+
+if __name__ == "__main__":
+    main()
