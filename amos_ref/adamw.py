@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import check_finite
+from amos_ref.checks import Arrays, check_finite, check_written, named_arrays, named_gradients
+from amos_ref.dtypes import rounded
 from amos_ref.errors import StateError
-from amos_ref.inputs import Arrays, check_written, named_arrays, named_gradients
 from amos_ref.optimizers.interrupt import Whole
-from amos_ref.optimizers.leaf import rounded
 from amos_ref.options import check_options, learning_rate_at
 
 

@@ -1,47 +1,91 @@
 """What an array must be before a step touches it: dtype, shape, finite, writeable, apart from the others."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from amos_ref import spec
+from amos_ref import tree
+from amos_ref.dtypes import FLOATS
 from amos_ref.errors import (
     BackendError,
     DtypeError,
-    MissingDependencyError,
     NonFiniteError,
     OverlapError,
     ReadOnlyError,
     ShapeError,
 )
-from amos_ref.kernels.cuda.arrays import DeviceArray, on_device
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+Arrays = dict[str, np.ndarray]
+GPU = (2, 13)  # how DLPack numbers the memory of a GPU, and memory that it shares with the host
 
 
-def dtype_of(name: str) -> np.dtype:
-    """Return the NumPy dtype of that name; bfloat16 comes from ml_dtypes."""
-    if name != "bfloat16":
-        return np.dtype(name)
+class ForeignArray:
+    """An array outside NumPy's memory, as checks and layouts see it; the backend that steps it makes it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : dtype
+        float16, bfloat16 (of ml_dtypes), float32 or float64.
+    address : int
+        Of the first element; the others follow in C order.
+    writeable : bool
+    source : object
+        The array that this describes, so that it stays alive.
+    """
+
+    __slots__ = ("address", "dtype", "shape", "source", "writeable")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, address: int, writeable: bool, source: Any) -> None:
+        self.shape, self.dtype, self.address, self.writeable, self.source = shape, dtype, address, writeable, source
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return self.address, self.address + self.nbytes
+
+    @property
+    def like(self) -> tuple[Any, ...]:
+        """What does not change when the same array lies elsewhere."""
+        return self.shape, self.dtype, self.writeable
+
+
+def lies_on_gpu(a: Any) -> bool:
+    """Whether this is an array on a GPU, whoever made it."""
+    if isinstance(a, np.ndarray | np.generic):
+        return False
+    return cuda_interface(a) is not None or dlpack_device(a) in GPU
+
+
+def cuda_interface(a: Any) -> dict[str, Any] | None:
+    """Return ``a.__cuda_array_interface__``, or None where there is none."""
+    if getattr(type(a), "__module__", "").startswith("numba.cuda.simulator"):
+        return a._ary.__array_interface__
     try:
-        import ml_dtypes
-    except ImportError:
-        raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
-    return np.dtype(ml_dtypes.bfloat16)
+        return getattr(a, "__cuda_array_interface__", None)
+    except (RuntimeError, TypeError, KeyError):  # of older torch: for bfloat16
+        return None
 
 
-def last_place(x: Any, dtype: str) -> Any:
-    """Return the exponent of one unit in the last place of x in float32, float16 or bfloat16."""
-    bits, lowest = {"float32": (24, -126), **spec.NARROW}[dtype]
-    return np.maximum(np.frexp(x)[1], lowest + 1) - bits
+def dlpack_device(a: Any) -> int | None:
+    """Return on what kind of device DLPack says that an array is, or None."""
+    return int(a.__dlpack_device__()[0]) if hasattr(a, "__dlpack__") else None
 
 
 def check_array(a: Any, where: str) -> Any:
     """Return `a` if it is an array the optimizer can work on, else raise DtypeError."""
-    if isinstance(a, DeviceArray):
+    if isinstance(a, ForeignArray):
         return a
     if not isinstance(a, np.ndarray):
-        if on_device(a):
+        if lies_on_gpu(a):
             raise BackendError(
                 f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy"
             )
@@ -82,7 +126,7 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
         If a target shares memory with another array, or if its own elements do.
     """
     for where, a in targets.items():
-        if not (a.writeable if isinstance(a, DeviceArray) else a.flags.writeable):
+        if not (a.writeable if isinstance(a, ForeignArray) else a.flags.writeable):
             raise ReadOnlyError(f"{where} is read-only, and a step writes to it")
         if _overlaps_itself(a):
             raise OverlapError(f"{where} has strides {a.strides} by which its own elements may share memory")
@@ -91,7 +135,7 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
     for arrays, written in ((targets, True), (others, False)):
         for where, a in arrays.items():
             if a.size:
-                low, high = a.bounds if isinstance(a, DeviceArray) else np.lib.array_utils.byte_bounds(a)
+                low, high = a.bounds if isinstance(a, ForeignArray) else np.lib.array_utils.byte_bounds(a)
                 spans.append((low, high, where, a, written))
     spans.sort(key=lambda span: span[0])
     open_spans: list[tuple] = []
@@ -106,12 +150,12 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
 
 def _share(a: Any, other: Any) -> bool:
     """Whether two arrays whose bounds meet share memory; those on a GPU are contiguous."""
-    return isinstance(a, DeviceArray) or isinstance(other, DeviceArray) or np.shares_memory(a, other)
+    return isinstance(a, ForeignArray) or isinstance(other, ForeignArray) or np.shares_memory(a, other)
 
 
 def _overlaps_itself(a: Any) -> bool:
     """Whether strides let two elements share memory (certain for every ordinary view, cautious for the rest)."""
-    if isinstance(a, DeviceArray):
+    if isinstance(a, ForeignArray):
         return False
     reach = a.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
@@ -119,3 +163,40 @@ def _overlaps_itself(a: Any) -> bool:
             return a.size > 0
         reach += stride * (n - 1)
     return False
+
+
+def named_arrays(params: Any, what: str = "params") -> Arrays:
+    """Return the leaves of a tree by name, each an array the optimizers can work on."""
+    return {name: check_array(a, f"{what} leaf {name!r}") for name, a in tree.flatten(params, what).items()}
+
+
+def named_gradients(grads: Any, thetas: Arrays) -> Arrays:
+    """Return the gradients that are there (not None), each of its parameter's shape."""
+    found = {}
+    for name, g in tree.match(tree.flatten(grads, "grads"), thetas, "grads").items():
+        if g is not None:
+            g = np.asarray(g) if isinstance(g, np.floating) else g  # as the mean of an array is
+            where = f"gradient of leaf {name!r}"
+            check_shape(check_array(g, where), thetas[name].shape, where)
+            found[name] = g
+    return found
+
+
+def check_written(written: dict[str, Arrays | None], gradients: Arrays, others: Arrays | None = None) -> None:
+    """Check that the arrays of the leaves with a gradient can be written, and share memory with nothing else.
+
+    Parameters
+    ----------
+    written : dict
+        What a step writes, as it is called in an error: ``{"parameter": {leaf: array}, "state v": ...}``.
+    gradients : dict
+        ``{leaf: array}`` of the leaves that step.
+    others : dict, optional
+        More arrays that are only read, by what they are called.
+    """
+    targets: Arrays = {}
+    kept = {f"gradient of leaf {name!r}": g for name, g in gradients.items()} | (others or {})
+    for word, arrays in written.items():
+        for name, a in (arrays or {}).items():
+            (targets if name in gradients else kept)[f"{word} of leaf {name!r}"] = a
+    check_targets(targets, kept)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.checks import FLOATS, check_finite, check_shape, dtype_of
+from amos_ref.checks import check_finite, check_shape
+from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, UndecidedError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.rules import eta_of

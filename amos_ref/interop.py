@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.checks import check_array, dtype_of
+from amos_ref.checks import check_array
+from amos_ref.dtypes import as_dtype, broadcasts, dtype_of
 from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
-from amos_ref.optimizers.leaf import as_dtype
-from amos_ref.optimizers.state import AmosState, broadcasts, check_state
+from amos_ref.optimizers.state import AmosState, check_state
 
 Arrays = dict[str, np.ndarray]
 

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.checks import check_shape
+from amos_ref.checks import Arrays, check_shape, named_arrays
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
-from amos_ref.inputs import Arrays, named_arrays
 from amos_ref.problems import Problem
 from amos_ref.rules import number
 

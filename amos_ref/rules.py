@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.dtypes import broadcasts
 from amos_ref.errors import ExpressionError, RuleError
-from amos_ref.optimizers.state import broadcasts
 
 Shape = tuple[int, ...]
 

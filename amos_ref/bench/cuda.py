@@ -7,7 +7,7 @@ import numpy as np
 from amos_ref.bench import contenders, gpu
 from amos_ref.bench.rotation import OnDevice
 from amos_ref.bench.workloads import Workload
-from amos_ref.kernels.cuda import driver as cuda_driver
+from amos_ref.kernels.cuda import arrays as device_arrays
 from amos_ref.kernels.cuda.arrays import device_array
 
 
@@ -28,7 +28,9 @@ class Kernels(OnDevice, contenders.Kernels):
 
     def placed(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         bits = {"bfloat16": np.uint16}  # NumPy's bfloat16 is unknown to Numba
-        return {name: cuda_driver.allocated(a.view(bits.get(a.dtype.name, a.dtype))) for name, a in arrays.items()}
+        return {
+            name: device_arrays.copy_to_device(a.view(bits.get(a.dtype.name, a.dtype))) for name, a in arrays.items()
+        }
 
     def launch(self) -> None:
         self.state = self.opt.advance(self.state, stream=self.stream)
@@ -38,7 +40,7 @@ class Kernels(OnDevice, contenders.Kernels):
         self.opt.synchronize(stream=self.stream)
 
     def values(self) -> dict[str, np.ndarray]:
-        return {name: cuda_driver.download(device_array(a, name)) for name, a in self.params.items()}
+        return {name: device_arrays.download(device_array(a, name)) for name, a in self.params.items()}
 
 
 class Copy(OnDevice):
@@ -51,7 +53,7 @@ class Copy(OnDevice):
         count, self.stream = -(-self.held(work) // 16), gpu.stream()
         # Random bits, as those of parameters are: a GPU may move zeros with less power, and so faster.
         block = np.random.default_rng(2022).integers(2**64, size=min(count, 65537), dtype=np.uint64)
-        self.source, self.target = cuda_driver.upload(np.resize(block, count)), cuda_driver.room(count)
+        self.source, self.target = device_arrays.upload(np.resize(block, count)), device_arrays.allocate(count)
         gpu.synchronize()
         with gpu.recorded(self.stream) as self.graph:
             gpu.call("cuMemcpyDtoDAsync", self.target.address, self.source.address, 8 * count, self.stream)
@@ -69,4 +71,4 @@ class Copy(OnDevice):
 
     def values(self) -> dict[str, np.ndarray]:
         found = {"source": self.source, "target": self.target}
-        return {name: cuda_driver.download(a).view(np.uint64) for name, a in found.items()}
+        return {name: device_arrays.download(a).view(np.uint64) for name, a in found.items()}

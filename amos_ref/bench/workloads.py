@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from amos_ref.checks import FLOATS, dtype_of
+from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import HyperParameterError
 
 Shape = tuple[int, ...]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref import plots
+from amos_ref.checks import named_arrays
 from amos_ref.cli import csv_data
 from amos_ref.cli.tables import print_table, short
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError
-from amos_ref.inputs import named_arrays
 from amos_ref.minimizer import OPTIMIZERS, Result, distance, made, minimize
 from amos_ref.problems import PROBLEMS, Problem
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.checks import last_place
+from amos_ref.dtypes import last_place
 
 Arrays = dict[str, np.ndarray]
 Gradients = list[dict[str, np.ndarray | None]]

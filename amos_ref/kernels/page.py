@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from amos_ref.optimizers.leaf import computed, rounded
+from amos_ref.dtypes import rounded
+from amos_ref.optimizers.leaf import computed
 
 
 class Work:

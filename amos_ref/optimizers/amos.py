@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec, tree
-from amos_ref.checks import check_array, check_finite, check_shape
+from amos_ref.checks import check_array, check_finite, check_shape, check_written, named_arrays, named_gradients
+from amos_ref.dtypes import rounded
 from amos_ref.errors import BackendError
-from amos_ref.inputs import check_written, named_arrays, named_gradients
 from amos_ref.kernels import Kept, check_backend, load_backend
 from amos_ref.kernels.cuda import arrays as device
 from amos_ref.optimizers.interrupt import Whole
-from amos_ref.optimizers.leaf import Leaf, Rates, computed, refuse, rounded
+from amos_ref.optimizers.leaf import Leaf, Rates, computed, refuse
 from amos_ref.optimizers.state import AmosState, check_state, check_state_values
 from amos_ref.optimizers.trace import Trace
 from amos_ref.options import check_options, learning_rate_at
@@ -144,7 +144,7 @@ class Amos:
         DtypeError, NonFiniteError, RuleError, TreeError
             If a leaf is no such array, holds NaN or infinity, has no eta or slot shape, or shares its name.
         """
-        thetas = named_arrays(device.seen(params, "params") if self._cuda else params)
+        thetas = named_arrays(device.as_device_tree(params, "params") if self._cuda else params)
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
         filled = load_backend("cuda").zeros_beside(thetas) if self._cuda else np.zeros
@@ -236,7 +236,7 @@ class Amos:
             if self._cuda:
                 self._leave(plan, stream)
             thetas, leaves, rates = self._prepare(grads, state, params)
-            held = device.seen_state(state) if self._cuda else state
+            held = device.as_device_state(state) if self._cuda else state
             written = {"parameter": thetas, "state v": held.v, "state b": held.b, "state m": held.m}
             check_written(written, {leaf.name: leaf.g for leaf in leaves})
             work = load_backend(self.options["backend"]).Work(leaves)
@@ -334,7 +334,11 @@ class Amos:
     def _prepare(self, grads: Any, state: AmosState, params: Any) -> tuple[dict[str, np.ndarray], list[Leaf], Rates]:
         """Check everything that one step is given: all parameters, the leaves to step, the step's numbers."""
         if self._cuda:
-            params, grads, state = device.seen(params, "params"), device.seen(grads, "grads"), device.seen_state(state)
+            params, grads, state = (
+                device.as_device_tree(params, "params"),
+                device.as_device_tree(grads, "grads"),
+                device.as_device_state(state),
+            )
         thetas = named_arrays(params)
         gradients = named_gradients(grads, thetas)
         rules = {name: self._rule(name, a.shape) for name, a in thetas.items()}

@@ -7,10 +7,9 @@ import numpy as np
 
 from amos_ref import closed_form, kernels, tree
 from amos_ref.adamw import adam
-from amos_ref.checks import check_array, check_finite, check_shape
+from amos_ref.checks import Arrays, check_array, check_finite, check_shape, check_written, named_arrays, named_gradients
 from amos_ref.closed_form import Schedule
 from amos_ref.errors import AmosError, DirectionError
-from amos_ref.inputs import Arrays, check_written, named_arrays, named_gradients
 from amos_ref.optimizers.interrupt import Whole
 from amos_ref.optimizers.leaf import computed
 from amos_ref.optimizers.state import ClosedFormState, check_state, check_state_values

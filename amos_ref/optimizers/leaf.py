@@ -86,14 +86,3 @@ def refuse(leaf: Any, rates: Any) -> NoReturn:
     raise NonFiniteError(
         f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(g).max())!r})"
     )
-
-
-def rounded(x: Any, like: np.ndarray) -> np.ndarray:
-    """Return x as an array of `like`'s dtype and shape, rounded once."""
-    with np.errstate(all="ignore"):
-        return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
-
-
-def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return `a` itself, or a copy of another dtype, rounded once."""
-    return a if a.dtype == dtype else rounded(a.astype(np.float64), np.empty(a.shape, dtype))

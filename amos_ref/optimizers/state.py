@@ -71,12 +71,6 @@ def kind_of(state: Any) -> type:
     return ClosedFormState if isinstance(state, ClosedFormState) else AmosState
 
 
-def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether an array of the slot's shape broadcasts to `shape`."""
-    aligned = (1,) * (len(shape) - len(slot)) + slot
-    return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))
-
-
 def check_state(
     state: State,
     shapes: dict[str, tuple],

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import __version__, tree
+from amos_ref.checks import Arrays, named_arrays
+from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
-from amos_ref.inputs import Arrays, named_arrays
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.leaf import as_dtype
-from amos_ref.optimizers.state import PARTS, AmosState, State, broadcasts, check_state, kind_of
+from amos_ref.optimizers.state import PARTS, AmosState, State, check_state, kind_of
 from amos_ref.options import read_options, written_options
 from amos_ref.storage import container
 from amos_ref.storage.container import Header

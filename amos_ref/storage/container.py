@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from amos_ref.checks import FLOATS, dtype_of
+from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import AmosError, StorageError
 
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one

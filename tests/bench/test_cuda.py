@@ -13,6 +13,7 @@ import amos_ref
 from amos_ref import errors, plots
 from amos_ref.bench import contenders, cuda, gpu, machine, measure, rotation, workloads
 from amos_ref.cli import main
+from amos_ref.kernels.cuda import arrays
 from amos_ref.kernels.cuda import driver as cuda_driver
 from amos_ref.kernels.cuda.arrays import DeviceArray
 
@@ -28,9 +29,9 @@ def driver(monkeypatch):
     monkeypatch.setattr(gpu, "free_memory", lambda: made.free)
     monkeypatch.setattr(Opt, "driver", made, raising=False)
     monkeypatch.setattr(amos_ref, "Amos", Opt)
-    monkeypatch.setattr(cuda_driver, "allocated", lambda a: a)
-    monkeypatch.setattr(cuda_driver, "upload", lambda a: DeviceArray(a.shape, a.dtype, 1, True, a))
-    monkeypatch.setattr(cuda_driver, "room", lambda n: DeviceArray((n,), np.dtype(float), 2, True, None))
+    monkeypatch.setattr(arrays, "copy_to_device", lambda a: a)
+    monkeypatch.setattr(arrays, "upload", lambda a: DeviceArray(a.shape, a.dtype, 1, True, a))
+    monkeypatch.setattr(arrays, "allocate", lambda n: DeviceArray((n,), np.dtype(float), 2, True, None))
     return made
 
 

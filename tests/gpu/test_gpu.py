@@ -9,9 +9,8 @@ from numba import cuda
 
 import amos_ref
 from amos_ref.errors import BackendError, NonFiniteError
-from amos_ref.kernels.cuda import driver as cuda_driver
-from amos_ref.kernels.cuda.arrays import device_array
-from amos_ref.kernels.cuda.driver import download
+from amos_ref.kernels.cuda import arrays
+from amos_ref.kernels.cuda.arrays import device_array, download
 
 OPTIONS = dict(learning_rate=lambda t: 0.3 / t, eta=0.6, beta=0.75, extra_l2=0.05)
 
@@ -134,8 +133,8 @@ def test_no_room_for_the_tables_is_named(monkeypatch):
     a = cuda.to_device(np.ones(3, np.float32))
     opt = optimizers()[1]
     state = opt.init(a)
-    room = cuda_driver.room
-    monkeypatch.setattr(cuda_driver, "room", lambda count: room(2**50))
+    room = arrays.allocate
+    monkeypatch.setattr(arrays, "allocate", lambda count: room(2**50))
     with pytest.raises(BackendError, match="no room on the device for 9007199254740992 bytes"):
         opt.step(a, cuda.to_device(np.ones(3, np.float32)), state)
     assert np.array_equal(a.copy_to_host(), np.ones(3, np.float32))

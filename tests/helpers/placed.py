@@ -3,8 +3,7 @@
 import numpy as np
 from numba import cuda
 
-from amos_ref.kernels.cuda.arrays import DeviceArray, device_array
-from amos_ref.kernels.cuda.driver import download
+from amos_ref.kernels.cuda.arrays import DeviceArray, device_array, download
 from helpers import strategies as own
 
 

@@ -106,7 +106,7 @@ def test_dlpack_is_read_without_a_copy():
 
 
 def test_arrays_on_a_gpu_are_known():
-    assert [on_device(a) for a in (Shown((3,), "<f4"), Tensor(np.zeros(3), 2), Tensor(np.zeros(3), 13))] == [True] * 3
+    assert [lies_on_gpu(a) for a in (Shown((3,), "<f4"), Tensor(np.zeros(3), 2), Tensor(np.zeros(3), 13))] == [True] * 3
     assert not any(map(on_device, (np.zeros(3), np.float64(1), Tensor(np.zeros(3), 1), 1.0, None)))
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import dtype_of
 from amos_ref.conformance.judging.reading import Override
+from amos_ref.dtypes import dtype_of
 
 
 class Deviation(NamedTuple):

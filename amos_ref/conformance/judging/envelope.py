@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import last_place
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.evaluation import right
 from amos_ref.conformance.judging.reading import STATE, Reading, Step
+from amos_ref.dtypes import last_place
 
 DTYPES = ("float16", "bfloat16")
 MEMBERS = 24

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import dtype_of, last_place
 from amos_ref.conformance.judging.reading import Override, Reading
+from amos_ref.dtypes import dtype_of, last_place
 
 #: Stage -> the ways to compute it that are as good as the page's.
 ORDERS: dict[str, tuple[Override, ...]] = {

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.checks import FLOATS
 from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature, by_leaf
+from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
 
 

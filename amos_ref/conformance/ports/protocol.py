@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.checks import FLOATS
 from amos_ref.conformance.ports.child import printable, quoted
 from amos_ref.conformance.ports.failures import Garbage, PortError
 from amos_ref.conformance.ports.port import ALIASES, Arrays
 from amos_ref.conformance.vectors.read import decode
+from amos_ref.dtypes import FLOATS
 
 PROTOCOL = "amos-ref-port-1"
 

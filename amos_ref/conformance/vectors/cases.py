@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import dtype_of
 from amos_ref.conformance.cases import Case, table
+from amos_ref.dtypes import dtype_of
 
 #: Steps that are stored of a judge's case: 3, more where these would not show what it is about, fewer of large arrays.
 _STEPS = {"decayed": 16, "schedule": 4, "zeros-follow": 5, "none-gradient": 5, "none-at-first": 6}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import errors
-from amos_ref.checks import dtype_of
+from amos_ref.dtypes import dtype_of
 from amos_ref.errors import AmosError, VectorError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from amos_ref import exact
-from amos_ref.checks import dtype_of
 from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
@@ -17,6 +16,7 @@ from amos_ref.conformance.judging.reading import OPTIONS, Reading
 from amos_ref.conformance.judging.tolerance import Moment, trajectory
 from amos_ref.conformance.vectors.cases import NOTES, VectorCase, flags, vector_cases
 from amos_ref.conformance.vectors.read import DTYPES, FORMAT, STATE, Json, encode
+from amos_ref.dtypes import dtype_of
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState
 

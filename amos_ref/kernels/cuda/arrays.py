@@ -1,61 +1,31 @@
 """Arrays on a GPU, whoever made them: found by ``__cuda_array_interface__`` or DLPack, and never copied.
 
-Nothing here imports a framework, or Numba before there is something to read from the device.
+Nothing here imports a framework, nor Numba before there is something to read from the device or to put there.
 """
 
 import ctypes
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from amos_ref import tree
+from amos_ref.checks import GPU, ForeignArray, cuda_interface, dlpack_device
+from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import BackendError, DtypeError
+from amos_ref.kernels.cuda import driver
 
-CUDA, MANAGED = 2, 13  # kinds of device in DLPack
 _BITS16 = np.dtype(np.uint16)  # how bfloat16 travels where there is no name for it
 _BFLOAT16 = "<V2"  # what ml_dtypes, torch and CuPy call it in an interface
 
 
-class DeviceArray:
-    """What a step must know of an array on a GPU.
+class DeviceArray(ForeignArray):
+    """An array on a GPU."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : dtype
-        float16, bfloat16 (of ml_dtypes), float32 or float64.
-    address : int
-    writeable : bool
-    """
-
-    __slots__ = ("address", "dtype", "shape", "source", "writeable")
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, address: int, writeable: bool, source: Any) -> None:
-        self.shape, self.dtype, self.address, self.writeable, self.source = shape, dtype, address, writeable, source
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        return self.address, self.address + self.nbytes
-
-    @property
-    def like(self) -> tuple[Any, ...]:
-        """What does not change when the same array lies elsewhere."""
-        return self.shape, self.dtype, self.writeable
+    __slots__ = ()
 
     def astype(self, dtype: Any) -> np.ndarray:
         """Return a copy in NumPy."""
-        from amos_ref.kernels.cuda.driver import download
-
         return download(self).astype(dtype)
 
 
@@ -67,7 +37,7 @@ def fingerprint(a: Any) -> Any:
         return a.data_ptr(), a.shape, a.dtype, a.is_contiguous(), a.is_cuda
     if type(a).__module__ == "numba.cuda.cudadrv.devicearray":
         return a.device_ctypes_pointer.value, a.shape, a.dtype, a.strides
-    interface = _interface(a)
+    interface = cuda_interface(a)
     if interface is None:
         found = device_array(a, "")
         return found.address, *found.like
@@ -75,19 +45,12 @@ def fingerprint(a: Any) -> Any:
     return interface["data"], interface["shape"], interface["typestr"], interface.get("strides"), masked
 
 
-def on_device(a: Any) -> bool:
-    """Whether this is an array on a GPU."""
-    if isinstance(a, np.ndarray | np.generic):
-        return False
-    return _interface(a) is not None or _dlpack_device(a) in (CUDA, MANAGED)
-
-
 def device_array(a: Any, where: str) -> DeviceArray:
     """Return what a step must know of an array on a GPU, or raise DtypeError or BackendError."""
     plain = isinstance(a, np.ndarray | np.generic)
     a = a.detach() if getattr(a, "requires_grad", False) else a
-    interface = None if plain else _interface(a)
-    if plain or (interface is None and _dlpack_device(a) not in (CUDA, MANAGED)):
+    interface = None if plain else cuda_interface(a)
+    if plain or (interface is None and dlpack_device(a) not in GPU):
         what = "a NumPy array" if isinstance(a, np.ndarray) else f"{type(a).__name__}"
         raise BackendError(
             f"{where} is not on a GPU but {what}; backend 'cuda' steps arrays there: move it with "
@@ -106,7 +69,7 @@ def device_array(a: Any, where: str) -> DeviceArray:
     return found
 
 
-def seen(params: Any, what: str) -> Any:
+def as_device_tree(params: Any, what: str) -> Any:
     """Return the same tree with a DeviceArray for every array; None stays."""
     named = tree.flatten(params, what).items()
     word = {"grads": "gradient of"}.get(what, what)
@@ -114,7 +77,7 @@ def seen(params: Any, what: str) -> Any:
     return tree.unflatten(found, params)
 
 
-def seen_state(state: Any) -> Any:
+def as_device_state(state: Any) -> Any:
     """Return the same state with a DeviceArray for every array; what is no state is left to be refused."""
     if not hasattr(state, "_replace") or state._fields != ("count", "v", "b", "m"):
         return state
@@ -125,19 +88,10 @@ def seen_state(state: Any) -> Any:
     return state._replace(**parts)
 
 
-def memory(a: Any) -> DeviceArray:
+def describe(a: Any) -> DeviceArray:
     """Return an array of Numba's, of any dtype, that this package made for itself."""
-    interface = _interface(a) or {}
+    interface = cuda_interface(a) or {}
     return DeviceArray(a.shape, a.dtype, int(interface["data"][0] or 0), True, a)
-
-
-def _interface(a: Any) -> dict[str, Any] | None:
-    if getattr(type(a), "__module__", "").startswith("numba.cuda.simulator"):
-        return a._ary.__array_interface__
-    try:
-        return getattr(a, "__cuda_array_interface__", None)
-    except (RuntimeError, TypeError, KeyError):  # of older torch: for bfloat16
-        return None
 
 
 def _from_interface(a: Any, interface: dict[str, Any]) -> tuple[DeviceArray, tuple[int, ...] | None]:
@@ -154,8 +108,6 @@ def _from_interface(a: Any, interface: dict[str, Any]) -> tuple[DeviceArray, tup
 
 def _float(dtype: np.dtype) -> np.dtype:
     """Return the dtype, bfloat16 for its bits, or raise TypeError."""
-    from amos_ref.checks import FLOATS, dtype_of
-
     if dtype == _BITS16:
         return dtype_of("bfloat16")
     if dtype.name not in FLOATS or not dtype.isnative:
@@ -185,15 +137,7 @@ _content: Callable[..., int] = ctypes.pythonapi.PyCapsule_GetPointer
 _content.restype, _content.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)  # type: ignore[attr-defined]
 
 
-def _dlpack_device(a: Any) -> int | None:
-    if not hasattr(a, "__dlpack__"):
-        return None
-    return int(a.__dlpack_device__()[0])
-
-
 def _from_dlpack(a: Any) -> tuple[DeviceArray, tuple[int, ...] | None]:
-    from amos_ref.checks import dtype_of
-
     # -1 is no waiting, as the caller orders streams; JAX takes it for a stream's handle, and given none waits itself.
     capsule = a.__dlpack__(stream=None if type(a).__module__.startswith("jax") else -1)
     tensor = _Tensor.from_address(_content(capsule, b"dltensor"))
@@ -213,3 +157,61 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         expected *= n
     return True
+
+
+# memory on a device: made, filled, and copied
+
+
+def download(a: DeviceArray) -> np.ndarray:
+    """Return a copy of an array in NumPy."""
+    host = np.empty(a.shape, a.dtype)
+    if a.size == 0:
+        return host
+    if driver.simulated():
+        ctypes.memmove(host.ctypes.data, a.address, a.nbytes)
+        return host
+    with driver.on(driver.device_of(a.address)):
+        driver.call("copying from the device failed", "cuMemcpyDtoH", host.ctypes.data, a.address, a.nbytes)
+    return host
+
+
+def copy_to_device(a: np.ndarray) -> Any:
+    """Return a copy of an array on the current device, as an array of Numba's."""
+    from numba import cuda
+
+    with driver.device_errors(f"no room on the device for {a.nbytes} bytes"):
+        made = cuda.to_device(a)
+    driver.synchronize(0)  # such a copy may still be under way, and not every stream waits for the default one
+    return made
+
+
+def upload(a: np.ndarray) -> DeviceArray:
+    """Return a copy of an array on the current device, as kernels see it."""
+    return describe(copy_to_device(a))
+
+
+def allocate(count: int) -> DeviceArray:
+    """Return memory for some float64 numbers on the current device."""
+    from numba import cuda
+
+    with driver.device_errors(f"no room on the device for {8 * count} bytes"):
+        return describe(cuda.device_array(max(count, 1), np.float64))
+
+
+def read(a: DeviceArray, stream: int) -> np.ndarray:
+    """Wait for all that was launched in a stream, of the current device; return a copy of an array in NumPy."""
+    if driver.simulated():
+        return download(a)
+    host = np.empty(a.shape, a.dtype)
+    # In the stream: a copy in the default one would spoil what any stream records.
+    driver.call(driver.FAILED, "cuMemcpyDtoHAsync", host.ctypes.data, a.address, a.nbytes, stream)
+    driver.synchronize(stream)
+    return host
+
+
+def refill(a: DeviceArray, host: np.ndarray, stream: int) -> None:
+    """Copy from NumPy to the current device, in the order of a stream."""
+    if driver.simulated():
+        a.source.copy_to_device(host)
+    else:
+        driver.call(driver.FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, a.nbytes, stream)

@@ -11,7 +11,7 @@ import numpy as np
 import optree
 
 from amos_ref.errors import AmosError, BackendError, NonFiniteError
-from amos_ref.kernels.cuda import driver
+from amos_ref.kernels.cuda import arrays, driver
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import ROWS, applying, stepping
 from amos_ref.kernels.cuda.arrays import fingerprint
@@ -49,14 +49,14 @@ class Part:
         runs = _runs(table)
         starts = {name: np.concatenate([[0], np.cumsum(counts)]) for name, counts in _counts(table).items()}
         self.integers = [*starts.values(), runs]
-        self.leaves = driver.upload(table.leaves.reshape(-1))
-        self._integers = driver.upload(np.concatenate(self.integers).astype(np.int64))
+        self.leaves = arrays.upload(table.leaves.reshape(-1))
+        self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
         self.tasks = {name: Tasks(a, int(at)) for (name, a), at in zip(starts.items(), offsets, strict=False)}
         self.runs = int(offsets[len(starts)])
-        self._floats = driver.upload(np.concatenate([table.eta, table.share]))
+        self._floats = arrays.upload(np.concatenate([table.eta, table.share]))
         self.eta, self.share = self._floats.address, self._floats.address + 8 * self.members
-        self._scratch = driver.room(table.sums + 3 * table.places)
+        self._scratch = arrays.allocate(table.sums + 3 * table.places)
         self.sums = self._scratch.address
         self.g2, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
         self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state))
@@ -158,12 +158,14 @@ class Work:
     """
 
     def __init__(self, leaves: list[Leaf]) -> None:
-        arrays = [(f"{name} of leaf {leaf.name!r}", getattr(leaf, name)) for leaf in leaves for name in FIELDS.values()]
+        located = [
+            (f"{name} of leaf {leaf.name!r}", getattr(leaf, name)) for leaf in leaves for name in FIELDS.values()
+        ]
         self.names, self.pending, self.recorded = [leaf.name for leaf in leaves], False, False
         self.lasting: tuple[Any, ...] | None = None  # the numbers on the device that no step changes
-        self.device = driver.check_devices((where, a) for where, a in arrays if a is not None)
+        self.device = driver.check_devices((where, a) for where, a in located if a is not None)
         with driver.on(self.device):
-            self.rates, self.flag = driver.room(MU + 1), driver.upload(np.array([NONE]))
+            self.rates, self.flag = arrays.allocate(MU + 1), arrays.upload(np.array([NONE]))
             shared = dict(rates=self.rates.address, flag=self.flag.address)
             self.parts = [Part(table, shared) for table in tables(leaves, True, lambda a: a.address)]
 
@@ -176,7 +178,7 @@ class Work:
         if rates[2:] != self.lasting:
             lasting = rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
             numbers = np.array([rates.q, rates.xi, *lasting, rates.chi, rates.momentum or 0.0])
-            driver.refill(self.rates, numbers, stream)
+            arrays.refill(self.rates, numbers, stream)
             self.lasting = rates[2:]
         driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, rates.q, rates.xi)
 
@@ -214,11 +216,11 @@ class Work:
     def found(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
         with driver.on(self.device):
-            bad = int(driver.read(self.flag, stream)[0])
+            bad = int(arrays.read(self.flag, stream)[0])
             if bad == NONE:
                 self.pending = False
                 return -1
-            driver.refill(self.flag, np.array([NONE]), stream)
+            arrays.refill(self.flag, np.array([NONE]), stream)
         if self.pending:
             self.pending = False
             raise NonFiniteError(
@@ -274,7 +276,7 @@ def zeros_beside(thetas: dict[str, Any]) -> Callable[[tuple[int, ...], np.dtype]
 
     def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
         with driver.on(device):
-            return driver.allocated(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
+            return arrays.copy_to_device(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
 
     return zeros
 

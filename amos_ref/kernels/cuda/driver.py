@@ -8,10 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from amos_ref.errors import BackendError, MissingDependencyError
-from amos_ref.kernels.cuda.arrays import DeviceArray, memory
 
 INSTALL = "backend 'cuda' needs numba-cuda: pip install 'amos_ref[cuda]'"
 FAILED = "a step failed on the device"
@@ -124,7 +121,7 @@ def device_of(address: int) -> int:
     return int(number)
 
 
-def check_devices(arrays: Iterable[tuple[str, DeviceArray]]) -> int:
+def check_devices(arrays: Iterable[tuple[str, Any]]) -> int:
     """Return the number of the one device that holds all arrays, by what they are called."""
     found: dict[int, str] = {}
     for where, a in arrays:
@@ -180,7 +177,7 @@ def _stream_device(handle: int) -> int:
 
     if handle in (0, 1, 2):  # the default streams are those of the current device
         return int(cuda.get_current_device().id)
-    context = _call(f"stream {handle:#x} is no CUDA stream", "cuStreamGetCtx", driver.CUstream(handle))
+    context = call(f"stream {handle:#x} is no CUDA stream", "cuStreamGetCtx", driver.CUstream(handle))
     driver.cuCtxPushCurrent(context)
     number = driver.cuCtxGetDevice()[1]
     driver.cuCtxPopCurrent()
@@ -236,24 +233,11 @@ def checked(what: str, result: tuple[Any, ...]) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _call(what: str, name: str, *args: Any) -> Any:
+def call(what: str, name: str, *args: Any) -> Any:
     """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
     from cuda.bindings import driver
 
     return checked(f"{what}:", getattr(driver, name)(*args))
-
-
-def download(a: DeviceArray) -> np.ndarray:
-    """Return a copy of an array in NumPy."""
-    host = np.empty(a.shape, a.dtype)
-    if a.size == 0:
-        return host
-    if simulated():
-        ctypes.memmove(host.ctypes.data, a.address, a.nbytes)
-        return host
-    with on(device_of(a.address)):
-        _call("copying from the device failed", "cuMemcpyDtoH", host.ctypes.data, a.address, a.nbytes)
-    return host
 
 
 def on(device: int) -> Any:
@@ -273,53 +257,11 @@ def _current() -> int | None:
     return int(number) if error == driver.CUresult.CUDA_SUCCESS else None
 
 
-def allocated(a: np.ndarray) -> Any:
-    """Return a copy of an array on the current device, as an array of Numba's."""
-    from numba import cuda
-
-    with device_errors(f"no room on the device for {a.nbytes} bytes"):
-        made = cuda.to_device(a)
-    synchronize(0)  # such a copy may still be under way, and not every stream waits for the default one
-    return made
-
-
-def upload(a: np.ndarray) -> DeviceArray:
-    """Return a copy of an array on the current device, as kernels see it."""
-    return memory(allocated(a))
-
-
-def room(count: int) -> DeviceArray:
-    """Return memory for some float64 numbers on the current device."""
-    from numba import cuda
-
-    with device_errors(f"no room on the device for {8 * count} bytes"):
-        return memory(cuda.device_array(max(count, 1), np.float64))
-
-
-def read(a: DeviceArray, stream: int) -> np.ndarray:
-    """Wait for all that was launched in a stream, of the current device; return a copy of an array in NumPy."""
-    if simulated():
-        return download(a)
-    host = np.empty(a.shape, a.dtype)
-    # In the stream: a copy in the default one would spoil what any stream records.
-    _call(FAILED, "cuMemcpyDtoHAsync", host.ctypes.data, a.address, a.nbytes, stream)
-    synchronize(stream)
-    return host
-
-
-def refill(a: DeviceArray, host: np.ndarray, stream: int) -> None:
-    """Copy from NumPy to the current device, in the order of a stream."""
-    if simulated():
-        a.source.copy_to_device(host)
-    else:
-        _call(FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, a.nbytes, stream)
-
-
 def synchronize(stream: int | None = None) -> None:
     """Wait for all that was launched in a stream of the current device, or in any."""
     if simulated():
         return
     if stream is None:
-        _call(FAILED, "cuCtxSynchronize")
+        call(FAILED, "cuCtxSynchronize")
     else:
-        _call(FAILED, "cuStreamSynchronize", stream)
+        call(FAILED, "cuStreamSynchronize", stream)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from amos_ref.kernels.cuda import arrays
 from amos_ref.kernels.cuda import driver as cuda_driver
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -32,11 +33,11 @@ def poisoned(shape, dtype):
 
 
 def poisoned_room(count):
-    """What `cuda_driver.room` gives, full of NaN."""
-    return cuda_driver.upload(np.full(max(count, 1), np.nan))
+    """What `arrays.allocate` gives, full of NaN."""
+    return arrays.upload(np.full(max(count, 1), np.nan))
 
 
-cuda_driver.room = poisoned_room
+arrays.allocate = poisoned_room
 
 if SIMULATED:
     from numba.cuda.simulator.kernelapi import FakeCUDALocal, FakeCUDAShared

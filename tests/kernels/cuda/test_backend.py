@@ -19,6 +19,7 @@ from amos_ref.errors import (
     ShapeError,
     StateError,
 )
+from amos_ref.kernels.cuda import arrays
 from amos_ref.kernels.cuda import backend as cuda
 from amos_ref.kernels.cuda import driver as cuda_driver
 from amos_ref.kernels.cuda.arrays import device_array, fingerprint
@@ -297,7 +298,7 @@ def test_no_room_for_the_tables_is_one_line_and_nothing_is_written(monkeypatch):
     def full(*args):
         raise BackendError("no room on the device for 8 bytes: out of memory")
 
-    monkeypatch.setattr(cuda_driver, "room", full)
+    monkeypatch.setattr(arrays, "allocate", full)
     with pytest.raises(BackendError, match="no room"):
         step_with()
 

@@ -1,0 +1,44 @@
+"""The four formats of numbers: their names, one rounding into them, and how slots broadcast."""
+
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.errors import MissingDependencyError
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def dtype_of(name: str) -> np.dtype:
+    """Return the NumPy dtype of that name; bfloat16 comes from ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def last_place(x: Any, dtype: str) -> Any:
+    """Return the exponent of one unit in the last place of x in float32, float16 or bfloat16."""
+    bits, lowest = {"float32": (24, -126), **spec.NARROW}[dtype]
+    return np.maximum(np.frexp(x)[1], lowest + 1) - bits
+
+
+def rounded(x: Any, like: np.ndarray) -> np.ndarray:
+    """Return x as an array of `like`'s dtype and shape, rounded once."""
+    with np.errstate(all="ignore"):
+        return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
+
+
+def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return `a` itself, or a copy of another dtype, rounded once."""
+    return a if a.dtype == dtype else rounded(a.astype(np.float64), np.empty(a.shape, dtype))
+
+
+def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of the slot's shape broadcasts to `shape`."""
+    aligned = (1,) * (len(shape) - len(slot)) + slot
+    return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))
