@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import amos_ref
+from amos_ref.checks import lies_on_gpu
 from amos_ref.cli import main
 from amos_ref.errors import BackendError, DtypeError, MissingDependencyError
 from amos_ref.kernels.cuda import driver as cuda_driver
-from amos_ref.kernels.cuda.arrays import device_array, on_device
+from amos_ref.kernels.cuda.arrays import device_array
 
 NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
 
@@ -107,7 +108,7 @@ def test_dlpack_is_read_without_a_copy():
 
 def test_arrays_on_a_gpu_are_known():
     assert [lies_on_gpu(a) for a in (Shown((3,), "<f4"), Tensor(np.zeros(3), 2), Tensor(np.zeros(3), 13))] == [True] * 3
-    assert not any(map(on_device, (np.zeros(3), np.float64(1), Tensor(np.zeros(3), 1), 1.0, None)))
+    assert not any(map(lies_on_gpu, (np.zeros(3), np.float64(1), Tensor(np.zeros(3), 1), 1.0, None)))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
