@@ -16,7 +16,7 @@ from amos_ref.closed_form import Schedule, steps
 from amos_ref.errors import HyperParameterError, MissingDependencyError, StorageError
 from amos_ref.minimizer import History
 from amos_ref.options import check_options
-from amos_ref.storage import container
+from amos_ref.storage.files import reserve_file
 
 #: Name -> options of :class:`amos_ref.closed_form.Schedule`; each closed form is followed by its recurrence.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -259,9 +259,9 @@ def figure(width: float = 6.4, height: float = 4.8) -> Any:
 
 @contextlib.contextmanager
 def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
-    """Yield a figure that is written to `path` at the end; None without a path.
+    """Yield a figure and write it to `path` when the block ends; without a path yield None.
 
-    That the file can be written is seen at once, and it is there whole or not at all.
+    A path that cannot be written to is an error at the start. If the block fails, the old file is what it was.
     """
     if path is None:
         yield None
@@ -269,13 +269,11 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
     form = path.rpartition(".")[2].lower()
     if form not in FORMATS:
         raise StorageError(f"cannot draw {path!r}: its name must end in .{', .'.join(FORMATS)}")
-    found = figure(width, height)
-    with contextlib.ExitStack() as stack:
-        with container.named("write", path):
-            file = stack.enter_context(container.replacing(path))
-        yield found
+    drawing = figure(width, height)
+    with reserve_file(path) as file:
+        yield drawing
         content = io.BytesIO()  # a picture's writer may want to seek, and close
-        found.savefig(content, format=form, dpi=120)
+        drawing.savefig(content, format=form, dpi=120)
         file.write(content.getvalue())
 
 

@@ -140,7 +140,7 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
 
 def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
     """Open, before the check, what is to be written whole after it; None stands for standard output."""
-    from amos_ref.storage import container
+    from amos_ref.storage.files import reserve_file
 
     paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
     paths |= {"--write-expect": args.write_expect}
@@ -156,10 +156,9 @@ def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str,
         if path == "-":
             found[option] = None
             continue
-        with container.named("write", path):
-            if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
-                raise StorageError("it exists; given to --expect as well, its reasons are kept")
-            found[option] = stack.enter_context(container.replacing(path))
+        if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+            raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
+        found[option] = stack.enter_context(reserve_file(path))
     return found
 
 
