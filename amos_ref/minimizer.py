@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from amos_ref.checks import Arrays, check_shape, named_arrays
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.problems import Problem
 from amos_ref.rules import number
+from amos_ref.terminal import show_progress
 
 #: Name -> (module, class).
 OPTIMIZERS = {
@@ -155,12 +156,13 @@ def minimize(
     history = History([], [], [], *({name: [] for name in named} for _ in range(3)))
     loss, grads, status, lowest = math.nan, None, "steps", (math.inf, 0)
     try:
-        with _bar(progress, steps) as show:
+        with show_progress([""], steps) if progress else contextlib.nullcontext() as show:
             for t in range(steps + 1):
                 seen = tree.unflatten({name: a.copy() for name, a in named.items()}, x0)
                 loss, grads = evaluated(fun, seen, t)
                 lowest = min(lowest, (loss, t))
-                show(t, loss)
+                if show is not None:
+                    show("", t, f"loss {loss:.6g}")
                 stops = {
                     "callback": callback is not None and callback(t, loss, seen) is True,
                     "target": target is not None and loss <= target,
@@ -242,20 +244,6 @@ def _check_bounds(**bounds: Any) -> None:
     for name, value in bounds.items():
         if value is not None and not math.isfinite(number(value)):
             raise HyperParameterError(f"{name} is {value!r}; it must be a finite number, or None")
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, steps: int) -> Iterator[Callable[[int, float], None]]:
-    if not wanted:
-        yield lambda t, loss: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.6g}")
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=steps, loss=math.nan)
-        yield lambda t, loss: bar.update(task, completed=t, loss=loss)
 
 
 def scipy_method(

@@ -34,7 +34,7 @@ _LEGEND = {
     PAPER: "paper Amos, |g| constant, xi = alpha_0",
 }
 FORMATS = ("pdf", "png", "svg")
-MOST_STEPS = 1_000_000  # of the paper's clock, which must be iterated
+MOST_CLOCK_STEPS = 1_000_000  # of the paper's clock, which must be iterated
 
 # Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -76,8 +76,8 @@ def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray,
     """
     wanted = steps(t, whole=True).astype(np.int64)
     most = int(wanted.max(initial=0))
-    if most > MOST_STEPS:
-        raise HyperParameterError(f"t is {most}; the paper's clock is iterated for at most {MOST_STEPS} steps")
+    if most > MOST_CLOCK_STEPS:
+        raise HyperParameterError(f"t is {most}; the paper's clock is iterated for at most {MOST_CLOCK_STEPS} steps")
     o = check_options(learning_rate=xi, eta=eta)
     xi, b, rates = o["learning_rate"], 0.0, np.empty((2, most + 1))
     for n in range(most + 1):
@@ -126,8 +126,8 @@ def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **op
     """
     if quantity not in ("alpha", "rho"):
         raise HyperParameterError(f"quantity is {quantity!r}; it must be 'alpha' or 'rho'")
-    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_STEPS:
-        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_STEPS}")
+    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_CLOCK_STEPS:
+        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_CLOCK_STEPS}")
     t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
     ax = _axes(ax)
     for (name, found), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
