@@ -218,7 +218,7 @@ BAD = {
     "option": (dict(momentun=0.9), errors.HyperParameterError, ["'paper' has no option 'momentun'"]),
     "option value": (dict(learning_rate=-1), errors.HyperParameterError, ["learning_rate is -1"]),
     "closed-form": (dict(optimizer="closed-form"), errors.HyperParameterError, ["half_life", "exactly one"]),
-    "instance": (dict(optimizer=amos_ref.Amos(), eta=1.0), errors.HyperParameterError, ["made already", "'eta'"]),
+    "instance": (dict(optimizer=amos_ref.Amos(), eta=1.0), errors.HyperParameterError, ["instance already", "'eta'"]),
     "x0": (dict(x0=[1.0]), errors.DtypeError, ["x0 leaf '0'", "float"]),
     "no x0": (dict(x0=None), errors.DtypeError, ["x0"]),
     "optimum": (dict(optimum={"a": np.ones(2)}), errors.TreeError, ["optimum", "missing 'b'"]),

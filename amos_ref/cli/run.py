@@ -16,7 +16,7 @@ from amos_ref.checks import named_arrays
 from amos_ref.cli import csv_data
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError
-from amos_ref.minimizer import OPTIMIZERS, Result, distance, made, minimize
+from amos_ref.minimizer import OPTIMIZERS, Result, build_optimizer, measure_distance, minimize
 from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.terminal import format_number, print_table, show_progress
 
@@ -139,7 +139,7 @@ def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
         if name == "closed-form" and "p_0" not in options:
             options.setdefault("half_life", max(args.steps, 1) / 10)
         with _name_algorithm(text):
-            found[text] = made(name, options)
+            found[text] = build_optimizer(name, options)
     return found
 
 
@@ -208,7 +208,7 @@ def _print_coefficients(results: Results, regression: csv_data.Regression) -> No
 def _end(params: Any, problem: Problem) -> dict[str, float | None]:
     """Return loss, its gap to the reference's, distance to the reference, share of held-out samples that are right."""
     loss = problem.fun(params)[0]
-    apart = distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
+    apart = measure_distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
     score = problem.score(params) if problem.score else None
     return {"loss": loss, "gap": loss - problem.best, "error": apart, "score": score}
 

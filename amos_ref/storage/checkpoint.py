@@ -32,11 +32,11 @@ STATE_FORMAT, STATE_VERSION = "amos-ref-state", "1"
 MOST_DIGITS = 600  # of the count; Python always converts that many
 
 #: The optimizers that a file can hold, by the name that it has for them: their class and the type of their state.
-OPTIMIZERS: dict[str, tuple[Any, Any]] = {
+OPTIMIZER_CLASSES: dict[str, tuple[Any, Any]] = {
     "Amos": (Amos, AmosState),
     "ClosedFormAmos": (ClosedFormAmos, ClosedFormState),
 }
-STATES = {state.__name__: state for _, state in OPTIMIZERS.values()}
+STATE_CLASSES = {state.__name__: state for _, state in OPTIMIZER_CLASSES.values()}
 
 Path = str | os.PathLike[str]
 
@@ -103,10 +103,10 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
     """
     with name_errors("write", path) as path:
         name = type(opt).__name__
-        if name not in OPTIMIZERS:
-            raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZERS)}")
+        if name not in OPTIMIZER_CLASSES:
+            raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZER_CLASSES)}")
         thetas = named_arrays(params)
-        arrays = _name_arrays(state, OPTIMIZERS[name][1], thetas, momentum=opt.averages)
+        arrays = _name_arrays(state, OPTIMIZER_CLASSES[name][1], thetas, momentum=opt.averages)
         arrays |= {f"theta/{leaf}": a for leaf, a in thetas.items()}
         options = json.dumps(encode_options(opt.options), ensure_ascii=False)
         container.write(path, arrays, _describe(state) | {"optimizer": name, "options": options})
@@ -238,7 +238,12 @@ def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     container.verify(file, header)
     _check_text(texts, "count", f"[0-9]{{1,{MOST_DIGITS}}}", "it must be an integer >= 0")
     _check_text(texts, "momentum", "yes|no", "it must be 'yes' or 'no'")
-    _check_text({"state": "AmosState"} | texts, "state", "|".join(STATES), f"it must be one of {', '.join(STATES)}")
+    _check_text(
+        {"state": "AmosState"} | texts,
+        "state",
+        "|".join(STATE_CLASSES),
+        f"it must be one of {', '.join(STATE_CLASSES)}",
+    )
     leaves = container.parse_json(texts.get("leaves", ""))
     if not isinstance(leaves, list) or not all(isinstance(name, str) for name in leaves):
         raise StorageError(f"its leaves are {leaves!r:.80}; they must be a list of names")
@@ -256,7 +261,7 @@ def _check_text(texts: dict[str, str], name: str, pattern: str, words: str) -> N
 
 
 def _state_type(header: Header) -> Any:
-    return STATES[header.metadata.get("state", "AmosState")]
+    return STATE_CLASSES[header.metadata.get("state", "AmosState")]
 
 
 def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters: bool) -> None:
@@ -280,7 +285,7 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
 
 def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
     name, written = header.metadata["optimizer"], container.parse_json(header.metadata.get("options", ""))
-    optimizer, state = OPTIMIZERS.get(name, (None, None))
+    optimizer, state = OPTIMIZER_CLASSES.get(name, (None, None))
     if state is not _state_type(header) or not isinstance(written, dict):
         raise StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
     try:
