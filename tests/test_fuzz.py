@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amos_ref
-from amos_ref import rules
+from amos_ref import expressions
 from amos_ref.cli import main
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError, ExpressionError, VectorError
@@ -41,7 +41,7 @@ def is_one_line(error):
 @given(st.one_of(st.lists(st.sampled_from(WORDS), max_size=40).map("".join), st.text(max_size=60)))
 def test_an_expression_has_a_small_value_or_is_refused(text):
     try:
-        value = rules.evaluate(text, (30, 8, 5))
+        value = expressions.evaluate(text, (30, 8, 5))
     except ExpressionError as refusal:
         value = refusal
     if isinstance(value, ExpressionError):
@@ -49,9 +49,9 @@ def test_an_expression_has_a_small_value_or_is_refused(text):
         return
     assert isinstance(value, int | float | tuple)
     if isinstance(value, tuple):
-        assert len(value) <= rules.MOST_ENTRIES
+        assert len(value) <= expressions.MOST_ENTRIES
     elif isinstance(value, int):
-        assert abs(value) <= rules.LARGEST
+        assert abs(value) <= expressions.LARGEST_INTEGER
 
 
 @st.composite
@@ -69,7 +69,7 @@ def test_an_expression_that_tries_to_grow_takes_little_memory(text):
     tracemalloc.start()
     try:
         with contextlib.suppress(ExpressionError):
-            rules.evaluate(text, (2**31, 8))
+            expressions.evaluate(text, (2**31, 8))
         # The parser's own tree of 500 characters is a few 100 kB; a number of 9**9**9 digits would be 300 MB.
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amos_ref.cli.tables import print_table
+from amos_ref.terminal import print_table
 
 FORMAT = "amos-ref-bench-1"
 _COLUMNS = ("", "ns/parameter", "quartiles", "GB/s", "x roof", "x ours", "rounds", "extra MB")

@@ -12,9 +12,8 @@ from typing import Any
 
 from amos_ref import plots
 from amos_ref.bench import contenders, gpu, show, workloads
+from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError
-
-OK, INTERRUPTED = 0, 130
 
 # To be set before torch and JAX are imported: how many milliseconds threads of LLVM's OpenMP spin, as long as GNU's do
 # (peers.SPIN), and no search for accelerators; or not three quarters of the GPU's memory at once.

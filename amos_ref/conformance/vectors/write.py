@@ -19,6 +19,7 @@ from amos_ref.conformance.vectors.read import DTYPES, FORMAT, STATE, Json, encod
 from amos_ref.dtypes import dtype_of
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState
+from amos_ref.storage.files import write_file
 
 #: What the oracle is asked for, beside the state after the step.
 REAL = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "delta", "b", "m")
@@ -40,7 +41,7 @@ def write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Write one file a dtype, yielding each path."""
     for name in DTYPES:
         path = folder / f"paper-{name}.json"
-        path.write_text(text_of(name), encoding="utf-8")
+        write_file(path, text_of(name))
         yield path
 
 
