@@ -44,7 +44,8 @@ def test_check_of_a_port(capsys, monkeypatch):
 def test_check_of_a_wrong_port_by_path_as_json(capsys, tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text(
-        f"import sys; sys.path.insert(0, {TESTS!r})\nimport toy_port\nport = toy_port.ToyPort('extra_l2 sign')\n"
+        f"import sys; sys.path.insert(0, {TESTS!r})\nfrom helpers.toy_port import ToyPort\n"
+        "port = ToyPort('extra_l2 sign')\n"
     )
     assert main(["check", f"{path}:port", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
