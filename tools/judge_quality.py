@@ -22,8 +22,7 @@ from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.search import ordered, reading_of
 from amos_ref.conformance.judging.drive import Failed, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
-from amos_ref.conformance.judging.reading import Reading
-from amos_ref.conformance.judging.tolerance import METHOD, trajectory
+from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
 from amos_ref.conformance.ports.port import ALIASES
 from tools.simulated_port import SimulatedPort
 
@@ -55,7 +54,7 @@ class Judge:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
         self.cases = [case for case in table() if case.dtype == dtype]
-        self.pages = [list(trajectory(case, case.eta, Reading())) for case in self.cases]
+        self.pages = [trajectory_of_page(case, case.eta) for case in self.cases]
 
     def caught(self, *names: str) -> list[Caught | None]:
         """Return where a simulated port is caught soonest, with its state shown and in theta alone."""

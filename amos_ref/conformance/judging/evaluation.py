@@ -108,6 +108,8 @@ def _array_type(dtype: np.dtype, rng: np.random.Generator | None) -> type[_Round
 
 
 def _round(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.itemsize == 8:
+        return np.asarray(x, dtype=np.float64)
     narrow = spec.round_to(x, dtype) if dtype.itemsize < 4 else x.astype(dtype)
     return np.asarray(narrow, dtype=np.float64)
 

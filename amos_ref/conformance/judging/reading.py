@@ -23,7 +23,7 @@ Override = Callable[[Any, Stage], Any]  # is given the step so far, and the stag
 OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "epsilon")
 
 #: Name -> how the page computes it from what stands before it.
-PAGE: dict[str, Stage] = {
+FORMULAS: dict[str, Stage] = {
     # what the step is given
     "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "t": lambda s: s.count,
@@ -167,7 +167,7 @@ class Reading:
         store: Callable[[str, Any], Any] = lambda what, a: a,
     ) -> None:
         self.number, self.store, self.overrides = number, store, list(overrides)
-        self.stages = dict(PAGE)
+        self.stages = dict(FORMULAS)
         self.slot: Stage = lambda s: s.slot
         for override in self.overrides:
             for name, function in override.items():
