@@ -1,4 +1,4 @@
-"""Hyper-parameters: their ranges, and the learning rate of a step."""
+"""Hyper-parameters: what values they may have, and the learning rate of a step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.rules import Preset, number
 
-# name -> (test, words, may be None)
+# The numbers: a test of the range, its words, and whether None is allowed.
 _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "beta": (lambda x: 0 <= x < 1, "in [0, 1)", False),
     "momentum": (lambda x: 0 <= x < 1, "in [0, 1), or None", True),
@@ -32,7 +32,7 @@ _CHOICES = {
 
 
 def check_options(**options: Any) -> dict[str, Any]:
-    """Return the options with numbers as floats, or raise HyperParameterError naming the one that is wrong."""
+    """Return the options with numbers as floats; raise HyperParameterError, which names it, for one that is wrong."""
     for name, value in options.items():
         if name in _RANGES:
             test, words, optional = _RANGES[name]
@@ -100,7 +100,7 @@ _KINDS: dict[str, Callable[[str, Any], Any]] = {
 
 
 def learning_rate_at(learning_rate: Any, t: int) -> float:
-    """Return xi at step t (from 1), or raise ScheduleError if the schedule fails or gives no number >= 0."""
+    """Return xi at step t (from 1); raise ScheduleError if the schedule raises, or returns no finite number >= 0."""
     if not callable(learning_rate):
         return learning_rate
     try:

@@ -117,7 +117,7 @@ def _problem(args: argparse.Namespace) -> Problem:
     except AmosError:
         raise
     except (TypeError, ValueError, MemoryError) as error:
-        raise ProblemError(f"{args.problem!r} is no problem: {error}") from error
+        raise ProblemError(f"{args.problem!r} is not a valid problem: {error}") from error
 
 
 def _regression(args: argparse.Namespace) -> csv_data.Regression:
