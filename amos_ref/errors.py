@@ -5,28 +5,11 @@ a step raises one of them, the parameters and the state have the bits that they 
 """
 
 __all__ = [
-    "AmosError",
-    "BackendError",
-    "DirectionError",
-    "DtypeError",
-    "ExpectationError",
-    "ExpressionError",
-    "HyperParameterError",
-    "MissingDependencyError",
-    "NonFiniteError",
-    "OverlapError",
-    "ProblemError",
-    "ReadOnlyError",
-    "RuleError",
-    "ScheduleError",
-    "ShapeError",
-    "StateError",
-    "StorageError",
-    "TargetError",
-    "TreeError",
-    "UndecidedError",
-    "VectorError",
-]
+    "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
+    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OverlapError", "ProblemError", "ReadOnlyError",
+    "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError", "TargetError", "TreeError",
+    "UndecidedError", "VectorError",
+]  # fmt: skip
 
 
 class AmosError(Exception):
