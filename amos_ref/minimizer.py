@@ -251,7 +251,6 @@ _SCIPY_STATUS = {
     "gtol": (0, "The gradient's largest entry is no greater than tol."),
     "steps": (0, "All steps were taken."),
     "callback": (99, "The callback raised StopIteration."),
-    "interrupted": (2, "Interrupted."),
 }
 
 
@@ -331,7 +330,7 @@ def scipy_method(
     stop = None if callback is None else _scipy_callback(callback)
     loop: dict[str, Any] = dict(steps=maxiter, every=max(maxiter, 1), gtol=tol, callback=stop, progress=disp)
     end = minimize(as_pair, np.atleast_1d(x0), optimizer, **loop, **options)
-    status, message = _SCIPY_STATUS[end.status]
+    status, message = _SCIPY_STATUS.get(end.status, (2, "Interrupted."))
     if end.status == "steps" and tol is not None:
         status, message = 1, "Maximum number of iterations has been exceeded."
     found = dict(x=end.params, fun=end.loss, jac=end.gradient, nit=end.steps, nfev=calls, njev=calls)
