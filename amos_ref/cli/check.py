@@ -112,7 +112,7 @@ def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "suite": "quick" if args.quick else "full",
         "eta": args.eta,
-        "renamed": renamed_of(args.map),
+        "renamed": parse_renaming(args.map),
         "expect": () if args.expect is None else args.expect,
         # The limit on a command is kept where its answers are read.
         "timeout": None if args.target is None else DEFAULT if args.timeout is None else args.timeout,
@@ -131,8 +131,8 @@ def _load_port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
     return port
 
 
-def renamed_of(texts: list[str]) -> dict[str, str]:
-    """Return our name -> theirs from texts of the form OURS=THEIRS."""
+def parse_renaming(texts: list[str]) -> dict[str, str]:
+    """Return ``{ours: theirs}`` from texts of the form OURS=THEIRS."""
     renamed = {}
     for text in texts:
         ours, equals, theirs = text.partition("=")

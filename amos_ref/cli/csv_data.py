@@ -32,7 +32,7 @@ class Regression(NamedTuple):
         return float(self.mean[-1] - slopes @ self.mean[:-1]), slopes.tolist()
 
 
-def regression(path: str, target: str | None, features: Sequence[str] = ()) -> Regression:
+def read_regression(path: str, target: str | None, features: Sequence[str] = ()) -> Regression:
     """Return the regression of one column of a CSV file on others.
 
     Parameters

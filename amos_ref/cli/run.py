@@ -80,14 +80,14 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_describe(results, problem, regression), indent=1))
     else:
-        _print_table(results, problem, regression)
+        _print_results(results, problem, regression)
     return INTERRUPTED if any(r.status == "interrupted" for r in results.values()) else OK
 
 
 # what the user asks for
 
 
-def split(text: str) -> tuple[str, dict[str, Any]]:
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
     """Return NAME and the options of NAME:option=value,option=value; a value that is not a number stays a text."""
     name, colon, rest = text.partition(":")
     options: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _build_problem(args: argparse.Namespace) -> Problem:
-    name, options = split(args.problem)
+    name, options = split_options(args.problem)
     if args.target is not None or args.feature:
         raise ProblemError(f"--target and --feature say something about a CSV file; the problem is {name!r}")
     known = set(inspect.signature(PROBLEMS[name]).parameters) - {"x", "y"}
@@ -120,7 +120,7 @@ def _build_problem(args: argparse.Namespace) -> Problem:
 def _read_regression(args: argparse.Namespace) -> csv_data.Regression:
     if not os.path.exists(args.problem):
         raise ProblemError(f"there is no problem and no file {args.problem!r}; the problems are {', '.join(PROBLEMS)}")
-    return csv_data.regression(args.problem, args.target, args.feature or ())
+    return csv_data.read_regression(args.problem, args.target, args.feature or ())
 
 
 def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
     for text in args.algorithm or OPTIMIZERS:
         if text in optimizers:
             raise HyperParameterError(f"--algorithm {text} is given twice")
-        name, options = split(text)
+        name, options = split_options(text)
         if name not in OPTIMIZERS:
             raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
         options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
@@ -171,7 +171,7 @@ def _train(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
 # the results
 
 
-def _print_table(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
+def _print_results(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
     columns = ["", "steps", "loss", "above the reference"]
     columns += ["distance to it"] if problem.unique else []
     columns += ["right on held-out"] if problem.score else []

@@ -30,7 +30,7 @@ def test_a_csv_file_is_fitted_in_its_own_units(houses, capsys):
 
 def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(houses):
     path, data = houses
-    regression = csv_data.regression(path, "price")
+    regression = csv_data.read_regression(path, "price")
     intercept, slopes = regression.coefficients(regression.problem.reference)
     fitted = data[:, :2] @ slopes + intercept
     want = 1 - 2 * regression.problem.best
@@ -41,7 +41,7 @@ def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(hous
 
 
 def test_the_gradient_of_a_csv_file_is_that_of_its_loss(houses):
-    problem = csv_data.regression(houses[0], "price").problem
+    problem = csv_data.read_regression(houses[0], "price").problem
     at, h = np.array([0.3, -0.2]), 2.0**-20
     gradient = problem.fun(at)[1]
     for i, e in enumerate(np.eye(2)):
