@@ -112,7 +112,7 @@ def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "suite": "quick" if args.quick else "full",
         "eta": args.eta,
-        "renamed": parse_renaming(args.map),
+        "renamed": renamed_of(args.map),
         "expect": () if args.expect is None else args.expect,
         # The limit on a command is kept where its answers are read.
         "timeout": None if args.target is None else DEFAULT if args.timeout is None else args.timeout,
@@ -131,7 +131,7 @@ def _load_port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
     return port
 
 
-def parse_renaming(texts: list[str]) -> dict[str, str]:
+def renamed_of(texts: list[str]) -> dict[str, str]:
     """Return ``{ours: theirs}`` from texts of the form OURS=THEIRS."""
     renamed = {}
     for text in texts:

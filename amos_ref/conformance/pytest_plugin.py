@@ -44,7 +44,7 @@ class PortUnderTest(pytest.Collector):
 
     def collect(self) -> list["CaseTest"]:
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
-        from amos_ref.cli.check import parse_renaming
+        from amos_ref.cli.check import renamed_of
         from amos_ref.conformance import cases_of, expect
         from amos_ref.conformance.ports import target, watchdog
         from amos_ref.errors import AmosError
@@ -54,7 +54,7 @@ class PortUnderTest(pytest.Collector):
         try:
             self.timeout = watchdog.DEFAULT if limit is None else watchdog.checked(limit)
             self.listed = expect.read(option("--amos-expect") or ())
-            self.port = target.as_port(option("--amos-port"), parse_renaming(list(option("--amos-map"))), self.timeout)
+            self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
             self.cases = cases_of(str(option("--amos-suite")), self.port)
         except AmosError as error:
             raise pytest.UsageError(f"--amos-port: {error}") from None
