@@ -20,7 +20,8 @@ from amos_ref import expressions
 from amos_ref.cli import main
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError, ExpressionError, VectorError
-from amos_ref.optimizers.leaf import Leaf, computed
+from amos_ref.optimizers.amos import compute_stages
+from amos_ref.optimizers.leaf import Leaf
 
 DTYPES = [np.dtype(t) for t in ("float64", "float32", "float16", ml_dtypes.bfloat16)]
 WORDS = (
@@ -265,4 +266,4 @@ def test_the_page_refuses_what_the_stepper_refuses():
     leaf = Leaf("w", np.ones(3), np.array([1.0, np.nan, 2.0]), np.zeros(()), np.zeros(()), None, 0.5)
     rates = amos_ref.Amos(0.25)._rates(1)
     with pytest.raises(AmosError, match=r"gradient of leaf 'w'\[1\] is nan"):
-        computed(leaf, rates)
+        compute_stages(leaf, rates)

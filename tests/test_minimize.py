@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import amos_ref
 from amos_ref import errors, minimize, problems, tree
-from amos_ref.adamw import AdamW, AdamWState
+from amos_ref.adamw import AdamW
+from amos_ref.optimizers.state import AdamWState
 
 EPS = 2.0**-52
 NAMED = {
@@ -177,10 +178,10 @@ def test_ctrl_c_inside_a_step_counts_the_step(name, monkeypatch):
 
     def trace(self, grads, state, params):
         if state.count == 4:
-            monkeypatch.setattr("amos_ref.optimizers.interrupt.Whole.__enter__", late)
+            monkeypatch.setattr("amos_ref.optimizers.interrupt.InterruptGuard.__enter__", late)
         return right(self, grads, state, params)
 
-    enter = amos_ref.optimizers.interrupt.Whole.__enter__
+    enter = amos_ref.optimizers.interrupt.InterruptGuard.__enter__
 
     def late(self):
         enter(self)

@@ -22,7 +22,8 @@ from amos_ref.kernels.cpu import threads
 from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
-from amos_ref.optimizers.leaf import Leaf, Rates
+from amos_ref.optimizers.amos import Rates
+from amos_ref.optimizers.leaf import Leaf
 from amos_ref.spec import LANES
 
 NONE = np.inf  # a bound that clips nothing, but has to be compared with

@@ -1,4 +1,4 @@
-"""A GPU by its driver's own calls: what it is, its free memory, a stream, graphs, and events that tell the time."""
+"""What the benchmark asks of a GPU's driver: what it is, its free memory, a stream, graphs, and events for the time."""
 
 import contextlib
 import functools
@@ -25,24 +25,23 @@ def check() -> None:
 
 def call(name: str, *args: Any) -> Any:
     """Return what a function of the driver returns, or raise BackendError."""
-    return cuda_driver.checked(f"the GPU cannot be measured: {name} returned", getattr(_driver(), name)(*args))
+    _use_device()
+    return cuda_driver.call(f"the GPU cannot be measured, as {name} failed", name, *args)
 
 
 @functools.cache
-def _driver() -> Any:
-    """Return the driver; its calls are about the device that is the current one from here on."""
-    from cuda.bindings import driver
+def _use_device() -> None:
+    """Make the first device the current one, to which the driver's functions refer."""
     from numba import cuda
 
     cuda.current_context()
-    return driver
 
 
 # the device
 
 
-def described() -> dict[str, Any]:
-    """Return what is known of the device, and does not depend on its clocks."""
+def describe() -> dict[str, Any]:
+    """Return what is known of the device and does not depend on its clocks."""
     name = call("cuDeviceGetName", 100, call("cuCtxGetDevice"))
     return {
         "name": name.partition(b"\0")[0].decode(),
@@ -56,15 +55,17 @@ def described() -> dict[str, Any]:
 
 
 def _attribute(name: str) -> int:
-    which = getattr(_driver().CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+    from cuda.bindings import driver
+
+    which = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
     return call("cuDeviceGetAttribute", which, call("cuCtxGetDevice"))
 
 
 def _kernel_module() -> str | None:
-    """Return the version of the driver, as Linux has it."""
+    """Return the version of the driver's kernel module, which Linux tells."""
     with contextlib.suppress(OSError), open(_VERSION, encoding="utf-8") as file:
-        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.readline())
-        return found and found.group()
+        match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.readline())
+        return match and match.group()
     return None
 
 
@@ -74,7 +75,7 @@ def l2_bytes() -> int:
 
 
 def free_memory() -> int:
-    """Return how many bytes can be had, with what Numba and torch keep for later given back."""
+    """Return how many bytes are free, after Numba and torch gave back what they keep for later."""
     from numba import cuda
 
     cuda.current_context().deallocations.clear()
@@ -87,63 +88,57 @@ def free_memory() -> int:
 
 
 @functools.cache
-def stream() -> int:
-    """Return the handle of the stream in which this package's steps and copies are timed."""
+def find_stream() -> int:
+    """Return the handle of the one stream in which this package's steps and copies are timed."""
     return int(call("cuStreamCreate", NON_BLOCKING))
-
-
-def synchronize(handle: int | None = None) -> None:
-    """Wait for a stream, or for all that the device does."""
-    if handle is None:
-        call("cuCtxSynchronize")
-    else:
-        call("cuStreamSynchronize", handle)
 
 
 class Graph:
     """What was launched in a stream while it was recorded."""
 
-    def __init__(self, handle: int) -> None:
-        self.stream, self.made = handle, None
+    def __init__(self, stream: int) -> None:
+        self.stream, self.executable = stream, None
 
     def launch(self) -> None:
-        """Run all of it, in the stream it was recorded in."""
-        call("cuGraphLaunch", self.made, self.stream)
+        """Run all of it in the stream in which it was recorded."""
+        call("cuGraphLaunch", self.executable, self.stream)
 
 
 @contextlib.contextmanager
-def recorded(handle: int) -> Iterator[Graph]:
-    """Record what is launched in a stream meanwhile; nothing is run."""
-    graph = Graph(handle)
-    # What other threads, of other frameworks, do to the device meanwhile is no part of it and no error.
-    mode = _driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    call("cuStreamBeginCapture", handle, mode)
+def record(stream: int) -> Iterator[Graph]:
+    """Record what is launched in a stream inside the block, without running it."""
+    from cuda.bindings import driver
+
+    graph = Graph(stream)
+    # In this mode other threads, such as those of other frameworks, may use the device meanwhile.
+    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    call("cuStreamBeginCapture", stream, mode)
     try:
         yield graph
     except BaseException:
-        _driver().cuStreamEndCapture(handle)
+        driver.cuStreamEndCapture(stream)
         raise
-    found = call("cuStreamEndCapture", handle)
-    graph.made = call("cuGraphInstantiate", found, 0)
-    call("cuGraphDestroy", found)
-    weakref.finalize(graph, _driver().cuGraphExecDestroy, graph.made).atexit = False
+    template = call("cuStreamEndCapture", stream)
+    graph.executable = call("cuGraphInstantiate", template, 0)
+    call("cuGraphDestroy", template)
+    weakref.finalize(graph, driver.cuGraphExecDestroy, graph.executable).atexit = False
 
 
 # time
 
 
-def now(handle: int) -> Any:
-    """Return an event that a stream passes when it is done with all before."""
+def record_event(stream: int) -> Any:
+    """Return an event that a stream passes when everything launched before it is done."""
     event = call("cuEventCreate", 0)
-    call("cuEventRecord", event, handle)
+    call("cuEventRecord", event, stream)
     return event
 
 
-def since(event: Any, handle: int) -> float:
-    """Wait for a stream; return the seconds from when it passed the event until it was done with all."""
-    end = now(handle)
+def measure_since(event: Any, stream: int) -> float:
+    """Wait for a stream; return the seconds from when it passed the event until everything launched was done."""
+    end = record_event(stream)
     call("cuEventSynchronize", end)
     milliseconds = call("cuEventElapsedTime", event, end)
-    for used in (event, end):
-        call("cuEventDestroy", used)
+    for done in (event, end):
+        call("cuEventDestroy", done)
     return milliseconds * 1e-3

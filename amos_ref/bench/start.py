@@ -1,4 +1,4 @@
-"""How long the first step takes: fresh processes, with kernels compiled before and with none."""
+"""How long fresh processes take to their first step, with compiled kernels on disk and without."""
 
 import json
 import os
@@ -37,14 +37,17 @@ print(json.dumps(rows))
 """
 
 
-def measured(backend: str, caches: int = 3, runs: int = 3) -> dict[str, Any]:
-    """Return the median seconds of each stage: of the first run with an empty cache, and of more runs with each."""
+def measure_start(backend: str, caches: int = 3, runs: int = 3) -> dict[str, Any]:
+    """Return the median seconds of each stage, over runs with an empty cache and over runs that find it filled.
+
+    Each of `caches` empty folders serves one run that fills it, and then `runs` more.
+    """
     warm, cold = [], []
     for _ in range(caches):
         with tempfile.TemporaryDirectory() as cache:
-            cold.append(_child(backend, cache))
-            warm += [_child(backend, cache) for _ in range(runs)]
-    imported = [stage for stage, row in zip(STAGES, warm[0], strict=True) if row["numba"]]
+            cold.append(_run_child(backend, cache))
+            warm += [_run_child(backend, cache) for _ in range(runs)]
+    imports = [stage for stage, row in zip(STAGES, warm[0], strict=True) if row["numba"]]
     return {
         "array": "float32 (256, 512), tensor slots",
         "stages": list(STAGES),
@@ -52,7 +55,7 @@ def measured(backend: str, caches: int = 3, runs: int = 3) -> dict[str, Any]:
         "cold": _medians(cold),
         "runs": len(warm),
         "cold_runs": len(cold),
-        "numba_imported_by": imported[0] if imported else None,
+        "numba_imported_by": imports[0] if imports else None,
     }
 
 
@@ -60,8 +63,8 @@ def _medians(runs: list[list[dict[str, Any]]]) -> list[float]:
     return [statistics.median(row["seconds"] for row in rows) for rows in zip(*runs, strict=True)]
 
 
-def _child(backend: str, cache: str) -> list[dict[str, Any]]:
-    """Run the stages in a process of its own, whose compiled kernels are in `cache`."""
+def _run_child(backend: str, cache: str) -> list[dict[str, Any]]:
+    """Run the stages in a fresh process that keeps its compiled kernels in the folder `cache`."""
     home = str(pathlib.Path(amos_ref.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": path}
