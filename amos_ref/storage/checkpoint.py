@@ -240,12 +240,8 @@ def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     container.verify(file, header)
     _check_text(texts, "count", f"[0-9]{{1,{MOST_DIGITS}}}", "it must be an integer >= 0")
     _check_text(texts, "momentum", "yes|no", "it must be 'yes' or 'no'")
-    _check_text(
-        {"state": "AmosState"} | texts,
-        "state",
-        "|".join(STATE_CLASSES),
-        f"it must be one of {', '.join(STATE_CLASSES)}",
-    )
+    kinds = "|".join(STATE_CLASSES)
+    _check_text({"state": "AmosState"} | texts, "state", kinds, f"it must be one of {kinds.replace('|', ', ')}")
     leaves = container.parse_json(texts.get("leaves", ""))
     if not isinstance(leaves, list) or not all(isinstance(name, str) for name in leaves):
         raise StorageError(f"its leaves are {leaves!r:.80}; they must be a list of names")
