@@ -221,20 +221,17 @@ def _print_head(report: dict[str, Any]) -> None:
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     print(f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores; caches {caches or 'unknown'}")
     if "gpu" in machine:
-        _print_device(machine["gpu"])
+        device = machine["gpu"]
+        sizes = f"L2 {device['l2_bytes'] * 1e-6:.3g} MB, memory {device['memory_bytes'] * 1e-9:.3g} GB"
+        print(
+            f"{device['name']}, compute capability {device['compute_capability']}, {device['multiprocessors']} "
+            f"multiprocessors; {sizes}; driver {device['driver'] or 'of unknown version'}, for CUDA {device['cuda']}"
+        )
     print(f"{machine['system']}, Python {machine['python']}; load before the run {machine['load']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print()
     for name, c in report["contenders"].items():
         print(f"{name:18} {c['about']}{'; ' + c['missing'] if c['missing'] else ''}")
-
-
-def _print_device(device: dict[str, Any]) -> None:
-    sizes = f"L2 {device['l2_bytes'] * 1e-6:.3g} MB, memory {device['memory_bytes'] * 1e-9:.3g} GB"
-    print(
-        f"{device['name']}, compute capability {device['compute_capability']}, {device['multiprocessors']} "
-        f"multiprocessors; {sizes}; driver {device['driver'] or 'of unknown version'}, for CUDA {device['cuda']}"
-    )
 
 
 def _print_workload(work: dict[str, Any]) -> None:
