@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize, scipy_method
-    from amos_ref.optimizers.amos import Amos, apply_updates
+    from amos_ref.optimizers.amos import Amos
+    from amos_ref.optimizers.base import apply_updates
     from amos_ref.optimizers.closed_form import ClosedFormAmos
     from amos_ref.optimizers.state import AmosState, ClosedFormState
     from amos_ref.optimizers.trace import Trace
@@ -50,7 +51,7 @@ _HOME = {
     "ClosedFormAmos": "optimizers.closed_form",
     "ClosedFormState": "optimizers.state",
     "Trace": "optimizers.trace",
-    "apply_updates": "optimizers.amos",
+    "apply_updates": "optimizers.base",
     "load": "storage.checkpoint",
     "load_state": "storage.checkpoint",
     "minimize": "minimizer",

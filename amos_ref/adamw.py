@@ -6,22 +6,54 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import Arrays, check_finite, check_written, named_arrays, named_gradients
-from amos_ref.dtypes import rounded
-from amos_ref.errors import StateError
-from amos_ref.optimizers.interrupt import Whole
-from amos_ref.options import check_options, learning_rate_at
+from amos_ref.checks import Arrays, check_finite
+from amos_ref.dtypes import Shape
+from amos_ref.kernels import Method
+from amos_ref.optimizers.base import Moments, Optimizer
+from amos_ref.optimizers.leaf import DirectedLeaf
+from amos_ref.optimizers.state import AdamWState
+from amos_ref.options import learning_rate_at
+
+LINES = (
+    ("m", "m = beta1 m + (1 - beta1) g"),
+    ("v", "v = beta2 v + (1 - beta2) g^2"),
+    ("u", "u = m_hat / (sqrt(v_hat) + epsilon)"),
+    ("alpha", "alpha = learning_rate"),
+    ("rho", "rho = learning_rate weight_decay"),
+    ("delta", "delta = -(alpha u + rho theta)"),
+    ("theta", "theta = theta + delta"),
+)
 
 
-class AdamWState(NamedTuple):
-    """What AdamW remembers: steps taken, and means of the gradient and of its square per leaf name, in float64."""
+class AdamWRates(NamedTuple):
+    """The numbers of one step that all leaves share."""
 
-    count: int
-    m: Arrays
-    v: Arrays
+    alpha: float  # step size
+    rho: float  # weight decay
+
+    chi = np.inf  # no clipping
+    mu = 0.0  # no momentum beside Adam's own
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What :func:`decide` takes behind the scale."""
+        return tuple(self)
 
 
-class AdamW:
+def decide(u2, scale, alpha, rho):
+    """Return (alpha, rho), which are the same for every slot."""
+    return alpha, rho
+
+
+def compute_stages(leaf: DirectedLeaf, rates: AdamWRates) -> dict[str, Any]:
+    """Return every intermediate of a leaf's step."""
+    theta, u = leaf.theta.astype(np.float64), leaf.g
+    with np.errstate(all="ignore"):
+        delta = spec.change(rates.alpha, u, rates.rho, theta)
+        return dict(u=u, alpha=rates.alpha, rho=rates.rho, delta=delta, theta=theta + delta)
+
+
+class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101), as torch has it.
 
     At step t = 1, 2, ..., for each entry::
@@ -56,6 +88,11 @@ class AdamW:
     array([ 0.899, -1.898])
     """
 
+    state_type = AdamWState
+    method = Method(decide, 0, compute_stages)
+    lines = LINES
+    backends = ("numpy",)
+
     def __init__(
         self,
         learning_rate: float | Callable[[int], float] = 1e-3,
@@ -65,7 +102,7 @@ class AdamW:
         adam_epsilon: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        self.options = check_options(
+        super().__init__(
             learning_rate=learning_rate,
             beta1=beta1,
             beta2=beta2,
@@ -73,50 +110,47 @@ class AdamW:
             weight_decay=weight_decay,
         )
 
-    def __repr__(self) -> str:
-        return f"AdamW({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
+    @property
+    def averages(self) -> bool:
+        """Whether the state holds m and v: always."""
+        return True
 
-    def init(self, params: Any) -> AdamWState:
-        """Return the state before the first step: count 0 and zeros."""
-        thetas = named_arrays(params)
-        for name, theta in thetas.items():
-            check_finite(theta, f"params leaf {name!r}")
-        m, v = ({name: np.zeros(theta.shape) for name, theta in thetas.items()} for _ in "mv")
+    def _rates(self, count: int) -> AdamWRates:
+        alpha = learning_rate_at(self.options["learning_rate"], count + 1)
+        return AdamWRates(alpha, alpha * self.options["weight_decay"])
+
+    def _rule(self, name: str, shape: Shape) -> tuple[Shape]:
+        return ((),)
+
+    def _start(self, thetas: Arrays, make_zeros: Any) -> AdamWState:
+        m, v = ({name: make_zeros(theta.shape, np.float64) for name, theta in thetas.items()} for _ in "mv")
         return AdamWState(0, m, v)
 
-    def step(self, params: Any, grads: Any, state: AdamWState) -> AdamWState:
-        """Compute one step in place; on an error nothing is written."""
-        steps = self.trace(grads, state, params)
-        thetas = named_arrays(params)
-        check_written({"parameter": thetas, "state m": state.m, "state v": state.v}, named_gradients(grads, thetas))
-        new = state._replace(count=int(state.count) + 1)
-        rows = [(thetas[name], rounded(after["theta"], thetas[name])) for name, after in steps.items()]
-        rows += [(getattr(state, part)[name], after[part]) for name, after in steps.items() for part in "mv"]
-        with Whole(new):
-            for target, value in rows:
-                target[...] = value
-        return new
+    def _leaf(self, name: str, theta: Any, direction: Any, state: AdamWState, rule: tuple[Shape]) -> DirectedLeaf:
+        return DirectedLeaf(name, theta, direction, *rule, 1.0, "direction")
 
-    def trace(self, grads: Any, state: AdamWState, params: Any) -> dict[str, dict[str, Any]]:
-        """Return every intermediate of one step by leaf name; nothing is changed."""
-        thetas = named_arrays(params)
-        shapes = {name: theta.shape for name, theta in thetas.items()}
-        if not isinstance(state, AdamWState) or any(
-            {name: np.shape(a) for name, a in part.items()} != shapes for part in (state.m, state.v)
-        ):
-            raise StateError("state is no AdamWState of these parameters; init(params) makes one")
-        t = int(state.count) + 1
-        alpha = learning_rate_at(self.options["learning_rate"], t)
-        rho = alpha * self.options["weight_decay"]
+    @property
+    def _follows_gradients(self) -> bool:
+        return False
+
+    def _directions(self, gradients: Arrays, state: AdamWState) -> tuple[Arrays, Moments]:
         betas = {name: self.options[name] for name in ("beta1", "beta2", "adam_epsilon")}
-        steps = {}
-        for name, g in named_gradients(grads, thetas).items():
-            check_finite(g, f"gradient of leaf {name!r}", squared=True)
-            theta, wide = thetas[name].astype(np.float64), g.astype(np.float64)
-            m, v, u = adam(wide, state.m[name], state.v[name], t, **betas)
-            delta = spec.change(alpha, u, rho, theta)
-            steps[name] = dict(m=m, v=v, u=u, alpha=alpha, rho=rho, delta=delta, theta=theta + delta)
-        return steps
+        return adam_directions(gradients, state, **betas)
+
+    def _stages(self, leaf: DirectedLeaf, ready: Any) -> dict[str, Any]:
+        moments = {part: ready.moments[part][leaf.name] for part in "mv"}
+        return {**moments, **super()._stages(leaf, ready)}
+
+
+def adam_directions(gradients: Arrays, state: Any, **betas: float) -> tuple[Arrays, Moments]:
+    """Return Adam's direction for each leaf, and its new moments; or raise NonFiniteError for a gradient."""
+    directions: Arrays = {}
+    moments: Moments = {"m": {}, "v": {}}
+    for name, g in gradients.items():
+        check_finite(g, f"gradient of leaf {name!r}", squared=True)
+        found = adam(g.astype(np.float64), state.m[name], state.v[name], int(state.count) + 1, **betas)
+        moments["m"][name], moments["v"][name], directions[name] = map(np.asarray, found)
+    return directions, moments
 
 
 def adam(g, m, v, t, *, beta1, beta2, adam_epsilon):

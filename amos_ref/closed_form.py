@@ -105,16 +105,16 @@ def scale_ratio(sigma, u2, epsilon):
     return sigma / np.sqrt(np.maximum(u2, epsilon))
 
 
-def decide(u2, sigma, *, shrink, alpha_0, q, epsilon):
-    """Return (alpha, rho) per slot from u2, the slots' mean squares of the direction."""
-    alpha = step_size(alpha_0, scale_ratio(sigma, u2, epsilon), shrink)
-    return alpha, np.full_like(alpha, weight_decay(alpha_0, q, shrink))
+def decide(u2, sigma, shrink, alpha_0, q, epsilon):
+    """Return (alpha, rho) of a slot from u2, its mean square of the direction."""
+    return step_size(alpha_0, scale_ratio(sigma, u2, epsilon), shrink), weight_decay(alpha_0, q, shrink)
 
 
-def step(theta, u, sigma, slot_shape, **rates):
+def step(theta, u, sigma, slot_shape, shrink, alpha_0, q, epsilon):
     """One step of one array, float64 in and out: every intermediate by its name."""
     u2 = spec.mean_square(u, slot_shape)
-    alpha, rho = decide(u2, sigma, **rates)
+    alpha, rho = decide(u2, sigma, shrink, alpha_0, q, epsilon)
+    rho = np.full_like(alpha, rho)
     delta = spec.change(alpha, u, rho, theta)
     return dict(u=u, u2=u2, alpha=alpha, rho=rho, delta=delta, theta=theta + delta)
 

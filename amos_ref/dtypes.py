@@ -7,6 +7,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.errors import MissingDependencyError
 
+Shape = tuple[int, ...]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -38,7 +39,7 @@ def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return a if a.dtype == dtype else rounded(a.astype(np.float64), np.empty(a.shape, dtype))
 
 
-def broadcasts(slot: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def broadcasts(slot: Shape, shape: Shape) -> bool:
     """Whether an array of the slot's shape broadcasts to `shape`."""
     aligned = (1,) * (len(shape) - len(slot)) + slot
     return len(slot) <= len(shape) and all(k in (1, n) for k, n in zip(aligned, shape, strict=True))

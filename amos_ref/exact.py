@@ -1,12 +1,11 @@
 """The oracle: paper Amos over the real numbers, from an independent reading of the algorithm.
 
-A number is a rational (python-flint's ``fmpq``) as long as it is one, and from the first irrational root on a ball
-(``arb``: a middle and a radius around the real number). A result is rounded by rounding both ends of its ball; where
-they differ, everything is computed anew with twice the precision. No ball can tell that a number lies exactly halfway
-between two floats, but a rational can; an irrational root leads to such a number only where roots cancel, and then, at
-`MOST_BITS`, UndecidedError says so.
+Numbers are rationals (python-flint's ``fmpq``) up to the first irrational root, and from there on balls (``arb``: a
+middle and a radius around the real number). A result is rounded by rounding both ends of its ball; where the two
+differ, everything is computed again with twice the precision. No ball can tell that a number is exactly halfway between
+two floats. An irrational root leads to such a number only if roots cancel; UndecidedError then says so at `MOST_BITS`.
 
-Nothing here comes from :mod:`amos_ref.spec`. A zero is +0: real numbers have no signed zero.
+No formula here comes from :mod:`amos_ref.spec`. A zero is +0: real numbers have no signed zero.
 """
 
 import math
@@ -16,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from amos_ref.checks import check_finite, check_shape
-from amos_ref.dtypes import FLOATS, dtype_of
+from amos_ref.dtypes import FLOATS, broadcasts, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, UndecidedError
-from amos_ref.optimizers.amos import Amos
+from amos_ref.options import check_options
 from amos_ref.rules import eta_of
 
 __all__ = ["enclose", "nearest", "step", "trajectory", "ulp_error"]
 
 LEAST_BITS, MOST_BITS = 128, 2**16  # of the balls' precision
-LONGEST = 2**12  # bits of a rational; longer ones become balls
+LONGEST_RATIONAL = 2**12  # bits; a longer one becomes a ball
 
 #: Significand bits, least and greatest exponent of a normal number.
 FORMATS = {
@@ -65,8 +64,10 @@ def step(theta: Any, g: Any, v: Any, b: Any, m: Any = None, *, dtype: str = "flo
     ------
     UndecidedError
         If a ball of 65,536 bits still does not tell a result from the middle between two floats.
-    HyperParameterError, ShapeError, DtypeError, NonFiniteError
-        As the input deserves.
+    HyperParameterError
+        If a hyper-parameter is out of its range, or t is not an integer >= 1.
+    ShapeError, DtypeError, NonFiniteError
+        If the arrays do not fit each other, are not of the four dtypes, or hold a number that is not finite.
     MissingDependencyError
         If python-flint is not installed.
 
@@ -80,7 +81,7 @@ def step(theta: Any, g: Any, v: Any, b: Any, m: Any = None, *, dtype: str = "flo
     >>> float(after["g2"]), float(after["gamma"]), after["theta"]
     (12.5, 0.0625, array([ 0.73768398, -1.82892136]))
     """
-    return _decided(lambda bits: [enclose(theta, g, v, b, m, precision=bits, **hyper)], dtype)[0]
+    return _decide(lambda bits: [enclose(theta, g, v, b, m, precision=bits, **hyper)], dtype)[0]
 
 
 def trajectory(
@@ -96,23 +97,21 @@ def trajectory(
     stored: tuple[str, str] | None = None,
     **hyper: Any,
 ) -> list[Reals | None]:
-    """Return what :func:`step` returns for several steps, theta and the state going from one to the next unrounded.
+    """Return what :func:`step` returns for several steps; theta and the state pass from one to the next unrounded.
 
     Parameters
     ----------
     theta, v, b, m : array_like
         Before the first step.
     grads : iterable of array_like or None
-        One a step. A step without a gradient gives None and changes nothing; the count goes on.
+        One a step. A step without a gradient gives None and changes nothing but the count.
     xi : float or sequence of float
         One for all steps, or one a step.
     t : int
         The first step.
-    dtype : str
-        What the results are rounded to.
     stored : (str, str), optional
-        The dtypes of theta and of v, b, m, if they are rounded to these after each step, as storing them does.
-    **hyper
+        The dtypes of theta and of v, b, m. If they are given, these are rounded after each step, as storing does.
+    dtype, **hyper
         As for :func:`step`.
 
     Examples
@@ -133,10 +132,10 @@ def trajectory(
         for k, (rate, g) in enumerate(zip(rates, grads, strict=True)):
             out.append(None if g is None else enclose(g=g, t=t + k, xi=rate, precision=bits, **now, **hyper))
             if out[-1] is not None:
-                now = {name: _stored(name, out[-1][name], stored, bits) for name in now}
+                now = {name: _store(name, out[-1][name], stored, bits) for name in now}
         return out
 
-    return _decided(run, dtype)
+    return _decide(run, dtype)
 
 
 def enclose(
@@ -171,16 +170,16 @@ def enclose(
     dict of str to ndarray of fmpq and arb
     """
     flint = _flint()
-    theta, v, b = (_exact(a, name) for a, name in ((theta, "theta"), (v, "v"), (b, "b")))
-    g, m = _exact(g, "g", clip_value), None if m is None else _exact(m, "m")
+    theta, v, b = (_rationals(a, name) for a, name in ((theta, "theta"), (v, "v"), (b, "b")))
+    g, m = _rationals(g, "g", clip_value), None if m is None else _rationals(m, "m")
     h: dict[str, Any] = dict(beta=beta, extra_l2=extra_l2, c_coef=c_coef, d_coef=d_coef, epsilon=epsilon)
-    Amos(xi, eta, momentum=momentum, clip_value=clip_value, **h)  # refuses what is out of range
+    check_options(learning_rate=xi, eta=eta, momentum=momentum, clip_value=clip_value, **h)
     if not isinstance(t, int | np.integer) or t < 1:
         raise HyperParameterError(f"t is {t!r}; it must be an integer >= 1")
     h |= dict(xi=xi, eta=eta_of(eta, "", ()), mu=momentum or 0.0)
     with flint.ctx.workprec(precision):
         h = {name: _rational(x) for name, x in h.items()}
-        h["q"] = 1 - (h["beta"] if t * h["beta"].height_bits() <= LONGEST else flint.arb(h["beta"])) ** int(t)
+        h["q"] = 1 - (h["beta"] if t * h["beta"].height_bits() <= LONGEST_RATIONAL else flint.arb(h["beta"])) ** int(t)
         return _slots(theta, g, v, b, m, h)
 
 
@@ -188,10 +187,9 @@ def _slots(theta: Any, g: Any, v: Any, b: Any, m: Any, h: dict[str, Any]) -> Rea
     """Go through the slots; `slot` says, for each element in C order, to which one it belongs."""
     for name, a, shape in (("g", g, theta.shape), ("b", b, v.shape), ("m", theta if m is None else m, theta.shape)):
         check_shape(a, shape, name)
-    try:
-        slot = np.broadcast_to(np.arange(v.size).reshape(v.shape), theta.shape).reshape(-1)
-    except ValueError:
-        raise ShapeError(f"the slot's shape {v.shape} does not broadcast to theta's shape {theta.shape}") from None
+    if not broadcasts(v.shape, theta.shape):
+        raise ShapeError(f"the slot's shape {v.shape} does not broadcast to theta's shape {theta.shape}")
+    slot = np.broadcast_to(np.arange(v.size).reshape(v.shape), theta.shape).reshape(-1)
     out = {name: np.empty(v.shape if name in PER_SLOT else theta.shape, object) for name in QUANTITIES}
     for k in range(v.size):
         inside = np.flatnonzero(slot == k)
@@ -228,45 +226,43 @@ def _product(*factors: Any) -> Any:
 
 def _root(x: Any) -> Any:
     """Return the square root, rational if it is."""
-    flint = _flint()
-    if not isinstance(x, flint.fmpq):
-        return x.sqrt()
-    if x.p.is_square() and x.q.is_square():
-        return flint.fmpq(x.p.isqrt(), x.q.isqrt())
-    return flint.arb(x).sqrt()
+    if _is_rational(x) and x.p.is_square() and x.q.is_square():
+        return _flint().fmpq(x.p.isqrt(), x.q.isqrt())
+    return _flint().arb(x).sqrt()
 
 
 def _larger(x: Any, y: Any) -> Any:
-    flint = _flint()
-    return max(x, y) if isinstance(x, flint.fmpq) and isinstance(y, flint.fmpq) else flint.arb(x).max(y)
+    return max(x, y) if _is_rational(x) and _is_rational(y) else _flint().arb(x).max(y)
 
 
-def _decided(run: Callable[[int], list[Reals | None]], dtype: str) -> list[Any]:
+def _is_rational(x: Any) -> bool:
+    return isinstance(x, _flint().fmpq)
+
+
+def _decide(run: Callable[[int], list[Reals | None]], dtype: str) -> list[Any]:
     """Round what `run` returns, at a precision that is doubled until every rounding is decided."""
     target, bits = _dtype(dtype), LEAST_BITS
     while True:
         try:
-            return [None if reals is None else _rounded(reals, dtype, target) for reals in run(bits)]
+            return [reals and {name: _round(name, a, target) for name, a in reals.items()} for reals in run(bits)]
         except UndecidedError as error:
             if bits == MOST_BITS:
                 raise UndecidedError(f"{error} at {bits} bits: it is halfway or as good as halfway") from None
             bits *= 2
 
 
-def _rounded(reals: Reals, dtype: str, target: np.dtype) -> Reals:
-    out: Reals = dict.fromkeys(reals)
-    for name, a in reals.items():
-        if a is None:
-            continue
-        numbers = np.empty(a.shape)
-        for index, x in np.ndenumerate(a):
-            low, high = (nearest(end, dtype) for end in _ends(x))
-            if low != high:
-                where = f"{name}{list(index) if index else ''}"
-                raise UndecidedError(f"rounding {where} to {dtype} is not decided between {low!r} and {high!r}")
-            numbers[index] = low
-        out[name] = numbers.astype(target)
-    return out
+def _round(name: str, a: Any, dtype: np.dtype) -> Any:
+    """Return the numbers rounded, or raise UndecidedError for one that needs narrower balls; None stays None."""
+    if a is None:
+        return None
+    out = np.empty(a.shape)
+    for index, x in np.ndenumerate(a):
+        low, high = (nearest(end, dtype.name) for end in _ends(x))
+        if low != high:
+            where = f"{name}{list(index) if index else ''}"
+            raise UndecidedError(f"rounding {where} to {dtype.name} is not decided between {low!r} and {high!r}")
+        out[index] = low
+    return out.astype(dtype)
 
 
 def nearest(x: Any, dtype: str) -> float:
@@ -299,9 +295,8 @@ def _exponent(x: Any) -> int:
 
 
 def _ends(x: Any) -> tuple[Any, Any]:
-    """Return the ends of a ball as rationals; (None, None) for a ball without any, after a division by zero."""
-    flint = _flint()
-    if isinstance(x, flint.fmpq):
+    """Return the ends of a ball as rationals; (None, None) if it has none, after a division by zero."""
+    if _is_rational(x):
         return x, x
     if not x.is_finite():
         return None, None
@@ -325,8 +320,8 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
     dtype : {"float64", "float32", "float16", "bfloat16"}
         Whose units.
     at : array_like, optional
-        Numbers at which the unit is taken, where the result of a cancellation is to be seen against its terms; by
-        default at the real number.
+        Numbers at which the unit is taken, to measure the result of a cancellation by its terms; by default the real
+        numbers themselves.
 
     Returns
     -------
@@ -339,7 +334,7 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
     array([0.5, 1. ])
     """
     _dtype(dtype)
-    got, real = np.asarray(got, dtype=np.float64), _exact(real, "real")
+    got, real = np.asarray(got, dtype=np.float64), _rationals(real, "real")
     check_shape(got, real.shape, "got")
     out = np.empty(got.shape)
     if at is not None:
@@ -357,34 +352,34 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
     return out
 
 
-def _stored(name: str, a: Any, dtypes: tuple[str, str] | None, bits: int) -> Any:
-    """Return theta or a part of the state as the next step finds it: rounded if `dtypes` says so."""
-    if a is None:
-        return None
+def _store(name: str, a: Any, dtypes: tuple[str, str] | None, bits: int) -> Any:
+    """Return theta or a part of the state as the next step reads it, rounded if `dtypes` are given."""
     if dtypes is not None:
-        dtype = dtypes[name != "theta"]
-        return _rounded({name: a}, dtype, _dtype(dtype))[name]
-    flint = _flint()
-    out = np.empty(a.shape, object)
-    with flint.ctx.workprec(bits):
-        for index, x in np.ndenumerate(a):
-            out[index] = flint.arb(x) if isinstance(x, flint.fmpq) and x.height_bits() > LONGEST else x
-    return out
+        return _round(name, a, _dtype(dtypes[name != "theta"]))
+    with _flint().ctx.workprec(bits):
+        return None if a is None else _map(_shorten, a)
 
 
-def _exact(a: Any, name: str, chi: float | None = None) -> np.ndarray:
-    """Return floats, clipped to [-chi, chi], as an object array of rationals; such an array comes back as it is."""
+def _shorten(x: Any) -> Any:
+    return _flint().arb(x) if _is_rational(x) and x.height_bits() > LONGEST_RATIONAL else x
+
+
+def _rationals(a: Any, name: str, chi: float | None = None) -> np.ndarray:
+    """Return floats, clipped to [-chi, chi], as an object array of rationals; return such an array unchanged."""
     a = np.asarray(a)
     if a.dtype == object:
         return a
     if a.dtype.name not in FLOATS:
         raise DtypeError(f"{name} has dtype {a.dtype}; it must be one of {', '.join(FLOATS)}")
-    out, wide = np.empty(a.shape, object), a.astype(np.float64)
+    wide = a.astype(np.float64)
     wide = wide if chi is None else np.asarray(np.where(abs(wide) > chi, np.copysign(chi, wide), wide))
     check_finite(wide, name)
-    for index, x in np.ndenumerate(wide):
-        out[index] = _rational(x)
-    return out
+    return _map(_rational, wide)
+
+
+def _map(function: Callable[[Any], Any], a: np.ndarray) -> np.ndarray:
+    """Return an object array of what the function makes of each entry."""
+    return np.asarray(np.frompyfunc(function, 1, 1)(a), object)
 
 
 def _rational(x: float) -> Any:

@@ -289,7 +289,7 @@ def _checked(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) 
     state = AmosState(state.count, parts["v"], parts["b"], None if state.m is None else parts["m"])
     full = state.v if state.m is None else state.m
     shapes = {name: ((full if thetas is None else thetas)[name].shape, v.shape) for name, v in state.v.items()}
-    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, momentum=state.m is not None)
+    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, optional=state.m is not None)
     for name, (shape, slot) in shapes.items():
         if not broadcasts(slot, shape):
             raise StateError(f"v of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")

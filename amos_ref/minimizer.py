@@ -1,10 +1,10 @@
-"""A training loop with its history, and the same as a method of scipy.optimize.minimize."""
+"""A training loop that keeps a history, and the same loop as a method of scipy.optimize.minimize."""
 
 import contextlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from amos_ref.checks import Arrays, check_shape, named_arrays
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.problems import Problem
 from amos_ref.rules import number
+from amos_ref.terminal import show_progress
 
 #: Name -> (module, class).
 OPTIMIZERS = {
@@ -24,7 +25,7 @@ OPTIMIZERS = {
 
 
 class History(NamedTuple):
-    """Rows of a training, one for each recorded step.
+    """What was recorded of a training: lists with one entry for each recorded step.
 
     Attributes
     ----------
@@ -32,10 +33,10 @@ class History(NamedTuple):
         Steps taken so far: 0 is the start.
     loss : list of float
     error : list of float
-        Distance to the optimum; empty where none is known.
+        Distance to the optimum; empty if no optimum is known.
     alpha, rho, b : dict of str to list of float
         Step size, weight decay and (paper Amos) decay clock of the step that follows, per leaf name: the mean over
-        the leaf's slots, NaN without a gradient. b is the clock after that step.
+        the leaf's slots, or NaN if the leaf has no gradient. b is the clock after that step.
     """
 
     step: list[int]
@@ -52,18 +53,18 @@ class Result(NamedTuple):
     Attributes
     ----------
     params : tree of arrays
-        Where it ended.
+        The parameters at the end.
     loss : float
-        The last one computed: at `params`, but for an interruption between step and loss.
+        The last one computed. It is the loss at `params`, unless Ctrl-C came between a step and its loss.
     steps : int
-        Steps taken.
+        How many were taken.
     status : {"steps", "target", "gtol", "patience", "callback", "interrupted"}
-        What ended it; "steps": all were taken.
+        Why it ended; "steps": all were taken.
     history : History
     gradient : tree of arrays
-        The one that belongs to `loss`.
+        The gradient that was computed with `loss`.
     state : NamedTuple
-        The optimizer's, to go on from.
+        The optimizer's state, to continue with.
     opt : Amos, ClosedFormAmos or AdamW
     """
 
@@ -97,33 +98,34 @@ def minimize(
     Parameters
     ----------
     fun : callable or problems.Problem
-        ``fun(params) -> (loss, gradient)``, the gradient a tree like `params`, which are a copy. A problem brings `x0`
-        and `optimum`.
+        ``fun(params) -> (loss, gradient)``, where the gradient is a tree like `params`, which are a copy. A problem
+        comes with its own `x0` and `optimum`.
     x0 : tree of arrays
         The start, of any of the four dtypes; it is copied.
     optimizer : {"paper", "closed-form", "adamw"} or an instance
-        :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`, made with `options`.
+        A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
+        with `options`.
     steps : int
-        >= 0: how many at most.
+        The most that are taken, >= 0.
     optimum : tree of arrays, optional
-        The history has the distance to it.
+        The history records the distance to it.
     target, gtol : float, optional
-        Stop where the loss, or the gradient's largest entry, is no greater.
+        Stop when the loss is at most `target`, or the gradient's largest magnitude at most `gtol`.
     patience : int, optional
-        >= 1: stop after as many steps without a new lowest loss.
+        Stop after this many steps without a new lowest loss, >= 1.
     callback : callable, optional
-        ``callback(steps taken, loss, params)`` before each step; True stops.
+        ``callback(steps taken, loss, params)`` is called before each step; it stops the training by returning True.
     every : int
-        >= 1: record every so many steps, and the last one. A record costs about a step.
+        Record one in so many steps (>= 1), and the last one. A record costs about as much as a step.
     progress : bool
-        Show a bar on standard error.
+        Show the progress on standard error: a bar on a terminal, a line for every tenth elsewhere.
     **options
-        Of the optimizer.
+        Options of the optimizer.
 
     Returns
     -------
     Result
-        Also after Ctrl-C, with all that had been reached.
+        Ctrl-C ends the training too, and the result then holds what had been reached.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def minimize(
         x0 = fun.start if x0 is None else x0
         optimum = fun.reference if optimum is None and fun.unique else optimum
         fun = fun.fun
-    opt = made(optimizer, options)
+    opt = build_optimizer(optimizer, options)
     named = {name: a.copy() for name, a in named_arrays(x0, "x0").items()}
     best = None if optimum is None else tree.match(named_arrays(optimum, "optimum"), named, "optimum")
     for name, a in (best or {}).items():
@@ -153,34 +155,34 @@ def minimize(
     params = tree.unflatten(named, x0)
     state = opt.init(params)
     history = History([], [], [], *({name: [] for name in named} for _ in range(3)))
-    loss, grads, status, lowest = math.nan, None, "steps", (math.inf, 0)
+    loss, grads, status, lowest = math.nan, None, None, (math.inf, 0)
     try:
-        with _bar(progress, steps) as show:
+        with show_progress([""], steps) if progress else contextlib.nullcontext() as show:
             for t in range(steps + 1):
-                seen = tree.unflatten({name: a.copy() for name, a in named.items()}, x0)
-                loss, grads = evaluated(fun, seen, t)
+                copied = tree.unflatten({name: a.copy() for name, a in named.items()}, x0)
+                loss, grads = evaluate(fun, copied, t)
                 lowest = min(lowest, (loss, t))
-                show(t, loss)
+                if show is not None:
+                    show("", t, f"loss {loss:.6g}")
                 stops = {
-                    "callback": callback is not None and callback(t, loss, seen) is True,
+                    "callback": callback is not None and callback(t, loss, copied) is True,
                     "target": target is not None and loss <= target,
-                    "gtol": gtol is not None and largest(grads) <= gtol,
+                    "gtol": gtol is not None and find_largest(grads) <= gtol,
                     "patience": patience is not None and t - lowest[1] >= patience,
                 }
-                status = next((name for name, reached in stops.items() if reached), status)
-                last = t == steps or status != "steps"
-                if last or t % every == 0:
-                    _record(history, t, loss, distance(named, best), opt.trace(grads, state, params))
-                if last:
+                status = next((name for name, reached in stops.items() if reached), "steps" if t == steps else None)
+                if status or t % every == 0:
+                    _record(history, t, loss, measure_distance(named, best), opt.trace(grads, state, params))
+                if status:
                     break
                 state = opt.step(params, grads, state)
     except KeyboardInterrupt as interrupt:
         state, status = getattr(interrupt, "amos_state", state), "interrupted"
-    return Result(params, loss, int(state.count), status, history, grads, state, opt)
+    return Result(params, loss, int(state.count), str(status), history, grads, state, opt)
 
 
-def made(optimizer: Any, options: Mapping[str, Any]) -> Any:
-    """Return the optimizer of that name with these options, or the instance itself."""
+def build_optimizer(optimizer: Any, options: Mapping[str, Any]) -> Any:
+    """Return the optimizer of this name with these options, or the instance itself."""
     if isinstance(optimizer, str) and optimizer in OPTIMIZERS:
         module, name = OPTIMIZERS[optimizer]
         cls = getattr(importlib.import_module(module), name)
@@ -192,29 +194,29 @@ def made(optimizer: Any, options: Mapping[str, Any]) -> Any:
             f"optimizer is {optimizer!r:.60}; it must be {', '.join(map(repr, OPTIMIZERS))} or have init, step, trace"
         )
     if options:
-        raise HyperParameterError(f"the optimizer is made already; {', '.join(map(repr, options))} cannot be set")
+        raise HyperParameterError(f"optimizer is an instance already; {', '.join(map(repr, options))} cannot be set")
     return optimizer
 
 
-def evaluated(fun: Callable[[Any], Any], params: Any, t: int) -> tuple[float, Any]:
-    """Return loss and gradient, or raise for what is none."""
-    found = fun(params)
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise ProblemError(f"fun returned {found!r:.60} at step {t}; it must return (loss, gradient)")
-    loss = number(found[0])
+def evaluate(fun: Callable[[Any], Any], params: Any, t: int) -> tuple[float, Any]:
+    """Return loss and gradient; raise ProblemError or NonFiniteError if `fun` returns anything else."""
+    answer = fun(params)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ProblemError(f"fun returned {answer!r:.60} at step {t}; it must return (loss, gradient)")
+    loss = number(answer[0])
     if not math.isfinite(loss):
-        raise NonFiniteError(f"loss at step {t} is {found[0]!r:.60}; it must be a finite number")
-    return loss, found[1]
+        raise NonFiniteError(f"loss at step {t} is {answer[0]!r:.60}; it must be a finite number")
+    return loss, answer[1]
 
 
-def largest(grads: Any) -> float:
-    """Return the greatest magnitude of a gradient's entries, 0 of none."""
+def find_largest(grads: Any) -> float:
+    """Return the largest magnitude of a gradient's entries, 0 if there are none."""
     leaves = [np.abs(g.astype(np.float64)) for g in tree.flatten(grads).values() if g is not None]
     return max((float(a.max(initial=0.0)) for a in leaves), default=0.0)
 
 
-def distance(named: Arrays, optimum: Arrays | None) -> float | None:
-    """Return the Euclidean distance of all parameters to the optimum; None where it is unknown."""
+def measure_distance(named: Arrays, optimum: Arrays | None) -> float | None:
+    """Return the Euclidean distance of all parameters to the optimum; None if that is unknown."""
     if optimum is None:
         return None
     apart = (a.astype(np.float64) - optimum[name].astype(np.float64) for name, a in named.items())
@@ -244,20 +246,6 @@ def _check_bounds(**bounds: Any) -> None:
             raise HyperParameterError(f"{name} is {value!r}; it must be a finite number, or None")
 
 
-@contextlib.contextmanager
-def _bar(wanted: bool, steps: int) -> Iterator[Callable[[int, float], None]]:
-    if not wanted:
-        yield lambda t, loss: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.6g}")
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=steps, loss=math.nan)
-        yield lambda t, loss: bar.update(task, completed=t, loss=loss)
-
-
 def scipy_method(
     fun: Callable[..., Any],
     x0: Any,
@@ -280,23 +268,23 @@ def scipy_method(
     Parameters
     ----------
     fun, x0, args, jac, callback
-        As scipy.optimize.minimize has them; `jac` must be True or a callable.
+        As in scipy.optimize.minimize; `jac` must be True or a callable.
     hess, hessp, bounds, constraints
-        Must not be given: they cannot be used.
+        Must not be given: this method cannot use them.
     tol : float, optional
-        Stop where the gradient's largest entry is no greater.
+        Stop when the gradient's largest magnitude is at most `tol`.
     maxiter : int
-        >= 0.
+        The most steps that are taken, >= 0.
     disp : bool
-        Show a bar on standard error.
+        Show the progress on standard error.
     optimizer, **options
         As in :func:`minimize`.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        x, fun, jac, nit, nfev, njev, status, success, message, and the `history`. `success` is False where `tol` was
-        given and not reached, where the callback stopped, and after Ctrl-C.
+        x, fun, jac, nit, nfev, njev, status, success, message, and the `history`. `success` is False if `tol` was
+        given and not reached, if the callback stopped the training, and after Ctrl-C.
 
     Raises
     ------
@@ -331,7 +319,7 @@ def scipy_method(
         loss = np.asarray(fun(x, *args))
         return loss.item() if loss.size == 1 else loss, np.array(jac(x, *args), dtype=np.float64)
 
-    found = minimize(
+    result = minimize(
         joined,
         np.atleast_1d(x0),
         optimizer,
@@ -348,28 +336,28 @@ def scipy_method(
         if tol is None
         else (1, "Maximum number of iterations has been exceeded."),
         "callback": (99, "The callback raised StopIteration."),
-    }.get(found.status, (2, "Interrupted."))
+    }.get(result.status, (2, "Interrupted."))
     return OptimizeResult(
-        x=found.params,
-        fun=found.loss,
-        jac=found.gradient,
-        nit=found.steps,
+        x=result.params,
+        fun=result.loss,
+        jac=result.gradient,
+        nit=result.steps,
         nfev=calls,
         njev=calls,
         status=status,
         success=status == 0,
         message=message,
-        history=found.history,
+        history=result.history,
     )
 
 
 def _scipy_callback(callback: Callable[..., Any]) -> Callable[[int, float, Any], bool]:
-    """Return a callback of :func:`minimize` for either of scipy's two forms; it is called after each step."""
+    """Return a callback for :func:`minimize` that calls scipy's, which has two forms, after each step."""
     from scipy.optimize import OptimizeResult
 
     by_keyword = set(inspect.signature(callback).parameters) == {"intermediate_result"}
 
-    def called(t: int, loss: float, x: np.ndarray) -> bool:
+    def call(t: int, loss: float, x: np.ndarray) -> bool:
         try:
             if t > 0 and by_keyword:
                 callback(intermediate_result=OptimizeResult(x=x, fun=loss))
@@ -379,4 +367,4 @@ def _scipy_callback(callback: Callable[..., Any]) -> Callable[[int, float, Any],
             return True
         return False
 
-    return called
+    return call

@@ -1,11 +1,10 @@
 """Hyper-parameters: their ranges, and the learning rate of a step."""
 
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amos_ref.errors import HyperParameterError, ScheduleError, StorageError
+from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.rules import Preset, number
 
 # name -> (test, words, may be None)
@@ -112,70 +111,3 @@ def learning_rate_at(learning_rate: Any, t: int) -> float:
     if not 0 <= xi < math.inf:
         raise ScheduleError(f"learning_rate({t}) is {value!r}; it must be a finite number >= 0")
     return xi
-
-
-def written_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as JSON can hold them: a float by the shortest digits that read back as the same float.
-
-    A callable, and whatever else is no text, number or rule made of them, becomes ``{"callable": its name}``.
-    """
-    written = {}
-    for name, value in options.items():
-        try:
-            written[name] = _plain(value)
-        except TypeError:
-            written[name] = {"callable": getattr(value, "__qualname__", type(value).__name__)}
-    return written
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, numbers.Integral) and abs(int(value)) < 2**63:
-        return int(value)
-    if isinstance(value, numbers.Real) and math.isfinite(number(value)):
-        return float(value)
-    if isinstance(value, Preset):
-        return {"preset": [_plain(value.eta), _plain(value.slot_shape)]}
-    if isinstance(value, Mapping) and all(isinstance(pattern, str) for pattern in value):
-        return {"rules": [[pattern, _plain(rule)] for pattern, rule in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    raise TypeError
-
-
-def read_options(written: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`written_options` was given, with the options in `given` in the place of theirs.
-
-    Raises
-    ------
-    HyperParameterError
-        If an option that was a callable is not given.
-    StorageError
-        If one is of no known kind.
-    """
-    options, missing = dict(given), []
-    for name, value in written.items():
-        if name in given:
-            continue
-        match value:
-            case {"callable": str(callable_name)}:
-                missing.append(f"{name} ({callable_name})")
-            case _:
-                options[name] = _revived(value)
-    if missing:
-        raise HyperParameterError(f"a file holds no callables; these options must be given: {', '.join(missing)}")
-    return options
-
-
-def _revived(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case [*entries]:
-            return tuple(_revived(entry) for entry in entries)
-        case {"rules": [*rows]} if all(isinstance(r, list) and len(r) == 2 and isinstance(r[0], str) for r in rows):
-            return {pattern: _revived(rule) for pattern, rule in rows}
-        case {"preset": [eta, slot_shape]}:
-            return Preset(_revived(eta), _revived(slot_shape))
-    raise StorageError(f"an option has the value {value!r:.80}, which is of no known kind")

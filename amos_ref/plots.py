@@ -1,7 +1,7 @@
 """Pictures of schedules, trainings and measurements; matplotlib draws them (``pip install 'amos_ref[plot]'``).
 
-Every function draws into `ax`, or into a new figure of its own that pyplot knows nothing of, and returns the Axes.
-Lines differ by style and marker as well as by colour.
+Every function draws into `ax`, or into a new figure that pyplot does not know of, and returns the Axes. Lines differ
+in style and marker as well as in colour.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from amos_ref.closed_form import Schedule, steps
 from amos_ref.errors import HyperParameterError, MissingDependencyError, StorageError
 from amos_ref.minimizer import History
 from amos_ref.options import check_options
-from amos_ref.storage import container
+from amos_ref.storage.files import reserve_file
 
 #: Name -> options of :class:`amos_ref.closed_form.Schedule`; each closed form is followed by its recurrence.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ _LEGEND = {
     PAPER: "paper Amos, |g| constant, xi = alpha_0",
 }
 FORMATS = ("pdf", "png", "svg")
-MOST_STEPS = 1_000_000  # of the paper's clock, which must be iterated
+MOST_CLOCK_STEPS = 1_000_000  # of the paper's clock, which has no closed form and is iterated
 
 # Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -76,8 +76,8 @@ def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray,
     """
     wanted = steps(t, whole=True).astype(np.int64)
     most = int(wanted.max(initial=0))
-    if most > MOST_STEPS:
-        raise HyperParameterError(f"t is {most}; the paper's clock is iterated for at most {MOST_STEPS} steps")
+    if most > MOST_CLOCK_STEPS:
+        raise HyperParameterError(f"t is {most}; the paper's clock is iterated for at most {MOST_CLOCK_STEPS} steps")
     o = check_options(learning_rate=xi, eta=eta)
     xi, b, rates = o["learning_rate"], 0.0, np.empty((2, most + 1))
     for n in range(most + 1):
@@ -100,9 +100,8 @@ def rates(t: Any, alpha_0: float = 0.01, eta: float = 0.5, **options: Any) -> di
     **options
         `half_life` or `p_0`, and `q`, of :class:`amos_ref.closed_form.Schedule`.
     """
-    made = {name: Schedule(alpha_0=alpha_0, **options, **family) for name, family in FAMILIES.items()}
-    found = {name: (schedule.alpha(t), schedule.rho(t)) for name, schedule in made.items()}
-    return found | {PAPER: paper_rates(t, alpha_0, eta)}
+    plans = {name: Schedule(alpha_0=alpha_0, **options, **family) for name, family in FAMILIES.items()}
+    return {name: (plan.alpha(t), plan.rho(t)) for name, plan in plans.items()} | {PAPER: paper_rates(t, alpha_0, eta)}
 
 
 def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **options: Any) -> Any:
@@ -126,52 +125,52 @@ def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **op
     """
     if quantity not in ("alpha", "rho"):
         raise HyperParameterError(f"quantity is {quantity!r}; it must be 'alpha' or 'rho'")
-    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_STEPS:
-        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_STEPS}")
+    if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= MOST_CLOCK_STEPS:
+        raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_CLOCK_STEPS}")
     t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
     ax = _axes(ax)
-    for (name, found), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
-        ax.plot(t, found[quantity == "rho"], label=_LEGEND[name], markevery=0.05, **style)
+    for (name, pair), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
+        ax.plot(t, pair[quantity == "rho"], label=_LEGEND[name], markevery=0.05, **style)
     titles = {"alpha": "step size alpha_t (the paper's falls as d)", "rho": "weight decay rho_t (the paper's as c d)"}
     units = {"alpha": "units of |eps_0| / |u_t|, of the paper's eta / |g|", "rho": "fraction of theta_t"}
     ax.set(xscale="log", yscale="log", xlabel="step t", ylabel=units[quantity], title=titles[quantity])
-    return _finished(ax)
+    return _finish(ax)
 
 
 def errors(history: History, schedule: Schedule, ax: Any = None, label: str = "closed-form") -> Any:
-    """Draw the distance to the optimum as measured, and as the derivation predicts it: |eps_0| exp(-S_t).
+    """Draw the distance to the optimum, both as measured and as the derivation predicts it: |eps_0| exp(-S_t).
 
     Parameters
     ----------
     history : History
-        Of a training whose optimum is known.
+        The history of a training whose optimum is known.
     schedule : closed_form.Schedule
-        The ``schedule`` of the ClosedFormAmos that trained.
+        The ``schedule`` of the ClosedFormAmos that was trained with.
     ax : matplotlib.axes.Axes, optional
     label : str
-        What the training is called.
+        The name of the training.
     """
     if not history.error:
-        raise HyperParameterError("the history has no distances, as no optimum was known")
+        raise HyperParameterError("the history has no distances, since no optimum was known")
     t = np.array(history.step)
     ax = _axes(ax)
     predicted = history.error[0] * np.sqrt(schedule.shrink(t))
-    ax.plot(t, history.error, label=f"{label}, measured", **_marked(ax, t))
-    ax.plot(t, predicted, label=f"{label}, predicted", **_marked(ax, t))
-    ax.set(yscale="log", xlabel=_taken(t), ylabel="|theta_t - theta*|", title="distance to the optimum")
+    ax.plot(t, history.error, label=f"{label}, measured", **_next_style(ax, t))
+    ax.plot(t, predicted, label=f"{label}, predicted", **_next_style(ax, t))
+    ax.set(yscale="log", xlabel=_label_steps(t), ylabel="|theta_t - theta*|", title="distance to the optimum")
     ax.margins(y=0.2)
-    return _finished(ax)
+    return _finish(ax)
 
 
 def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) -> Any:
     """Draw how far above `best` the losses of trainings are.
 
-    The least that is drawn is 2^-52 of a training's first loss, below which a difference of losses is rounding.
+    Nothing is drawn below 2^-52 of a training's first loss, where a difference of losses is rounding.
 
     Parameters
     ----------
     histories : mapping of str to History
-        By what they are called.
+        The trainings by name.
     best : float
         The loss at the optimum or reference.
     ax : matplotlib.axes.Axes, optional
@@ -180,21 +179,21 @@ def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) 
     for name, history in histories.items():
         floor = 2.0**-52 * abs(history.loss[0]) if history.loss else 0.0
         above = np.maximum(np.array(history.loss) - best, floor)
-        ax.plot(history.step, above, label=name, **_marked(ax, history.step))
+        ax.plot(history.step, above, label=name, **_next_style(ax, history.step))
     ax.set(
         yscale="log",
-        xlabel=_taken(*(h.step for h in histories.values())),
+        xlabel=_label_steps(*(h.step for h in histories.values())),
         ylabel="loss - reference",
         title="loss above the reference",
     )
     ax.margins(y=0.2)
-    return _finished(ax)
+    return _finish(ax)
 
 
 def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
-    """Draw parameters a second over the size of one array, under the roof: what ``amos-ref bench`` measured.
+    """Draw parameters a second over the size of one array, and the roof over them, as ``amos-ref bench`` measured.
 
-    Of all that differs in anything but size, what was measured in most sizes is drawn; the title says what.
+    Workloads that differ in size alone belong together. The largest such group is drawn, and the title names it.
 
     Parameters
     ----------
@@ -210,18 +209,18 @@ def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
     ax = _axes(ax)
     (dtype, slot, threads, *_), works = max(kinds.items(), key=lambda kind: len(kind[1]), default=(("", "", ""), []))
     works = sorted(works, key=lambda work: work["parameters"])
-    for name, style in _contenders(report).items():
+    for name, style in _contender_styles(report).items():
         records = [(work["parameters"], record) for work in works for record in work["results"]]
-        found = [(n, 1 / record["ns_per_parameter"]) for n, record in records if record["contender"] == name]
-        if found:
-            ax.plot(*zip(*found, strict=True), label=_roof_of(report) if name == "roof" else name, **style)
+        points = [(n, 1 / record["ns_per_parameter"]) for n, record in records if record["contender"] == name]
+        if points:
+            ax.plot(*zip(*points, strict=True), label=_name_roof(report) if name == "roof" else name, **style)
     ax.set(xscale="log", yscale="log", xlabel="parameters of the array", ylabel="billion parameters a second")
     ax.set(title=f"one {dtype} array, {slot} slots, {f'{threads} threads' if threads != 0 else 'on a GPU'}")
-    return _finished(ax)
+    return _finish(ax)
 
 
 def over_roof(report: Mapping[str, Any], ax: Any = None) -> Any:
-    """Draw how many times as long as the roof each contender takes, a row for each workload.
+    """Draw how many times as long as the roof each contender takes, with a row for each workload.
 
     Parameters
     ----------
@@ -231,25 +230,25 @@ def over_roof(report: Mapping[str, Any], ax: Any = None) -> Any:
     """
     ax = _axes(ax)
     works = list(reversed(report["workloads"]))
-    for name, style in _contenders(report).items():
+    for name, style in _contender_styles(report).items():
         records = [(record, place) for place, work in enumerate(works) for record in work["results"]]
-        found = [(record["of_roof"], place) for record, place in records if record["contender"] == name]
-        if found and name != "roof":
-            ax.plot(*zip(*found, strict=True), label=name, **style | dict(linestyle="none"))
-    roof = _roof_of(report)
+        points = [(record["of_roof"], place) for record, place in records if record["contender"] == name]
+        if points and name != "roof":
+            ax.plot(*zip(*points, strict=True), label=name, **style | dict(linestyle="none"))
+    roof = _name_roof(report)
     ax.axvline(1.0, label=roof, zorder=1, **_ROOF)
     ax.set_yticks(range(len(works)), [work["label"].replace(", ", "\n", 1) for work in works], fontsize=6)
     ax.set(xscale="log", xlabel=f"time of a step / time of the {roof}", title=f"over the {roof}")
-    return _finished(ax)
+    return _finish(ax)
 
 
-def _roof_of(report: Mapping[str, Any]) -> str:
-    """Return what the roof of a report is called: on a GPU it is a copy."""
+def _name_roof(report: Mapping[str, Any]) -> str:
+    """Return the name of the roof in a report: on a GPU it is a copy."""
     return "copy" if "gpu" in report.get("machine", ()) else "roof"
 
 
 def figure(width: float = 6.4, height: float = 4.8) -> Any:
-    """Return an empty figure, in inches, that pyplot knows nothing of."""
+    """Return an empty figure of this size in inches, which pyplot does not know of."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -259,9 +258,9 @@ def figure(width: float = 6.4, height: float = 4.8) -> Any:
 
 @contextlib.contextmanager
 def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
-    """Yield a figure that is written to `path` at the end; None without a path.
+    """Yield a figure and write it to `path` when the block ends; without a path yield None.
 
-    That the file can be written is seen at once, and it is there whole or not at all.
+    A path that cannot be written to is an error at the start. If the block fails, the old file is what it was.
     """
     if path is None:
         yield None
@@ -269,18 +268,16 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
     form = path.rpartition(".")[2].lower()
     if form not in FORMATS:
         raise StorageError(f"cannot draw {path!r}: its name must end in .{', .'.join(FORMATS)}")
-    found = figure(width, height)
-    with contextlib.ExitStack() as stack:
-        with container.named("write", path):
-            file = stack.enter_context(container.replacing(path))
-        yield found
+    drawing = figure(width, height)
+    with reserve_file(path) as file:
+        yield drawing
         content = io.BytesIO()  # a picture's writer may want to seek, and close
-        found.savefig(content, format=form, dpi=120)
+        drawing.savefig(content, format=form, dpi=120)
         file.write(content.getvalue())
 
 
-def _contenders(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the style of each contender of a benchmark, the same in every picture; the roof lies below."""
+def _contender_styles(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the style of each contender of a benchmark, the same in every picture; the roof is drawn first."""
     names = [name for name in report["contenders"] if name != "roof"]
     marks = dict(markersize=7, markeredgecolor="white", linewidth=1.2)
     styles = [_STYLES[i % len(_STYLES)] | dict(marker=_MARKERS[i % len(_MARKERS)]) | marks for i in range(len(names))]
@@ -293,20 +290,20 @@ def _axes(ax: Any) -> Any:
     return figure().add_subplot() if ax is None else ax
 
 
-def _taken(*rows: Any) -> str:
-    """Say on the axis of steps how many of them are drawn, since a line between two may hide a swing."""
+def _label_steps(*rows: Any) -> str:
+    """Return the label of an axis of steps; it says if some are left out, since a line may hide what is between."""
     every = max((int(np.diff(t).max(initial=1)) for t in rows), default=1)
     return "steps taken" if every == 1 else f"steps taken, one in {every} drawn"
 
 
-def _marked(ax: Any, t: Any) -> dict[str, Any]:
-    """Return the style of the next line; markers of lines that lie on each other come one after the other."""
+def _next_style(ax: Any, t: Any) -> dict[str, Any]:
+    """Return the style of the next line; its markers are shifted, so that lines on each other can be told apart."""
     i, every = len(ax.get_lines()), max(len(t) // 10, 1)
     shape = dict(marker=_MARKERS[i % len(_MARKERS)], markersize=7, markeredgecolor="white", linewidth=1.2)
     return _STYLES[i % len(_STYLES)] | shape | dict(markevery=(i % 5 * every // 5, every))
 
 
-def _finished(ax: Any) -> Any:
+def _finish(ax: Any) -> Any:
     ax.grid(color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.legend()

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amos_ref
-from amos_ref import rules
+from amos_ref import expressions
 from amos_ref.cli import main
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError, ExpressionError, VectorError
-from amos_ref.optimizers.leaf import Leaf, computed
+from amos_ref.optimizers.amos import compute_stages
+from amos_ref.optimizers.leaf import Leaf
 
 DTYPES = [np.dtype(t) for t in ("float64", "float32", "float16", ml_dtypes.bfloat16)]
 WORDS = (
@@ -40,7 +41,7 @@ def is_one_line(error):
 @given(st.one_of(st.lists(st.sampled_from(WORDS), max_size=40).map("".join), st.text(max_size=60)))
 def test_an_expression_has_a_small_value_or_is_refused(text):
     try:
-        value = rules.evaluate(text, (30, 8, 5))
+        value = expressions.evaluate(text, (30, 8, 5))
     except ExpressionError as refusal:
         value = refusal
     if isinstance(value, ExpressionError):
@@ -48,9 +49,9 @@ def test_an_expression_has_a_small_value_or_is_refused(text):
         return
     assert isinstance(value, int | float | tuple)
     if isinstance(value, tuple):
-        assert len(value) <= rules.MOST_ENTRIES
+        assert len(value) <= expressions.MOST_ENTRIES
     elif isinstance(value, int):
-        assert abs(value) <= rules.LARGEST
+        assert abs(value) <= expressions.LARGEST_INTEGER
 
 
 @st.composite
@@ -68,7 +69,7 @@ def test_an_expression_that_tries_to_grow_takes_little_memory(text):
     tracemalloc.start()
     try:
         with contextlib.suppress(ExpressionError):
-            rules.evaluate(text, (2**31, 8))
+            expressions.evaluate(text, (2**31, 8))
         # The parser's own tree of 500 characters is a few 100 kB; a number of 9**9**9 digits would be 300 MB.
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
@@ -265,4 +266,4 @@ def test_the_page_refuses_what_the_stepper_refuses():
     leaf = Leaf("w", np.ones(3), np.array([1.0, np.nan, 2.0]), np.zeros(()), np.zeros(()), None, 0.5)
     rates = amos_ref.Amos(0.25)._rates(1)
     with pytest.raises(AmosError, match=r"gradient of leaf 'w'\[1\] is nan"):
-        computed(leaf, rates)
+        compute_stages(leaf, rates)

@@ -1,12 +1,15 @@
 """How exact is the page? Random steps beside the oracle; ``python tools/exactness.py 20000`` prints the tables."""
 
+import pathlib
 import sys
 from typing import NamedTuple
 
 import numpy as np
-from helpers.strategies import DTYPES, EXPONENTS, numbers
 
 from amos_ref import exact, spec
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # pytest does the same, a plain run does not
+from helpers.strategies import DTYPES, EXPONENTS, numbers
 
 U = 2.0**-53
 SHAPES = (((), ()), ((9,), ()), ((9,), (9,)), ((6, 5), ()), ((6, 5), (6, 1)), ((4, 6, 3), (1, 6, 1)), ((131,), ()))

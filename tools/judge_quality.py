@@ -17,14 +17,12 @@ from rich.progress import track
 
 from amos_ref.conformance import check
 from amos_ref.conformance.cases import random_case, table
-from amos_ref.conformance.diagnosis import deviations
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.search import ordered, reading_of
 from amos_ref.conformance.judging.drive import Failed, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
-from amos_ref.conformance.judging.reading import Reading
-from amos_ref.conformance.judging.tolerance import METHOD, trajectory
+from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
 from amos_ref.conformance.ports.port import ALIASES
 from tools.simulated_port import SimulatedPort
 
@@ -56,7 +54,7 @@ class Judge:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
         self.cases = [case for case in table() if case.dtype == dtype]
-        self.pages = [list(trajectory(case, case.eta, Reading())) for case in self.cases]
+        self.pages = [trajectory_of_page(case, case.eta) for case in self.cases]
 
     def caught(self, *names: str) -> list[Caught | None]:
         """Return where a simulated port is caught soonest, with its state shown and in theta alone."""
@@ -142,7 +140,7 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     return found
 
 
-def measured() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
+def measure() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
     """Do all jobs on every core; return the answers by dtype, method and arguments."""
     todo = jobs()
     answers: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
@@ -153,9 +151,18 @@ def measured() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
     return answers
 
 
-def page_of_documentation() -> str:
+def catalogue_page() -> str:
+    """Return the catalogue of deviations as a page in Markdown."""
+    rows = ["# The catalogue of deviations", "", f"{len(CATALOGUE)} ways to read the algorithm otherwise. This page is"]
+    rows += ["written by `nox -s matrix`. How they are found: [diagnosis](diagnosis.md).", ""]
+    rows += ["| stage | name | what is done | what comes of it in training |", "|---|---|---|---|"]
+    rows += [f"| {d.stage} | {d.name} | {d.does} | {d.effect} |".replace("|g|", "abs(g)") for d in CATALOGUE.values()]
+    return "\n".join(rows) + "\n"
+
+
+def matrix_page() -> str:
     """Measure everything; return the page in Markdown."""
-    answers = measured()
+    answers = measure()
     reports = {name: check(_path(target)) for name, target in PORTS.items()}
     parts = [_HEAD.format(method=METHOD), _scores(answers), _alarms(answers), _power(answers), _matrix(reports)]
     return "\n".join(parts)
@@ -269,5 +276,5 @@ def _path(target: str) -> str:
 
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
-    (folder / "deviations.md").write_text(deviations.page_of_documentation(), encoding="utf-8")
-    (folder / "matrix.md").write_text(page_of_documentation(), encoding="utf-8")
+    (folder / "deviations.md").write_text(catalogue_page(), encoding="utf-8")
+    (folder / "matrix.md").write_text(matrix_page(), encoding="utf-8")

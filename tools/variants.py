@@ -23,7 +23,8 @@ from amos_ref.kernels.cpu import threads
 from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
-from amos_ref.optimizers.leaf import Leaf, Rates
+from amos_ref.optimizers.amos import Rates
+from amos_ref.optimizers.leaf import Leaf
 from amos_ref.spec import LANES
 
 NO_CLIP = np.inf  # a bound that every gradient is compared with, though it clips none

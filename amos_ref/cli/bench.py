@@ -11,10 +11,9 @@ from typing import Any
 
 from amos_ref import plots
 from amos_ref.bench import contenders, gpu, workloads
-from amos_ref.cli.tables import print_table
+from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError
-
-OK, INTERRUPTED = 0, 130
+from amos_ref.terminal import print_table
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
 _HOW = ("quick", "peers", "seconds", "rounds")

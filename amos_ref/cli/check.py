@@ -5,17 +5,20 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from amos_ref.cli.status import DEPARTS, OK
 from amos_ref.conformance.ports.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
+from amos_ref.storage.files import reserve_file
+from amos_ref.terminal import show_progress
 
 if TYPE_CHECKING:
     from amos_ref.conformance.report import Report
 
 
-def _expectations(report: "Report") -> str:
+def _write_expectations(report: "Report") -> str:
     from amos_ref.conformance.expect import written
 
     return written(report.results)
@@ -25,7 +28,7 @@ FORMS: dict[str, Callable[["Report"], str]] = {
     "--json": lambda report: json.dumps(report.to_dict(), indent=1) + "\n",
     "--junit-xml": lambda report: report.to_junit(),
     "--markdown": lambda report: report.to_markdown(),
-    "--write-expect": _expectations,
+    "--write-expect": _write_expectations,
 }
 
 
@@ -72,18 +75,18 @@ def add_to(commands: Any) -> None:
     check.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
     check.add_argument("--junit-xml", metavar="PATH", help="write JUnit XML; - is standard output")
     check.add_argument("--markdown", metavar="PATH", help="write Markdown for a comment; - is standard output")
-    check.set_defaults(run=run)
+    check.set_defaults(run=main)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check, and write what was asked for; return 0 if the port conforms, 1 if it does not."""
+def main(args: argparse.Namespace) -> int:
+    """Check, and write the reports that are asked for; return 0 if the port conforms, 1 if it does not."""
     from amos_ref import conformance
 
-    options = _options_of_a_target(args)
+    options = _options_of_target(args)
     with contextlib.ExitStack() as stack:
-        outputs = _outputs(args, stack)
+        outputs = _open_outputs(args, stack)
         with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
-            report = conformance.check(_port(args, stack), **options, progress=_progress())
+            report = conformance.check(_load_port(args, stack), **options, progress=_show_cases)
         for option, file in outputs.items():
             text = FORMS[option](report)
             if file is None:
@@ -92,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
                 file.write(text.encode())
     if None not in outputs.values():
         report.print()
-    return 0 if report.ok else 1
+    return OK if report.ok else DEPARTS
 
 
-def _options_of_a_target(args: argparse.Namespace) -> dict[str, Any]:
+def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
     given |= {"--expect": args.expect, "--write-expect": args.write_expect}
     alone = [option for option, value in given.items() if value not in (None, [], False)]
@@ -110,12 +113,12 @@ def _options_of_a_target(args: argparse.Namespace) -> dict[str, Any]:
         "eta": args.eta,
         "renamed": renamed_of(args.map),
         "expect": () if args.expect is None else args.expect,
-        # A command's time is kept where its answers are read.
+        # The limit on a command is kept where its answers are read.
         "timeout": None if args.target is None else DEFAULT if args.timeout is None else args.timeout,
     }
 
 
-def _port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
+def _load_port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
     """Return TARGET, or a port for the command that is given instead of it."""
     if args.command is None:
         return args.target
@@ -138,10 +141,8 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
     return renamed
 
 
-def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
-    """Open, before the check, what is to be written whole after it; None stands for standard output."""
-    from amos_ref.storage import container
-
+def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
+    """Open, before the check, the files that are written after it; None stands for standard output."""
     paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
     paths |= {"--write-expect": args.write_expect}
     found: dict[str, BinaryIO | None] = {}
@@ -156,29 +157,15 @@ def _outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str,
         if path == "-":
             found[option] = None
             continue
-        with container.named("write", path):
-            if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
-                raise StorageError("it exists; given to --expect as well, its reasons are kept")
-            found[option] = stack.enter_context(container.replacing(path))
+        if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+            raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
+        found[option] = stack.enter_context(reserve_file(path))
     return found
 
 
-def _progress() -> Callable[[Any], Any]:
-    """Return a wrapper for the cases: a bar on standard error, if that is a terminal."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return iter
-    return _shown
-
-
-def _shown(cases: list[Any]) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(cases))
-        for case in cases:
-            name = f"{case.name} {case.dtype}" if hasattr(case, "dtype") else ""
-            bar.update(task, description=name, refresh=True)  # at once, since this may be the case that hangs
+def _show_cases(cases: Sequence[Any]) -> Iterator[Any]:
+    """Yield the cases, and show on a terminal which one is running: it may be the one that hangs."""
+    with show_progress([""], len(cases), transient=True) as show:
+        for i, case in enumerate(cases):
+            show("", i, f"{case.name} {case.dtype}" if hasattr(case, "dtype") else "")
             yield case
-            bar.advance(task)

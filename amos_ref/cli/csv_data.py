@@ -10,7 +10,7 @@ import numpy as np
 
 from amos_ref.errors import ProblemError
 from amos_ref.problems import Problem
-from amos_ref.storage import container
+from amos_ref.storage.files import name_errors
 
 
 class Regression(NamedTuple):
@@ -51,7 +51,7 @@ def regression(path: str, target: str | None, features: Sequence[str] = ()) -> R
     StorageError
         If it cannot be read.
     """
-    with container.named("fit", path), open(path, "rb") as file:
+    with name_errors("fit", path), open(path, "rb") as file:
         (first, header), *rows = _rows(file.read())
         names = _chosen([name.strip() for name in header], first, target, features)
         data = np.array([[_number(row, line, *column) for column in names] for line, row in rows])

@@ -6,8 +6,7 @@ import inspect
 import json
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ import numpy as np
 from amos_ref import plots
 from amos_ref.checks import named_arrays
 from amos_ref.cli import csv_data
-from amos_ref.cli.tables import print_table, short
+from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError
-from amos_ref.minimizer import OPTIMIZERS, Result, distance, made, minimize
+from amos_ref.minimizer import OPTIMIZERS, Result, build_optimizer, measure_distance, minimize
 from amos_ref.problems import PROBLEMS, Problem
+from amos_ref.terminal import format_number, print_table, show_progress
 
-OK, INTERRUPTED = 0, 130
-ROWS = 100  # of a history, or up to twice as many
+HISTORY_ROWS = 100  # of a history, or up to twice as many
 Results = dict[str, Result]
 
 
@@ -78,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     optimizers = _optimizers(args)
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
-        results = _trained(problem, optimizers, args.steps)
+        results = _train(problem, optimizers, args.steps)
         if figure is not None:
             _draw(figure, results, problem, best)
     if args.json:
@@ -88,11 +87,11 @@ def main(args: argparse.Namespace) -> int:
     return INTERRUPTED if any(r.status == "interrupted" for r in results.values()) else OK
 
 
-# what is asked for
+# what the user asks for
 
 
 def split(text: str) -> tuple[str, dict[str, Any]]:
-    """Return NAME and the options of NAME:option=value,option=value; a value that is no number is a text."""
+    """Return NAME and the options of NAME:option=value,option=value; a value that is not a number stays a text."""
     name, colon, rest = text.partition(":")
     options: dict[str, Any] = {}
     for part in re.split(r",(?=\w+=)", rest) if colon else ():  # a value may hold commas
@@ -139,13 +138,13 @@ def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
         options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
         if name == "closed-form" and "p_0" not in options:
             options.setdefault("half_life", max(args.steps, 1) / 10)
-        with _called(text):
-            found[text] = made(name, options)
+        with _name_algorithm(text):
+            found[text] = build_optimizer(name, options)
     return found
 
 
 @contextlib.contextmanager
-def _called(label: str) -> Iterator[None]:
+def _name_algorithm(label: str) -> Iterator[None]:
     """Say in an error which algorithm it is about."""
     try:
         yield
@@ -156,51 +155,23 @@ def _called(label: str) -> Iterator[None]:
 # training
 
 
-def _trained(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
+def _train(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
     results: Results = {}
-    with _progress(list(optimizers), steps) as show, np.errstate(all="ignore"):
+    every = max(steps // HISTORY_ROWS, 1)
+    with show_progress(list(optimizers), steps) as show, np.errstate(all="ignore"):
         for label, opt in optimizers.items():
 
-            def shown(t: int, loss: float, _: Any, label: str = label) -> None:
-                show(label, t, loss)
+            def show_step(t: int, loss: float, _: Any, label: str = label) -> None:
+                show(label, t, f"loss {loss:.6g}")
 
-            with _called(label):
-                results[label] = minimize(
-                    problem, optimizer=opt, steps=steps, every=max(steps // ROWS, 1), callback=shown
-                )
+            with _name_algorithm(label):
+                results[label] = minimize(problem, optimizer=opt, steps=steps, every=every, callback=show_step)
             if results[label].status == "interrupted":
                 break
     return results
 
 
-@contextlib.contextmanager
-def _progress(labels: list[str], steps: int) -> Iterator[Callable[[str, int, float], None]]:
-    """Yield what shows step and loss on standard error: bars on a terminal, else a line for every tenth."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        yield lambda label, t, loss: _line(label, t, loss, steps)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    name, loss = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[loss]}")
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss)
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {label: bars.add_task(label, total=steps, loss="", start=False) for label in labels}
-
-        def show(label: str, t: int, loss: float) -> None:
-            if t == 0:
-                bars.start_task(tasks[label])
-            bars.update(tasks[label], completed=t, loss=f"loss {loss:.6g}")
-
-        yield show
-
-
-def _line(label: str, t: int, loss: float, steps: int) -> None:
-    if t == steps or t % max(steps // 10, 1) == 0:
-        print(f"{label}: step {t} of {steps}, loss {loss:.6g}", file=sys.stderr)
-
-
-# what came out
+# the results
 
 
 def _print(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
@@ -214,8 +185,8 @@ def _print(results: Results, problem: Problem, regression: csv_data.Regression |
         taken = "" if label not in results else f"{results[label].steps}"
         taken += " (interrupted)" if label in results and results[label].status == "interrupted" else ""
         score = [] if end["score"] is None else [f"{end['score']:.1%}"]
-        distance = [] if end["error"] is None else [short(end["error"])]
-        rows.append([label, taken, short(end["loss"]), short(end["gap"]), *distance, *score])
+        distance = [] if end["error"] is None else [format_number(end["error"])]
+        rows.append([label, taken, format_number(end["loss"]), format_number(end["gap"]), *distance, *score])
     print_table(columns, rows)
     if regression is not None:
         _print_coefficients(results, regression)
@@ -226,10 +197,10 @@ def _print_coefficients(results: Results, regression: csv_data.Regression) -> No
     ends = {"reference": problem.reference} | {label: r.params for label, r in results.items()}
     found = [regression.coefficients(params) for params in ends.values()]
     r2 = [1 - 2 * problem.fun(params)[0] for params in ends.values()]
-    rows = [["intercept", *(short(intercept) for intercept, _ in found)]]
-    rows += [[name, *(short(s[j]) for _, s in found)] for j, name in enumerate(regression.features)]
+    rows = [["intercept", *(format_number(intercept) for intercept, _ in found)]]
+    rows += [[name, *(format_number(s[j]) for _, s in found)] for j, name in enumerate(regression.features)]
     print()
-    print_table([f"{regression.target} =", *ends], [*rows, ["R^2", *map(short, r2)]])
+    print_table([f"{regression.target} =", *ends], [*rows, ["R^2", *map(format_number, r2)]])
     if not problem.unique:
         print("The columns depend on each other: other coefficients fit as well as the reference's.")
 
@@ -237,7 +208,7 @@ def _print_coefficients(results: Results, regression: csv_data.Regression) -> No
 def _end(params: Any, problem: Problem) -> dict[str, float | None]:
     """Return loss, its gap to the reference's, distance to the reference, share of held-out samples that are right."""
     loss = problem.fun(params)[0]
-    apart = distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
+    apart = measure_distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
     score = problem.score(params) if problem.score else None
     return {"loss": loss, "gap": loss - problem.best, "error": apart, "score": score}
 

@@ -5,6 +5,7 @@ has little to round; eta is never 1, xi never 1, no matrix is square; theta hold
 gradient term) and so does g (which isolates the decay); rows differ in scale, so that a wrong axis shows.
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -48,6 +49,9 @@ class Case(NamedTuple):
     slots: dict[str, tuple[int, ...]]
     dtype: str = "float64"
     inject: dict[str, Arrays] | None = None
+
+    # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def learning_rates(self) -> list[float]:
         """Return xi for each step."""
@@ -104,7 +108,12 @@ def _case(
 
 
 def table() -> list[Case]:
-    """Return all cases, each in float64 and float32."""
+    """Return all cases, each in float64 and float32 and some in bfloat16 and float16; the arrays are read-only."""
+    return list(_table())
+
+
+@functools.cache
+def _table() -> tuple[Case, ...]:
     warm = (0.0, 0.0625, 0.125, 0.25, 0.25, 0.25, 0.25, 0.25)
     falling = tuple(0.5 / t for t in range(1, 9))
     cases = [
@@ -151,10 +160,16 @@ def table() -> list[Case]:
     ]
     cases += _aged()
     low = [case for case in cases if case.name in _LOW or case.inject]
-    return [
+    found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         *(_rounded(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
-    ]
+    )
+    for case in found:
+        for arrays in (case.params, *case.grads, *(case.inject or {}).values()):
+            for a in arrays.values():
+                if a is not None:
+                    a.flags.writeable = False
+    return found
 
 
 #: What is run in float16 and bfloat16, beside the cases that start from a state.

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +13,7 @@ from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
 from amos_ref.conformance.ports.port import printable
+from amos_ref.terminal import is_terminal
 
 FORMAT = "amos-ref-report-1"
 
@@ -106,8 +108,8 @@ class Report:
         """Print the table: with lines and colours on a terminal, plain elsewhere or under NO_COLOR."""
         from rich.console import Console
 
-        console = Console(file=file)
-        if console.is_terminal and not console.no_color and not console.is_dumb_terminal:
+        if is_terminal(sys.stdout if file is None else file):
+            console = Console(file=file)
             console.print(self._table(plain=False))
             for r in self.results:
                 if _long(r):

@@ -1,16 +1,15 @@
-"""The backends of a step. All give the page's answer, bit for bit.
+"""The contract between an optimizer and what computes its steps.
 
-A backend is a module with a class ``Work(leaves)``, whose ``run(leaves, rates)`` advances all leaves in place, or
-writes nothing and raises or returns the number of the leaf whose gradient is not finite.
+A step flows ``reduce -> decide -> apply`` over leaves. The optimizer hands in the leaves, the numbers of the step, and
+its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and gives the page's answer bit for bit. No
+backend imports an optimizer, and no optimizer names a backend.
 """
 
-import collections
 import importlib
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from amos_ref.errors import BackendError
-from amos_ref.optimizers.leaf import refuse
 
 #: Name -> module. "auto" is the compiled CPU kernels.
 BACKENDS = {
@@ -21,50 +20,220 @@ BACKENDS = {
 }
 
 
-def check_backend(name: str, *, cuda: bool = True) -> None:
-    """Raise BackendError unless there is a backend of that name that can be used here; `cuda`: also that one."""
+class Leaf(Protocol):
+    """One parameter array with all that its step reads and writes: a NamedTuple.
+
+    Attributes
+    ----------
+    name : str
+    theta, g : array
+        The parameter, and its gradient or the direction that stands for it, of one shape.
+    m : array or None
+        Momentum, theta's shape, or None without momentum.
+    slot : tuple of int
+        The slot's shape, which broadcasts to theta's.
+    state : tuple of arrays
+        What *decide* reads and writes, in the order of its arguments: arrays of the slot's shape and of one dtype.
+    scale : float or array
+        eta or sigma; an array of one float64 is read anew at each step.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def theta(self) -> Any: ...
+    @property
+    def g(self) -> Any: ...
+    @property
+    def m(self) -> Any: ...
+    @property
+    def slot(self) -> tuple[int, ...]: ...
+    @property
+    def state(self) -> tuple[Any, ...]: ...
+    @property
+    def scale(self) -> Any: ...
+    def arrays(self) -> dict[str, Any]:
+        """Return every array of the leaf by its field's name; ``_replace`` takes such names."""
+        ...
+
+    def written(self) -> dict[str, Any]:
+        """Return the arrays that a step overwrites, by the names under which `Method.page` gives their new values."""
+        ...
+
+
+class Rates(Protocol):
+    """The numbers of one step that all leaves share.
+
+    Attributes
+    ----------
+    numbers : tuple of float
+        What *decide* takes behind the scale. Only the first two may change from one step to the next without cost.
+    chi : float
+        Where gradients are clipped; infinity leaves them as they are.
+    mu : float
+        The decay of momentum; 0.0 without momentum.
+    """
+
+    @property
+    def numbers(self) -> tuple[float, ...]: ...
+    @property
+    def chi(self) -> float: ...
+    @property
+    def mu(self) -> float: ...
+
+
+class Method(NamedTuple):
+    """What a member of the family hands to a backend."""
+
+    #: ``decide(mean, *state, scale, *numbers) -> (alpha, rho, *new state)``: float64 in and out, for one slot. A plain
+    #: function of + - * / sqrt, max and comparisons, which backends compile together with all that it calls.
+    decide: Callable[..., tuple[float, ...]]
+    #: How many arrays of a leaf's `state` *decide* takes.
+    states: int
+    #: ``page(leaf, rates)``: every intermediate of a leaf's step by the page, in NumPy. It raises NonFiniteError for a
+    #: gradient that is not finite.
+    page: Callable[[Any, Any], Mapping[str, Any]]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers *decide* takes behind the scale."""
+        return self.decide.__code__.co_argcount - self.states - 2
+
+
+class Work(Protocol):
+    """The leaves of a step, laid out for a backend. It may hold addresses: the caller keeps the arrays alive.
+
+    Attributes
+    ----------
+    keeps : bool
+        Whether the same work can serve a later step with the same arrays.
+    advanced : bool
+        Whether the last `run` advanced the arrays; False where it was only recorded, to be replayed later.
+    """
+
+    keeps: bool
+    advanced: bool
+
+    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+        """Advance all leaves in place and return -1; or write nothing and return the number of the first leaf whose
+        gradient is not finite.
+        """
+        ...
+
+    def take(self, gradients: Sequence[Any], addresses: Any) -> None:
+        """Take other gradients (or directions) of the same shapes and dtypes, in the order of the leaves.
+
+        `addresses` is what the layout's watch said of them, or None where it did not look at these arrays.
+        """
+        ...
+
+
+class Watch(Protocol):
+    """What some arrays were like, to be compared with what they are like now."""
+
+    def compare(self, arrays: Sequence[Any]) -> Any:
+        """Return the addresses of those arrays that may lie elsewhere; None if anything else is not as it was."""
+        ...
+
+
+class Backend(Protocol):
+    """Where steps are computed."""
+
+    def as_arrays(self, tree: Any, what: str) -> Any:
+        """Return a tree with its arrays as checks and kernels see them; raise BackendError for arrays elsewhere."""
+        ...
+
+    def as_state(self, state: Any) -> Any:
+        """Return a state with its arrays as checks and kernels see them."""
+        ...
+
+    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
+        """Return what makes arrays of zeros (of a shape and dtype) in the memory where these arrays lie."""
+        ...
+
+    def check_host(self, method: str) -> None:
+        """Raise BackendError unless the arrays lie in NumPy's memory, where `method` computes."""
+        ...
+
+    def check_launch(self, stream: Any, sync: bool) -> None:
+        """Raise BackendError if a step cannot be launched in this stream, or without waiting for it."""
+        ...
+
+    def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
+        """Lay the leaves of a step out."""
+        ...
+
+    def watch(self, arrays: Sequence[Any], fixed: int) -> Watch | None:
+        """Return a watch over arrays, of which those behind the first `fixed` may lie elsewhere later, but apart from
+        them; None where they cannot be watched.
+        """
+        ...
+
+    def release(self, work: Work | None, stream: Any) -> None:
+        """Make ready for another layout: wait for launched steps of `work`.
+
+        Raise BackendError where none can be made.
+        """
+        ...
+
+    def advance(self, work: Work | None, rates: Any, stream: Any) -> None:
+        """Put the numbers of a step where the replay of a recorded one finds them."""
+        ...
+
+    def synchronize(self, work: Work | None, stream: Any) -> None:
+        """Wait for launched steps; raise NonFiniteError if a gradient of theirs was not finite."""
+        ...
+
+
+class HostBackend:
+    """What backends have in common whose arrays are NumPy's, and whose steps are done when they return."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def as_arrays(self, tree: Any, what: str) -> Any:
+        return tree
+
+    def as_state(self, state: Any) -> Any:
+        return state
+
+    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
+        import numpy as np
+
+        return np.zeros
+
+    def check_host(self, method: str) -> None:
+        pass
+
+    def check_launch(self, stream: Any, sync: bool) -> None:
+        if stream is not None or sync is not True:
+            raise BackendError(f"stream and sync are for backend 'cuda', not {self.name!r}")
+
+    def release(self, work: Work | None, stream: Any) -> None:
+        pass
+
+    def advance(self, work: Work | None, rates: Any, stream: Any) -> None:
+        raise BackendError("advance needs a step of backend 'cuda' before it, recorded into a graph")
+
+    def synchronize(self, work: Work | None, stream: Any) -> None:
+        pass
+
+
+def check_backend(name: Any, among: Sequence[str] = tuple(BACKENDS)) -> None:
+    """Raise BackendError unless there is a backend of that name, `among` those for an optimizer, that works here."""
     if not isinstance(name, str) or name not in BACKENDS:
         raise BackendError(f"backend {name!r} does not exist; there are {', '.join(map(repr, BACKENDS))}")
-    if name == "cuda" and not cuda:
-        raise BackendError("backend 'cuda' has no kernels for this optimizer; there are 'numpy', 'cpu' and 'auto'")
+    if name not in among:
+        *others, last = map(repr, among)
+        raise BackendError(
+            f"backend {name!r} has no kernels for this optimizer; there are {', '.join(others)} and {last}"
+        )
     if name == "cuda":
-        from amos_ref.kernels.cuda import driver as cuda_driver
+        from amos_ref.kernels.cuda import driver
 
-        cuda_driver.check()
+        driver.check()
 
 
-def load_backend(name: str) -> ModuleType:
+def load_backend(name: str) -> Backend:
     """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
-    return importlib.import_module(BACKENDS[name])
-
-
-def step(backend: str, leaves: list[Any], rates: Any) -> None:
-    """Advance all leaves in place, or raise NonFiniteError with nothing written."""
-    bad = load_backend(backend).Work(leaves).run(leaves, rates)
-    if bad >= 0:
-        refuse(leaves[bad], rates)
-
-
-class Kept:
-    """What the last step leaves ready for the next (kernels/plan.py). It is neither copied nor pickled."""
-
-    def __init__(self) -> None:
-        self._plans: collections.deque[Any] = collections.deque(maxlen=1)
-
-    def take(self) -> Any:
-        """Return the plan, which no other thread gets meanwhile, or None."""
-        try:
-            return self._plans.pop()
-        except IndexError:
-            return None
-
-    def peek(self) -> Any:
-        """Return the plan, which stays, or None."""
-        return self._plans[-1] if self._plans else None
-
-    def put(self, plan: Any) -> None:
-        """Keep a plan."""
-        self._plans.append(plan)
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Kept, ()
+    return importlib.import_module(BACKENDS[name]).BACKEND

@@ -2,8 +2,11 @@
 
 import functools
 import hashlib
+import inspect
 import pathlib
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
@@ -11,14 +14,15 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import overload, register_jitable
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
-_KERNELS = ("jit", "scalar", "table", "layout", "cpu/loops", "cpu/memory", "cpu/threads")
-_COMPILED = ("spec.py", *(f"kernels/{name}.py" for name in _KERNELS))
+#: What ends up in compiled kernels: the pages, the *decide* of each member, and the kernels themselves.
+_COMPILED = ("spec.py", "closed_form.py", "optimizers/*.py", "kernels/*.py", "kernels/cpu/*.py")
 
 
 @functools.cache
 def source_digest() -> str:
-    """Return a digest of every file whose text ends up in a compiled kernel."""
-    return hashlib.sha256(b"\0".join((_PACKAGE / name).read_bytes() for name in _COMPILED)).hexdigest()
+    """Return a digest of every file whose text may end up in a compiled kernel."""
+    paths = [path for pattern in _COMPILED for path in sorted(_PACKAGE.glob(pattern))]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 @functools.cache
@@ -49,8 +53,13 @@ class _Cache(FunctionCache):
             _warn_uncached(str(error))
 
 
-def inlined(fn):
-    """Let compiled code call a plain Python function; Python itself can still call it."""
+@functools.cache
+def inlined(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled code call a plain Python function, and all plain functions that it calls; Python still can."""
+    for name in fn.__code__.co_names:
+        called = fn.__globals__.get(name)
+        if inspect.isfunction(called) and called.__module__.startswith("amos_ref.") and called is not fn:
+            inlined(called)
     return register_jitable(fastmath=False, error_model="numpy")(fn)
 
 

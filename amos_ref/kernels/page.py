@@ -1,27 +1,43 @@
 """The page itself as a backend, in NumPy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from amos_ref.dtypes import rounded
-from amos_ref.optimizers.leaf import computed
+from amos_ref.kernels import HostBackend, Method
 
 
 class Work:
-    """The leaves of a step; see :class:`amos_ref.kernels.cpu.backend.Work`."""
+    """The leaves of a step; see :class:`amos_ref.kernels.Work`."""
 
-    def __init__(self, leaves: list[Any]) -> None:
-        pass
+    keeps, advanced = False, True
 
-    def plan(self, *trees: Any) -> None:
-        """Keep nothing."""
+    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
+        self.leaves, self.page = leaves, method.page
 
-    def run(self, leaves: list[Any], rates: Any) -> int:
+    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; everything is computed before anything is written."""
         results = []
-        for leaf in leaves:
-            after = computed(leaf, rates)
-            results.append({name: rounded(after[name], target) for name, target in leaf.written()})
-        for leaf, after in zip(leaves, results, strict=True):
-            for name, target in leaf.written():
-                target[...] = after[name]
+        for leaf in self.leaves:
+            after = self.page(leaf, rates)
+            results.append([(target, rounded(after[name], target)) for name, target in leaf.written().items()])
+        for rows in results:
+            for target, value in rows:
+                target[...] = value
         return -1
+
+    def take(self, gradients: Sequence[Any], addresses: Any) -> None:
+        raise AssertionError("the page keeps no layout")
+
+
+class PageBackend(HostBackend):
+    """See :class:`amos_ref.kernels.Backend`."""
+
+    def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
+        return Work(leaves, method)
+
+    def watch(self, arrays: Sequence[Any], fixed: int) -> None:
+        return None
+
+
+BACKEND = PageBackend("numpy")

@@ -15,20 +15,8 @@ from numba.extending import intrinsic
 from amos_ref import spec
 from amos_ref.kernels.jit import inlined, specialised
 
-for _stage in (
-    spec.second_moment,
-    spec.reciprocal,
-    spec.decay_factor_c,
-    spec.growth,
-    spec.decay_factor_d,
-    spec.step_size,
-    spec.weight_decay,
-    spec.grown,
-    spec.decide,
-    spec.change,
-    spec.average,
-):
-    inlined(_stage)
+inlined(spec.change)
+inlined(spec.average)
 
 BITS = {"float16": np.uint16, "bfloat16": np.int16}
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from amos_ref import spec
 
-#: Columns of a table: addresses; the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread
-#: over outer and inner) begin in scratch arrays; its number among the leaves of the step.
-THETA, G, V, B, M, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
+#: Columns of a table: addresses (STATE: of the first of two arrays of state); the view (outer, n, inner); where the
+#: leaf's sums, slots and places (its slots, spread over outer and inner) begin in scratch arrays; its number among the
+#: leaves of the step.
+THETA, G, M, STATE, STATE_1, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
 COLUMNS = 12
-FIELDS = {THETA: "theta", G: "g", V: "v", B: "b", M: "m"}
+MOST_STATES = STATE_1 - STATE + 1
 
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
@@ -132,7 +133,7 @@ class Table:
     ----------
     leaves : ndarray of int64, shape (members, 12)
         See the names of the columns.
-    eta, share : ndarray of float64, shape (members,)
+    scale, share : ndarray of float64, shape (members,)
         share: the number of elements that a slot is the mean of.
     reduce, combine, slots, apply : Tasks
     sums, places : int
@@ -146,13 +147,14 @@ class Table:
         self.boxes = boxes = [box for *_, box in members]
         sizes = [math.prod(leaf.theta.shape) for _, leaf, _ in members]
         self.leaves = np.zeros((len(members), COLUMNS), np.int64)
-        self.eta = np.array([getattr(leaf, "eta", np.nan) for _, leaf, _ in members])
+        self.scale = np.array([float(leaf.scale) for _, leaf, _ in members])
         self.share = np.array([float(max(n // max(b.slots, 1), 1)) for n, b in zip(sizes, boxes, strict=True)])
         self.sums = self.places = 0
         self.mixed: list[Mixed] = []
         for row, (number, leaf, box) in zip(self.leaves, members, strict=True):
-            for column, name in FIELDS.items():
-                a = getattr(leaf, name, None)
+            for column, a in zip(
+                (THETA, G, M, STATE, STATE_1), (leaf.theta, leaf.g, leaf.m, *leaf.state), strict=False
+            ):
                 row[column] = 0 if a is None else address(a)
             row[OUTER : INNER + 1] = box.outer, box.n, box.inner
             row[LEAF] = number
@@ -190,8 +192,8 @@ def tables(leaves: Iterable[Any], fused: bool, address: Callable[[Any], int]) ->
     found: dict[Key, list[tuple[int, Any, Box]]] = {}
     for number, leaf in enumerate(leaves):
         box = box_of(tuple(leaf.theta.shape), leaf.slot, fused)
-        state = getattr(leaf, "v", None)
-        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, None if state is None else state.dtype, leaf.m is not None)
+        kept = next((a.dtype for a in (*leaf.state, leaf.m) if a is not None), None)
+        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.m is not None)
         found.setdefault(key, []).append((number, leaf, box))
     return [Table(key, members, address) for key, members in found.items()]
 

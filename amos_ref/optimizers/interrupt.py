@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Whole:
+class InterruptGuard:
     """Hold back SIGINT inside the block, and act on it at the end.
 
     A KeyboardInterrupt that is raised then carries `state` as its attribute ``amos_state``, since the caller will

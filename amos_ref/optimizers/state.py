@@ -49,61 +49,79 @@ class ClosedFormState(NamedTuple):
     v: dict[str, np.ndarray] | None
 
 
-State = AmosState | ClosedFormState
+class AdamWState(NamedTuple):
+    """What AdamW remembers from one step to the next.
+
+    Attributes
+    ----------
+    count : int
+        Steps taken; the next step is t = count + 1.
+    m, v : dict of str to ndarray
+        Means of the gradient and of its square per leaf name, the parameter's shape, float64.
+    """
+
+    count: int
+    m: dict[str, np.ndarray]
+    v: dict[str, np.ndarray]
+
+
+State = AmosState | ClosedFormState | AdamWState
 
 
 class Parts(NamedTuple):
     """The arrays of a kind of state."""
 
-    slots: tuple[str, ...]  # always there, of the slot's shape
-    entries: tuple[str, ...]  # of the parameter's shape, or None
-    words: str  # what the optional ones are called
+    constants: tuple[str, ...]  # one number a leaf, which no step changes
+    slots: tuple[str, ...]  # of the slot's shape
+    entries: tuple[str, ...]  # of the parameter's shape
+    optional: str  # what the entries are called where they may be None
+
+    @property
+    def always(self) -> tuple[str, ...]:
+        """Those that every state has."""
+        return self.constants + self.slots
 
 
 PARTS: dict[type, Parts] = {
-    AmosState: Parts(("v", "b"), ("m",), "momentum m"),
-    ClosedFormState: Parts(("sigma",), ("m", "v"), "moments m and v"),
+    AmosState: Parts((), ("v", "b"), ("m",), "momentum m"),
+    ClosedFormState: Parts(("sigma",), (), ("m", "v"), "moments m and v"),
+    AdamWState: Parts((), (), ("m", "v"), "moments m and v"),
 }
 
 
 def kind_of(state: Any) -> type:
     """Return the kind of state that this is, or (of what is none) should be."""
-    return ClosedFormState if isinstance(state, ClosedFormState) else AmosState
+    return next((kind for kind in PARTS if isinstance(state, kind)), AmosState)
 
 
 def check_state(
-    state: State,
-    shapes: dict[str, tuple],
-    dtypes: dict[str, np.dtype],
-    *,
-    momentum: bool,
-    kind: type = AmosState,
+    state: State, shapes: dict[str, tuple], dtypes: dict[str, np.dtype], kind: type = AmosState, *, optional: bool
 ) -> None:
     """Raise StateError unless `state` is one that these leaves and options could have produced.
 
     Parameters
     ----------
-    state : AmosState or ClosedFormState
+    state : NamedTuple
     shapes : dict
         ``{name: (shape of theta, shape of the slot)}``.
     dtypes : dict
         ``{name: dtype of the stored state}``.
-    momentum : bool
-        Whether the optimizer keeps the optional parts.
     kind : type
         What the state must be.
+    optional : bool
+        Whether the optimizer keeps the optional parts.
     """
-    slots, entries, words = PARTS[kind]
+    constants, slots, entries, words = PARTS[kind]
     if not isinstance(state, kind):
         raise StateError(f"state is not of type {kind.__name__} but {type(state).__name__}; init(params) makes one")
     count = state.count
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
         raise StateError(f"state.count is {count!r}; it must be an integer >= 0")
     for part in entries:
-        if (getattr(state, part) is not None) != momentum:
-            have, want = ("has no", "has them") if momentum else ("has", "has none")
+        if (getattr(state, part) is not None) != optional:
+            have, want = ("has no", "has them") if optional else ("has", "has none")
             raise StateError(f"the state {have} {words} but the optimizer {want}; init(params) starts anew")
-    for part in slots + entries * momentum:
+    for part in constants + slots + entries * optional:
         arrays = getattr(state, part)
         if not isinstance(arrays, dict):
             raise StateError(f"state.{part} is not a dict of arrays by leaf name but {type(arrays).__name__}")
@@ -112,7 +130,7 @@ def check_state(
             word = "has an extra" if odd[0] in arrays else "lacks"
             raise StateError(f"state.{part} {word} leaf {odd[0]!r}")
         for name, (theta_shape, slot_shape) in shapes.items():
-            shape = slot_shape if part in slots else theta_shape
+            shape = () if part in constants else slot_shape if part in slots else theta_shape
             _check_part(arrays[name], f"state.{part} of leaf {name!r}", shape, dtypes[name])
 
 
@@ -129,8 +147,8 @@ def _check_part(a, where, shape, dtype) -> None:
 
 def check_state_values(state: State) -> None:
     """Raise for values that no step leaves behind: NaN or infinite anywhere, all but m below 0."""
-    slots, entries, _ = PARTS[kind_of(state)]
-    for part in slots + entries:
+    parts = PARTS[kind_of(state)]
+    for part in parts.always + parts.entries:
         for name, a in (getattr(state, part) or {}).items():
             check_finite(a, f"state.{part} of leaf {name!r}")
             least = a.astype(np.float64).min(initial=0.0)

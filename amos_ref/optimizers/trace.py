@@ -7,23 +7,6 @@ import numpy as np
 
 Lines = tuple[tuple[str, str], ...]
 
-# What each line of Algorithm 1 computes, in the order in which it runs.
-LINES: Lines = (
-    ("g", "g = clip(gradient, -chi, chi)"),
-    ("g2", "g2 = mean(g^2)"),
-    ("v", "v = beta v + (1 - beta) g2"),
-    ("r", "r = (1 - beta^t) / max(v, epsilon)"),
-    ("c", "c = 1 / sqrt(1 + c_coef sqrt(xi) b)"),
-    ("gamma", "gamma = c xi^2 r g2"),
-    ("d", "d = 1 / (1 + d_coef sqrt(xi eta) b)"),
-    ("alpha", "alpha = d xi eta sqrt(r)"),
-    ("rho", "rho = d (gamma/2 + extra_l2)"),
-    ("delta", "delta = -(alpha g + rho theta)"),
-    ("b", "b = b + gamma (1 + b)"),
-    ("m", "m = mu m + (1 - mu) delta"),
-    ("theta", "theta = theta + delta (or + m)"),
-)
-
 
 class Trace(Mapping[str, dict[str, Any]]):
     """Intermediates of one step by leaf name, then by symbol; ``str()`` prints the algorithm with its numbers.
@@ -36,7 +19,7 @@ class Trace(Mapping[str, dict[str, Any]]):
         What all leaves share: q = 1 - beta^t, xi and the hyper-parameters; for ClosedFormAmos exp(-2 S_t) and its own.
     """
 
-    def __init__(self, t: int, rates: Any, steps: dict[str, tuple[Any, dict[str, Any]]], lines: Lines = LINES) -> None:
+    def __init__(self, t: int, rates: Any, steps: dict[str, tuple[Any, dict[str, Any]]], lines: Lines) -> None:
         self.t, self.rates = t, rates
         self._steps, self._lines = steps, lines
 
@@ -53,7 +36,7 @@ class Trace(Mapping[str, dict[str, Any]]):
         shared = ", ".join(f"{key}={value:.6g}" for key, value in self.rates._asdict().items() if value is not None)
         lines = [f"step t={self.t}: {shared}"]
         for name, (leaf, after) in self._steps.items():
-            lines += ["", f"leaf {name!r}: shape {leaf.theta.shape}, slot {leaf.slot}, {leaf.scale}"]
+            lines += ["", f"leaf {name!r}: {leaf.describe()}"]
             lines += [f"  {symbol:39} {_numbers(a)}" for symbol, a in leaf.before().items() if a is not None]
             lines += [f"  {text:39} {_numbers(after[key])}" for key, text in self._lines if after[key] is not None]
         return "\n".join(lines)

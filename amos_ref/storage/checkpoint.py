@@ -1,9 +1,9 @@
-"""State, and parameters with it, on disk, in the file format of :mod:`amos_ref.storage.container`.
+"""Optimizer states, with or without parameters, on disk, in the file format of :mod:`amos_ref.storage.container`.
 
-The arrays of a leaf are named "v/<leaf>", "b/<leaf>", "m/<leaf>" (of a ClosedFormState "sigma/<leaf>", "m/<leaf>",
-"v/<leaf>") and, where parameters are kept, "theta/<leaf>". The texts beside them:
+The arrays of a leaf are named after the state's fields: "v/<leaf>", "b/<leaf>", "m/<leaf>" (of a ClosedFormState
+"sigma/<leaf>", "m/<leaf>", "v/<leaf>"). A file with parameters holds "theta/<leaf>" too. The texts beside them:
 
-- format, version, package: what wrote the file; state: its kind, unless it is an AmosState;
+- format, version, package: what wrote the file; state: its type, unless it is an AmosState;
 - count: the steps taken, in decimal digits; momentum: "yes" or "no"; leaves: their names in order, as JSON;
 - optimizer, options (only with parameters): the class, and its options as JSON.
 """
@@ -17,26 +17,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import __version__, tree
+from amos_ref.adamw import AdamW
 from amos_ref.checks import Arrays, named_arrays
 from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AmosState, State, check_state, kind_of
-from amos_ref.options import read_options, written_options
+from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_state, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
+from amos_ref.storage.files import name_errors, open_regular
+from amos_ref.storage.options import decode_options, encode_options
 
-FORMAT, VERSION = "amos-ref-state", "1"
+STATE_FORMAT, STATE_VERSION = "amos-ref-state", "1"
 MOST_DIGITS = 600  # of the count; Python always converts that many
 
-_OPTIMIZERS = {"Amos": Amos, "ClosedFormAmos": ClosedFormAmos}
-_STATES = {kind.__name__: kind for kind in PARTS}
+#: The optimizers that a file can hold, by the name that it has for them: their class and the type of their state.
+OPTIMIZER_CLASSES: dict[str, tuple[Any, Any]] = {
+    "Amos": (Amos, AmosState),
+    "ClosedFormAmos": (ClosedFormAmos, ClosedFormState),
+    "AdamW": (AdamW, AdamWState),
+}
+STATE_CLASSES = {state.__name__: state for _, state in OPTIMIZER_CLASSES.values()}
 
 Path = str | os.PathLike[str]
 
 
-class Saved(NamedTuple):
+class Checkpoint(NamedTuple):
     """What :func:`load` returns."""
 
     params: Any  # a tree like `like`
@@ -45,21 +52,21 @@ class Saved(NamedTuple):
 
 
 def save_state(path: Path, state: State) -> None:
-    """Write the state to a file, which afterwards is either whole or what it was before.
+    """Write a state to a file. If that fails, the old file is still there, whole.
 
     Parameters
     ----------
     path : str or path
-        A file that is there already is replaced, and keeps its permissions.
+        An existing file is replaced; the new one has its permissions.
     state : AmosState or ClosedFormState
-        Of any of the four dtypes, in any memory layout.
+        Its arrays may have any of the four dtypes and any memory layout.
 
     Raises
     ------
     StateError
-        If it is no state.
+        If `state` is not a state.
     StorageError
-        If it cannot be written: no such folder, disk full, ... The old file is intact.
+        If the file cannot be written: no such folder, disk full, ... The old file is intact.
 
     Examples
     --------
@@ -72,12 +79,12 @@ def save_state(path: Path, state: State) -> None:
     ...     amos_ref.load_state(path, like=params)
     AmosState(count=0, v={'w': array(0.)}, b={'w': array(0.)}, m=None)
     """
-    with container.named("write", path) as path:
-        arrays = _state_arrays(state, kind_of(state), None, momentum=getattr(state, "m", None) is not None)
-        container.write(path, arrays, _texts(state))
+    with name_errors("write", path) as path:
+        arrays = _name_arrays(state, kind_of(state), None, momentum=getattr(state, "m", None) is not None)
+        container.write(path, arrays, _describe(state))
 
 
-def save(path: Path, params: Any, state: State, opt: Amos | ClosedFormAmos) -> None:
+def save(path: Path, params: Any, state: State, opt: Any) -> None:
     """Write parameters, state and hyper-parameters to a file, as :func:`save_state` does.
 
     Parameters
@@ -87,23 +94,24 @@ def save(path: Path, params: Any, state: State, opt: Amos | ClosedFormAmos) -> N
     state : AmosState or ClosedFormState
         The state of these parameters.
     opt : Amos or ClosedFormAmos
-        Its options are written; of a callable only its name, and :func:`load` wants it back.
+        Its options are written. Of a callable only the name is written, and :func:`load` must be given it again.
 
     Raises
     ------
     StateError, DtypeError, TreeError, HyperParameterError
-        If parameters, state and optimizer are none or do not belong together.
+        If `params`, `state` or `opt` is of the wrong type, or they do not belong together.
     StorageError
-        If the file cannot be written. The old one is intact.
+        If the file cannot be written. The old file is intact.
     """
-    with container.named("write", path) as path:
-        if type(opt).__name__ not in _OPTIMIZERS:
-            raise HyperParameterError(f"opt is {opt!r:.60}; it must be an Amos or a ClosedFormAmos")
+    with name_errors("write", path) as path:
+        name = type(opt).__name__
+        if name not in OPTIMIZER_CLASSES:
+            raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZER_CLASSES)}")
         thetas = named_arrays(params)
-        arrays = _state_arrays(state, opt.state_type, thetas, momentum=opt.averages)
-        arrays |= {f"theta/{name}": a for name, a in thetas.items()}
-        options = json.dumps(written_options(opt.options), ensure_ascii=False)
-        container.write(path, arrays, _texts(state) | {"optimizer": type(opt).__name__, "options": options})
+        arrays = _name_arrays(state, OPTIMIZER_CLASSES[name][1], thetas, momentum=opt.averages)
+        arrays |= {f"theta/{leaf}": a for leaf, a in thetas.items()}
+        options = json.dumps(encode_options(opt.options), ensure_ascii=False)
+        container.write(path, arrays, _describe(state) | {"optimizer": name, "options": options})
 
 
 def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> Any:
@@ -113,12 +121,11 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
     ----------
     path : str or path
     like : tree of arrays, optional
-        The parameters. Leaves must have the same names, and shapes that the state fits. Without it the state comes
-        as the file has it.
+        The parameters. The leaves must have the same names, and shapes that the state fits. Without `like` the
+        state is returned as it is in the file.
     state_dtype : {None, "float64", "param"}
-        None leaves each array in its dtype, to the bit. The others convert, as the option of
-        :class:`amos_ref.Amos` of this name asks: to float64, which is exact, or to the dtype of the parameter in
-        `like`, rounding once.
+        None leaves each array in its dtype, to the bit. "float64" widens, which is exact; "param" rounds once to
+        the dtype of the parameter in `like`. The option of :class:`amos_ref.Amos` of this name is the same.
 
     Returns
     -------
@@ -128,14 +135,14 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
     Raises
     ------
     StorageError
-        If the file cannot be read, is damaged, or is no file of this format and version.
+        If the file cannot be read, is damaged, or is not of this format and version.
     StateError
         If the state does not fit `like`; the message lists every leaf that is missing, extra or of another shape.
     """
     if state_dtype not in (None, "float64", "param") or (state_dtype == "param" and like is None):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
     thetas = None if like is None else named_arrays(like, "like")
-    with container.named("read", path) as path, container.opened(path) as file:
+    with name_errors("read", path) as path, open_regular(path) as file:
         header, leaves = _read_header(file)
         if thetas is not None:
             _check_like(header, leaves, thetas, parameters=False)
@@ -144,24 +151,23 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
     dtypes = {} if state_dtype is None else dict.fromkeys(leaves, np.dtype(np.float64))
     if state_dtype == "param" and thetas is not None:
         dtypes = {name: a.dtype for name, a in thetas.items()}
-    return _state(header, arrays, leaves if thetas is None else list(thetas), dtypes)
+    return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes)
 
 
-def load(path: Path, like: Any, **options: Any) -> Saved:
+def load(path: Path, like: Any, **options: Any) -> Checkpoint:
     """Read the parameters, state and optimizer that :func:`save` wrote.
 
     Parameters
     ----------
     path : str or path
     like : tree of arrays
-        Says the form of the tree; leaves must have the same names, shapes and dtypes. Its numbers are not used.
+        Gives the form of the tree. The leaves must have the same names, shapes and dtypes; their numbers are not used.
     **options
-        Options of the optimizer that take the place of the written ones. Those that were callables when
-        saved must be given.
+        Options of the optimizer that replace those in the file. An option that was a callable must be given.
 
     Returns
     -------
-    Saved
+    Checkpoint
         ``(params, state, opt)``; all arrays are new and writeable.
 
     Raises
@@ -169,76 +175,81 @@ def load(path: Path, like: Any, **options: Any) -> Saved:
     StorageError, StateError
         As in :func:`load_state`.
     HyperParameterError
-        If an option that is not in the file is not given, or one is given that does not exist.
+        If an option that was a callable is not given, or one is given that does not exist.
     """
     thetas = named_arrays(like, "like")
-    with container.named("read", path) as path, container.opened(path) as file:
+    with name_errors("read", path) as path, open_regular(path) as file:
         header, leaves = _read_header(file)
         if "optimizer" not in header.metadata:
             raise StorageError("it holds a state alone, without parameters and optimizer; load_state reads it")
         _check_like(header, leaves, thetas, parameters=True)
-        opt = _optimizer(header, options)
+        opt = _build_optimizer(header, options)
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
     params = tree.unflatten({name: arrays[f"theta/{name}"] for name in thetas}, like)
-    return Saved(params, _state(header, arrays, list(thetas), {}), opt)
+    return Checkpoint(params, _build_state(header, arrays, list(thetas), {}), opt)
 
 
-def _state_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
-    """Return ``{"v/<leaf>": array, ...}``, or raise StateError for what is no state (of these parameters)."""
-    (first, *_), entries, _ = PARTS[kind]
-    slots, full = (a if isinstance(a := getattr(state, part, None), dict) else {} for part in (first, entries[0]))
-    like = full if thetas is None else thetas
-    names = slots if thetas is None else thetas
-    shapes: dict[str, Any] = {
-        name: (getattr(like.get(name), "shape", None), getattr(slots.get(name), "shape", None)) for name in names
-    }
-    dtypes: dict[str, Any] = {name: getattr(slots.get(name), "dtype", None) for name in names}
-    check_state(state, shapes, dtypes, momentum=momentum, kind=kind)
+def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
+    """Return ``{"v/<leaf>": array, ...}``; raise StateError unless this is a state (of these parameters)."""
+
+    def leaves_of(parts: tuple[str, ...]) -> Arrays:
+        arrays = getattr(state, parts[0], None) if parts else None
+        return arrays if isinstance(arrays, dict) else {}
+
+    parts = _parts(kind, momentum)
+    first = leaves_of(parts)
+    slots, like = leaves_of(PARTS[kind].slots), leaves_of(PARTS[kind].entries) if thetas is None else thetas
+    names = first if thetas is None else thetas
+    shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
+    dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
+    check_state(state, shapes, dtypes, kind, optional=momentum)
     for name, (shape, slot) in shapes.items():
         if not isinstance(name, str):
-            raise StateError(f"state.{first} has a leaf {name!r}; the name of a leaf must be a str")
-        if shape is not None and not broadcasts(slot, shape):
-            raise StateError(f"state.{first} of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
-    return {f"{part}/{name}": getattr(state, part)[name] for part in _parts(kind, momentum) for name in names}
+            raise StateError(f"state.{parts[0]} has a leaf {name!r}; the name of a leaf must be a str")
+        if None not in (shape, slot) and not broadcasts(slot, shape):
+            raise StateError(f"state.{parts[0]} of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
+    return {f"{part}/{name}": getattr(state, part)[name] for part in parts for name in names}
 
 
 def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
-    return PARTS[kind].slots + PARTS[kind].entries * momentum
+    return PARTS[kind].always + PARTS[kind].entries * momentum
 
 
-def _texts(state: State) -> dict[str, str]:
+def _describe(state: State) -> dict[str, str]:
+    """Return the texts that a file has beside the arrays of the state."""
     if state.count >= 10**MOST_DIGITS:
         raise StateError(f"state.count has more than {MOST_DIGITS} digits, the most that a file holds")
+    kind, momentum = kind_of(state), state.m is not None
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": STATE_FORMAT,
+        "version": STATE_VERSION,
         "package": f"amos_ref {__version__}",
         "count": str(int(state.count)),
-        "momentum": "no" if state.m is None else "yes",
-        "leaves": json.dumps(list(getattr(state, PARTS[kind_of(state)].slots[0])), ensure_ascii=False),
-    } | ({} if isinstance(state, AmosState) else {"state": kind_of(state).__name__})
+        "momentum": "yes" if momentum else "no",
+        "leaves": json.dumps(list(getattr(state, _parts(kind, momentum)[0])), ensure_ascii=False),
+    } | ({} if kind is AmosState else {"state": kind.__name__})
 
 
 def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
-    """Return the header and the names of the leaves, or raise StorageError unless the file is a whole state."""
+    """Return the header and the names of the leaves; raise StorageError unless the file holds a complete state."""
     header = container.read_header(file)
     texts = header.metadata
-    if texts.get("format") != FORMAT:
-        raise StorageError(f"its format is {texts.get('format')!r:.80}; it must be {FORMAT!r}")
-    if texts.get("version") != VERSION:
-        raise StorageError(f"its version is {texts.get('version')!r:.80}; this amos_ref reads version {VERSION!r}")
-    # Before anything else is made of it: a damaged file shall be called damaged.
+    _check_text(texts, "format", STATE_FORMAT, f"it must be {STATE_FORMAT!r}")
+    _check_text(texts, "version", STATE_VERSION, f"this amos_ref reads version {STATE_VERSION!r}")
+    # The rest comes after this, so that a damaged file is reported as damaged and not by what the damage did.
     container.verify(file, header)
-    if not re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", texts.get("count", "")):
-        raise StorageError(f"its count is {texts.get('count')!r:.80}; it must be an integer >= 0")
-    if texts.get("momentum") not in ("yes", "no"):
-        raise StorageError(f"its momentum is {texts.get('momentum')!r:.80}; it must be 'yes' or 'no'")
-    leaves = container.parsed(texts.get("leaves", ""))
+    _check_text(texts, "count", f"[0-9]{{1,{MOST_DIGITS}}}", "it must be an integer >= 0")
+    _check_text(texts, "momentum", "yes|no", "it must be 'yes' or 'no'")
+    _check_text(
+        {"state": "AmosState"} | texts,
+        "state",
+        "|".join(STATE_CLASSES),
+        f"it must be one of {', '.join(STATE_CLASSES)}",
+    )
+    leaves = container.parse_json(texts.get("leaves", ""))
     if not isinstance(leaves, list) or not all(isinstance(name, str) for name in leaves):
         raise StorageError(f"its leaves are {leaves!r:.80}; they must be a list of names")
-    if texts.get("state", "AmosState") not in _STATES:
-        raise StorageError(f"its state is {texts['state']!r:.80}; it must be one of {', '.join(map(repr, _STATES))}")
-    parts = _parts(_kind(header), texts["momentum"] == "yes") + ("theta",) * ("optimizer" in texts)
+    parts = _parts(_state_type(header), texts["momentum"] == "yes") + ("theta",) * ("optimizer" in texts)
     expected = [f"{part}/{name}" for part in parts for name in leaves]
     odd = sorted(set(expected) ^ {entry.name for entry in header.entries})
     if odd or len(set(leaves)) < len(leaves):
@@ -246,8 +257,13 @@ def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     return header, leaves
 
 
-def _kind(header: Header) -> type:
-    return _STATES[header.metadata.get("state", "AmosState")]
+def _check_text(texts: dict[str, str], name: str, pattern: str, words: str) -> None:
+    if not re.fullmatch(pattern, texts.get(name, "")):
+        raise StorageError(f"its {name} is {texts.get(name)!r:.80}; {words}")
+
+
+def _state_type(header: Header) -> Any:
+    return STATE_CLASSES[header.metadata.get("state", "AmosState")]
 
 
 def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters: bool) -> None:
@@ -260,7 +276,7 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
         if name not in thetas or (part == "theta" and not parameters):
             continue
         theta = thetas[name]
-        slot = part in PARTS[_kind(header)].slots
+        slot = part in PARTS[_state_type(header)].always
         if not (broadcasts(entry.shape, theta.shape) if slot else entry.shape == theta.shape):
             wrong.append(f"{part} of leaf {name!r} has shape {entry.shape} and the parameter {theta.shape}")
         if part == "theta" and entry.dtype != theta.dtype:
@@ -269,25 +285,22 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
         raise StateError(f"it does not match like: {'; '.join(wrong)}")
 
 
-def _optimizer(header: Header, options: dict[str, Any]) -> Amos | ClosedFormAmos:
-    name, written = header.metadata["optimizer"], container.parsed(header.metadata.get("options", ""))
-    known = name in _OPTIMIZERS and _OPTIMIZERS[name].state_type is _kind(header)
-    if not known or not isinstance(written, dict):
+def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
+    name, written = header.metadata["optimizer"], container.parse_json(header.metadata.get("options", ""))
+    optimizer, state = OPTIMIZER_CLASSES.get(name, (None, None))
+    if state is not _state_type(header) or not isinstance(written, dict):
         raise StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
-    merged = read_options(written, options)
     try:
-        return _OPTIMIZERS[name](**merged)
+        return optimizer(**decode_options(written, options))
     except TypeError as error:
         raise HyperParameterError(str(error)) from None
 
 
-def _state(header: Header, arrays: Arrays, leaves: list[str], dtypes: dict[str, np.dtype]) -> Any:
-    def arrays_of(part: str) -> Arrays | None:
-        if part not in present:
-            return None
-        found = {name: arrays[f"{part}/{name}"] for name in leaves}
-        return {name: as_dtype(a, dtypes.get(name, a.dtype)) for name, a in found.items()}
-
-    kind: Any = _kind(header)
-    present = _parts(kind, header.metadata["momentum"] == "yes")
-    return kind(int(header.metadata["count"]), *(arrays_of(part) for part in kind._fields[1:]))
+def _build_state(header: Header, arrays: Arrays, leaves: list[str], dtypes: dict[str, np.dtype]) -> Any:
+    """Return the state with these leaves in this order, converted to the dtypes that are given."""
+    kind = _state_type(header)
+    fields: dict[str, Any] = dict.fromkeys(kind._fields) | {"count": int(header.metadata["count"])}
+    for part in _parts(kind, header.metadata["momentum"] == "yes"):
+        named = {name: arrays[f"{part}/{name}"] for name in leaves}
+        fields[part] = {name: as_dtype(a, dtypes.get(name, a.dtype)) for name, a in named.items()}
+    return kind(**fields)

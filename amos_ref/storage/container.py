@@ -8,23 +8,20 @@ One of the texts is ``sha256``, the hash of the whole file in which its own 64 d
 covers the length, every byte of the header and all the data, and no bit of the file can change unnoticed.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import stat
-from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from amos_ref.dtypes import FLOATS, dtype_of
-from amos_ref.errors import AmosError, StorageError
+from amos_ref.errors import StorageError
+from amos_ref.storage.files import replace_file
 
-LONGEST_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
+LONGEST_HEADER = 100_000_000  # bytes; the safetensors library refuses a longer one
 MOST_DIMENSIONS = 64  # of a NumPy array
 PIECE = 2**20  # bytes read at a time
 
@@ -44,28 +41,12 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What stands before the data, checked but for the hash, which needs the data."""
+    """What stands before the data; all of it is checked except the hash, which needs the data."""
 
     metadata: dict[str, str]
     entries: list[Entry]  # in the order of the data, without gaps
     blanked: bytes  # length and header as they are hashed
     digest: str  # what the hash must be
-
-
-@contextlib.contextmanager
-def named(doing: str, path: Any) -> Iterator[str]:
-    """Yield the path as a str; name it, and what was done, in every error from inside; an OSError gets a name."""
-    try:
-        path = os.fsdecode(path)
-        os.path.realpath(path)
-    except (TypeError, ValueError) as error:
-        raise StorageError(f"{path!r:.200} is no path: {error}") from None
-    try:
-        yield path
-    except AmosError as error:
-        raise type(error)(f"cannot {doing} {path!r}: {error}") from error
-    except OSError as error:
-        raise StorageError(f"cannot {doing} {path!r}: {error.strerror or error}") from error
 
 
 # writing
@@ -75,36 +56,8 @@ def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) ->
     """Write a file of this format whole, or leave what was there."""
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     header = _header_of(arrays, metadata)
-    with replacing(path) as out:
+    with replace_file(path) as out:
         _write_all(out, header, arrays)
-
-
-@contextlib.contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
-    """Write beside the target, flush to the disk, then put the new file in the old one's place at once.
-
-    If the block fails, the target is what it was.
-    """
-    # A link stays a link: what it points to is replaced.
-    target = os.path.realpath(path)
-    mode = _mode(target)
-    temporary = os.path.join(os.path.dirname(target), f".amos-ref-{os.urandom(8).hex()}.tmp")
-    with _folder(os.path.dirname(target)) as folder:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        file = os.open(temporary, flags, 0o666 if mode is None else mode)
-        try:
-            with open(file, "wb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            if mode is not None:
-                os.chmod(temporary, mode)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync(folder)
 
 
 def _write_all(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> None:
@@ -139,52 +92,7 @@ def _header_of(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes
     return len(header).to_bytes(8, "little") + header
 
 
-def _mode(target: str) -> int | None:
-    """Return the permissions of the file that is to be replaced, None where there is none."""
-    try:
-        status = os.stat(target)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        raise StorageError("it exists and is no ordinary file")
-    return stat.S_IMODE(status.st_mode)
-
-
-@contextlib.contextmanager
-def _folder(folder: str) -> Iterator[int | None]:
-    """Open a folder to flush it later; None where the system has no such thing."""
-    if not hasattr(os, "O_DIRECTORY"):
-        yield None
-        return
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
-
-
-def _sync(folder: int | None) -> None:
-    """Flush the folder, without which the new name could be lost in a power cut."""
-    try:
-        if folder is not None:
-            os.fsync(folder)
-    except OSError as error:
-        # Some file systems flush no folders and say so; nothing is wrong then.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            why = error.strerror or error
-            raise StorageError(f"the new file is in place, but its folder was not flushed to disk: {why}") from error
-
-
 # reading
-
-
-@contextlib.contextmanager
-def opened(path: str) -> Iterator[io.BufferedReader]:
-    """Open an ordinary file; anything else (a pipe, a device) might never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise StorageError("it is no ordinary file")
-    with open(path, "rb") as file:
-        yield file
 
 
 def read_header(file: io.BufferedReader) -> Header:
@@ -199,7 +107,7 @@ def read_header(file: io.BufferedReader) -> Header:
     if length > LONGEST_HEADER:
         raise StorageError(f"its header claims {length} bytes; at most {LONGEST_HEADER} are read")
     text = file.read(length)
-    found = parsed(text)
+    found = parse_json(text)
     if not isinstance(found, dict) or not text.startswith(b"{"):
         raise StorageError("its header is not a JSON object")
     metadata = found.pop("__metadata__", None)
@@ -210,7 +118,7 @@ def read_header(file: io.BufferedReader) -> Header:
     return Header(metadata, entries, start + text[:at] + _BLANK + text[at + 64 :], metadata.get("sha256", ""))
 
 
-def parsed(text: bytes | str) -> Any:
+def parse_json(text: bytes | str) -> Any:
     """Return what the JSON text says; a name given twice, NaN and Infinity are refused."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")

@@ -1,82 +1,71 @@
-"""The command line: output, exit status, one line for every mistake."""
+"""The command line as a whole: exit status, one line for every mistake, and what the documents show of it."""
 
-import json
+import pathlib
+import re
 import subprocess
 import sys
 
-import helpers
-import numpy as np
 import pytest
-from helpers.toy_port import ToyPort
+from helpers import ROOT
+from helpers.command import output_lines
 
 import amos_ref
 from amos_ref.cli import main
-from amos_ref.conformance import table
-from amos_ref.conformance.judging.drive import unsupported
-
-QUICK = [case for case in table() if case.dtype == "float64"]
-TESTS = str(helpers.TESTS)
-
-
-def lines(capsys):
-    out, err = capsys.readouterr()
-    return out.splitlines(), err.splitlines()
-
-
-def test_check_of_this_installation(capsys):
-    assert main(["check"]) == 0
-    out, err = lines(capsys)
-    assert out[-1] == "this installation: 12 conforms"
-    assert [line.split()[:4] for line in out[1:3]] == [
-        ["page", "=", "vectors", "float64"],
-        ["page", "=", "vectors", "float32"],
-    ]
-    assert err == []
-
-
-def test_check_of_a_port(capsys, monkeypatch):
-    monkeypatch.syspath_prepend(TESTS)
-    n = sum(not unsupported(ToyPort(), case) for case in QUICK)
-    assert main(["check", "helpers.toy_port:ToyPort", "--quick"]) == 0
-    assert lines(capsys)[0][-1] == f"toy: {n} conforms, {len(QUICK) - n} not supported"
-
-
-def test_check_of_a_wrong_port_by_path_as_json(capsys, tmp_path):
-    path = tmp_path / "wrong.py"
-    path.write_text(
-        f"import sys; sys.path.insert(0, {TESTS!r})\nimport toy_port\nport = toy_port.ToyPort('extra_l2 sign')\n"
-    )
-    assert main(["check", f"{path}:port", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
-    assert report["ok"] is False
-    departing = {r["case"] for r in report["results"] if r["verdict"] == "departs"}
-    assert departing == {"extra_l2", "momentum-extra_l2", "everything", "slots-momentum"}
 
 
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["check", "nonsense"], "target 'nonsense' is not of the form"),
-        (["check", "no_such_module_xyz:attr"], "there is no module 'no_such_module_xyz'"),
-        (["check", "--quick"], "--quick says something about a TARGET"),
-        (["check", "os:getcwd", "--map", "x"], "--map 'x' is not of the form OURS=THEIRS"),
-        (["explain", "--step", "0"], "--step is 0; it must be from 1 to 1000"),
-        (["vectors", "generate", "/no/such/folder"], "there is no folder '/no/such/folder'"),
+        ("check nonsense", "target 'nonsense' is not of the form"),
+        ("check no_such_module_xyz:attr", "there is no module 'no_such_module_xyz'"),
+        ("check --quick", "--quick says something about a TARGET"),
+        ("check os:getcwd --map x", "--map 'x' is not of the form OURS=THEIRS"),
+        ("vectors generate /no/such/folder", "there is no folder '/no/such/folder'"),
+        ("vectors export --format npz --output /no/such/x", "cannot write '/no/such/x': No such file or directory"),
+        ("vectors export --format json --output /no/such/x", "cannot write '/no/such/x': No such file or directory"),
+        ("run nothing.csv --target y", "there is no problem and no file 'nothing.csv'; the problems are quadratic, "),
+        ("run / --target y", "cannot fit '/': Is a directory"),
+        ("run HOUSES", "--target must say which column to predict; the columns are 'area', 'built [year]', 'price'"),
+        ("run HOUSES --target area --feature area", "the column 'area' is chosen 2 times"),
+        ("run HOUSES --target area --feature x", "line 1 names no column 'x'; the columns are 'area', "),
+        ("run quadratic --target y", "say something about a CSV file; the problem is 'quadratic'"),
+        ("run quadratic --feature y", "say something about a CSV file; the problem is 'quadratic'"),
+        ("run quadratic:n=0", "a quadratic needs n >= 1"),
+        ("run quadratic:n=1.5", "a quadratic needs n >= 1"),
+        ("run quadratic:seed=-1", "'quadratic:seed=-1' is no problem: "),
+        ("run quadratic:n=100000000", "'quadratic:n=100000000' is no problem: Unable to allocate"),
+        ("run linear-regression:x=3,a=1", "'linear-regression' has no option 'x', 'a'"),
+        ("run quadratic:n", "'quadratic:n' is not of the form NAME:option=value,option=value"),
+        ("run quadratic:n=2,n=3", "'quadratic:n=2,n=3' is not of the form"),
+        ("run quadratic --steps -1", "--steps is -1; it must be 0 or more"),
+        ("run quadratic --algorithm sgd", "there is no algorithm 'sgd'; it must be paper, closed-form, adamw"),
+        ("run quadratic --algorithm paper --algorithm paper", "--algorithm paper is given twice"),
+        ("run quadratic --algorithm paper:xi=3", "paper:xi=3: 'paper' has no option 'xi'"),
+        ("run quadratic --algorithm closed-form:half_life=5,p_0=1", "exactly one of them must be given"),
+        ("run quadratic --learning-rate nan", "paper: learning_rate is nan; it must be finite and >= 0"),
+        ("run quadratic --learning-rate 1", "closed-form: alpha_0 is 1.0; it must be in (0, 1)"),
+        ("run quadratic --plot /no/such/x.png", "cannot write '/no/such/x.png': No such file or directory"),
+        ("run quadratic --plot x.bmp", "cannot draw 'x.bmp': its name must end in .pdf, .png, .svg"),
+        ("explain --step 0", "--step is 0; it must be from 1 to 1000"),
+        ("explain --algorithm closed-form --step -1", "--step is -1; it must be from 0 to 1000"),
+        ("explain --algorithm closed-form --step 1001", "--step is 1001; it must be from 0 to 1000"),
+        ("schedule --half-life 5 --p-0 1", "half_life is 5.0 and p_0 is 1.0; exactly one of them must be given"),
+        ("schedule --alpha-0 1", "alpha_0 is 1.0; it must be in (0, 1)"),
+        ("schedule --half-life -1", "half_life is -1.0; it must be finite and > 0"),
+        ("schedule --p-0 nan", "p_0 is nan; it must be finite and > 0"),
+        ("schedule --q 0", "q is 0.0; it must be finite and > 0"),
+        ("schedule --eta 0", "eta is 0.0; it must be"),
+        ("schedule --steps 0", "--steps is 0; it must be from 1 to 1000000"),
+        ("schedule --steps 1000001", "--steps is 1000001; it must be from 1 to 1000000"),
+        ("schedule --steps 3 --plot /no/such/x.png", "cannot write '/no/such/x.png': No such file or directory"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(argv, text, capsys):
-    assert main(argv) == 2
-    out, err = lines(capsys)
+def test_mistakes_are_one_line_and_exit_2(argv, text, houses, capsys):
+    assert main([houses[0] if word == "HOUSES" else word for word in argv.split()]) == 2
+    out, err = output_lines(capsys)
     assert out == []
     assert len(err) == 1
     assert text in err[0]
-
-
-def test_a_missing_framework_is_exit_3(capsys, tmp_path):
-    path = tmp_path / "port.py"
-    path.write_text("raise ModuleNotFoundError('no', name='torch')")
-    assert main(["check", f"{path}:x"]) == 3
-    assert "needs torch, which is not installed: pip install torch==2.13.0" in lines(capsys)[1][0]
 
 
 @pytest.mark.parametrize("argv", [[], ["dance"], ["explain", "--step", "x"], ["vectors"]])
@@ -85,29 +74,6 @@ def test_wrong_usage_is_exit_2(argv, capsys):
         main(argv)
     assert stop.value.code == 2
     assert "usage: amos-ref" in capsys.readouterr().err
-
-
-def test_explain_prints_the_trace_with_its_numbers(capsys):
-    assert main(["explain"]) == 0
-    first = capsys.readouterr().out
-    assert first.startswith("step t=1: q=0.1, xi=0.1, beta=0.9")
-    assert "rho = d (gamma/2 + extra_l2)" in first
-    assert main(["explain", "--step", "3", "--json"]) == 0
-    third = json.loads(capsys.readouterr().out)
-    assert third["t"] == 3
-    kernel = third["leaves"]["kernel"]
-    alpha, rho = np.array(kernel["alpha"]), np.array(kernel["rho"])
-    assert alpha.shape == (1, 3)
-    before = np.array(kernel["theta"]) - np.array(kernel["delta"])
-    np.testing.assert_allclose(-(alpha * kernel["g"] + rho * before), kernel["delta"], rtol=1e-12)
-
-
-def test_info_names_versions_and_backends(capsys):
-    assert main(["info", "--json"]) == 0
-    info = json.loads(capsys.readouterr().out)
-    assert info["versions"]["amos_ref"] == amos_ref.__version__
-    assert main(["info"]) == 0
-    assert "  numpy " in capsys.readouterr().out
 
 
 def test_as_a_program():
@@ -119,3 +85,21 @@ def test_as_a_program():
         f"{sys.executable} -m amos_ref info | head -c 1", shell=True, capture_output=True, text=True
     )
     assert closed.stderr == ""
+
+
+def test_the_documents_show_what_is_printed(capsys, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "run.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^    \$ (.*)\n((?:    (?!\$).*\n|\n(?=    (?!\$)))*)", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for command, shown in blocks:
+        want = [line[4:] for line in shown.splitlines()]
+        if command.startswith("cat "):
+            pathlib.Path(command[4:]).write_text("\n".join(want))
+            continue
+        status = main(command.removeprefix("amos-ref ").removesuffix(" | head -13").split())
+        out, err = output_lines(capsys)
+        got = err if status else out[: len(want)] if "| head" in command else out
+        if command.startswith("amos-ref run") and status == 0:  # the last digits of a training depend on the machine
+            want, got = ([line.split("  ")[0] for line in rows] for rows in (want, got))
+        assert got == want
+    assert len(blocks) == 8

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from helpers import bad_ports
+from helpers.leaves import wrap_run
 from helpers.toy_port import MISTAKES, OPTIONS, Settable, ToyPort
 
 import amos_ref
@@ -293,16 +294,15 @@ def test_report_is_plain_data_and_reads_well():
 
 def test_self_check_passes_and_sees_a_kernel_that_is_one_bit_off(monkeypatch):
     assert all(r.verdict == "conforms" for r in selfcheck.self_check())
-    right = cpu.Work.run
 
-    def off_by_one_ulp(work, leaves, rates):
-        bad = right(work, leaves, rates)
+    def off_by_one_ulp(leaves, run):
+        bad = run()
         for leaf in leaves:
             if leaf.theta.dtype == np.float64 and leaf.theta.size:
                 leaf.theta.flat[0] = np.nextafter(leaf.theta.flat[0], np.inf)
         return bad
 
-    monkeypatch.setattr(cpu.Work, "run", off_by_one_ulp)
+    wrap_run(monkeypatch, cpu.Work, off_by_one_ulp)
     wrong = [r for r in selfcheck.self_check() if r.verdict == "departs"]
     assert [(r.case, r.dtype) for r in wrong] == [("cpu = vectors", "float64"), ("cpu = page", "float64")]
     assert "plain/float64, step 1: theta of leaf" in wrong[0].detail

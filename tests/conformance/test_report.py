@@ -236,14 +236,18 @@ def terminal(monkeypatch):
 
 
 def test_progress_names_the_case_on_a_terminal_alone(terminal, monkeypatch):
-    assert check_command._progress() is iter
-    monkeypatch.setattr(sys, "stderr", terminal)
     cases = table()[:2]
-    assert list(check_command._progress()(cases)) == cases
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(check_command._show_cases(cases)) == cases
+    assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(check_command._show_cases(cases)) == cases
     assert "plain float64" in terminal.getvalue()
-    assert list(check_command._progress()([("a check of the installation",)])) == [("a check of the installation",)]
+    assert list(check_command._show_cases([("a check of the installation",)])) == [("a check of the installation",)]
     monkeypatch.setenv("NO_COLOR", "1")
-    assert check_command._progress() is iter
+    shown = terminal.getvalue()
+    assert list(check_command._show_cases(cases)) == cases
+    assert terminal.getvalue() == shown
 
 
 def test_on_a_terminal_what_departs_is_told_below(wrong, terminal):

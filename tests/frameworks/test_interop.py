@@ -14,7 +14,8 @@ import amos_ref
 from amos_ref import Amos, AmosState, tree
 from amos_ref.conformance.judging.bound import Bound
 from amos_ref.interop import from_optax, from_torch, to_optax, to_torch
-from amos_ref.optimizers.leaf import Leaf, computed
+from amos_ref.optimizers.amos import compute_stages
+from amos_ref.optimizers.leaf import Leaf
 
 # JAX and torch warn of their own affairs while they are imported and used.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -51,7 +52,7 @@ def assert_same_step(opt, before, state, grads, after, state_after, dtype):
     for name, theta in before.items():
         m = None if state.m is None else state.m[name]
         leaf = Leaf(name, theta, wide(grads)[name], state.v[name], state.b[name], m, ETA)
-        ours = computed(leaf, rates)
+        ours = compute_stages(leaf, rates)
         step = own.step_of(leaf, rates, state.count + 1, ours)
         bound = Bound(step, dtype)
         bound.advance(step)

@@ -1,9 +1,26 @@
-"""Files of state, written without the package."""
+"""States to save, how they are compared, and files of state that are written without the package."""
 
 import hashlib
 import json
 
+import numpy as np
+import pytest
+
+import amos_ref
+from amos_ref import AmosState, errors
 from helpers import strategies as own
+from helpers.messages import one_line
+
+OLD = AmosState(1, {"w": np.array([0.5, 0.25], "f4"), "x": np.ones(1)}, {"w": np.ones(2, "f4"), "x": np.ones(1)}, None)
+NEW = OLD._replace(count=2)
+
+
+def check_refusal(path, words, call=amos_ref.load_state, error=errors.StorageError):
+    """Check that the call raises exactly this error, in one line with the path and the words."""
+    with pytest.raises(error) as caught:
+        call(path)
+    assert type(caught.value) is error
+    one_line(caught.value, [repr(str(path)), *words])
 
 
 def parts_of(state):

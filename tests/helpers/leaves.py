@@ -5,7 +5,9 @@ import pytest
 from numba.core import config
 
 from amos_ref import spec
-from amos_ref.optimizers.leaf import Leaf, Rates
+from amos_ref.kernels import load_backend
+from amos_ref.optimizers.amos import Amos, Rates
+from amos_ref.optimizers.leaf import Leaf, refuse_gradient
 from helpers import strategies as own
 
 LONG = [(n,) for n in (0, 1, 2, 127, 128, 129, 1023, 1024, 1025, 8191, 8192, 8193)]
@@ -86,3 +88,26 @@ LARGE = [
     ((2, 130, 2050), (2, 1, 2050)),
     ((1, 50000), (50000,)),
 ]
+
+
+def step(backend, leaves, rates):
+    """Advance leaves in place, or raise NonFiniteError with nothing written."""
+    bad = load_backend(backend).prepare(leaves, Amos.method).run(rates)
+    if bad >= 0:
+        refuse_gradient(leaves[bad], rates.chi)
+
+
+def wrap_run(monkeypatch, kind, changed):
+    """Let ``changed(leaves, run)`` stand for `run` of a backend's Work; ``run()`` does all, ``run(leaves)`` some."""
+    begin, right = kind.__init__, kind.run
+
+    def remember(work, leaves, method):
+        work.given = leaves, method
+        begin(work, leaves, method)
+
+    def run_changed(work, rates, **launch):
+        leaves, method = work.given
+        return changed(leaves, lambda some=None: right(work if some is None else kind(some, method), rates, **launch))
+
+    monkeypatch.setattr(kind, "__init__", remember)
+    monkeypatch.setattr(kind, "run", run_changed)

@@ -34,7 +34,7 @@ def on_device(leaf, offsets=(0, 0, 0, 0, 0)):
 
 def written(leaf):
     """What a step overwrote, back in NumPy."""
-    return [(what, download(a)) for what, a in leaf.written()]
+    return [(what, download(a)) for what, a in leaf.written().items()]
 
 
 class Array:

@@ -46,9 +46,10 @@ def test_the_cache_is_keyed_by_the_digest_of_every_compiled_source(monkeypatch):
 
 def test_the_digest_covers_the_page_and_all_that_is_compiled():
     root = jit._PACKAGE
-    with_kernels = {"spec.py", *(f"kernels/{p.name}" for p in (root / "kernels").glob("*.py") if "cuda" not in p.name)}
-    host_only = {"kernels/__init__.py", "kernels/cpu.py", "kernels/page.py"}
-    assert set(jit._COMPILED) == with_kernels - host_only
+    covered = {path for pattern in jit._COMPILED for path in root.glob(pattern)}
+    compiled = {root / "spec.py", root / "closed_form.py", *(root / "optimizers").glob("*.py")}
+    compiled |= {path for path in (root / "kernels").rglob("*.py") if path.parent.name != "cuda"}
+    assert covered == compiled
 
 
 @compiled_only

@@ -12,7 +12,8 @@ from helpers.strategies import step_of
 import amos_ref
 from amos_ref.conformance.judging.bound import Bound
 from amos_ref.conformance.judging.reading import Step
-from amos_ref.optimizers.leaf import Leaf, computed
+from amos_ref.optimizers.amos import compute_stages
+from amos_ref.optimizers.leaf import Leaf
 
 XI, ETA, BETA, L2 = 0.01, 0.5, 0.75, 2.0**-14
 STEPS = 1_000_000
@@ -63,7 +64,7 @@ def advance(bound, opt, params, grads, state, t, times):
     """Advance the bound as often as steps have passed, from the state of the last of them."""
     leaf = Leaf("", params.copy(), grads, state.v[""].copy(), state.b[""].copy(), None, ETA)
     rates = opt._rates(t)
-    step = step_of(leaf, rates, t, computed(leaf, rates))
+    step = step_of(leaf, rates, t, compute_stages(leaf, rates))
     for _ in range(times):
         bound.advance(step)
 

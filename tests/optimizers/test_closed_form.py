@@ -12,6 +12,7 @@ import optree
 import pytest
 from helpers import naive
 from helpers import strategies as own
+from helpers.leaves import wrap_run
 from helpers.trees import all_bits, tree_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,7 +110,9 @@ def test_backends_have_the_same_bits_around_the_borders_of_chunks(shape, slot):
 
 
 def test_both_backends_are_told_apart_by_a_wrong_one(monkeypatch):
-    monkeypatch.setattr(page, "computed", lambda leaf, rates: leaf.stages(rates._replace(shrink=rates.shrink * 0.999)))
+    right = ClosedFormAmos.method
+    slow = right._replace(page=lambda leaf, rates: right.page(leaf, rates._replace(shrink=rates.shrink * 0.999)))
+    monkeypatch.setattr(ClosedFormAmos, "method", slow)
     with pytest.raises(AssertionError):
         check_backends(np.array([1.0, 2.0]), np.array([0.5, 1.0]), (), 7)
 
@@ -532,12 +535,10 @@ def test_backends_that_do_not_exist():
 @backends
 @pytest.mark.parametrize("moment", ["before", "behind"])
 def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
-    right = BACKENDS[backend].Work.run
-
-    def interrupted(work, leaves, rates):
+    def interrupted(leaves, run):
         if moment == "before":
             signal.raise_signal(signal.SIGINT)
-        bad = right(work, leaves, rates)
+        bad = run()
         if moment == "behind":
             signal.raise_signal(signal.SIGINT)
         return bad
@@ -545,7 +546,7 @@ def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
     opt = ClosedFormAmos(half_life=9, direction="adam", backend=backend)
     params, whole = small(), small()
     state, want = opt.init(params), opt.step(whole, small(), opt.init(whole))
-    monkeypatch.setattr(BACKENDS[backend].Work, "run", interrupted)
+    wrap_run(monkeypatch, BACKENDS[backend].Work, interrupted)
     with pytest.raises(KeyboardInterrupt) as stop:
         opt.step(params, small(), state)
     assert all_bits((params, stop.value.amos_state)) == all_bits((whole, want))
@@ -553,15 +554,22 @@ def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
 
 @backends
 def test_an_allocation_that_fails_leaves_everything_as_it_was(backend, monkeypatch):
-    attempt, calls, right = Attempt(direction="adam", backend=backend), [], closed_form.decide
+    """In the page's functions, and between the launches of kernels."""
 
-    def fails_the_second_time(*args, **rates):
-        calls.append(args)
-        if len(calls) % 2 == 0:
-            raise MemoryError
-        return right(*args, **rates)
+    def fails_the_second_time(right):
+        calls = []
 
-    monkeypatch.setattr(closed_form, "decide", fails_the_second_time)
+        def fails(*args):
+            calls.append(args)
+            if len(calls) % 2 == 0:
+                raise MemoryError
+            return right(*args)
+
+        return fails
+
+    attempt = Attempt(direction="adam", backend=backend)
+    monkeypatch.setattr(closed_form, "decide", fails_the_second_time(closed_form.decide))
+    monkeypatch.setattr(cpu, "launch", fails_the_second_time(cpu.launch))
     attempt.fails(MemoryError)
 
 

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.leaves import wrap_run
 
 import amos_ref
 from amos_ref.errors import RuleError, ScheduleError
@@ -43,13 +44,11 @@ def after(steps, backend="numpy"):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("moment", ["before", "between leaves", "behind"])
 def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
-    right = BACKENDS[backend].Work.run
-
-    def interrupted(work, leaves, rates):
+    def interrupted(leaves, run):
         if moment == "before":
             signal.raise_signal(signal.SIGINT)
         for leaf in leaves:
-            right(type(work)([leaf]), [leaf], rates)
+            run([leaf])
             if moment == "between leaves":
                 signal.raise_signal(signal.SIGINT)
         if moment == "behind":
@@ -58,7 +57,7 @@ def test_ctrl_c_waits_for_the_whole_step(backend, moment, monkeypatch):
 
     params, opt, want = tree(), amos_ref.Amos(**OPTIONS, backend=backend), after(1)
     state = opt.init(params)
-    monkeypatch.setattr(BACKENDS[backend].Work, "run", interrupted)
+    wrap_run(monkeypatch, BACKENDS[backend].Work, interrupted)
     with pytest.raises(KeyboardInterrupt) as stop:
         opt.step(params, tree(10), state)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -75,14 +74,14 @@ def test_the_interrupt_test_can_fail(monkeypatch):
 
         __enter__ = __exit__ = lambda self, *args: None
 
-    monkeypatch.setattr("amos_ref.optimizers.amos.Whole", Nothing)
-    right, wanted = page.Work.run, (after(0), after(1))
+    monkeypatch.setattr("amos_ref.optimizers.base.InterruptGuard", Nothing)
+    wanted = after(0), after(1)
 
-    def interrupted(work, leaves, rates):
-        right(work, leaves[:1], rates)
+    def interrupted(leaves, run):
+        run(leaves[:1])
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(page.Work, "run", interrupted)
+    wrap_run(monkeypatch, page.Work, interrupted)
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend="numpy")
     state = opt.init(params)
     with pytest.raises(KeyboardInterrupt):
@@ -91,11 +90,11 @@ def test_the_interrupt_test_can_fail(monkeypatch):
 
 
 def test_ctrl_c_that_meets_an_error_carries_no_state(monkeypatch):
-    def failing(work, leaves, rates):
+    def failing(leaves, run):
         signal.raise_signal(signal.SIGINT)
         raise MemoryError
 
-    monkeypatch.setattr(page.Work, "run", failing)
+    wrap_run(monkeypatch, page.Work, failing)
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend="numpy")
     state = opt.init(params)
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -137,7 +136,7 @@ def test_an_allocation_that_fails_leaves_everything_as_it_was(backend, monkeypat
     """Memory may run out for the last leaf, after the first was reduced and decided."""
     params, opt = tree(), amos_ref.Amos(**OPTIONS, backend=backend)
     state = opt.init(params)
-    target, name = (cpu.Part, "reduce") if backend == "cpu" else (page, "computed")
+    target, name = (cpu.Part, "reduce") if backend == "cpu" else (page, "rounded")
     right, calls = getattr(target, name), []
 
     def fails_the_second_time(*args):

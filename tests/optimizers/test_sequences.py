@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from amos_ref.kernels import layout as plan
+from amos_ref.kernels import layout
 from amos_ref.kernels.cpu import backend as cpu
 
 MOVES = (*ANYWHERE, *ONLY_HERE)
@@ -62,15 +62,14 @@ def test_every_transition_between_missing_gradients(member, backend):
 
 def without_nones(self, params, grads, state):
     """What was wrong until 0.2.0: every None is dropped before anything is compared."""
-    parts = [state.v, state.b]
     gs = [g for g in leaves_of(grads) if g is not None]
-    return leaves_of(params) + [part[name] for part in parts for name in self.names] + gs
+    return leaves_of(params) + [part[name] for part in (state.v, state.b) for name in self.names] + gs
 
 
 def as_many_nones(self, params, grads, state):
     """Where as many gradients are missing as before, this takes them for the same."""
     found = without_nones(self, params, grads, state)
-    return found if not hasattr(self, "headers") or len(found) == len(self.headers.words) else None
+    return found if not hasattr(self, "watch") or len(found) == len(self.watch.watch.words) else None
 
 
 def leaves_of(tree):
@@ -81,7 +80,7 @@ def leaves_of(tree):
     ("careless", "said"), [(without_nones, "compares as many arrays"), (as_many_nones, "but should be")]
 )
 def test_a_layout_that_is_careless_of_missing_gradients_is_seen(careless, said, monkeypatch):
-    monkeypatch.setattr(plan.Plan, "_arrays", careless)
+    monkeypatch.setattr(layout.KeptLayout, "_arrays", careless)
     life = Life("amos", "cpu", FOUR)
     with pytest.raises(AssertionError, match=said):
         transitions(life)

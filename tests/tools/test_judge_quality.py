@@ -1,10 +1,11 @@
 """What measures the judge: it counts what is caught, what is named, and what is wrongly accused."""
 
 import pytest
+from helpers import ROOT
 
-from tools import judge_quality as measure
+from tools import judge_quality
 
-JUDGE = {dtype: measure.Judge(dtype) for dtype in ("float64", "float32")}
+JUDGE = {dtype: judge_quality.Judge(dtype) for dtype in ("float64", "float32")}
 
 
 @pytest.mark.parametrize("dtype", JUDGE)
@@ -21,34 +22,38 @@ def test_a_deviation_is_caught_and_the_page_is_not(dtype):
 
 
 def test_a_name_is_right_if_it_does_the_same_on_inputs_held_out():
-    assert measure.same(("extra_l2-halved", "extra_l2-doubled"), ())
-    assert measure.same(("extra_l2-ignored", "extra_l2-sign"), ("extra_l2-ignored",))
-    assert not measure.same(("extra_l2-halved",), ("extra_l2-ignored",))
+    assert judge_quality.same(("extra_l2-halved", "extra_l2-doubled"), ())
+    assert judge_quality.same(("extra_l2-ignored", "extra_l2-sign"), ("extra_l2-ignored",))
+    assert not judge_quality.same(("extra_l2-halved",), ("extra_l2-ignored",))
     assert JUDGE["float64"].names("gamma-sign")
     assert not JUDGE["float64"].names()  # there is nothing to name
 
 
 def test_a_state_in_the_parameters_dtype_is_right():
-    assert measure.is_wrong_in("state-float32", "float64")
-    assert not measure.is_wrong_in("state-float32", "float32")
-    assert measure.is_wrong_in("state-float16", "bfloat16")
-    assert not measure.is_wrong_in("state-bfloat16", "bfloat16")
+    assert judge_quality.is_wrong_in("state-float32", "float64")
+    assert not judge_quality.is_wrong_in("state-float32", "float32")
+    assert judge_quality.is_wrong_in("state-float16", "bfloat16")
+    assert not judge_quality.is_wrong_in("state-bfloat16", "bfloat16")
 
 
 def test_the_page_is_made_of_the_answers(monkeypatch):
     answers = {
         "float64": {
-            "caught": {("gamma-sign",): [measure.Caught(1, "plain"), None]},
+            "caught": {("gamma-sign",): [judge_quality.Caught(1, "plain"), None]},
             "false_alarms": {(1000,): [], (1001,): ["plain"]},
             "catches": {("gamma-sign", "d-absent"): True, ("extra_l2-halved", "extra_l2-doubled"): False},
             "names": {("gamma-sign",): True, ("gamma-sign", "d-absent"): False},
         }
     }
-    monkeypatch.setattr(measure, "measured", lambda: answers)
-    monkeypatch.setattr(measure, "PORTS", {})
-    page = measure.page_of_documentation()
+    monkeypatch.setattr(judge_quality, "measure", lambda: answers)
+    monkeypatch.setattr(judge_quality, "PORTS", {})
+    page = judge_quality.matrix_page()
     assert "| float64 | 1 of 1 (100.0 %) | 0 of 1 (0.0 %) | 1 of 1 (100.0 %) |" in page
     assert "1 of 1 (100.0 %) caught (those that undo each other left out: 1); of 1 drawn at random, 0 named" in page
     assert "Pairs not named in float64: gamma-sign + d-absent." in page
     assert "| float64 | 2 | 1 (plain) |" in page
     assert "| gamma-sign | 1, never |" in page
+
+
+def test_the_documented_catalogue_is_the_catalogue():
+    assert (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8") == judge_quality.catalogue_page()

@@ -375,15 +375,3 @@ def _stored(x: Any, name: str) -> Any:
     if x is None:
         return None
     return spec.round_to(np.asarray(x), dtype_of(name)).astype(np.float64)
-
-
-def page_of_documentation() -> str:
-    """Return the catalogue as a page in Markdown."""
-    rows = ["# The catalogue of deviations", "", f"{len(CATALOGUE)} ways to read the algorithm otherwise. This page is"]
-    rows += [
-        "written by `nox -s matrix`. How they are found: [diagnosis](diagnosis.md).",
-        "",
-    ]
-    rows += ["| stage | name | what is done | what comes of it in training |", "|---|---|---|---|"]
-    rows += [f"| {d.stage} | {d.name} | {d.does} | {d.effect} |".replace("|g|", "abs(g)") for d in CATALOGUE.values()]
-    return "\n".join(rows) + "\n"

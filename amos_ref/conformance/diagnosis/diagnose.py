@@ -1,6 +1,7 @@
 """What a port does instead: the smallest set of deviations under which the page reproduces all that it did."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,14 @@ from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
 from amos_ref.conformance.judging.judge import STAGES, first_departure
-from amos_ref.conformance.judging.tolerance import trajectory
+from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.conformance.ports.port import Port
 
 LARGEST, MOST = 3, 6  # deviations that are combined freely; in all, where different cases show different ones
 FURTHER = 40  # inputs that are tried to tell candidates apart
+
+SINGLE = "this holds in float32's bounds, not in float64's: something of it is float32"
+OWN_FORM = "its v, b or m is something else than ours, and was left out"
 
 
 class Diagnosis(NamedTuple):
@@ -49,19 +53,21 @@ class Diagnosis(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One way to look at the observations, and what must be said beside a finding: that counts as a deviation."""
+    """One way to look at the observations.
 
-    search: Search
+    Attributes
+    ----------
+    notes : tuple of str
+        What must be said beside a finding; each note counts as a deviation.
+    largest : int
+        How many deviations are combined freely: an envelope costs too much for more than one.
+    search : callable
+        Returns the search, the same one every time; it is begun when it is first asked for.
+    """
+
     notes: tuple[str, ...]
-
-    @property
-    def cost(self) -> int:
-        return len(self.notes)
-
-    @property
-    def largest(self) -> int:
-        """How many deviations are combined freely: an envelope costs too much for more than one."""
-        return 1 if self.search.seen[0].case.dtype in envelope.DTYPES else LARGEST
+    largest: int
+    search: Callable[[], Search]
 
 
 def diagnose(
@@ -83,40 +89,38 @@ def diagnose(
         return None
     for size in range(LARGEST + 3):
         for attempt in attempts:
-            if 0 <= size - attempt.cost <= attempt.largest:
-                found = _told_apart(port, attempt.search, attempt.search.of_size(size - attempt.cost), eta, timeout)
+            deviations = size - len(attempt.notes)
+            if 0 <= deviations <= attempt.largest:
+                search = attempt.search()
+                found = _tell_apart(port, search, search.of_size(deviations), eta, timeout)
                 if found:
                     return _explained(attempt, found)
     for attempt in (a for a in attempts if a.largest == LARGEST):
-        found = attempt.search.case_by_case(MOST, LARGEST)
+        found = attempt.search().case_by_case(MOST, LARGEST)
         if found:
             return _explained(attempt, found)
-    return _unexplained(attempts[0].search)
+    return _unexplained(attempts[0].search())
 
 
 def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
     """Look at the most precise observations that depart: as they are, in float32's bounds, at theta alone."""
     for dtype in ("float64", "float32", "bfloat16", "float16"):
         same = [one for one in seen if one.case.dtype == dtype]
-        search = Search(same, tuple(STAGES))
-        if search.fits(()):
-            continue
-        attempts = [Attempt(search, ())]
-        if dtype == "float64":
-            lower = [one._replace(case=one.case._replace(dtype="float32")) for one in same]
-            attempts.append(
-                Attempt(
-                    Search(lower, tuple(STAGES)),
-                    ("this holds in float32's bounds, not in float64's: something of it is float32",),
-                )
-            )
-        own_form = "its v, b or m is something else than ours, and was left out"
-        attempts += [Attempt(Search(a.search.seen, ("theta",)), (*a.notes, own_form)) for a in attempts]
-        return attempts
-    return []
+        search = Search(same)
+        if not search.fits(()):
+            break
+    else:
+        return []
+    largest = 1 if dtype in envelope.DTYPES else LARGEST
+    attempts = [Attempt((), largest, lambda: search)]
+    if dtype == "float64":
+        lower = functools.cache(lambda: Search([one._replace(case=one.case._replace(dtype="float32")) for one in same]))
+        attempts.append(Attempt((SINGLE,), largest, lower))
+    theta = [functools.cache(lambda a=a: Search(a.search().given, ("theta",))) for a in attempts]
+    return attempts + [Attempt((*a.notes, OWN_FORM), largest, s) for a, s in zip(attempts, theta, strict=True)]
 
 
-def _told_apart(port: Port, search: Search, found: list[Names], eta: Any, timeout: float | None) -> list[Names]:
+def _tell_apart(port: Port, search: Search, found: list[Names], eta: Any, timeout: float | None) -> list[Names]:
     """Run the port on further inputs on which the candidates differ, until one is left or the inputs are used up."""
     dtype = search.seen[0].case.dtype
     for i in range(FURTHER):
@@ -151,7 +155,7 @@ def _differ(one: Observation, found: list[Names]) -> bool:
 
 
 def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
-    search = attempt.search
+    search = attempt.search()
     dialect = " and ".join(d.name for d in dialects() if set(found[0]) <= set(d.deviations) and search.fits(d.names))
     dialect = dialect if len(found) == 1 and found[0] else ""
     lines = []
@@ -202,7 +206,7 @@ def _residuals(search: Search) -> str:
     one = search.seen[0]
     misfit = search.misfit((), 0) or {}
     t = misfit["step"]
-    moments = list(trajectory(one.case, one.etas, reading_of(())))[t - 1]
+    moments = trajectory_of_page(one.case, one.etas)[t - 1]
     parts = []
     for stage in STAGES:
         got = one.shown[t - 1].get(stage, {}).get(misfit["leaf"])

@@ -9,7 +9,7 @@ from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import STAGES, first_departure
 from amos_ref.conformance.judging.reading import Reading
-from amos_ref.conformance.judging.tolerance import trajectory
+from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.errors import ShapeError
 
 Names = tuple[str, ...]  # of deviations, in the catalogue's order
@@ -38,14 +38,22 @@ class Search:
     seen : sequence of Observation
     stages : sequence of str
         What must agree, of theta, v, b, m, as far as it was shown.
+
+    Attributes
+    ----------
+    given : tuple of Observation
+        Those that depart from the page first.
+    seen : list of Observation
+        The same, and others that the port was run on since.
     """
 
-    def __init__(self, seen: Sequence[Observation], stages: Sequence[str]) -> None:
+    def __init__(self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES)) -> None:
         self.stages = stages
         self._undecided: dict[Names, int] = {}
         misfits = [(self._compare((), one), one) for one in seen]
         misfits.sort(key=lambda pair: pair[0] is None)  # what departs is looked at first
-        self.seen = [one for _, one in misfits]
+        self.given = tuple(one for _, one in misfits)
+        self.seen = list(self.given)
         self._known: dict[tuple[Names, int], dict[str, Any] | None]
         self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
 
@@ -57,7 +65,10 @@ class Search:
 
     def _compare(self, names: Names, one: Observation) -> dict[str, Any] | None:
         try:
-            steps = trajectory(one.case, one.etas, reading_of(names))
+            if names:
+                steps = trajectory(one.case, one.etas, reading_of(names))
+            else:
+                steps = trajectory_of_page(one.case, one.etas)
             return first_departure(one.shown, steps, self.stages, SLACK)[0]
         except ShapeError as error:
             return dict(step=0, stage="v", leaf="", ratio=float("inf"), detail=str(error))

@@ -1,6 +1,6 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,8 +8,7 @@ import numpy as np
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
-from amos_ref.conformance.judging.reading import Reading
-from amos_ref.conformance.judging.tolerance import Moment, trajectory
+from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
 from amos_ref.conformance.judging.verdicts import FAILING
 from amos_ref.conformance.ports.port import Arrays, Port
 from amos_ref.errors import TargetError
@@ -96,7 +95,7 @@ def compare(seen: Observation) -> Result:
     """Judge what a port did with a case."""
     case, shown = seen.case, seen.shown
     head = (case.name, case.dtype, case.about)
-    moments = list(trajectory(case, seen.etas, Reading()))
+    moments = trajectory_of_page(case, seen.etas)
     departure, worst = first_departure(shown, moments)
     only_state = bool(
         departure and departure["stage"] != "theta" and not first_departure(shown, moments, ("theta",))[0]
@@ -151,10 +150,13 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> 
         return np.inf, text, "wrong shape" if theta else "departs"
     if not ref.size:
         return 0.0, "", ""
-    broken = np.isfinite(ref) & ~np.isfinite(got)
     with np.errstate(all="ignore"):
         gap = np.abs(got - ref)
         ratios = np.where(gap == 0, 0.0, gap / bound)
+    worst = float(ratios.max())
+    if worst <= 1:
+        return worst, "", ""
+    broken = np.isfinite(ref) & ~np.isfinite(got)
     ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
     index = np.unravel_index(int(np.argmax(broken if broken.any() else ratios)), ref.shape)
     where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
@@ -162,7 +164,7 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> 
     return float(ratios[index]), text, "not finite" if broken.any() else "departs"
 
 
-def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: list[dict[str, Moment]]) -> str:
+def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: Sequence[dict[str, Moment]]) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
     t, name = departure["step"], departure["leaf"]
     s, got = page[t - 1][name].step, port[t - 1]["theta"][name]

@@ -1,10 +1,12 @@
 """A reading of the algorithm: the page's stages in order, any of them overridden.
 
-With nothing overridden the numbers are the page's own, bit for bit. A deviation (deviations.py) overrides a stage with
-another formula; what it overrides may itself be overridden already, so that deviations combine.
+With nothing overridden the numbers are those of the page (amos_ref/spec.py), bit for bit. A deviation
+(diagnosis/deviations.py) overrides a stage with another formula; what it overrides may itself be overridden already, so
+that deviations combine.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,7 +23,7 @@ Override = Callable[[Any, Stage], Any]  # is given the step so far, and the stag
 OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "epsilon")
 
 #: Name -> how the page computes it from what stands before it.
-PAGE: dict[str, Stage] = {
+FORMULAS: dict[str, Stage] = {
     # what the step is given
     "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "t": lambda s: s.count,
@@ -47,7 +49,69 @@ PAGE: dict[str, Stage] = {
     "theta": lambda s: s.old_theta + (s.delta if s.m is None else s.m),
 }
 
+#: Name -> other ways to compute a stage that are as good as the page's: only the rounding errors differ.
+ORDERS: dict[str, tuple[Override, ...]] = {
+    "g2": (
+        lambda s, page: _mean(s, lambda x, axes: np.add.reduce(x, axes, keepdims=True)),
+        lambda s, page: _mean(s, _one_by_one),
+    ),
+    "v": (
+        lambda s, page: s.old_v + (1.0 - s.beta) * (s.g2 - s.old_v),
+        lambda s, page: s.old_v - (1.0 - s.beta) * (s.old_v - s.g2),
+    ),
+    "q": (
+        lambda s, page: 1.0 - _power(s.beta, s.t),
+        lambda s, page: -np.expm1(s.t * np.log(s.beta)) if s.beta else page(s),
+    ),
+    "r": (lambda s, page: s.q * (1.0 / np.maximum(s.v, s.epsilon)),),
+    "c": (
+        lambda s, page: 1.0 / np.sqrt(1.0 + s.old_b * (s.c_coef * np.sqrt(s.xi))),
+        lambda s, page: (1.0 + np.sqrt(s.xi) * (s.c_coef * s.old_b)) ** -0.5,
+    ),
+    "gamma": (
+        lambda s, page: s.c * s.xi * s.xi * s.r * s.g2,
+        lambda s, page: s.xi * s.xi * (s.c * s.r) * s.g2,
+        lambda s, page: s.g2 * s.r * s.c * (s.xi * s.xi),
+    ),
+    "d": (
+        lambda s, page: 1.0 / (1.0 + s.old_b * (s.d_coef * np.sqrt(s.xi * s.eta))),
+        lambda s, page: 1.0 / (1.0 + s.d_coef * np.sqrt(s.xi) * np.sqrt(s.eta) * s.old_b),
+    ),
+    "alpha": (
+        lambda s, page: s.xi * s.eta * s.d * np.sqrt(s.r),
+        lambda s, page: s.d * np.sqrt(s.r) * s.eta * s.xi,
+    ),
+    "rho": (lambda s, page: 0.5 * s.gamma * s.d + s.extra_l2 * s.d,),
+    "b": (lambda s, page: s.old_b * (1.0 + s.gamma) + s.gamma,),
+    "delta": (lambda s, page: -(s.rho * s.old_theta) - s.g * s.alpha,),
+    "m": (lambda s, page: s.old_m + (1.0 - s.momentum) * (s.delta - s.old_m) if s.momentum else None,),
+}
+
 STATE: tuple[str, ...] = ("theta", "v", "b", "m")
+
+
+def _mean(s: Any, add: Callable[..., Any]) -> Any:
+    aligned = (1,) * (s.g.ndim - s.old_v.ndim) + s.old_v.shape
+    axes = tuple(i for i, n in enumerate(aligned) if n != s.g.shape[i])
+    total = add(s.g * s.g, axes).reshape(s.old_v.shape)
+    return total / max(math.prod(s.g.shape[i] for i in axes), 1)
+
+
+def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
+    """Sum axis after axis, entry after entry."""
+    for axis in axes:
+        total, *rest = np.moveaxis(x, axis, 0) if x.shape[axis] else [np.zeros(np.delete(x.shape, axis))]
+        for one in rest:
+            total = total + one
+        x = np.expand_dims(total, axis)
+    return x
+
+
+def _power(beta: Any, t: int) -> Any:
+    power = beta
+    for _ in range(t - 1):
+        power = power * beta
+    return power
 
 
 class Step:
@@ -103,7 +167,7 @@ class Reading:
         store: Callable[[str, Any], Any] = lambda what, a: a,
     ) -> None:
         self.number, self.store, self.overrides = number, store, list(overrides)
-        self.stages = dict(PAGE)
+        self.stages = dict(FORMULAS)
         self.slot: Stage = lambda s: s.slot
         for override in self.overrides:
             for name, function in override.items():

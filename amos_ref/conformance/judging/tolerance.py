@@ -1,5 +1,6 @@
 """How far a right port may be from the page: proven for float64 and float32, measured for float16 and bfloat16."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -45,3 +46,13 @@ def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
         if t == 1 and case.inject:
             for name, bound in bounds.items():
                 bound.forget(what for what, arrays in case.inject.items() if name in arrays)
+
+
+def trajectory_of_page(case: Case, etas: Mapping[str, float]) -> tuple[dict[str, Moment], ...]:
+    """Return the page's whole trajectory; the last ones are kept, since a check needs each of them several times."""
+    return _trajectory_of_page(case, tuple(etas.items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _trajectory_of_page(case: Case, etas: tuple[tuple[str, float], ...]) -> tuple[dict[str, Moment], ...]:
+    return tuple(trajectory(case, dict(etas), Reading()))

@@ -10,6 +10,7 @@ from amos_ref.conformance.vectors.read import DTYPES, Json, Stored, cases, load,
 from amos_ref.conformance.vectors.write import as_text
 from amos_ref.errors import VectorError
 from amos_ref.storage import container
+from amos_ref.storage.files import name_errors, reserve_file, write_file
 
 FORMATS = ("json", "npz", "safetensors")
 
@@ -52,19 +53,19 @@ def export(document: Json, form: str, path: pathlib.Path) -> None:
         A file that is there is replaced.
     """
     if form == "json":
-        path.write_text(as_text(document), encoding="utf-8")
+        write_file(path, as_text(document))
         return
     arrays = {name: a for entry, dtype in cases(document) for name, a in named_arrays(Stored(entry, dtype))}
     about = {key: document[key] for key in ("format", "algorithm", "header", "notes")}
     about["cases"] = {entry["id"]: _texts(entry) for entry, _ in cases(document)}
     texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in about.items()}
     if form == "safetensors":
-        with container.named("write", path) as name:
+        with name_errors("write", path) as name:
             container.write(name, arrays, texts)
         return
     plain: Json = {name: a.view(np.uint16) if a.dtype.name == "bfloat16" else a for name, a in arrays.items()}
     plain |= {key: np.array(text) for key, text in texts.items()}
-    with path.open("wb") as file:
+    with reserve_file(path) as file:
         np.savez_compressed(file, **plain)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import DEFAULTS
-from amos_ref.conformance.judging.reading import OPTIONS, Reading
-from amos_ref.conformance.judging.tolerance import Moment, trajectory
+from amos_ref.conformance.judging.reading import OPTIONS
+from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
 from amos_ref.conformance.vectors.cases import NOTES, VectorCase, flags, vector_cases
 from amos_ref.conformance.vectors.read import DTYPES, FORMAT, STATE, Json, encode
 from amos_ref.dtypes import dtype_of
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState
+from amos_ref.storage.files import write_file
 
 #: What the oracle is asked for, beside the state after the step.
 REAL = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "delta", "b", "m")
@@ -40,7 +41,7 @@ def write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Write one file a dtype, yielding each path."""
     for name in DTYPES:
         path = folder / f"paper-{name}.json"
-        path.write_text(text_of(name), encoding="utf-8")
+        write_file(path, text_of(name))
         yield path
 
 
@@ -182,7 +183,7 @@ def _real(case: Case, name: str, before: dict[str, Any], g: np.ndarray, t: int, 
     return _encoded({what: after[what] for what in REAL if after[what] is not None})
 
 
-def allowed(case: Case) -> list[dict[str, Moment]] | None:
+def allowed(case: Case) -> Sequence[dict[str, Moment]] | None:
     """Return how far a right port may be from the page's unrounded run after each step; None: not known.
 
     What is measured, as in float16 and bfloat16, is known for the judge's cases only.
@@ -190,7 +191,7 @@ def allowed(case: Case) -> list[dict[str, Moment]] | None:
     if case.dtype in envelope.DTYPES and (case.name, case.dtype) not in {(c.name, c.dtype) for c in table()}:
         return None
     try:
-        return list(trajectory(case, case.eta, Reading()))
+        return trajectory_of_page(case, case.eta)
     except Unbounded:
         return None
 

@@ -1,130 +1,145 @@
 """The CPU backend: a step as a few launches of kernels over tables of leaves."""
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from amos_ref.kernels.cpu import loops as kernels
+from amos_ref.kernels import HostBackend, Method
+from amos_ref.kernels.cpu import loops
+from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
+from amos_ref.kernels.cpu.memory import gather
 from amos_ref.kernels.cpu.threads import launch
-from amos_ref.kernels.layout import Plan
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import FIELDS, LEAF, SLOTS, G, Table, address, tables
-from amos_ref.optimizers.leaf import Leaf, Rates
+from amos_ref.kernels.table import LEAF, G, Table, address, tables
 
 
-def like(dtype):
+def empty_like(dtype: np.dtype) -> np.ndarray:
     """Return an empty array of the type by which kernels know a dtype."""
     return np.empty(0, BITS.get(dtype.name, dtype))
 
 
-def scratch(*shape):
+def scratch(*shape: int) -> np.ndarray:
     """Return memory for numbers that a step writes before it reads them (the tests fill it with NaN)."""
     return np.empty(shape)
 
 
-def first_bad(found):
-    """Return the least of the leaves that are to blame; -1 stands for none."""
+def first_bad(found: Sequence[int]) -> int:
+    """Return the least of the leaves whose gradients are not finite; -1 stands for none."""
     return min((bad for bad in found if bad >= 0), default=-1)
 
 
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, method: Method) -> None:
         self.table, key = table, table.key
-        self.theta, self.g = like(key.theta), like(key.g)
-        self.v = None if key.state is None else like(key.state)
-        self.m = self.v if key.averages else None
+        self.theta, self.g = empty_like(key.theta), empty_like(key.g)
+        kept = None if key.state is None else empty_like(key.state)
+        self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
+        self.kernels = loops.deciding(method.decide, method.states)
         self.sums = scratch(table.sums)
-        self.g2, self.alpha, self.rho = scratch(3, table.places)
+        self.means, self.alpha, self.rho = scratch(3, table.places)
 
-    def reduce(self, chi):
-        """Compute g2 per slot; return the first leaf whose gradient is to blame for one that is not finite, or -1."""
+    def reduce(self, chi: float | None) -> int:
+        """Compute the mean square of each slot; return the first leaf for which it is not finite, or -1."""
         t = self.table
         if t.key.kind == "elements":
-            found = launch(kernels.check_elements, t.reduce, t.leaves, self.g, chi)
-        else:
-            rows = t.key.kind == "rows"
-            launch(kernels.reduce_rows if rows else kernels.reduce_columns, t.reduce, t.leaves, self.g, chi, self.sums)
-            launch(kernels.combine_rows if rows else kernels.combine_columns, t.combine, t.leaves, self.sums, self.g2)
-            for leaf in t.mixed:
-                leaf.fold(self.g2)
-            found = launch(kernels.mean_slots, t.slots, t.leaves, t.share, self.g2)
-        return first_bad(found)
-
-    def decide(self, numbers, leaves, rates):
-        """Fill alpha and rho, and write the new v and b."""
-        t = self.table
-        if t.key.kind == "elements":
-            return
-        if numbers is not None:
-            launch(kernels.decide_slots, t.slots, t.leaves, self.v, self.g2, self.alpha, self.rho, t.eta, *numbers)
-        else:
-            for row in t.leaves:
-                leaf = leaves[row[LEAF]]
-                slots = slice(row[SLOTS], row[SLOTS] + math.prod(leaf.slot))
-                decided = leaf.decide(self.g2[slots].reshape(leaf.slot), rates)
-                self.alpha[slots], self.rho[slots] = (a.reshape(-1) for a in decided)
+            return first_bad(launch(loops.check_elements, t.reduce, t.leaves, self.g, chi))
+        rows = t.key.kind == "rows"
+        launch(loops.reduce_rows if rows else loops.reduce_columns, t.reduce, t.leaves, self.g, chi, self.sums)
+        launch(loops.combine_rows if rows else loops.combine_columns, t.combine, t.leaves, self.sums, self.means)
         for leaf in t.mixed:
-            leaf.spread(self.alpha)
-            leaf.spread(self.rho)
+            leaf.fold(self.means)
+        return first_bad(launch(loops.mean_slots, t.slots, t.leaves, t.share, self.means))
 
-    def apply(self, numbers, chi, mu):
-        """Write theta and m; for element slots v and b too."""
+    def decide(self, numbers: tuple[float, ...]) -> None:
+        """Fill alpha and rho, and write the new state."""
+        t = self.table
+        if t.key.kind != "elements":
+            between = self.means, self.alpha, self.rho
+            launch(self.kernels.slots, t.slots, t.leaves, self.state, *between, t.scale, numbers)
+            for leaf in t.mixed:
+                leaf.spread(self.alpha)
+                leaf.spread(self.rho)
+
+    def apply(self, numbers: tuple[float, ...], chi: float | None, mu: float) -> None:
+        """Write theta and m; for element slots the state too."""
         t, arrays = self.table, (self.theta, self.g, self.m)
         if t.key.kind == "elements":
-            launch(kernels.step_elements, t.apply, t.leaves, *arrays, self.v, chi, mu, t.eta, *numbers)
+            launch(self.kernels.elements, t.apply, t.leaves, *arrays, self.state, chi, mu, t.scale, numbers)
         else:
-            kernel = kernels.apply_rows if t.key.kind == "rows" else kernels.apply_columns
+            kernel = loops.apply_rows if t.key.kind == "rows" else loops.apply_columns
             launch(kernel, t.apply, t.leaves, *arrays, self.alpha, self.rho, chi, mu)
 
 
 class Work:
-    """The leaves of a step, ready for the kernels: tables, and copies of what is not contiguous in memory.
+    """The leaves of a step as tables; see :class:`amos_ref.kernels.Work`.
 
-    It holds addresses; the caller keeps the arrays alive for as long as it runs.
+    What is not contiguous is stepped as a copy.
     """
 
-    def __init__(self, leaves):
-        self.copies = []
-        paper = all(isinstance(leaf, Leaf) for leaf in leaves)
-        self.parts = [Part(table) for table in tables(map(self._contiguous, leaves), paper, address)]
+    advanced = True
 
-    def plan(self, params, grads, state):
-        """Return what tells later steps that this work serves for them too, or None."""
-        return None if self.copies else Plan.kept(self, params, grads, state)
+    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
+        self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
+        made = tables(map(self._contiguous, leaves), method.states > 0, address)
+        self.parts = [Part(table, method) for table in made]
+        self.count = len(leaves)
+        scales = [leaf.scale for leaf in leaves]
+        read = bool(scales) and isinstance(scales[0], np.ndarray)
+        self.scales = np.array([address(a) for a in scales], np.int64) if read else None
 
-    def _contiguous(self, leaf):
+    @property
+    def keeps(self) -> bool:
+        """Whether a later step can be taken by the same work."""
+        return not self.copies
+
+    def _contiguous(self, leaf: Any) -> Any:
         changes = {}
-        for name in FIELDS.values():
-            a = getattr(leaf, name, None)
-            if a is not None and not (a.flags.c_contiguous and a.flags.aligned):
+        for name, a in leaf.arrays().items():
+            if not (a.flags.c_contiguous and a.flags.aligned):
                 changes[name] = np.array(a, order="C")
                 self.copies.append((name, a, changes[name]))
-        return leaf._replace(**changes)
+        return leaf._replace(**changes) if changes else leaf
 
-    def run(self, leaves, rates):
+    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
-        numbers = None
-        if isinstance(rates, Rates):
-            numbers = rates.q, rates.xi, rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi) for part in self.parts])
             if bad >= 0:
                 return bad
             for part in self.parts:
-                part.decide(numbers, leaves, rates)
+                part.decide(rates.numbers)
             for part in self.parts:
-                part.apply(numbers, chi, rates.momentum or 0.0)
+                part.apply(rates.numbers, chi, rates.mu)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy
         return -1
 
-    def take(self, gradients):
-        """Take gradients at other addresses, in the order of the leaves."""
-        if len(gradients) != sum(len(part.table.leaves) for part in self.parts):
-            raise AssertionError(f"{len(gradients)} gradients for the leaves of another step")
+    def take(self, gradients: Sequence[Any], addresses: np.ndarray | None) -> None:
+        """Take gradients at other addresses, in the order of the leaves; read the scales anew."""
+        if addresses is None:
+            addresses = np.array([address(g) for g in gradients], np.int64)
+        if not len(gradients) == len(addresses) == self.count:
+            raise AssertionError(f"{len(gradients)} gradients for a step of {self.count} leaves")
         for part in self.parts:
-            part.table.leaves[:, G] = gradients[part.table.leaves[:, LEAF]]
+            t = part.table
+            t.leaves[:, G] = addresses[t.leaves[:, LEAF]]
+            if self.scales is not None:
+                gather(self.scales[t.leaves[:, LEAF]], t.scale)
+
+
+class CpuBackend(HostBackend):
+    """See :class:`amos_ref.kernels.Backend`."""
+
+    def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
+        return Work(leaves, method)
+
+    def watch(self, arrays: Sequence[Any], fixed: int) -> ApartWatch | None:
+        return watch_arrays(arrays, fixed)
+
+
+BACKEND = CpuBackend("cpu")

@@ -1,17 +1,36 @@
-"""The CPU kernels: reduce, decide and apply over a table of leaves, and a fused kernel for element slots.
+"""The CPU kernels: reduce, apply and decide over a table of leaves, and a fused kernel for element slots.
 
 A kernel does the tasks from `first` to `last`, numbered through all leaves of its table (kernels/table.py); `starts`
 has the first task of each leaf. Every task is done whole by one thread, so the number of threads changes no bit.
 Arguments named `like_` are empty arrays that only say which dtype lies at an address.
 """
 
+import functools
+from types import SimpleNamespace
+
 import numpy as np
+from numba import types
 
 from amos_ref import spec
 from amos_ref.kernels.cpu.memory import view
-from amos_ref.kernels.jit import inlined, kernel
+from amos_ref.kernels.jit import inlined, kernel, specialised
 from amos_ref.kernels.scalar import averaged, clip, cut, load, store
-from amos_ref.kernels.table import INNER, LEAF, PIECE, PLACES, SLOTS, STRIP, SUMS, THETA, B, G, M, N, V
+from amos_ref.kernels.table import (
+    INNER,
+    LEAF,
+    MOST_STATES,
+    PIECE,
+    PLACES,
+    SLOTS,
+    STATE,
+    STATE_1,
+    STRIP,
+    SUMS,
+    THETA,
+    G,
+    M,
+    N,
+)
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 WIDE = 1024  # columns whose float64 sums, or alpha and rho, stay in the first-level cache
@@ -194,49 +213,6 @@ def check_elements(first, last, starts, leaves, like_g, chi):
     return -1
 
 
-# decide
-
-
-@inlined
-def decide(g2, v, b, alpha, rho, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon):
-    """The page's decide, entry by entry; v and b are overwritten by their new values."""
-    for s in range(v.size):
-        new_v, _, _, _, _, alpha[s], rho[s], new_b = spec.decide(
-            load(g2, s), load(v, s), load(b, s), q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon
-        )
-        store(v, s, new_v)
-        store(b, s, new_b)
-
-
-@kernel
-def decide_slots(
-    first, last, starts, leaves, like_v, g2, alpha, rho, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon
-):
-    """The page's decide for each slot: g2 -> v, b, alpha, rho; a task is one slot."""
-    i = leaf_of(first, starts)
-    while first < last:
-        stop = min(starts[i + 1], last)
-        start, end = leaves[i, SLOTS] + first - starts[i], leaves[i, SLOTS] + stop - starts[i]
-        v = view(leaves[i, V], first - starts[i], stop - starts[i], like_v)
-        b = view(leaves[i, B], first - starts[i], stop - starts[i], like_v)
-        decide(
-            g2[start:end],
-            v,
-            b,
-            alpha[start:end],
-            rho[start:end],
-            q,
-            xi,
-            eta[i],
-            beta,
-            extra_l2,
-            c_coef,
-            d_coef,
-            epsilon,
-        )
-        first, i = stop, i + 1
-
-
 # apply
 
 
@@ -310,41 +286,97 @@ def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha
             row += rows
 
 
-@kernel
-def step_elements(
-    first,
-    last,
-    starts,
-    leaves,
-    like_theta,
-    like_g,
-    like_m,
-    like_v,
-    chi,
-    mu,
-    eta,
-    q,
-    xi,
-    beta,
-    extra_l2,
-    c_coef,
-    d_coef,
-    epsilon,
-):
-    """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
-    i = leaf_of(first, starts)
-    for task in range(first, last):
-        i = onward(i, task, starts)
-        start = (task - starts[i]) * CHUNK
-        stop, scale = min(start + CHUNK, leaves[i, N]), eta[i]
-        theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
-        v, b = view(leaves[i, V], start, stop, like_v), view(leaves[i, B], start, stop, like_v)
-        m = view(leaves[i, M], start, stop, like_m)
-        for k in range(theta.size):
-            x = clip(load(g, k), chi)
-            new_v, _, _, _, _, alpha, rho, new_b = spec.decide(
-                x * x, load(v, k), load(b, k), q, xi, scale, beta, extra_l2, c_coef, d_coef, epsilon
-            )
-            store(v, k, new_v)
-            store(b, k, new_b)
-            store(theta, k, moved(k, theta, g, m, alpha, rho, chi, mu))
+# decide
+
+
+def state_of(leaves, i, start, stop, like):
+    """Return the entries start <= s < stop of the arrays of a leaf's state; nothing where `like` is None."""
+    if like is None:
+        return ()
+    return view(leaves[i, STATE], start, stop, like), view(leaves[i, STATE_1], start, stop, like)
+
+
+@specialised(state_of)
+def _state_of(leaves, i, start, stop, like):
+    if like == types.none:
+        return lambda leaves, i, start, stop, like: ()
+    return lambda leaves, i, start, stop, like: (
+        view(leaves[i, STATE], start, stop, like),
+        view(leaves[i, STATE_1], start, stop, like),
+    )
+
+
+def load_each(state, s):
+    """Return entry s of each array, as float64."""
+    return tuple(load(a, s) for a in state)
+
+
+@specialised(load_each)
+def _load_each(state, s):
+    if len(state) == 0:
+        return lambda state, s: ()
+    return lambda state, s: (load(state[0], s), load(state[1], s))
+
+
+def store_each(state, s, values):
+    """Set entry s of each array, rounded once; their values are the last of `values`."""
+    for a, x in zip(state, values[2:], strict=True):
+        store(a, s, x)
+
+
+@specialised(store_each)
+def _store_each(state, s, values):
+    if len(state) == 0:
+        return lambda state, s, values: None
+
+    def put(state, s, values):
+        store(state[0], s, values[2])
+        store(state[1], s, values[3])
+
+    return put
+
+
+@functools.cache
+def deciding(decide, states):
+    """Return the kernels that decide, compiled for the *decide* of a member of the family (kernels.Method).
+
+    `slots` fills alpha and rho of each slot and writes the state; `elements`, for members with state alone, decides and
+    applies.
+    """
+    if states not in (0, MOST_STATES):
+        raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
+    inlined(decide)
+
+    @kernel
+    def slots(first, last, starts, leaves, like_state, means, alpha, rho, scale, numbers):
+        """Decide for each slot: mean -> state, alpha, rho; a task is one slot."""
+        i = leaf_of(first, starts)
+        while first < last:
+            stop = min(starts[i + 1], last)
+            begin, base = first - starts[i], leaves[i, SLOTS]
+            state = state_of(leaves, i, begin, stop - starts[i], like_state)
+            mean = means[base + begin : base + stop - starts[i]]
+            alphas, rhos = alpha[base + begin : base + stop - starts[i]], rho[base + begin : base + stop - starts[i]]
+            for s in range(mean.size):
+                decided = decide(*((mean[s],) + load_each(state, s) + (scale[i],) + numbers))  # noqa: RUF005
+                alphas[s], rhos[s] = decided[0], decided[1]
+                store_each(state, s, decided)
+            first, i = stop, i + 1
+
+    @kernel
+    def elements(first, last, starts, leaves, like_theta, like_g, like_m, like_state, chi, mu, scale, numbers):
+        """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
+        i = leaf_of(first, starts)
+        for task in range(first, last):
+            i = onward(i, task, starts)
+            start = (task - starts[i]) * CHUNK
+            stop, own = min(start + CHUNK, leaves[i, N]), (scale[i],)
+            theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+            state, m = state_of(leaves, i, start, stop, like_state), view(leaves[i, M], start, stop, like_m)
+            for k in range(theta.size):
+                x = clip(load(g, k), chi)
+                decided = decide(*((x * x,) + load_each(state, k) + own + numbers))  # noqa: RUF005
+                store_each(state, k, decided)
+                store(theta, k, moved(k, theta, g, m, decided[0], decided[1], chi, mu))
+
+    return SimpleNamespace(slots=slots, elements=elements if states else None)

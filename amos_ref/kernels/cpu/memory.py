@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-from amos_ref.kernels.jit import specialised
+from amos_ref.kernels.jit import kernel, specialised
 
 
 def view(address, start, stop, like) -> Any:
@@ -56,3 +56,12 @@ def _word_now(typingctx, address) -> Any:
 @specialised(word)
 def _word(address):
     return lambda address: _word_now(address)  # pyright: ignore[reportCallIssue]
+
+
+@kernel
+def gather(addresses, numbers):
+    """Set ``numbers[i]`` to the float64 at ``addresses[i]``."""
+    if addresses.size != numbers.size:
+        raise AssertionError("a number for each address")
+    for i in range(numbers.size):
+        numbers[i] = np.int64(word(addresses[i])).view(np.float64)

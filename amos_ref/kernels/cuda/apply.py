@@ -8,28 +8,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref.kernels.cuda import scalar
-from amos_ref.kernels.cuda.memory import WORD, device
+from amos_ref.kernels.cuda.memory import WORD, device, getter
 from amos_ref.kernels.cuda.reduce import LANES, PIECE, lanes_each, line, size_of
-from amos_ref.kernels.cuda.slots import (
-    BETA,
-    C_COEF,
-    CHI,
-    D_COEF,
-    EPSILON,
-    EXTRA_L2,
-    MU,
-    NONE,
-    XI,
-    Q,
-    ceiling,
-    decide,
-    field,
-    integer,
-    kernel,
-    leaf_of,
-    real,
-)
-from amos_ref.kernels.table import INNER, PLACES, THETA, B, G, M, N, V
+from amos_ref.kernels.cuda.slots import CHI, MU, NONE, NUMBERS, ceiling, field, integer, kernel, leaf_of, real
+from amos_ref.kernels.table import INNER, PLACES, STATE, STATE_1, THETA, G, M, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -136,8 +118,9 @@ def applying(theta: str, g: str, state: str, averages: bool) -> Any:
 
 
 @functools.cache
-def stepping(theta: str, g: str, state: str, averages: bool) -> Any:
-    """Return the kernel that decides and applies for element slots."""
+def stepping(method: Any, count: int, theta: str, g: str, state: str, averages: bool) -> Any:
+    """Return the kernel that decides and applies for element slots; `method`, `count`: see `deciding` in slots.py."""
+    decide, numbers_at = scalar.rounded(method), getter("float64", count)
     width = lanes_each(theta, g, state)
     threads = LANES // width
     load, store = line(theta, width)
@@ -149,7 +132,7 @@ def stepping(theta: str, g: str, state: str, averages: bool) -> Any:
     shape, shape_g, shape_s = (np.dtype(name).type for name in (theta, g, state))
 
     @kernel
-    def elements(starts, members, leaves, rates, eta, flag):
+    def elements(starts, members, leaves, rates, scale, flag):
         """A task is a piece of neighbours."""
         if integer(flag, 0) != NONE:
             return
@@ -157,14 +140,13 @@ def stepping(theta: str, g: str, state: str, averages: bool) -> Any:
         local_v, local_b = cuda.local.array(width, shape_s), cuda.local.array(width, shape_s)
         local_m = cuda.local.array(width, shape_s)
         t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
-        q, xi, beta, extra_l2 = real(rates, Q), real(rates, XI), real(rates, BETA), real(rates, EXTRA_L2)
-        c_coef, d_coef, epsilon = real(rates, C_COEF), real(rates, D_COEF), real(rates, EPSILON)
+        numbers = numbers_at(rates, NUMBERS)
         for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             task = total - 1 - index
             i = leaf_of(task, starts, members)
             start = (task - integer(starts, i)) * PIECE
-            at, at_g, at_v = field(leaves, i, THETA), field(leaves, i, G), field(leaves, i, V)
-            at_b, at_m, scale = field(leaves, i, B), field(leaves, i, M), real(eta, i)
+            at, at_g, at_v = field(leaves, i, THETA), field(leaves, i, G), field(leaves, i, STATE)
+            at_b, at_m, own = field(leaves, i, STATE_1), field(leaves, i, M), real(scale, i)
             wide = (at | at_g | at_v | at_b | at_m) % WORD == 0
             for x in range(start, min(start + PIECE, field(leaves, i, N)), LANES):
                 left = field(leaves, i, N) - x
@@ -176,19 +158,7 @@ def stepping(theta: str, g: str, state: str, averages: bool) -> Any:
                     load_s(at_m + x * size_s, left, t, wide, local_m, 0)
                 for k in range(width):
                     p, u = read(local[k]), clip(read_g(local_g[k]), chi)
-                    v, _, _, _, _, alpha, rho, b = decide(
-                        add_square(0.0, u),
-                        read_s(local_v[k]),
-                        read_s(local_b[k]),
-                        q,
-                        xi,
-                        scale,
-                        beta,
-                        extra_l2,
-                        c_coef,
-                        d_coef,
-                        epsilon,
-                    )
+                    alpha, rho, v, b = decide(add_square(0.0, u), read_s(local_v[k]), read_s(local_b[k]), own, *numbers)
                     delta = change(alpha, u, rho, p)
                     if averages:
                         delta = average(read_s(local_m[k]), delta, mu)

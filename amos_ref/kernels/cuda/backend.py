@@ -4,23 +4,21 @@ reduce, combine and perhaps fold for every table; then decide, perhaps spread, a
 the host, and the numbers of the step are on the device, so that a recorded step can be replayed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optree
 
 from amos_ref.errors import AmosError, BackendError, NonFiniteError
+from amos_ref.kernels import Method
 from amos_ref.kernels.cuda import arrays, driver
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import ROWS, applying, stepping
-from amos_ref.kernels.cuda.arrays import fingerprint
+from amos_ref.kernels.cuda.arrays import as_device_state, as_device_tree, fingerprint
 from amos_ref.kernels.cuda.reduce import LANES, PIECE, lanes_each, reducing
-from amos_ref.kernels.cuda.slots import MU, NONE
+from amos_ref.kernels.cuda.slots import NONE, NUMBERS
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import FIELDS, INNER, OUTER, N, Table, tables
-from amos_ref.optimizers.leaf import Leaf, Rates
-from amos_ref.optimizers.state import AmosState
+from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
 
 BLOCK = 256  # threads of a block: a multiple of 64
 _recorded: "list[Work]" = []  # a graph reads their tables for as long as it lives, and it may outlive the optimizer
@@ -39,12 +37,15 @@ class Part:
     Parameters
     ----------
     table : Table
+    decide : tuple
+        The *decide* of the step, and how many numbers it takes.
     shared : dict
         Addresses of what all tables share: "rates" and "flag".
     """
 
-    def __init__(self, table: Table, shared: dict[str, int]) -> None:
+    def __init__(self, table: Table, decide: tuple[Any, int], shared: dict[str, int]) -> None:
         self.table, self.members, key = table, len(table.leaves), table.key
+        self.method = decide
         self.rates, self.flag = shared["rates"], shared["flag"]
         runs = _runs(table)
         starts = {name: np.concatenate([[0], np.cumsum(counts)]) for name, counts in _counts(table).items()}
@@ -54,11 +55,11 @@ class Part:
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
         self.tasks = {name: Tasks(a, int(at)) for (name, a), at in zip(starts.items(), offsets, strict=False)}
         self.runs = int(offsets[len(starts)])
-        self._floats = arrays.upload(np.concatenate([table.eta, table.share]))
-        self.eta, self.share = self._floats.address, self._floats.address + 8 * self.members
+        self._floats = arrays.upload(np.concatenate([table.scale, table.share]))
+        self.scale, self.share = self._floats.address, self._floats.address + 8 * self.members
         self._scratch = arrays.allocate(table.sums + 3 * table.places)
         self.sums = self._scratch.address
-        self.g2, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
+        self.means, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
         self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state))
 
     def launch(self, kernel: Any, tasks: str, width: int | None, stream: int, *args: int) -> None:
@@ -72,9 +73,9 @@ class Part:
             )
 
     def reduce(self, stream: int) -> None:
-        """Compute g2 per slot; leave the first leaf whose gradient is to blame for one that is not finite."""
+        """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
         reduce, width, kind = reducing(self.g, BLOCK), lanes_each(self.g), self.table.key.kind
-        settled = self.share, self.g2, self.flag
+        settled = self.share, self.means, self.flag
         if kind == "elements":
             self.launch(reduce.elements, "reduce", width, stream, self.rates, self.flag)
             return
@@ -88,18 +89,18 @@ class Part:
         self.launch(kernels.fold_slots, "fold", None, stream, self.runs, *settled)
 
     def decide(self, stream: int) -> None:
-        """Compute alpha and rho, and write the new v and b."""
+        """Compute alpha and rho, and write the new state."""
         if self.table.key.kind != "elements":
-            args = self.rates, self.eta, self.g2, self.alpha, self.rho, self.flag
-            self.launch(kernels.deciding(self.state), "slots", None, stream, *args)
+            args = self.rates, self.scale, self.means, self.alpha, self.rho, self.flag
+            self.launch(kernels.deciding(*self.method, self.state), "slots", None, stream, *args)
             self.launch(kernels.spread_slots, "spread", None, stream, self.runs, self.alpha, self.rho)
 
     def apply(self, stream: int) -> None:
-        """Write theta and m; for element slots v and b too."""
+        """Write theta and m; for element slots the state too."""
         key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
         if key.kind == "elements":
             width = lanes_each(self.theta, self.g, self.state)
-            self.launch(stepping(*dtypes), "apply", width, stream, self.rates, self.eta, self.flag)
+            self.launch(stepping(*self.method, *dtypes), "apply", width, stream, self.rates, self.scale, self.flag)
         else:
             width = lanes_each(self.theta, self.g, *([self.state] if key.averages else []))
             args = self.rates, self.alpha, self.rho, self.flag
@@ -149,7 +150,7 @@ def _runs(table: Table) -> np.ndarray:
 
 
 class Work:
-    """The leaves of a step on one device: tables, the numbers of the step, and a flag.
+    """The leaves of a step on one device: tables, numbers, and a flag; see :class:`amos_ref.kernels.Work`.
 
     Raises
     ------
@@ -157,30 +158,32 @@ class Work:
         If the leaves are on several devices, or there is no room for the tables.
     """
 
-    def __init__(self, leaves: list[Leaf]) -> None:
-        located = [
-            (f"{name} of leaf {leaf.name!r}", getattr(leaf, name)) for leaf in leaves for name in FIELDS.values()
-        ]
-        self.names, self.pending, self.recorded = [leaf.name for leaf in leaves], False, False
-        self.lasting: tuple[Any, ...] | None = None  # the numbers on the device that no step changes
-        self.device = driver.check_devices((where, a) for where, a in located if a is not None)
+    keeps = True
+
+    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
+        if method.states != MOST_STATES:
+            raise BackendError("backend 'cuda' has no kernels for an optimizer whose slots have no state")
+        located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
+        self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
+        self.lasting: tuple[float, ...] | None = None  # the numbers on the device that no step changes
+        self.device = driver.check_devices(located)
+        decide = method.decide, method.numbers
         with driver.on(self.device):
-            self.rates, self.flag = arrays.allocate(MU + 1), arrays.upload(np.array([NONE]))
+            self.rates, self.flag = arrays.allocate(NUMBERS + method.numbers), arrays.upload(np.array([NONE]))
             shared = dict(rates=self.rates.address, flag=self.flag.address)
-            self.parts = [Part(table, shared) for table in tables(leaves, True, lambda a: a.address)]
+            self.parts = [Part(table, decide, shared) for table in tables(leaves, True, lambda a: a.address)]
 
-    def plan(self, params: Any, grads: Any, state: AmosState) -> "Plan":
-        """Return what tells later steps whether this work serves for them too."""
-        return Plan(self, params, grads, state)
+    def take(self, gradients: Sequence[Any], addresses: Any) -> None:
+        """Nothing is to be taken: all arrays are where they were."""
 
-    def set_rates(self, rates: Rates, stream: int) -> None:
+    def set_rates(self, rates: Any, stream: int) -> None:
         """Put the numbers of a step on the device, in the order of the stream."""
-        if rates[2:] != self.lasting:
-            lasting = rates.beta, rates.extra_l2, rates.c_coef, rates.d_coef, rates.epsilon
-            numbers = np.array([rates.q, rates.xi, *lasting, rates.chi, rates.momentum or 0.0])
-            arrays.refill(self.rates, numbers, stream)
-            self.lasting = rates[2:]
-        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, rates.q, rates.xi)
+        first, second, *others = rates.numbers
+        lasting = (rates.chi, rates.mu, *others)
+        if lasting != self.lasting:
+            arrays.refill(self.rates, np.array([rates.chi, rates.mu, first, second, *others]), stream)
+            self.lasting = lasting
+        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, first, second)
 
     def launch(self, stream: int) -> None:
         """Run the kernels of a step, or have them recorded."""
@@ -191,29 +194,29 @@ class Work:
         for part in self.parts:
             part.apply(stream)
 
-    def run(self, leaves: list[Leaf], rates: Rates, stream: Any = None, sync: bool = True) -> int:
-        """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is to blame."""
+    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+        """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is not finite."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
-            self.recorded = driver.is_capturing(handle)
-            if not self.recorded:
+            self.advanced = not driver.is_capturing(handle)
+            if self.advanced:
                 self.set_rates(rates, handle)
             elif self not in _recorded:
                 _recorded.append(self)
             self.launch(handle)
-        if self.recorded or not sync:
+        if not (self.advanced and sync):
             self.pending = True
             return -1
-        return self.found(handle)
+        return self.wait(handle)
 
-    def advance(self, rates: Rates, stream: Any) -> None:
+    def advance(self, rates: Any, stream: Any) -> None:
         """Make ready for a replay."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = self.unrecorded(stream)
             self.set_rates(rates, handle)
         self.pending = True
 
-    def found(self, stream: int) -> int:
+    def wait(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
         with driver.on(self.device):
             bad = int(arrays.read(self.flag, stream)[0])
@@ -234,7 +237,7 @@ class Work:
         with driver.on(self.device):
             handle = self.unrecorded(stream)
         self.pending = True
-        self.found(handle)
+        self.wait(handle)
 
     def unrecorded(self, stream: Any) -> int:
         """Return the handle of a stream, or raise BackendError where it is being recorded into a graph."""
@@ -244,44 +247,66 @@ class Work:
         return handle
 
 
-class Plan:
-    """A step that was checked and laid out, for as long as its arrays stay as and where they are."""
+class DeviceWatch:
+    """What arrays on a device were like; all of them must stay where they are. See :class:`amos_ref.kernels.Watch`."""
 
-    def __init__(self, work: Work, params: Any, grads: Any, state: AmosState) -> None:
-        self.work = work
-        self.key = _key(params, grads, state)
+    def __init__(self, found: Sequence[Any]) -> None:
+        self.fingerprints = list(map(fingerprint, found))
 
-    def fits(self, params: Any, grads: Any, state: AmosState) -> bool:
-        """Whether all arrays are those of the plan."""
+    def compare(self, found: Sequence[Any]) -> tuple[()] | None:
+        """Return no addresses, as none may change; None if anything is not as it was."""
         try:
-            same = type(state) is AmosState and type(state.count) is int and state.count >= 0
-            return same and _key(params, grads, state) == self.key
-        except (AmosError, RuntimeError, TypeError, KeyError):
-            return False  # what is wrong is said where everything is checked
+            return () if list(map(fingerprint, found)) == self.fingerprints else None
+        except (AmosError, RuntimeError, TypeError, KeyError, AttributeError):
+            return None  # what is wrong is said where everything is checked
 
 
-def leave(plan: Plan | None, stream: Any) -> None:
-    """Give up a plan that does not fit: wait for its steps."""
-    if driver.is_capturing(driver.stream_of(stream, None)):
-        raise BackendError("a step can be recorded only after a step with the same arrays, which lays it out")
-    if plan is not None and plan.work.pending:
-        with driver.on(plan.work.device):
-            driver.synchronize()  # all streams: kernels in any of them may still read the tables
-        plan.work.synchronize(stream)
+class CudaBackend:
+    """See :class:`amos_ref.kernels.Backend`."""
+
+    def as_arrays(self, tree: Any, what: str) -> Any:
+        return as_device_tree(tree, what)
+
+    def as_state(self, state: Any) -> Any:
+        return as_device_state(state)
+
+    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
+        device = driver.check_devices((f"params leaf {name!r}", a) for name, a in beside.items())
+
+        def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+            with driver.on(device):  # bfloat16 as its bits, uint16
+                return arrays.copy_to_device(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
+
+        return zeros
+
+    def check_host(self, method: str) -> None:
+        raise BackendError(f"{method} computes in NumPy; with backend 'cuda' there is step, in place")
+
+    def check_launch(self, stream: Any, sync: bool) -> None:
+        pass
+
+    def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
+        return Work(leaves, method)
+
+    def watch(self, arrays: Sequence[Any], fixed: int) -> DeviceWatch:
+        return DeviceWatch(arrays)
+
+    def release(self, work: Any, stream: Any) -> None:
+        if driver.is_capturing(driver.stream_of(stream, None)):
+            raise BackendError("a step can be recorded only after a step with the same arrays, which lays it out")
+        if work is not None and work.pending:
+            with driver.on(work.device):
+                driver.synchronize()  # all streams: kernels in any of them may still read the tables
+            work.synchronize(stream)
+
+    def advance(self, work: Any, rates: Any, stream: Any) -> None:
+        if work is None:
+            raise BackendError("advance needs a step of backend 'cuda' before it, recorded into a graph")
+        work.advance(rates, stream)
+
+    def synchronize(self, work: Any, stream: Any) -> None:
+        if work is not None:
+            work.synchronize(stream)
 
 
-def zeros_beside(thetas: dict[str, Any]) -> Callable[[tuple[int, ...], np.dtype], Any]:
-    """Return what makes arrays of zeros on the device of the parameters; bfloat16 as its bits, uint16."""
-    device = driver.check_devices((f"params leaf {name!r}", a) for name, a in thetas.items())
-
-    def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        with driver.on(device):
-            return arrays.copy_to_device(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
-
-    return zeros
-
-
-def _key(params: Any, grads: Any, state: AmosState) -> tuple[Any, ...]:
-    trees: Any = (params, grads, state.v, state.b, state.m)
-    arrays, structure = optree.tree_flatten(trees, none_is_leaf=True)
-    return structure, list(map(fingerprint, arrays))
+BACKEND = CudaBackend()

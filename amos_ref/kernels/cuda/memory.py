@@ -41,19 +41,29 @@ def _pointer(builder, address, llvm, count=1):
 
 
 @functools.cache
-def getter(dtype: str) -> Any:
-    """Return ``get(address, i)``: element i of the array at an address."""
+def getter(dtype: str, count: int | None = None) -> Any:
+    """Return ``get(address, i)``: element i of the array at an address; or `count` elements from there, as a tuple."""
     c, llvm = _TYPES[dtype]
     size, numba_type, number = ctypes.sizeof(c), getattr(types, dtype), np.dtype(dtype).type
     if SIMULATED:
-        return lambda address, i: number(c.from_address(int(address + size * i)).value)
+
+        def element(address, i):
+            return number(c.from_address(int(address + size * i)).value)
+
+        def elements(address, i):
+            return tuple(element(address, i + k) for k in range(count))
+
+        return element if count is None else elements
 
     @intrinsic
     def at(typingctx, address):
         def generate(context, builder, signature, args):
-            return builder.load(_pointer(builder, args[0], llvm), align=size)
+            start = _pointer(builder, args[0], llvm)
+            places = [builder.gep(start, [ir.Constant(ir.IntType(64), k)]) for k in range(count or 1)]
+            entries = [builder.load(place, align=size) for place in places]
+            return entries[0] if count is None else context.make_tuple(builder, signature.return_type, entries)
 
-        return numba_type(types.int64), generate
+        return (numba_type if count is None else types.UniTuple(numba_type, count))(types.int64), generate
 
     return device(lambda address, i: at(address + size * i))
 

@@ -77,7 +77,7 @@ def add_square(acc, x):
     return acc + x * x
 
 
-decide, change, average = rounded(spec.decide), rounded(spec.change), rounded(spec.average)
+change, average = rounded(spec.change), rounded(spec.average)
 add_square = rounded(add_square)
 clip = plain(scalar.clip)
 

@@ -14,20 +14,20 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
-from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, SUMS, B, N, V
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, STATE, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 ROWS = spec.ROWS
 NONE = 2**62  # the flag where all gradients are finite
-Q, XI, BETA, EXTRA_L2, C_COEF, D_COEF, EPSILON, CHI, MU = range(9)  # the numbers of a step, at `rates`
+CHI, MU, NUMBERS = range(3)  # at `rates`; behind them lies what *decide* takes
 
 # PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
 kernel = cuda.jit(fastmath=False) if SIMULATED else cuda.jit(fastmath=False, lto=False)
 
 integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
 lower = lowest()
-decide, add = scalar.decide, scalar.add
+add = scalar.add
 
 
 @device
@@ -54,18 +54,18 @@ def ceiling(a, b):
 
 
 @device
-def settle(total, leaves, i, place, share, g2, flag):
+def settle(total, leaves, i, place, share, means, flag):
     """Keep a sum: of a slot as its mean, looked at; of a leaf with reduced axes left as it is, for fold_slots."""
     places = field(leaves, i, PLACES)
     if places != field(leaves, i, SLOTS):
-        put_real(g2, places + place, total)
+        put_real(means, places + place, total)
     else:
-        look(total / real(share, i), leaves, i, places + place, g2, flag)
+        look(total / real(share, i), leaves, i, places + place, means, flag)
 
 
 @device
-def look(mean, leaves, i, place, g2, flag):
-    put_real(g2, place, mean)
+def look(mean, leaves, i, place, means, flag):
+    put_real(means, place, mean)
     if not mean < np.inf:
         lower(flag, field(leaves, i, LEAF))
 
@@ -85,25 +85,25 @@ def sum_rows(address, begin, count, stride):
 
 
 @kernel
-def set_rates(rates, q, xi):
+def set_rates(rates, first, second):
     """Put the numbers that change from step to step where the step's kernels find them."""
-    put_real(rates, Q, q)
-    put_real(rates, XI, xi)
+    put_real(rates, NUMBERS, first)
+    put_real(rates, NUMBERS + 1, second)
 
 
 @kernel
-def combine_columns(starts, members, leaves, sums, share, g2, flag):
+def combine_columns(starts, members, leaves, sums, share, means, flag):
     """Sum the sums of 64 rows; a task is one column, a thread's."""
     for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
         i = leaf_of(task, starts, members)
         k, inner = task - integer(starts, i), field(leaves, i, INNER)
         count = max(ceiling(field(leaves, i, N), ROWS), 1)
         begin = field(leaves, i, SUMS) + k // inner * count * inner + k % inner
-        settle(sum_rows(sums, begin, count, inner), leaves, i, k, share, g2, flag)
+        settle(sum_rows(sums, begin, count, inner), leaves, i, k, share, means, flag)
 
 
 @kernel
-def fold_slots(starts, members, leaves, runs, share, g2, flag):
+def fold_slots(starts, members, leaves, runs, share, means, flag):
     """Sum over the reduced runs before the innermost one (spec.fold); a task is one slot, a thread's.
 
     `runs` has for each leaf where its runs begin and how many they are; a run is its length and whether it is reduced.
@@ -123,19 +123,19 @@ def fold_slots(starts, members, leaves, runs, share, g2, flag):
         for k in range(count):
             size *= integer(runs, first + 2 * k)
         if size == 0:  # nothing was summed, so there is nothing to fold
-            look(0.0, leaves, i, field(leaves, i, SLOTS) + slot, g2, flag)
+            look(0.0, leaves, i, field(leaves, i, SLOTS) + slot, means, flag)
             continue
         for k in range(count - 1, -1, -1):
             n = integer(runs, first + 2 * k)
             if integer(runs, first + 2 * k + 1):
-                fold_run(g2, place, runs, first, k, n, stride)
+                fold_run(means, place, runs, first, k, n, stride)
             stride *= n
-        total = real(g2, place)
-        look(total / real(share, i), leaves, i, field(leaves, i, SLOTS) + slot, g2, flag)
+        total = real(means, place)
+        look(total / real(share, i), leaves, i, field(leaves, i, SLOTS) + slot, means, flag)
 
 
 @device
-def fold_run(g2, place, runs, first, k, n, stride):
+def fold_run(means, place, runs, first, k, n, stride):
     """Sum one reduced run for every index into the reduced runs before it."""
     times = 1
     for j in range(k):
@@ -149,7 +149,7 @@ def fold_run(g2, place, runs, first, k, n, stride):
                 at += left % length * step
                 left //= length
             step *= length
-        sum_rows(g2, at, n, stride)
+        sum_rows(means, at, n, stride)
 
 
 @kernel
@@ -171,31 +171,23 @@ def spread_slots(starts, members, leaves, runs, alpha, rho):
 
 
 @functools.cache
-def deciding(state: str) -> Any:
-    """Return the kernel that decides, for v and b of a dtype."""
+def deciding(method: Any, count: int, state: str) -> Any:
+    """Return the kernel that decides, for a member's *decide* with `count` numbers, and state of a dtype."""
+    decide, numbers_at = scalar.rounded(method), getter("float64", count)
     get, put, read, write = getter(state), putter(state), scalar.reads(state), scalar.writes(state)
 
     @kernel
-    def decide_slots(starts, members, leaves, rates, eta, g2, alpha, rho, flag):
-        """The page's decide: g2 -> v, b, alpha, rho; a task is one slot, a thread's."""
+    def decide_slots(starts, members, leaves, rates, scale, means, alpha, rho, flag):
+        """Decide: mean -> state, alpha, rho; a task is one slot, a thread's."""
         if integer(flag, 0) != NONE:
             return
+        numbers = numbers_at(rates, NUMBERS)
         for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
             i = leaf_of(task, starts, members)
             k = task - integer(starts, i)
-            place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, V), field(leaves, i, B)
-            new_v, _, _, _, _, new_alpha, new_rho, new_b = decide(
-                real(g2, place),
-                read(get(v, k)),
-                read(get(b, k)),
-                real(rates, Q),
-                real(rates, XI),
-                real(eta, i),
-                real(rates, BETA),
-                real(rates, EXTRA_L2),
-                real(rates, C_COEF),
-                real(rates, D_COEF),
-                real(rates, EPSILON),
+            place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, STATE), field(leaves, i, STATE_1)
+            new_alpha, new_rho, new_v, new_b = decide(
+                real(means, place), read(get(v, k)), read(get(b, k)), real(scale, i), *numbers
             )
             put(v, k, write(new_v))
             put(b, k, write(new_b))

@@ -1,7 +1,6 @@
 """The diagnosis: every deviation by its own name, alone and combined, and no name where none fits."""
 
 import importlib
-import pathlib
 
 import numpy as np
 import pytest
@@ -121,12 +120,6 @@ def test_candidates_are_told_apart_by_further_inputs(monkeypatch):
     assert left_open.deviations == []
     assert left_open.candidates == [["eta-ignored"], ["eta-fan-out"], ["eta-fan-in"]]
     assert left_open.text.startswith("one of 3 readings")
-
-
-def test_the_documented_catalogue_is_the_catalogue():
-    from amos_ref.conformance.diagnosis.deviations import page_of_documentation
-
-    assert pathlib.Path("docs/deviations.md").read_text(encoding="utf-8") == page_of_documentation()
 
 
 def test_dialects_are_of_the_catalogue_and_recognised():

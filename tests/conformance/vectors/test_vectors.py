@@ -292,8 +292,8 @@ def test_damaged_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
     with pytest.raises(VectorError, match="vectors of float64: "):
         vectors.load("float64")
-    (tmp_path / "vectors").mkdir()
-    path = tmp_path / "vectors" / "paper-float64.json"
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "paper-float64.json"
     for content, text in (
         ("{", "vectors of float64: "),
         ("[]", "not of the format"),

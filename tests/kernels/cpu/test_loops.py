@@ -11,14 +11,14 @@ import numba
 import numpy as np
 import pytest
 from helpers import strategies as own
-from helpers.leaves import EDGES, LARGE, PYTHON, make_leaf, make_rates, page, same
+from helpers.leaves import EDGES, LARGE, PYTHON, make_leaf, make_rates, page, same, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core import config
 from numba.core.dispatcher import Dispatcher
 
 import amos_ref
-from amos_ref import kernels, spec
+from amos_ref import spec
 from amos_ref.errors import NonFiniteError
 from amos_ref.kernels import scalar, table
 from amos_ref.kernels.cpu import loops as cpu_kernels
@@ -31,8 +31,8 @@ compiled_only = pytest.mark.skipif(PYTHON, reason="kernels run as Python")
 def check(leaf, rates):
     """One step of the kernels in place; every array it writes has the page's bits."""
     ref, g = page(leaf, rates), own.bits(leaf.g)
-    kernels.step("cpu", [leaf], rates)
-    for (what, got), want in zip(leaf.written(), (a for a in ref if a is not None), strict=True):
+    step("cpu", [leaf], rates)
+    for (what, got), want in zip(leaf.written().items(), (a for a in ref if a is not None), strict=True):
         same(got, want, f"{what} of shape {got.shape}, slot {leaf.v.shape}")
     assert own.bits(leaf.g) == g
 
@@ -125,8 +125,8 @@ def tree_leaves(seed):
 
 def stepped(leaves, times=2):
     for _ in range(times):
-        kernels.step("cpu", leaves, make_rates(own.COMBINATIONS[1]))
-    return [own.bits(a) for leaf in leaves for _, a in leaf.written()]
+        step("cpu", leaves, make_rates(own.COMBINATIONS[1]))
+    return [own.bits(a) for leaf in leaves for _, a in leaf.written().items()]
 
 
 @pytest.fixture(params=["whoever"] if PYTHON else ["whoever", "helpers"])
@@ -179,9 +179,9 @@ def test_many_leaves_in_few_tables_have_the_bits_of_the_page(count, eager_thread
     leaves = many_leaves(np.random.default_rng(count), 20 if PYTHON else 200)
     rates = make_rates(own.COMBINATIONS[1])
     ref = [page(leaf, rates._replace(momentum=None if leaf.m is None else rates.momentum)) for leaf in leaves]
-    kernels.step("cpu", leaves, rates)
+    step("cpu", leaves, rates)
     for leaf, wanted in zip(leaves, ref, strict=True):
-        for (what, got), want in zip(leaf.written(), (a for a in wanted if a is not None), strict=True):
+        for (what, got), want in zip(leaf.written().items(), (a for a in wanted if a is not None), strict=True):
             same(got, want, f"{what} of leaf {leaf.name}, shape {leaf.theta.shape}, slot {leaf.v.shape}")
 
 
@@ -201,10 +201,10 @@ def test_every_thread_sees_a_gradient_that_is_not_finite(slot):
     for i in range(7):
         leaf = make_leaf(np.random.default_rng(2), own.COMBINATIONS[1], (7,), slot)
         leaf.g[i] = np.nan
-        before = [own.bits(a) for _, a in leaf.written()]
+        before = [own.bits(a) for _, a in leaf.written().items()]
         with pytest.raises(NonFiniteError, match=rf"\[{i}\] is nan"):
-            kernels.step("cpu", [leaf], make_rates(own.COMBINATIONS[1]))
-        assert [own.bits(a) for _, a in leaf.written()] == before
+            step("cpu", [leaf], make_rates(own.COMBINATIONS[1]))
+        assert [own.bits(a) for _, a in leaf.written().items()] == before
 
 
 @pytest.mark.usefixtures("eager_threads")

@@ -24,8 +24,10 @@ from numba import cuda, types
 from amos_ref.kernels.cuda import apply as cuda_apply
 from amos_ref.kernels.cuda import reduce as cuda_reduce
 from amos_ref.kernels.cuda import slots as cuda_kernels
+from amos_ref.optimizers.amos import Amos
 
 BLOCK = 256
+DECIDE = Amos.method.decide, Amos.method.numbers
 DTYPES = ("float64", "float32", "uint16", "int16")
 # theta, g, state, momentum: every dtype in every place, with and without momentum.
 STEPS = (
@@ -58,7 +60,7 @@ def cases():
     yield Case("spread_slots", cuda_kernels.spread_slots, 6)
     yield Case("combine_rows", cuda_reduce.reducing("float64", BLOCK, squares=False).rows, 7, loads=True, divides=True)
     for name in DTYPES:
-        yield Case(f"decide {name}", cuda_kernels.deciding(name), 9, divides=True)
+        yield Case(f"decide {name}", cuda_kernels.deciding(*DECIDE, name), 9, divides=True)
         for kind in ("rows", "columns", "elements"):
             yield Case(f"reduce {kind} {name}", getattr(cuda_reduce.reducing(name, BLOCK), kind), 5, loads=True)
     for step in dict.fromkeys(STEPS):
@@ -66,7 +68,7 @@ def cases():
         moves = dict(loads=True, stores=True)
         yield Case(f"apply rows {name}", cuda_apply.applying(*step).rows, 7, **moves)
         yield Case(f"apply columns {name}", cuda_apply.applying(*step).columns, 7, **moves)
-        yield Case(f"step elements {name}", cuda_apply.stepping(*step), 6, divides=True, **moves)
+        yield Case(f"step elements {name}", cuda_apply.stepping(*DECIDE, *step), 6, divides=True, **moves)
 
 
 def loose(x, y, z):

@@ -72,17 +72,17 @@ def test_trees_step_as_in_numpy(state_dtype):
         state = ours.step(params, grads, state)
         state_there = theirs.step(there, moved(grads), state_there, sync=t != 2)
         same_bits(params, state, there, state_there)
-    assert theirs._kept.peek() is not None
+    assert theirs._last.peek() is not None
 
 
 def test_arrays_that_stay_are_laid_out_once():
     opt, there, grads = optimizer("cuda"), moved(few(1)), moved(few(2))
     state = opt.step(there, grads, opt.init(there))
-    work = opt._kept.peek().work
+    work = opt._last.peek().work
     state = opt.step(there, grads, state)
-    assert opt._kept.peek().work is work
+    assert opt._last.peek().work is work
     opt.step(there, moved(few(2)), state)
-    assert opt._kept.peek().work is not work
+    assert opt._last.peek().work is not work
 
 
 def test_arrays_of_other_libraries_are_stepped_in_place():
@@ -189,7 +189,7 @@ def test_advance_puts_the_rates_of_a_replay_on_the_device():
     there, gradients = moved(params), moved(grads)
     state, state_there = ours.init(params), theirs.init(there)
     state, state_there = ours.step(params, grads, state), theirs.step(there, gradients, state_there)
-    work = theirs._kept.peek().work
+    work = theirs._last.peek().work
     for _ in range(2):
         state, state_there = ours.step(params, grads, state), theirs.advance(state_there)
         work.launch(cuda_driver.stream_of(None, 0))  # what a replay does
@@ -209,7 +209,7 @@ def test_a_captured_step_is_recorded_and_needs_one_before_it(monkeypatch):
     state = opt.step(there, grads, state)
     monkeypatch.setattr(cuda_driver, "is_capturing", lambda stream: True)
     assert opt.step(there, grads, state) is state
-    assert opt._kept.peek().work in cuda._recorded
+    assert opt._last.peek().work in cuda._recorded
     for refused in (lambda: opt.advance(state), opt.synchronize):
         with pytest.raises(BackendError, match="into a graph only a step is recorded"):
             refused()
@@ -222,7 +222,7 @@ def test_other_arrays_are_refused_in_a_recording_before_anything_is_waited_for(m
     monkeypatch.setattr(cuda_driver, "synchronize", lambda *args: pytest.fail("it waits"))
     with pytest.raises(BackendError, match="only after a step with the same arrays"):
         opt.step(there, moved(few(2)), state)
-    assert opt._kept.peek().work.pending  # what a step that was not waited for has to tell is not lost
+    assert opt._last.peek().work.pending  # what a step that was not waited for has to tell is not lost
 
 
 def test_errors_of_the_driver_are_told_whoever_raises_them():

@@ -8,17 +8,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from helpers import strategies as own
-from helpers.leaves import EDGES, LARGE, make_leaf, make_rates, page, same
+from helpers.leaves import EDGES, LARGE, make_leaf, make_rates, page, same, step
 from helpers.placed import on_device, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amos_ref import kernels, spec
+from amos_ref import spec
 from amos_ref.errors import NonFiniteError
 from amos_ref.kernels.cuda import apply as cuda_apply
 from amos_ref.kernels.cuda import backend as cuda
 from amos_ref.kernels.cuda import reduce as cuda_reduce
 from amos_ref.kernels.cuda import slots as cuda_kernels
+from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.leaf import Leaf
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -32,7 +33,7 @@ PLAIN = own.COMBINATIONS[2]._replace(momentum=None)
 def check(leaf, rates, offsets=(0, 0, 0, 0, 0)):
     """One step of the kernels in place; every array it writes has the page's bits."""
     ref, there = page(leaf, rates), on_device(leaf, offsets)
-    kernels.step("cuda", [there], rates)
+    step("cuda", [there], rates)
     for (what, got), want in zip(written(there), (a for a in ref if a is not None), strict=True):
         same(got, want, f"{what} of shape {got.shape}, slot {leaf.v.shape}")
     assert own.bits(there.g.astype(leaf.g.dtype)) == own.bits(leaf.g)
@@ -134,13 +135,13 @@ def test_numbers_that_change_between_steps_reach_the_device():
     rates = make_rates(own.COMBINATIONS[1])
     leaf = make_leaf(np.random.default_rng(4), own.COMBINATIONS[1], (3, 4), (1, 4))
     there = on_device(leaf)
-    work = cuda.Work([there])
+    work = cuda.Work([there], Amos.method)
     for changes in ({}, dict(q=0.9, xi=0.01), dict(beta=0.5, extra_l2=0.3, epsilon=0.5), dict(clip_value=0.25)):
         rates = rates._replace(**changes)
         theta, v, b, m = page(leaf, rates)
         leaf = leaf._replace(theta=theta, v=v, b=b, m=m)
-        work.run([there], rates)
-        for (what, got), (_, want) in zip(written(there), leaf.written(), strict=True):
+        work.run(rates)
+        for (what, got), (_, want) in zip(written(there), leaf.written().items(), strict=True):
             same(got, want, f"{what} after {changes}")
 
 
@@ -150,9 +151,9 @@ def test_numbers_that_change_between_steps_reach_the_device():
 def check_untouched(leaves, rates, match):
     there = [on_device(leaf) for leaf in leaves]
     with pytest.raises(NonFiniteError, match=match):
-        kernels.step("cuda", there, rates)
+        step("cuda", there, rates)
     for leaf, found in zip(leaves, there, strict=True):
-        assert [own.bits(a) for _, a in written(found)] == [own.bits(a) for _, a in leaf.written()]
+        assert [own.bits(a) for _, a in written(found)] == [own.bits(a) for _, a in leaf.written().items()]
 
 
 @pytest.mark.parametrize("slot", [(), (1, 4), (3, 4), (3, 1)])
@@ -188,7 +189,7 @@ def test_a_hundred_repeats_are_the_same():
     found = set()
     for _ in range(100):
         there = [on_device(leaf) for leaf in leaves]
-        kernels.step("cuda", there, make_rates(own.COMBINATIONS[2]))
+        step("cuda", there, make_rates(own.COMBINATIONS[2]))
         found.add(tuple(own.bits(a) for leaf in there for _, a in written(leaf)))
     assert len(found) == 1
 

@@ -1,0 +1,62 @@
+"""The command ``amos-ref explain``: one step of a small example, in numbers."""
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+
+from amos_ref.cli.status import OK
+from amos_ref.errors import HyperParameterError
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    explain = commands.add_parser("explain", help="one step of a small example, stage by stage, with numbers")
+    explain.add_argument("--algorithm", choices=["paper", "closed-form"], default="paper", help="default paper")
+    explain.add_argument(
+        "--step",
+        type=int,
+        metavar="T",
+        help="which step to show, up to 1000; the paper counts from 1, the closed form from 0 (default the first)",
+    )
+    explain.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    explain.set_defaults(run=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the intermediates of one step."""
+    first = 1 if args.algorithm == "paper" else 0
+    wanted = first if args.step is None else args.step
+    if not first <= wanted <= 1000:
+        raise HyperParameterError(f"--step is {wanted}; it must be from {first} to 1000")
+    rng = np.random.default_rng(2022)
+    params = {"kernel": rng.standard_normal((2, 3)).round(2), "bias": np.zeros(3)}
+    opt = _build_example(args.algorithm)
+    state = opt.init(params)
+    for t in range(first, wanted + 1):
+        grads = {name: rng.standard_normal(a.shape).round(2) for name, a in params.items()}
+        if t < wanted:
+            state = opt.step(params, grads, state)
+    trace = opt.trace(grads, state, params)
+    if args.json:
+        leaves = {n: {k: np.asarray(x).tolist() for k, x in s.items() if x is not None} for n, s in trace.items()}
+        print(json.dumps({"t": trace.t, "rates": trace.rates._asdict(), "leaves": leaves}, indent=1))
+    else:
+        print(trace)
+    return OK
+
+
+def _build_example(algorithm: str) -> Any:
+    import amos_ref
+
+    if algorithm == "closed-form":
+        return amos_ref.ClosedFormAmos(alpha_0=0.1, half_life=10, direction="adam", backend="numpy")
+    return amos_ref.Amos(
+        learning_rate=0.1,
+        eta={"bias": 0.5, "kernel": "sqrt(1/SHAPE[0])"},
+        slot_shape={"bias": "tensor", "kernel": "(1, SHAPE[1])"},
+        beta=0.9,
+        extra_l2=0.01,
+        backend="numpy",
+    )

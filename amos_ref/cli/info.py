@@ -1,0 +1,48 @@
+"""The command ``amos-ref info``: versions and backends."""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+import amos_ref
+from amos_ref.cli.status import OK
+
+_NEEDED = ("numpy", "numba", "scipy", "optree", "rich", "ml_dtypes")
+_OPTIONAL = ("torch", "jax", "optax", "pytorch_optimizer", "jestimator")
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    info = commands.add_parser("info", help="versions and backends")
+    info.add_argument("--json", action="store_true", help="print as JSON")
+    info.set_defaults(run=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print which versions and backends there are."""
+    from amos_ref.kernels.cuda import driver as cuda_driver
+
+    versions = {"amos_ref": amos_ref.__version__, "python": platform.python_version()}
+    for name in (*_NEEDED, *_OPTIONAL):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    backends = {"numpy": "the page itself", "cpu": _describe_cpu(), "cuda": cuda_driver.status()}
+    if args.json:
+        print(json.dumps({"versions": versions, "backends": backends}, indent=1))
+    else:
+        for title, rows in (("versions", versions), ("backends", backends)):
+            print(title)
+            print("\n".join(f"  {name:18} {value}" for name, value in rows.items()))
+    return OK
+
+
+def _describe_cpu() -> str:
+    try:
+        from amos_ref.kernels.cpu.threads import count
+    except ImportError as error:
+        return f"cannot be used: {error}"
+    return f"compiled kernels, {count()} threads; arrays that are not C-contiguous are stepped through a copy"

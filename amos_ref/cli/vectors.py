@@ -1,0 +1,41 @@
+"""The command ``amos-ref vectors``: write the stored vectors again, or export them."""
+
+import argparse
+import pathlib
+from typing import Any
+
+from amos_ref.cli.status import OK
+from amos_ref.errors import TargetError
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    vectors = commands.add_parser("vectors", help="write the stored vectors again, or export them")
+    actions = vectors.add_subparsers(required=True, metavar="ACTION")
+    generate = actions.add_parser("generate", help="write the stored vectors again (needs python-flint)")
+    generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
+    generate.set_defaults(run=_generate)
+    export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
+    export.add_argument("--format", required=True, choices=["json", "npz", "safetensors"])
+    export.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
+    export.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
+    export.add_argument("--output", required=True, type=pathlib.Path, metavar="PATH", help="the file to write")
+    export.set_defaults(run=_export)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vectors.write import write
+
+    if not args.folder.is_dir():
+        raise TargetError(f"there is no folder {str(args.folder)!r}")
+    for path in write(args.folder):
+        print(path)
+    return OK
+
+
+def _export(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vectors.export import export, select
+
+    export(select(args.case, args.flag), args.format, args.output)
+    print(args.output)
+    return OK

@@ -1,0 +1,379 @@
+"""What every optimizer of the package does in the same way: check, lay out, step, keep the layout, count.
+
+A step is taken in three parts. *Prepare*: check all that is given, or see that it is what the last step was given.
+*Run*: hand leaves and numbers to the backend. *Finish*: return the state under its next count, or raise with nothing
+written. A member of the family says what its options and its state are, and how a slot's step size and weight decay
+are decided.
+"""
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from amos_ref import tree
+from amos_ref.checks import (
+    Arrays,
+    check_array,
+    check_finite,
+    check_shape,
+    check_written,
+    named_arrays,
+    named_gradients,
+)
+from amos_ref.dtypes import Shape, rounded
+from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
+from amos_ref.kernels.layout import KeptLayout, LastLayout
+from amos_ref.optimizers.interrupt import InterruptGuard
+from amos_ref.optimizers.leaf import refuse_gradient
+from amos_ref.optimizers.state import PARTS, check_state, check_state_values
+from amos_ref.optimizers.trace import Lines, Trace
+from amos_ref.options import check_options
+
+Moments = dict[str, Arrays]  # {part of the state: {leaf: its new array}}
+
+
+class Prepared(NamedTuple):
+    """A step whose inputs were checked."""
+
+    thetas: Arrays
+    gradients: Arrays  # of the leaves that step
+    moments: Moments  # what the step writes to the state beside what kernels write
+    leaves: list[Any]
+    rates: Any
+    state: Any  # with its arrays as the backend sees them
+
+
+class Optimizer(abc.ABC):
+    """Base of the optimizers. A member defines what follows, and calls ``super().__init__(**options)``.
+
+    Attributes
+    ----------
+    state_type : type
+        A NamedTuple of `optimizers/state.py`: a count, and dicts of arrays by leaf name.
+    method : Method
+        What backends compute.
+    lines : tuple
+        What a trace prints of each stage.
+    first_step : int
+        The t of the step that is taken at count 0.
+    backends : tuple of str
+        Those that can compute it.
+    """
+
+    state_type: ClassVar[type]
+    method: ClassVar[Method]
+    lines: ClassVar[Lines]
+    first_step: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
+
+    def __init__(self, **options: Any) -> None:
+        self.options = check_options(**options)
+        check_backend(self.options.get("backend", "numpy"), self.backends)
+        self._rules: dict[tuple[str, Shape], Any] = {}
+        self._last = LastLayout()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
+
+    # what a member says
+
+    @property
+    @abc.abstractmethod
+    def averages(self) -> bool:
+        """Whether the state holds the parts that are optional."""
+
+    @abc.abstractmethod
+    def _rates(self, count: int) -> Any:
+        """Return the numbers of the step at this count (see :class:`amos_ref.kernels.Rates`)."""
+
+    @abc.abstractmethod
+    def _rule(self, name: str, shape: Shape) -> Any:
+        """Return what the rules give for a leaf, as a tuple; the slot's shape is the last of it."""
+
+    @abc.abstractmethod
+    def _start(self, thetas: Arrays, make_zeros: Any) -> Any:
+        """Return the state before the first step; ``make_zeros(shape, dtype)`` makes its arrays."""
+
+    @abc.abstractmethod
+    def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Any:
+        """Return a leaf of the step."""
+
+    @property
+    def _follows_gradients(self) -> bool:
+        """Whether leaves move along their gradients; otherwise :meth:`_directions` says along what."""
+        return True
+
+    def _directions(self, gradients: Arrays, state: Any) -> tuple[Arrays, Moments]:
+        """Return along what each leaf moves, C-contiguous float64 arrays, and the new moments of the state."""
+        return gradients, {}
+
+    def _state_dtype(self, dtype: np.dtype) -> np.dtype:
+        """Return how the state of a leaf of this dtype is stored."""
+        return np.dtype(np.float64)
+
+    # what is done for all
+
+    def init(self, params: Any) -> Any:
+        """Return the state before the first step, at count 0.
+
+        Parameters
+        ----------
+        params : array, or nested dict, list or tuple of arrays
+            Of dtype float16, bfloat16 (ml_dtypes), float32 or float64. They are read, not kept.
+
+        Raises
+        ------
+        DtypeError, NonFiniteError, RuleError, TreeError
+            If a leaf is no such array, holds NaN or infinity, a rule gives nothing that is right for it, or it shares
+            its name with another leaf.
+        """
+        thetas = named_arrays(self._backend.as_arrays(params, "params"))
+        for name, theta in thetas.items():
+            check_finite(theta, f"params leaf {name!r}")
+        return self._start(thetas, self._backend.make_zeros(thetas))
+
+    def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        """Compute one step and change nothing: ``(updates, new state)``, in optax's order of arguments.
+
+        Parameters
+        ----------
+        grads : tree like `params`
+            Gradients, of any of the four dtypes; None for a leaf that this step skips. A NumPy number is taken for
+            a 0-d array.
+        state : NamedTuple
+            What :meth:`init` or the last step returned.
+        params : tree of arrays
+
+        Returns
+        -------
+        updates : tree like `params`
+            delta per leaf, float64, not rounded: :func:`amos_ref.apply_updates` adds and rounds. A skipped leaf has
+            -0.0 everywhere, the number that changes no bit when added.
+        state : NamedTuple
+            A new state; arrays of skipped leaves are shared with the old one.
+
+        Raises
+        ------
+        DtypeError, ShapeError, TreeError
+            If a leaf is no array that can be stepped, a gradient has another shape than its parameter, or the trees
+            differ.
+        StateError
+            If the state does not belong to these parameters and options.
+        NonFiniteError
+            If a gradient, or the sum of its squares, is not finite.
+        ScheduleError
+            If a schedule fails or returns no number that it may.
+        """
+        self._backend.check_host("update")
+        ready = self._prepare(grads, state, params)
+        deltas = {name: np.full(a.shape, -0.0) for name, a in ready.thetas.items()}
+        parts = {part: None if a is None else dict(a) for part, a in zip(state._fields[1:], state[1:], strict=True)}
+        for leaf in ready.leaves:
+            after = self.method.page(leaf, ready.rates)
+            deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
+            for part, old in leaf.written().items():
+                if part != "theta":
+                    parts[part][leaf.name] = rounded(after[part], old)
+        for part, new in ready.moments.items():
+            parts[part].update(new)
+        return tree.unflatten(deltas, params), state._replace(count=int(state.count) + 1, **parts)
+
+    def step(self, params: Any, grads: Any, state: Any, *, stream: Any = None, sync: bool = True) -> Any:
+        """Compute one step in place: the arrays of `params` and of `state` are overwritten.
+
+        The bits are those of :meth:`update` followed by :func:`amos_ref.apply_updates`, on every backend and with any
+        number of threads. On an error nothing is written. Ctrl-C takes effect after the whole step; the
+        KeyboardInterrupt then has the new state as its attribute ``amos_state``.
+
+        Parameters
+        ----------
+        params : tree of writeable arrays
+            None of them may share memory with another, nor with a gradient or a state array.
+        grads : tree like `params`
+            None for a leaf that this step skips.
+        state : NamedTuple
+            Its arrays are overwritten; use the returned state from here on.
+        stream : CUDA stream, optional
+            Of Numba, CuPy, torch or cuda.core, or its handle: where a backend on a GPU runs the step, by default in the
+            default stream. If it is being captured into a graph, the step is recorded, not run, and the state returned
+            as it is: see :meth:`advance`.
+        sync : bool
+            Whether a backend on a GPU waits for the step. Otherwise :meth:`synchronize` raises the NonFiniteError; the
+            step of a gradient that is not finite, and all steps until then, write nothing.
+
+        Returns
+        -------
+        NamedTuple
+            The same arrays under the next count.
+
+        Raises
+        ------
+        ReadOnlyError, OverlapError
+            If an array cannot be written in place.
+        BackendError
+            If the backend cannot step these arrays, or not in this stream.
+        DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
+            As in :meth:`update`.
+        """
+        self._backend.check_launch(stream, sync)
+        validate = self.options.get("validate", False)
+        layout = None if validate else self._last.take()
+        try:
+            given = None if layout is None else layout.match(params, grads, state)
+            if layout is None or given is None:
+                work, layout, ready = self._lay_out(layout, params, grads, state, stream)
+                rates, moments = ready.rates, ready.moments
+            else:
+                work, rates = layout.work, self._rates(int(state.count))
+                moments, _alive = self._aim(layout, given, state)
+            new = state._replace(count=int(state.count) + 1)
+            with InterruptGuard(new):
+                bad = work.run(rates, stream=stream, sync=sync or validate)
+                if bad < 0:
+                    _write(moments, state)
+        finally:
+            if layout is not None:
+                self._last.put(layout)
+        if bad >= 0:
+            refuse_gradient(self._prepare(grads, state, params).leaves[bad], rates.chi)
+        return new if work.advanced else state
+
+    def advance(self, state: Any, *, stream: Any = None) -> Any:
+        """Make ready for one replay of a recorded step: put the numbers that change from step to step on the GPU.
+
+        Parameters
+        ----------
+        state : NamedTuple
+        stream : CUDA stream, optional
+            The one in which the graph is replayed next.
+
+        Returns
+        -------
+        NamedTuple
+            The state after the replay.
+
+        Raises
+        ------
+        BackendError
+            If there is no recorded step.
+        ScheduleError
+            As in :meth:`update`.
+        """
+        layout = self._last.peek()
+        work = None if layout is None else layout.work
+        self._backend.advance(work, self._rates(int(state.count)), stream)
+        return state._replace(count=int(state.count) + 1)
+
+    def synchronize(self, *, stream: Any = None) -> None:
+        """Wait for the steps that a backend on a GPU runs in a stream.
+
+        Raises
+        ------
+        NonFiniteError
+            If a gradient was not finite since the host last waited: that step and all after it wrote nothing.
+        """
+        layout = self._last.peek()
+        self._backend.synchronize(None if layout is None else layout.work, stream)
+
+    def trace(self, grads: Any, state: Any, params: Any) -> Trace:
+        """Return every intermediate of one step, per leaf; nothing is changed.
+
+        Arguments and errors: see :meth:`update`.
+        """
+        self._backend.check_host("trace")
+        ready = self._prepare(grads, state, params)
+        steps = {leaf.name: (leaf, self._stages(leaf, ready)) for leaf in ready.leaves}
+        return Trace(int(state.count) + self.first_step, ready.rates, steps, self.lines)
+
+    def _stages(self, leaf: Any, ready: Prepared) -> dict[str, Any]:
+        """Return every intermediate of a leaf's step."""
+        return dict(self.method.page(leaf, ready.rates))
+
+    @property
+    def _backend(self) -> Backend:
+        return load_backend(self.options.get("backend", "numpy"))
+
+    def _prepare(self, grads: Any, state: Any, params: Any) -> Prepared:
+        """Check everything that one step is given."""
+        backend = self._backend
+        thetas = named_arrays(backend.as_arrays(params, "params"))
+        gradients = named_gradients(backend.as_arrays(grads, "grads"), thetas)
+        state = backend.as_state(state)
+        rules = {name: self._leaf_rule(name, a.shape) for name, a in thetas.items()}
+        shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
+        dtypes = {name: self._state_dtype(a.dtype) for name, a in thetas.items()}
+        check_state(state, shapes, dtypes, self.state_type, optional=self.averages)
+        if self.options.get("validate", False):
+            for name, theta in thetas.items():
+                check_finite(theta, f"params leaf {name!r}")
+            check_state_values(state)
+        rates = self._rates(int(state.count))
+        directions, moments = self._directions(gradients, state)
+        leaves = [self._leaf(name, thetas[name], u, state, rules[name]) for name, u in directions.items()]
+        return Prepared(thetas, gradients, moments, leaves, rates, state)
+
+    def _lay_out(
+        self, last: KeptLayout | None, params: Any, grads: Any, state: Any, stream: Any
+    ) -> tuple[Any, KeptLayout | None, Prepared]:
+        """Check everything, and lay out the work of this step and perhaps of the next ones."""
+        self._backend.release(None if last is None else last.work, stream)
+        ready = self._prepare(grads, state, params)
+        constants = PARTS[self.state_type].constants
+        parts = {part: getattr(ready.state, part) for part in ready.state._fields[1:]}
+        written = {"parameter": ready.thetas}
+        written |= {f"state {part}": a for part, a in parts.items() if part not in constants}
+        read = {f"state {part} of leaf {n!r}": a for part in constants for n, a in parts[part].items()}
+        check_written(written, ready.gradients, read)
+        work = self._backend.prepare(ready.leaves, self.method)
+        if self.options.get("validate", False):
+            return work, None, ready
+        return work, KeptLayout.keep(self._backend, work, params, grads, state), ready
+
+    def _aim(self, layout: KeptLayout, given: tuple[list[Any], Any], state: Any) -> tuple[Moments, Any]:
+        """Hand this step's directions to work that was laid out; return the new moments, and what must stay alive."""
+        gradients, addresses = given
+        if self._follows_gradients:
+            layout.work.take(gradients, addresses)
+            return {}, gradients
+        directions, moments = self._directions(dict(zip(layout.stepping, gradients, strict=True)), state)
+        layout.work.take(list(directions.values()), None)
+        return moments, directions
+
+    def _leaf_rule(self, name: str, shape: Shape) -> Any:
+        key = (name, shape)
+        if key not in self._rules:
+            self._rules[key] = self._rule(name, shape)
+        return self._rules[key]
+
+
+def _write(moments: Moments, state: Any) -> None:
+    for part, arrays in moments.items():
+        for name, a in arrays.items():
+            getattr(state, part)[name][...] = a
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """Return new parameters: ``theta + delta`` in float64, rounded once to the parameter's dtype.
+
+    Parameters
+    ----------
+    params : tree of arrays
+    updates : tree like `params`
+        What :meth:`amos_ref.Amos.update` returned.
+
+    Raises
+    ------
+    TreeError, DtypeError, ShapeError
+        If `updates` is no tree of float arrays like `params`.
+    """
+    thetas = tree.flatten(params)
+    deltas = tree.match(tree.flatten(updates, "updates"), thetas, "updates")
+    new = {}
+    for name, theta in thetas.items():
+        check_array(theta, f"params leaf {name!r}")
+        delta = check_array(deltas[name], f"update of leaf {name!r}")
+        check_shape(delta, theta.shape, f"update of leaf {name!r}")
+        with np.errstate(all="ignore"):
+            new[name] = rounded(theta.astype(np.float64) + delta.astype(np.float64), theta)
+    return tree.unflatten(new, params)

@@ -1,0 +1,76 @@
+"""Tables and progress, with lines and colours where the output is a terminal, and as plain text elsewhere."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal that shows lines and colours, and NO_COLOR is not set."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
+    return not plain and hasattr(stream, "isatty") and stream.isatty()
+
+
+@contextlib.contextmanager
+def show_progress(
+    names: Sequence[str], total: int, *, transient: bool = False
+) -> Iterator[Callable[[str, int, str], None]]:
+    """Yield ``show(name, done, text)``, which shows on standard error how much of `total` is done under a name.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Each has a bar on a terminal; elsewhere a line is printed for every tenth that is done.
+    total : int
+    transient : bool
+        Draw the bars at once at every call, remove them at the end, and print nothing elsewhere.
+    """
+    if not is_terminal(sys.stderr):
+        yield lambda name, done, text: None if transient else _print_line(name, done, total, text)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[text]"))
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True), text)
+    with Progress(*columns, console=Console(stderr=True), transient=transient) as bars:
+        tasks = {name: bars.add_task(name, total=total, text="", start=False) for name in names}
+
+        def show(name: str, done: int, text: str) -> None:
+            bars.start_task(tasks[name])  # of the first call: later ones change nothing
+            bars.update(tasks[name], completed=done, text=text, refresh=transient)
+
+        yield show
+
+
+def _print_line(name: str, done: int, total: int, text: str) -> None:
+    if done == total or done % max(total // 10, 1) == 0:
+        print(f"{name}{': ' if name else ''}step {done} of {total}, {text}", file=sys.stderr)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text, the first column aligned to the left and the others to the right."""
+    if is_terminal(sys.stdout):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(columns):
+            table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for first, *rest in (columns, *rows):
+        cells = [first.ljust(widths[0]), *(x.rjust(width) for x, width in zip(rest, widths[1:], strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def format_number(x: float | None) -> str:
+    """Return a number with six digits, and nothing for None."""
+    return "" if x is None else f"{x:.6g}"

@@ -1,0 +1,119 @@
+"""amos-ref run on a CSV file: the fit is in the file's units, and what is wrong with a file is one line."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+from helpers.command import cells, output_lines, run_json
+
+from amos_ref.cli import csv_data, main
+
+EPS = 2.0**-52
+
+
+def test_a_csv_file_is_fitted_in_its_own_units(houses, capsys):
+    path, data = houses
+    report = run_json(capsys, "run", path, "--target", "price", "--steps", "400")
+    mean = data.mean(axis=0)
+    slopes = scipy.linalg.lstsq((data - mean)[:, :2], (data - mean)[:, 2])[0]
+    solution = np.append(slopes, mean[2] - slopes @ mean[:2])
+    reference = report["reference"]
+    got = [*reference["coefficients"].values(), reference["intercept"]]
+    # Less its mean a column is well conditioned (2); some 10 sums of 40 terms each, EPS a term, and room for LAPACK's.
+    np.testing.assert_allclose(got, solution, rtol=1000 * EPS)
+    assert list(reference["coefficients"]) == ["area", "built [year]"]
+    residual = data[:, :2] @ solution[:2] + solution[2] - data[:, 2]
+    assert 2 * reference["loss"] == pytest.approx(np.var(residual) / np.var(data[:, 2]), rel=1000 * EPS)
+    for run in report["runs"]:
+        assert 0 <= run["gap"] + EPS < 1e-4
+        assert run["error"] < 0.01
+
+
+def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(houses):
+    path, data = houses
+    regression = csv_data.regression(path, "price")
+    intercept, slopes = regression.coefficients(regression.problem.reference)
+    fitted = data[:, :2] @ slopes + intercept
+    want = 1 - 2 * regression.problem.best
+    assert 1 - np.var(fitted - data[:, 2]) / np.var(data[:, 2]) == pytest.approx(want, rel=1000 * EPS)
+    assert np.mean(fitted) == pytest.approx(np.mean(data[:, 2]), rel=1000 * EPS)
+    wrong = regression._replace(deviation=np.ones(3)).coefficients(regression.problem.reference)[1]
+    assert np.abs(np.divide(wrong, slopes) - 1).min() > 0.5
+
+
+def test_the_gradient_of_a_csv_file_is_that_of_its_loss(houses):
+    problem = csv_data.regression(houses[0], "price").problem
+    at, h = np.array([0.3, -0.2]), 2.0**-20
+    gradient = problem.fun(at)[1]
+    for i, e in enumerate(np.eye(2)):
+        # A quadratic's central difference has no error but rounding, EPS |loss| / h = 2^-32 each.
+        slope = (problem.fun(at + h * e)[0] - problem.fun(at - h * e)[0]) / (2 * h)
+        assert slope == pytest.approx(gradient[i], abs=4 * 2.0**-32)
+
+
+def test_the_table_of_a_csv_file(houses, capsys):
+    assert main(["run", houses[0], "--target", "price", "--feature", "area", "--algorithm", "paper"]) == 0
+    out = output_lines(capsys)[0]
+    area, price = houses[1][:, 0], houses[1][:, 2]
+    slope, intercept = np.polyfit(area, price, 1)
+    assert [cells(line)[:2] for line in out[5:]] == [
+        ["price", "="],
+        ["intercept", f"{intercept:.6g}"],
+        ["area", f"{slope:.6g}"],
+        ["R^2", f"{np.corrcoef(area, price)[0, 1] ** 2:.6g}"],
+    ]
+
+
+def test_columns_that_depend_on_each_other_have_no_distance(tmp_path, capsys):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b,[red]y\n1,2,3\n2,4,1\n3,6,7\n")
+    assert main(["run", str(path), "--target", "[red]y", "--steps", "3"]) == 0
+    out = output_lines(capsys)[0]
+    assert "distance" not in out[0]
+    assert out[7].startswith("[red]y = ")
+    assert out[-1] == "The columns depend on each other: other coefficients fit as well as the reference's."
+
+
+def test_a_file_as_spreadsheets_write_it(tmp_path, capsys):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'\xef\xbb\xbf"a", y\r\n1, 2\r\n\r\n"3", 5e0\r\n4,4\r\n,\r\n')
+    report = run_json(capsys, "run", str(path), "--target", "y", "--steps", "1")
+    slope, intercept = np.polyfit([1, 3, 4], [2, 5, 4], 1)
+    got = [report["reference"]["coefficients"]["a"], report["reference"]["intercept"]]
+    np.testing.assert_allclose(got, [slope, intercept], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "the file is empty; its first line must hold the names of the columns"),
+        (b"\n \n", "the file is empty"),
+        (b"a,y\n", "rows of numbers after line 1: 0; a regression needs two or more"),
+        (b"\na,y\n1,2\n", "rows of numbers after line 2: 1; a regression needs two or more"),
+        (b"a,y\n1,2\n\n3,n/a\n", "line 4: column 'y' is 'n/a', no finite number"),
+        (b"a,b,y\n1,,2\n3,4,5\n", "line 2: column 'b' is empty"),
+        (b"a,y\n1,nan\n", "line 2: column 'y' is 'nan', no finite number"),
+        (b"a,y\n1e999,1\n", "line 2: column 'a' is '1e999', no finite number"),
+        (b'a,y\n1,"2,5"\n', "line 2: column 'y' is '2,5', no finite number"),
+        (b"a,y\n1,2\n3\n", "the number of fields is 1 in line 3 and 2 in line 1"),
+        (b"a,y\n1,2\n3,4,5\n", "the number of fields is 3 in line 3 and 2 in line 1"),
+        (b"y\n1\n2\n", "line 1 names no column to predict 'y' from; the columns are 'y'"),
+        (b"a;y\n1;2\n", "line 1 names no column 'y'; the columns are 'a;y'"),
+        (b"a,b\n1,2\n", "line 1 names no column 'y'; the columns are 'a', 'b'"),
+        (b"a,a,y\n1,2,3\n", "line 1 names 2 columns 'a'; the columns are 'a', 'a', 'y'"),
+        (b",a,y\n0,1,2\n", "line 1 has a column without a name; --feature chooses the ones to use"),
+        (b"a,b,y\n1,5,2\n2,5,3\n3,5,1\n", "column 'b' is 5.0 in all rows, lines 2 to 4; it must vary"),
+        (b"a,y\n1,5\n2,5\n", "column 'y' is 5.0 in all rows, lines 2 to 3; it must vary"),
+        (b"a,y\n1e300,1\n-1e300,2\n", "column 'a' from -1e+300 to 1e+300 has no standard deviation in float64"),
+        (b"a,y\n1e-300,1\n-1e-300,2\n", "column 'a' from -1e-300 to 1e-300 has no standard deviation"),
+        (b"a,y\n1,\xff\n", "line 2 is not UTF-8: invalid start byte 0xff"),
+        (b'a,y\n1,2\n"1,2\n', "line 3: unexpected end of data"),
+    ],
+)
+def test_a_bad_csv_file_is_one_line_and_exit_2(content, text, tmp_path, capsys):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    assert main(["run", str(path), "--target", "y"]) == 2
+    out, err = output_lines(capsys)
+    assert out == []
+    assert len(err) == 1
+    assert err[0].startswith(f"amos-ref: cannot fit {str(path)!r}: {text}")
