@@ -51,9 +51,9 @@ class Contender:
     find_no_gpu: Callable[[], str | None] = lambda: None  # why its packages, though installed, find no GPU
     # Why it cannot step a workload, of which so many arrays at most may be compiled as one program.
     find_limit: Callable[[Workload, int], str | None] = lambda work, most_compiled: None
-    moved: Callable[[Workload], int] = operator.attrgetter("bytes")  # bytes that a step must read and write
-    held: Callable[[Workload], int] = operator.attrgetter("held")  # bytes of its arrays
-    extra: int = 0  # arrays of the parameters' size that a step allocates and frees
+    count_moved_bytes: Callable[[Workload], int] = operator.attrgetter("bytes")  # bytes that a step must read and write
+    count_array_bytes: Callable[[Workload], int] = operator.attrgetter("array_bytes")  # bytes of its arrays
+    extra_arrays: int = 0  # arrays of the parameters' size that a step allocates and frees
     warm_up: int = 1  # steps in which it compiles and allocates
     pause: float = 0.0  # seconds for which its threads, if there are several, keep a core busy after a step
     traced: bool = False  # whether tracemalloc sees what a step allocates
@@ -65,11 +65,12 @@ class Contender:
 
     def count_copies(self, work: Workload) -> int:
         """Return how many copies of its arrays it steps in turn."""
-        return 1 if self.clock is None else count_copies(self.held(work), gpu.l2_bytes())
+        return 1 if self.clock is None else count_copies(self.count_array_bytes(work), gpu.read_l2_bytes())
 
     def count_memory(self, work: Workload) -> tuple[int, int]:
         """Return how many bytes it holds, and how many more while it takes a step."""
-        return self.count_copies(work) * self.held(work), self.extra * work.parameters * work.itemsize
+        held = self.count_copies(work) * self.count_array_bytes(work)
+        return held, self.extra_arrays * work.parameters * work.itemsize
 
     def prepare(self, work: Workload) -> Timed:
         """Build all copies, and return them ready to be timed, with the steps of the warm-up taken."""
@@ -96,7 +97,7 @@ def find_contender(name: str, backend: str) -> Contender:
 
 
 def limit_state(work: Workload, most_compiled: int) -> str | None:
-    """Return that the peers keep their state in the parameters' dtype, if the workload asks for another."""
+    """Return that peers keep their state in the parameters' dtype, if the workload asks for another."""
     return "keeps its state in the parameters' dtype" if work.state != "param" else None
 
 
@@ -116,4 +117,4 @@ def count_arrays(count: int) -> Callable[[Workload], int]:
 
 
 # AdamW holds g, theta, m and v; a step reads g, and reads and writes the others.
-ADAMW: dict[str, Any] = {"moved": count_arrays(7), "held": count_arrays(4)}
+ADAMW: dict[str, Any] = {"count_moved_bytes": count_arrays(7), "count_array_bytes": count_arrays(4)}

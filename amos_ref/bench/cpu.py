@@ -44,6 +44,6 @@ PAGE = Contender(
     "the page in NumPy, one thread",
     lambda work: AmosStepper(work, "numpy"),
     find_limit=_find_limit,
-    extra=20,
+    extra_arrays=20,
     traced=True,
 )

@@ -63,5 +63,5 @@ COPY = Contender(
     "a copy on the device that reads and writes as many bytes as an Amos step",
     DeviceCopy,
     clock=StreamClock(),
-    held=KERNELS.moved,
+    count_array_bytes=lambda work: work.bytes,  # of source and target
 )

@@ -90,7 +90,7 @@ JESTIMATOR = Contender(
     lambda work: JaxStepper(work, _make_jestimator),
     packages={**_JAX, "flax": "flax", "jestimator": "--no-deps jestimator==0.3.3"},
     find_limit=_limit_jax,
-    extra=2,
+    extra_arrays=2,
     warm_up=2,  # the authors' first step in half precision turns b into float32, for which the second is compiled anew
 )
 OPTAX = replace(

@@ -10,7 +10,7 @@ from typing import Any
 import amos_ref
 from amos_ref.bench import gpu
 from amos_ref.bench.contenders import find_contender
-from amos_ref.bench.measure import Settings, free_memory
+from amos_ref.bench.measure import Settings, read_free_memory
 from amos_ref.bench.workloads import count_cores
 
 FORMAT = "amos-ref-bench-1"
@@ -56,7 +56,7 @@ def find_versions() -> dict[str, str]:
 
 def describe_machine(backend: str) -> dict[str, Any]:
     """Return what is known of this machine, with its GPU for backend cuda; what the system does not tell is None."""
-    memory = free_memory()
+    memory = read_free_memory()
     device = {"gpu": gpu.describe()} if backend == "cuda" else {}
     return {
         "cpu": _cpu_model() or platform.processor() or None,

@@ -114,7 +114,7 @@ FOREACH = replace(
     FUSED,
     about="torch.optim.AdamW(foreach=True)",
     build=lambda work: TorchStepper(work, _make_adamw, foreach=True),
-    extra=2,
+    extra_arrays=2,
 )
 AMOS = Contender(
     "pytorch_optimizer.Amos",
@@ -122,7 +122,7 @@ AMOS = Contender(
     packages={**_TORCH, "pytorch_optimizer": "pytorch_optimizer==4.1.0"},
     find_limit=_limit_amos,
     pause=SPIN,
-    extra=4,
+    extra_arrays=4,
 )
 
 _ON_GPU: dict[str, Any] = {"clock": StreamClock(), "find_no_gpu": lambda: find_no_gpu("torch", _sees_gpu)}
@@ -136,8 +136,8 @@ GPU_FOREACH = replace(
     FOREACH,
     about="torch.optim.AdamW(foreach=True, capturable=True), a replay of a recorded step",
     build=lambda work: _replay(work, _make_adamw, foreach=True),
-    held=count_arrays(5),  # a graph keeps the memory of what its step makes, here a root of v
-    extra=1,
+    count_array_bytes=count_arrays(5),  # a graph keeps the memory of what its step makes, here a root of v
+    extra_arrays=1,
     **_ON_GPU,
 )
 GPU_EAGER = replace(

@@ -220,7 +220,7 @@ TORCH_GRAPH = torch.cuda.graph
 @pytest.fixture
 def torch_on_gpu(monkeypatch):
     replace_driver(monkeypatch)
-    monkeypatch.setattr(gpu, "l2_bytes", lambda: 40_000)
+    monkeypatch.setattr(gpu, "read_l2_bytes", lambda: 40_000)
     monkeypatch.setattr(torch_peers, "_stream", lambda: SimpleNamespace(cuda_stream=STREAM))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
