@@ -12,7 +12,7 @@ import numpy as np
 from amos_ref.bench import peers
 from amos_ref.bench.rotation import OnDevice
 from amos_ref.bench.workloads import Workload
-from amos_ref.conformance.ports.port import first_line
+from amos_ref.conformance.ports.failures import first_line
 
 
 def _without(package: str, sees_gpu: Callable[[], bool]) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from amos_ref.bench import gpu
 from amos_ref.bench.contenders import OURS, ROOF, Contender, contender, limited
 from amos_ref.bench.workloads import Workload
-from amos_ref.conformance.ports.port import first_line
+from amos_ref.conformance.ports.failures import first_line
 
 Times = dict[int, float]  # round -> seconds a step
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
-from amos_ref.conformance.ports.port import printable
+from amos_ref.conformance.ports.failures import escape
 from amos_ref.errors import ExpectationError
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
@@ -94,7 +94,7 @@ def _entry(source: str, entry: Any) -> Expected:
     missing = [key for key in NEEDED if not str(entry.get(key, "")).strip()]
     if missing:
         raise ExpectationError(f"{source}: {missing[0]} is missing or empty")
-    found = Expected(source, **{**entry, "reason": printable(" ".join(entry["reason"].split()))})
+    found = Expected(source, **{**entry, "reason": escape(" ".join(entry["reason"].split()))})
     _check_values(found)
     return found
 

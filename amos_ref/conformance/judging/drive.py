@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.ports.failures import Garbage, PortFailure
-from amos_ref.conformance.ports.port import Arrays, Port, first_line, message
+from amos_ref.conformance.ports.failures import Garbage, PortFailure, first_line, message
+from amos_ref.conformance.ports.port import Arrays, Port
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
 from amos_ref.errors import MissingDependencyError, TargetError
