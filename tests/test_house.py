@@ -68,7 +68,9 @@ def test_backends_know_no_optimizer_and_optimizers_no_backend():
         if name.startswith("amos_ref.kernels"):
             assert not [other for other in known if other.startswith(("amos_ref.optimizers", "amos_ref.adamw"))], name
         if name.startswith("amos_ref.optimizers") or name == "amos_ref.adamw":
-            assert not [other for other in known if other.startswith(("amos_ref.kernels.c", "amos_ref.kernels.p"))], name
+            assert not [other for other in known if other.startswith(("amos_ref.kernels.c", "amos_ref.kernels.p"))], (
+                name
+            )
 
 
 def test_the_page_imports_nothing_but_numpy():

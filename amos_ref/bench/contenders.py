@@ -103,7 +103,7 @@ def limit_state(work: Workload, most_compiled: int) -> str | None:
 
 def find_no_gpu(package: str, sees_gpu: Callable[[], bool]) -> str | None:
     """Return that a package, as it is installed, finds no GPU; None if it finds one."""
-    from amos_ref.conformance.ports.port import first_line
+    from amos_ref.conformance.ports.failures import first_line
 
     try:
         return None if sees_gpu() else f"not installed for a GPU: this {package} finds none"

@@ -14,7 +14,7 @@ from amos_ref.bench import gpu
 from amos_ref.bench.contenders import OURS, ROOF, find_contender
 from amos_ref.bench.timing import Timed
 from amos_ref.bench.workloads import Workload
-from amos_ref.conformance.ports.port import first_line
+from amos_ref.conformance.ports.failures import first_line
 from amos_ref.errors import HyperParameterError
 
 Times = dict[int, float]  # round -> seconds a step

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def _write_expectations(report: "Report") -> str:
-    from amos_ref.conformance.expect import written
+    from amos_ref.conformance.expect import as_toml
 
-    return written(report.results)
+    return as_toml(report.results)
 
 
 FORMS: dict[str, Callable[["Report"], str]] = {
