@@ -3,7 +3,7 @@
 ::
 
     [[departure]]
-    case = "extra_l2"       # a name, or a pattern with * and ?
+    case = "momentum"       # a name, or a pattern with * and ?
     dtype = "float32"       # left out: in every dtype
     verdict = "departs"
     stage = "theta"         # left out: whichever
