@@ -270,9 +270,9 @@ def test_adamw_refuses_and_changes_nothing():
         opt.step(params, grads, state)
     with pytest.raises(errors.StateError, match="AdamWState"):
         opt.step(params, start(), amos_ref.Amos().init(params))
-    with pytest.raises(errors.StateError, match="AdamWState"):
+    with pytest.raises(errors.StateError, match=r"state.m lacks leaf 'a'"):
         opt.step(params, start(), AdamWState(0, {}, {}))
-    with pytest.raises(errors.StateError, match="AdamWState"):
+    with pytest.raises(errors.StateError, match=r"state.v of leaf 'a' has shape \(3,\); it must have shape \(2,\)"):
         opt.step(params, start(), state._replace(v={**state.v, "a": np.zeros(3)}))
     with pytest.raises(errors.OverlapError, match="gradient of leaf 'a' shares memory with parameter of leaf 'a'"):
         opt.step(params, {**start(), "a": params["a"]}, state)
