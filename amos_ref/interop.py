@@ -11,9 +11,9 @@ import numpy as np
 
 from amos_ref import tree
 from amos_ref.checks import Arrays, check_array
-from amos_ref.dtypes import as_dtype, broadcasts, dtype_of
+from amos_ref.dtypes import as_dtype, dtype_of
 from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
-from amos_ref.optimizers.state import AmosState, check_state
+from amos_ref.optimizers.state import AmosState, check_fit
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
 _TORCH = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
@@ -285,10 +285,5 @@ def _convert(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) 
     for part, arrays in parts.items() if state_dtype == "float64" else ():
         parts[part] = {name: as_dtype(a, np.dtype(np.float64)) for name, a in arrays.items()}
     state = AmosState(state.count, parts["v"], parts["b"], None if state.m is None else parts["m"])
-    full = state.v if state.m is None else state.m
-    shapes = {name: ((full if thetas is None else thetas)[name].shape, v.shape) for name, v in state.v.items()}
-    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, optional=state.m is not None)
-    for name, (shape, slot) in shapes.items():
-        if not broadcasts(slot, shape):
-            raise StateError(f"v of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
+    check_fit(state, AmosState, thetas, optional=state.m is not None)
     return state

@@ -23,7 +23,7 @@ from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_state, kind_of
+from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_fit, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, open_regular
@@ -191,24 +191,12 @@ def load(path: Path, like: Any, **options: Any) -> Checkpoint:
 
 def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
     """Return ``{"v/<leaf>": array, ...}``; raise StateError unless this is a state (of these parameters)."""
-
-    def leaves_of(parts: tuple[str, ...]) -> Arrays:
-        arrays = getattr(state, parts[0], None) if parts else None
-        return arrays if isinstance(arrays, dict) else {}
-
-    parts = _parts(kind, momentum)
-    first = leaves_of(parts)
-    slots, like = leaves_of(PARTS[kind].slots), leaves_of(PARTS[kind].entries) if thetas is None else thetas
-    names = first if thetas is None else thetas
-    shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
-    dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
-    check_state(state, shapes, dtypes, kind, optional=momentum)
-    for name, (shape, slot) in shapes.items():
-        if not isinstance(name, str):
-            raise StateError(f"state.{parts[0]} has a leaf {name!r}; the name of a leaf must be a str")
-        if None not in (shape, slot) and not broadcasts(slot, shape):
-            raise StateError(f"state.{parts[0]} of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
-    return {f"{part}/{name}": getattr(state, part)[name] for part in parts for name in names}
+    check_fit(state, kind, thetas, optional=momentum)
+    named = {part: getattr(state, part) for part in _parts(kind, momentum)}
+    for part, arrays in named.items():
+        if odd := [name for name in arrays if not isinstance(name, str)]:
+            raise StateError(f"state.{part} has a leaf {odd[0]!r}; the name of a leaf must be a str")
+    return {f"{part}/{name}": a for part, arrays in named.items() for name, a in arrays.items()}
 
 
 def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
