@@ -134,7 +134,7 @@ def main():
         workers = [Worker(folder) for folder in args.folders]
         for worker in workers:
             stack.callback(worker.close)
-        print(f"{'':36} {'before us':>10} {'after us':>10} {'after/before':>13}   least..greatest")
+        print(f"{'':40} {'before us':>10} {'after us':>10} {'after/before':>13}   least..greatest")
         for case in CASES:
             title = f"{case[0]:15} {case[1]}, {case[2]} slots"
             if args.only in title:
@@ -142,7 +142,7 @@ def main():
                 before, after = (statistics.median(times) * 1e6 for times in zip(*pairs, strict=True))
                 ratios = sorted(b / a for a, b in pairs)
                 ratio = f"{statistics.median(ratios):13.3f}   {ratios[0]:.3f}..{ratios[-1]:.3f}"
-                print(f"{title:36} {before:10.1f} {after:10.1f} {ratio}", flush=True)
+                print(f"{title:40} {before:10.1f} {after:10.1f} {ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from amos_ref.conformance import check
 from amos_ref.conformance.cases import random_case, table
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
 from amos_ref.conformance.diagnosis.diagnose import diagnose
-from amos_ref.conformance.diagnosis.search import ordered, reading_of
-from amos_ref.conformance.judging.drive import Failed, observe
+from amos_ref.conformance.diagnosis.search import in_order, reading_of
+from amos_ref.conformance.judging.drive import Failure, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
 from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
 from amos_ref.conformance.ports.port import ALIASES
@@ -36,7 +36,7 @@ PORTS = {
 }
 
 
-class Caught(NamedTuple):
+class Catch(NamedTuple):
     """Where a port departs first, in the fewest steps of any case."""
 
     step: int
@@ -56,7 +56,7 @@ class Judge:
         self.cases = [case for case in table() if case.dtype == dtype]
         self.pages = [trajectory_of_page(case, case.eta) for case in self.cases]
 
-    def caught(self, *names: str) -> list[Caught | None]:
+    def catch(self, *names: str) -> list[Catch | None]:
         """Return where a simulated port is caught soonest, with its state shown and in theta alone."""
         port = SimulatedPort(*names, seed=SEED)
         found = [self._departures(port, i) for i in range(len(self.cases))]
@@ -79,14 +79,14 @@ class Judge:
         found = diagnose(port, seen)
         return found is not None and bool(found.candidates) and all(same(tuple(c), names) for c in found.candidates)
 
-    def _departures(self, port: SimulatedPort, i: int) -> list[Caught | None]:
+    def _departures(self, port: SimulatedPort, i: int) -> list[Catch | None]:
         case, page = self.cases[i], self.pages[i]
         try:
             shown = observe(port, case).shown
-        except Failed:  # its slots are not those of the state that the case sets
-            return [Caught(2, case.name)] * 2
+        except Failure:  # its slots are not those of the state that the case sets
+            return [Catch(2, case.name)] * 2
         both = (first_departure(shown, page, stages)[0] for stages in (STAGES, ("theta",)))
-        return [None if departure is None else Caught(departure["step"], case.name) for departure in both]
+        return [None if departure is None else Catch(departure["step"], case.name) for departure in both]
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def _judge(dtype: str) -> Judge:
     return Judge(dtype)
 
 
-def _done(job: tuple[str, str, tuple[Any, ...]]) -> Any:
+def _do(job: tuple[str, str, tuple[Any, ...]]) -> Any:
     """Call a method of the judge of a dtype, in a process of the pool."""
     dtype, method, arguments = job
     return getattr(_judge(dtype), method)(*arguments)
@@ -108,7 +108,7 @@ def same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if set(one) == set(other):
         return True
     for case in HELD_OUT:
-        runs = (reading_of(names).run(case, case.eta) for names in (ordered(one), ordered(other)))
+        runs = (reading_of(names).run(case, case.eta) for names in (in_order(one), in_order(other)))
         for a, b in zip(*runs, strict=True):
             if any(np.shape(a[k].theta) != np.shape(b[k].theta) or not _near(a[k].theta, b[k].theta) for k in a):
                 return False
@@ -130,7 +130,7 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     found: list[tuple[str, str, tuple[Any, ...]]] = []
     for dtype in DTYPES:
         wrong = [name for name in CATALOGUE if is_wrong_in(name, dtype)]
-        found += [(dtype, "caught", (name,)) for name in wrong]
+        found += [(dtype, "catch", (name,)) for name in wrong]
         found += [(dtype, "false_alarms", (seed,)) for seed in range(FIRST, FIRST + EVALUATIONS)]
         if dtype in ("float64", "float32"):
             pairs = list(itertools.combinations(wrong, 2))
@@ -145,7 +145,7 @@ def measure() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
     todo = jobs()
     answers: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
     with multiprocessing.get_context("spawn").Pool() as pool:
-        results = track(pool.imap(_done, todo, chunksize=8), "judge", len(todo), console=Console(stderr=True))
+        results = track(pool.imap(_do, todo, chunksize=8), "judge", len(todo), console=Console(stderr=True))
         for (dtype, method, arguments), answer in zip(todo, results, strict=True):
             answers.setdefault(dtype, {}).setdefault(method, {})[arguments] = answer
     return answers
@@ -189,19 +189,19 @@ def _scores(answers: dict[str, Any]) -> str:
     rows.append("|---|---|---|---|")
     notes = []
     for dtype, found in answers.items():
-        caught = found["caught"]
+        caught = found["catch"]
         shares = [_share(sum(both[i] is not None for both in caught.values()), len(caught)) for i in (0, 1)]
         named = {n: ok for n, ok in found.get("names", {}).items() if len(n) == 1}
         shares.append(_share(sum(named.values()), len(named)) if named else "not measured")
         rows.append(f"| {dtype} | {' | '.join(shares)} |")
-        notes += _listed(f"Not caught in {dtype}", [n for n, both in caught.items() if both[0] is None])
-        notes += _listed(f"Not caught in theta alone in {dtype}", [n for n, both in caught.items() if both[1] is None])
-        notes += _listed(f"Not named in {dtype}", [n for n, ok in named.items() if not ok])
+        notes += _list(f"Not caught in {dtype}", [n for n, both in caught.items() if both[0] is None])
+        notes += _list(f"Not caught in theta alone in {dtype}", [n for n, both in caught.items() if both[1] is None])
+        notes += _list(f"Not named in {dtype}", [n for n, ok in named.items() if not ok])
         notes += _pairs(dtype, found) if named else []
     return "\n".join(rows + notes) + "\n"
 
 
-def _listed(what: str, sets: list[tuple[str, ...]]) -> list[str]:
+def _list(what: str, sets: list[tuple[str, ...]]) -> list[str]:
     return ["", f"{what}: {'; '.join(map(' + '.join, sets))}."] if sets else []
 
 
@@ -214,8 +214,8 @@ def _pairs(dtype: str, found: dict[str, Any]) -> list[str]:
         f"{len(cancelling)}); of {len(named)} drawn at random, {sum(named.values())} named. Named means: what is found "
         "does the same as the port, on twenty inputs that the search does not use."
     )
-    missed = _listed(f"Pairs not caught in {dtype}", [pair for pair, ok in pairs.items() if not ok])
-    return ["", text, *missed, *_listed(f"Pairs not named in {dtype}", [pair for pair, ok in named.items() if not ok])]
+    missed = _list(f"Pairs not caught in {dtype}", [pair for pair, ok in pairs.items() if not ok])
+    return ["", text, *missed, *_list(f"Pairs not named in {dtype}", [pair for pair, ok in named.items() if not ok])]
 
 
 def _alarms(answers: dict[str, Any]) -> str:
@@ -243,7 +243,7 @@ def _power(answers: dict[str, Any]) -> str:
     for name in CATALOGUE:
         cells = []
         for found in answers.values():
-            both = found["caught"].get((name,))
+            both = found["catch"].get((name,))
             words = ["never" if one is None else str(one.step) for one in both or ()]
             cells.append(", ".join(words) if both else "right")
         rows.append(f"| {name} | {' | '.join(cells)} |")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
-from amos_ref.conformance.judging.evaluation import right
+from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.judging.reading import STATE, Step
 from amos_ref.conformance.ports.port import ALIASES, Arrays
 
@@ -21,7 +21,7 @@ class SimulatedPort:
     ----------
     deviations : names of deviations
     seed : int
-        Of the evaluation; see :func:`amos_ref.conformance.judging.evaluation.right`.
+        Of the evaluation; see :func:`amos_ref.conformance.judging.evaluation.draw`.
     shows : collection of str
         Which of v, b, m the port lets one see.
     dtypes : collection of str
@@ -53,7 +53,7 @@ class SimulatedPort:
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
         )
-        self.reading = right(dtype, self.seed).reading(self.overrides)
+        self.reading = draw(dtype, self.seed).reading(self.overrides)
         self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
         self.now: dict[str, Step] = {}
 

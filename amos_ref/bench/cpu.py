@@ -32,11 +32,8 @@ class AmosStepper(Stepper):
     def launch(self) -> None:
         self.state = self.opt.step(self.params, self.grads, self.state)
 
-    def read_values(self) -> dict[str, np.ndarray]:
-        return self.params
 
-
-def _limit_size(work: Workload, most_compiled: int) -> str | None:
+def _find_limit(work: Workload, most_compiled: int) -> str | None:
     if work.parameters > MOST_OF_PAGE:
         return f"written to be read; measured up to {MOST_OF_PAGE} parameters"
     return None
@@ -46,7 +43,7 @@ KERNELS = Contender("amos_ref.Amos.step, the CPU kernels", lambda work: AmosStep
 PAGE = Contender(
     "the page in NumPy, one thread",
     lambda work: AmosStepper(work, "numpy"),
-    limits=(_limit_size,),
-    extra=20,
+    find_limit=_find_limit,
+    extra_arrays=20,
     traced=True,
 )

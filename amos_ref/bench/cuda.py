@@ -31,10 +31,6 @@ class AmosReplay(Stepper):
     def wait(self) -> None:
         self.amos.opt.synchronize(stream=self.stream)
 
-    def read_values(self) -> dict[str, np.ndarray]:
-        arrays = {name: device_arrays.device_array(a, name) for name, a in self.amos.params.items()}
-        return {name: device_arrays.download(a) for name, a in arrays.items()}
-
 
 def _copy_to_device(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     bits = {"bfloat16": np.uint16}  # Numba does not know NumPy's bfloat16
@@ -59,10 +55,6 @@ class DeviceCopy(Stepper):
     def wait(self) -> None:
         driver.synchronize(self.stream)
 
-    def read_values(self) -> dict[str, np.ndarray]:
-        arrays = {"source": self.source, "target": self.target}
-        return {name: device_arrays.download(a).view(np.uint64) for name, a in arrays.items()}
-
 
 KERNELS = Contender(
     "amos_ref.Amos, backend 'cuda': advance, and a replay of a recorded step", AmosReplay, clock=StreamClock()
@@ -71,5 +63,5 @@ COPY = Contender(
     "a copy on the device that reads and writes as many bytes as an Amos step",
     DeviceCopy,
     clock=StreamClock(),
-    held=KERNELS.moved,
+    count_array_bytes=lambda work: work.bytes,  # of source and target
 )

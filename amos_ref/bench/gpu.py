@@ -47,7 +47,7 @@ def describe() -> dict[str, Any]:
         "name": name.partition(b"\0")[0].decode(),
         "compute_capability": f"{_attribute('COMPUTE_CAPABILITY_MAJOR')}.{_attribute('COMPUTE_CAPABILITY_MINOR')}",
         "multiprocessors": _attribute("MULTIPROCESSOR_COUNT"),
-        "l2_bytes": l2_bytes(),
+        "l2_bytes": read_l2_bytes(),
         "memory_bytes": call("cuMemGetInfo")[1],
         "driver": _kernel_module(),
         "cuda": cuda_driver.version_text(call("cuDriverGetVersion")),
@@ -69,12 +69,12 @@ def _kernel_module() -> str | None:
     return None
 
 
-def l2_bytes() -> int:
+def read_l2_bytes() -> int:
     """Return the size of the cache that all multiprocessors share."""
     return _attribute("L2_CACHE_SIZE")
 
 
-def free_memory() -> int:
+def read_free_memory() -> int:
     """Return how many bytes are free, after Numba and torch gave back what they keep for later."""
     from numba import cuda
 

@@ -14,7 +14,7 @@ from amos_ref.bench import gpu
 from amos_ref.bench.contenders import OURS, ROOF, find_contender
 from amos_ref.bench.timing import Timed
 from amos_ref.bench.workloads import Workload
-from amos_ref.conformance.ports.port import first_line
+from amos_ref.conformance.ports.failures import first_line
 from amos_ref.errors import HyperParameterError
 
 Times = dict[int, float]  # round -> seconds a step
@@ -88,7 +88,7 @@ def _no_garbage_collector() -> Iterator[None]:
 # figures
 
 
-def ratio(times: Times, others: Times) -> float:
+def compare_times(times: Times, others: Times) -> float:
     """Return the median of the ratios of two contenders' times, over the rounds in which both took part."""
     return float(np.median([times[k] / others[k] for k in times.keys() & others.keys()]))
 
@@ -104,8 +104,8 @@ def summarize(name: str, times: Mapping[str, Times], moved: int, work: Workload)
         "bytes": moved,
         "ns_per_parameter": median / work.parameters * 1e9,
         "gb_per_s": moved / median * 1e-9,
-        "of_roof": ratio(times[name], times[ROOF]),
-        "of_ours": ratio(times[name], times[OURS]),
+        "of_roof": compare_times(times[name], times[ROOF]),
+        "of_ours": compare_times(times[name], times[OURS]),
     }
 
 
@@ -134,7 +134,7 @@ def measure_workload(work: Workload, settings: Settings) -> dict[str, Any]:
         times = time_in_turns(ready, settings) if {OURS, ROOF} <= ready.keys() else {}
         for name in times:
             contender = find_contender(name, settings.backend)
-            record = summarize(name, times, contender.moved(work), work)
+            record = summarize(name, times, contender.count_moved_bytes(work), work)
             record["extra_bytes"] = measure_extra_bytes(ready[name]) if contender.traced else None
             if contender.clock is not None:
                 record["copies"] = contender.count_copies(work)
@@ -152,7 +152,7 @@ def measure_workload(work: Workload, settings: Settings) -> dict[str, Any]:
 
 def _prepare_all(work: Workload, settings: Settings, skipped: dict[str, str]) -> Iterator[tuple[str, Timed]]:
     """Yield the contenders that can step the workload, within half of the free memory; say why others cannot."""
-    free = gpu.free_memory() if settings.backend == "cuda" else free_memory()
+    free = gpu.read_free_memory() if settings.backend == "cuda" else read_free_memory()
     held, extra = 0, 0
     for name in settings.contenders:
         contender = find_contender(name, settings.backend)
@@ -186,7 +186,7 @@ def limit_threads(threads: int) -> contextlib.AbstractContextManager[None]:
     return limited(threads)
 
 
-def free_memory() -> float:
+def read_free_memory() -> float:
     """Return how many bytes are free; infinity if the system does not tell."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

@@ -8,14 +8,15 @@ import platform
 from typing import Any
 
 import amos_ref
-from amos_ref.bench import contenders, gpu
-from amos_ref.bench.measure import Settings, free_memory
+from amos_ref.bench import gpu
+from amos_ref.bench.contenders import find_contender
+from amos_ref.bench.measure import Settings, read_free_memory
 from amos_ref.bench.workloads import count_cores
 
 FORMAT = "amos-ref-bench-1"
 
 # To be set before torch and JAX are imported. On the host: how many milliseconds the threads of LLVM's OpenMP spin
-# (as long as GNU's do, see peers.SPIN), and that JAX does not search for accelerators. On a GPU: that JAX does not take
+# (as long as GNU's do, see torch_peers.SPIN), and that JAX looks for no accelerator. On a GPU: that JAX does not take
 # three quarters of the memory at once.
 _ENVIRONMENT = {
     "cpu": {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"},
@@ -31,13 +32,14 @@ def begin_report(settings: Settings) -> dict[str, Any]:
     """Return a report in which nothing is measured yet; set the environment for the frameworks of this process."""
     for name, value in _ENVIRONMENT[settings.backend].items():
         os.environ.setdefault(name, value)
+    contenders = {name: find_contender(name, settings.backend) for name in settings.contenders}
     return {
         "format": FORMAT,
         "machine": describe_machine(settings.backend),
         "versions": find_versions(),
         "settings": settings._asdict(),
         "interrupted": False,
-        "contenders": contenders.describe(settings.contenders, settings.backend),
+        "contenders": {name: {"about": c.about, "missing": c.find_missing()} for name, c in contenders.items()},
         "workloads": [],
         "start": None,
     }
@@ -54,7 +56,7 @@ def find_versions() -> dict[str, str]:
 
 def describe_machine(backend: str) -> dict[str, Any]:
     """Return what is known of this machine, with its GPU for backend cuda; what the system does not tell is None."""
-    memory = free_memory()
+    memory = read_free_memory()
     device = {"gpu": gpu.describe()} if backend == "cuda" else {}
     return {
         "cpu": _cpu_model() or platform.processor() or None,

@@ -73,9 +73,6 @@ class Roof(Stepper):
         launch(read, self.tasks, self.g, self.out)
         launch(write, self.tasks, self.backward, self.g, self.theta, self.others)
 
-    def read_values(self) -> dict[str, np.ndarray]:
-        return {"read": self.out, "theta": self.theta, **{f"other{i}": a for i, a in enumerate(self.others)}}
-
 
 def make_words(size: int, value: int) -> np.ndarray:
     """Return an array of `size` bytes, rounded up to whole words."""

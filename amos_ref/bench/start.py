@@ -12,27 +12,25 @@ from typing import Any
 import amos_ref
 from amos_ref.errors import BackendError
 
-STAGES = ("import amos_ref", "import numpy", "Amos(...).init", "first step", "second step")
+_STAGES = {  # name -> code
+    "import amos_ref": "import amos_ref",
+    "import numpy": "import numpy",
+    "Amos(...).init": """
+theta, g = (numpy.full((256, 512), x, numpy.float32) for x in (0.5, 0.01))
+opt = amos_ref.Amos(backend=backend)
+state = opt.init(theta)""",
+    "first step": "state = opt.step(theta, g, state)",
+    "second step": "opt.step(theta, g, state)",
+}
 
 _CHILD = """
 import json, sys, time
+stages, names = json.loads(sys.argv[1]), {"backend": sys.argv[2]}
 rows, start = [], time.perf_counter()
-def done():
-    global start
+for code in stages:
+    exec(code, names)
     rows.append({"seconds": time.perf_counter() - start, "numba": "numba" in sys.modules})
     start = time.perf_counter()
-import amos_ref
-done()
-import numpy
-done()
-theta, g = (numpy.full((256, 512), x, numpy.float32) for x in (0.5, 0.01))
-opt = amos_ref.Amos(backend=BACKEND)
-state = opt.init(theta)
-done()
-state = opt.step(theta, g, state)
-done()
-opt.step(theta, g, state)
-done()
 print(json.dumps(rows))
 """
 
@@ -47,10 +45,10 @@ def measure_start(backend: str, caches: int = 3, runs: int = 3) -> dict[str, Any
         with tempfile.TemporaryDirectory() as cache:
             cold.append(_run_child(backend, cache))
             warm += [_run_child(backend, cache) for _ in range(runs)]
-    imports = [stage for stage, row in zip(STAGES, warm[0], strict=True) if row["numba"]]
+    imports = [stage for stage, row in zip(_STAGES, warm[0], strict=True) if row["numba"]]
     return {
         "array": "float32 (256, 512), tensor slots",
-        "stages": list(STAGES),
+        "stages": list(_STAGES),
         "warm": _medians(warm),
         "cold": _medians(cold),
         "runs": len(warm),
@@ -68,8 +66,8 @@ def _run_child(backend: str, cache: str) -> list[dict[str, Any]]:
     home = str(pathlib.Path(amos_ref.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": path}
-    code = _CHILD.replace("BACKEND", repr(backend))
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", _CHILD, json.dumps(list(_STAGES.values())), backend]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise BackendError(f"a fresh process could not take a step: it says {last!r}")

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from amos_ref.bench import gpu
 
 CACHES = 3  # the L2 caches that all copies together fill
@@ -29,10 +27,6 @@ class Stepper:
         """Take one step and wait until it is done."""
         self.launch()
         self.wait()
-
-    def read_values(self) -> dict[str, np.ndarray]:
-        """Return the parameters by name."""
-        raise NotImplementedError
 
 
 # on the host

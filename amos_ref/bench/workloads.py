@@ -59,10 +59,10 @@ class Workload:
         A step reads g first for the sum of squares or, with element slots, to look for NaN and infinity, before it
         writes anything; then it reads g once more.
         """
-        return 2 * self.held
+        return 2 * self.array_bytes
 
     @property
-    def held(self) -> int:
+    def array_bytes(self) -> int:
         """The bytes of g, theta, v, b and m."""
         state = 2 * self.slots + (self.parameters if self.momentum else 0)
         return 2 * self.parameters * self.itemsize + state * self.state_itemsize

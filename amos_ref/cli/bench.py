@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 # options
 
 
-def _list(text: str | None, default: str = "") -> list[str]:
+def _split(text: str | None, default: str = "") -> list[str]:
     return [part.strip() for part in (default if text is None else text).split(",") if part.strip()]
 
 
@@ -93,16 +93,16 @@ def _check_alone(args: argparse.Namespace) -> None:
             raise HyperParameterError(f"--backend cuda goes without --{name}: {reason}")
 
 
-def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
+def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
     """Return every combination of what is selected; an empty list if no option selects anything."""
     if all(getattr(args, name) in (None, False) for name in _SELECTION):
         return []
     works = workloads.select(
-        sizes=_list(args.sizes, workloads.LARGE[args.backend] if args.trees is None else ""),
-        trees=_list(args.trees),
-        slots=_list(args.slots, "tensor"),
-        dtypes=_list(args.dtypes, "float32"),
-        threads=_list(args.threads, str(workloads.count_cores())),
+        sizes=_split(args.sizes, workloads.LARGE[args.backend] if args.trees is None else ""),
+        trees=_split(args.trees),
+        slots=_split(args.slots, "tensor"),
+        dtypes=_split(args.dtypes, "float32"),
+        threads=_split(args.threads, str(workloads.count_cores())),
         momentum=args.momentum,
         state=args.state or "param",
     )
@@ -111,7 +111,7 @@ def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
     return [replace(work, threads=0) for work in works] if args.backend == "cuda" else works
 
 
-def _settings(args: argparse.Namespace) -> Any:
+def _make_settings(args: argparse.Namespace) -> Any:
     from amos_ref.bench.measure import Settings
 
     seconds = args.seconds if args.seconds is not None else 0.6 if args.quick else 6.0
@@ -122,12 +122,12 @@ def _settings(args: argparse.Namespace) -> Any:
         raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
     least, compiled = (3, 250) if args.quick else (5, 10_000)
     least = 20 if args.backend == "cuda" else least
-    return Settings(_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
+    return Settings(_select_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
 
 
-def _peers(args: argparse.Namespace) -> tuple[str, ...]:
+def _select_peers(args: argparse.Namespace) -> tuple[str, ...]:
     known = contenders.list_peers(args.backend)
-    chosen = [] if args.peers == "none" else _list(args.peers, ",".join(known))
+    chosen = [] if args.peers == "none" else _split(args.peers, ",".join(known))
     for name in chosen:
         if name not in known:
             raise HyperParameterError(f"there is no peer {name!r}; the peers are {', '.join(known)}, or none")
@@ -143,7 +143,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     from amos_ref.bench.report import begin_report
     from amos_ref.bench.start import measure_start
 
-    works, settings = _workloads(args), _settings(args)
+    works, settings = _select_workloads(args), _make_settings(args)
     planned = not works and not args.start
     if planned:
         works = _plan(args.quick, args.backend)
@@ -220,20 +220,17 @@ def _print_head(report: dict[str, Any]) -> None:
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     print(f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores; caches {caches or 'unknown'}")
     if "gpu" in machine:
-        _print_device(machine["gpu"])
+        device = machine["gpu"]
+        sizes = f"L2 {device['l2_bytes'] * 1e-6:.3g} MB, memory {device['memory_bytes'] * 1e-9:.3g} GB"
+        print(
+            f"{device['name']}, compute capability {device['compute_capability']}, {device['multiprocessors']} "
+            f"multiprocessors; {sizes}; driver {device['driver'] or 'of unknown version'}, for CUDA {device['cuda']}"
+        )
     print(f"{machine['system']}, Python {machine['python']}; load before the run {machine['load']}")
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print()
     for name, c in report["contenders"].items():
         print(f"{name:18} {c['about']}{'; ' + c['missing'] if c['missing'] else ''}")
-
-
-def _print_device(device: dict[str, Any]) -> None:
-    sizes = f"L2 {device['l2_bytes'] * 1e-6:.3g} MB, memory {device['memory_bytes'] * 1e-9:.3g} GB"
-    print(
-        f"{device['name']}, compute capability {device['compute_capability']}, {device['multiprocessors']} "
-        f"multiprocessors; {sizes}; driver {device['driver'] or 'of unknown version'}, for CUDA {device['cuda']}"
-    )
 
 
 def _print_workload(work: dict[str, Any]) -> None:
@@ -242,13 +239,13 @@ def _print_workload(work: dict[str, Any]) -> None:
     print(f"{work['label']}; {work['bytes'] / work['parameters']:.4g} bytes a parameter")
     if work["results"]:
         columns = _ON_DEVICE if "copies" in work["results"][0] else _COLUMNS
-        print_table(columns, [_row(record, work["parameters"]) for record in work["results"]])
+        print_table(columns, [_format_row(record, work["parameters"]) for record in work["results"]])
     for skip in work["skipped"]:
         if not skip["reason"].startswith("not installed"):  # said once, at the head
             print(f"{skip['contender']}: {skip['reason']}")
 
 
-def _row(record: dict[str, Any], parameters: int) -> list[str]:
+def _format_row(record: dict[str, Any], parameters: int) -> list[str]:
     low, high = (record["seconds"][f"{name}_quartile"] / parameters * 1e9 for name in ("lower", "upper"))
     figures = (f"{record[name]:.3g}" for name in ("gb_per_s", "of_roof", "of_ours"))
     middle = f"{record['ns_per_parameter']:.3g}", f"{low:.3g}..{high:.3g}", *figures, str(record["rounds"])

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def _write_expectations(report: "Report") -> str:
-    from amos_ref.conformance.expect import written
+    from amos_ref.conformance.expect import as_toml
 
-    return written(report.results)
+    return as_toml(report.results)
 
 
 FORMS: dict[str, Callable[["Report"], str]] = {
@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="our option is called THEIRS in the port, e.g. extra_l2=weight_decay (may be repeated)",
+        help="our option is called THEIRS in the port, e.g. clip_value=max_norm (may be repeated)",
     )
     check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
     check.add_argument(

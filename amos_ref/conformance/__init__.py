@@ -102,11 +102,11 @@ def check(
     from amos_ref.conformance.judging.judge import run
     from amos_ref.conformance.judging.tolerance import METHOD
     from amos_ref.conformance.ports.target import as_port
-    from amos_ref.conformance.ports.watchdog import checked
+    from amos_ref.conformance.ports.watchdog import check_timeout
     from amos_ref.conformance.report import Report
 
     check_suite(suite)
-    timeout, listed = checked(timeout), expectations.read(expect)
+    timeout, listed = check_timeout(timeout), expectations.read(expect)
     driven = as_port(port, renamed, timeout)
     cases = cases_of(suite, driven)
     try:
@@ -116,7 +116,7 @@ def check(
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
-    results = expectations.applied(results, listed, expectations.supported_of(results))
+    results = expectations.apply(results, listed, expectations.list_supported(results))
     return Report(driven.name, results, suite, METHOD, diagnosis)
 
 

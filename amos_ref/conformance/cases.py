@@ -162,7 +162,7 @@ def _table() -> tuple[Case, ...]:
     low = [case for case in cases if case.name in _LOW or case.inject]
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
-        *(_rounded(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+        *(_round(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
     )
     for case in found:
         for arrays in (case.params, *case.grads, *(case.inject or {}).values()):
@@ -208,7 +208,7 @@ def _aged() -> list[Case]:
     ]
 
 
-def _rounded(case: Case, dtype: str) -> Case:
+def _round(case: Case, dtype: str) -> Case:
     """Return the case in float16 or bfloat16, its arrays rounded to that."""
 
     def nearest(a: np.ndarray | None) -> Any:

@@ -3,7 +3,7 @@
 ::
 
     [[departure]]
-    case = "extra_l2"       # a name, or a pattern with * and ?
+    case = "momentum"       # a name, or a pattern with * and ?
     dtype = "float32"       # left out: in every dtype
     verdict = "departs"
     stage = "theta"         # left out: whichever
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
-from amos_ref.conformance.ports.port import printable
+from amos_ref.conformance.ports.failures import escape
 from amos_ref.errors import ExpectationError
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
@@ -29,7 +29,7 @@ KINDS = {"case": str, "dtype": str, "verdict": str, "stage": str, "step": int, "
 NEEDED = ("case", "verdict", "reason")
 
 
-class Expected(NamedTuple):
+class Expectation(NamedTuple):
     """One entry of the list; `source` says which, of which file."""
 
     source: str
@@ -53,7 +53,7 @@ class Expected(NamedTuple):
         return f"{self.verdict}{f' at {where}' if where else ''}"
 
 
-def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[Expected]:
+def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[Expectation]:
     """Return the entries of a TOML file, or of a list of mappings with the same keys.
 
     Raises
@@ -82,7 +82,7 @@ def _entries(path: str) -> list[Any]:
     return entries
 
 
-def _entry(source: str, entry: Any) -> Expected:
+def _entry(source: str, entry: Any) -> Expectation:
     if not isinstance(entry, Mapping):
         raise ExpectationError(f"{source} is {entry!r:.80}; it must be a table")
     source += f" (case {entry['case']!r:.80})" if "case" in entry else ""
@@ -94,12 +94,12 @@ def _entry(source: str, entry: Any) -> Expected:
     missing = [key for key in NEEDED if not str(entry.get(key, "")).strip()]
     if missing:
         raise ExpectationError(f"{source}: {missing[0]} is missing or empty")
-    found = Expected(source, **{**entry, "reason": printable(" ".join(entry["reason"].split()))})
+    found = Expectation(source, **{**entry, "reason": escape(" ".join(entry["reason"].split()))})
     _check_values(found)
     return found
 
 
-def _check_values(entry: Expected) -> None:
+def _check_values(entry: Expectation) -> None:
     cases = table()
     for key, known in (
         ("case", any(fnmatch.fnmatchcase(case.name, entry.case) for case in cases)),
@@ -112,13 +112,13 @@ def _check_values(entry: Expected) -> None:
             raise ExpectationError(f"{entry.source}: there is no {key} {getattr(entry, key)!r:.80}")
 
 
-def applied(results: Iterable[Result], listed: list[Expected], supported: Collection[tuple[str, str]]) -> list[Result]:
+def apply(results: Iterable[Result], listed: list[Expectation], supported: Collection[tuple[str, str]]) -> list[Result]:
     """Mark what was expected; what was listed and did not happen fails.
 
     Parameters
     ----------
     results : iterable of Result
-    listed : list of Expected
+    listed : list of Expectation
     supported : collection of (str, str)
         Case and dtype of all that the port supports. Where an entry names some of these, it says nothing of others.
     """
@@ -126,16 +126,16 @@ def applied(results: Iterable[Result], listed: list[Expected], supported: Collec
     found = []
     for r in results:
         entries = [entry for entry in listed if entry.names(r.case, r.dtype)]
-        found.append(_applied(r, [e for e in entries if r.verdict != "not supported" or not about[e]]))
+        found.append(_apply(r, [e for e in entries if r.verdict != "not supported" or not about[e]]))
     return found
 
 
-def supported_of(results: Iterable[Result]) -> set[tuple[str, str]]:
+def list_supported(results: Iterable[Result]) -> set[tuple[str, str]]:
     """Return case and dtype of what was run."""
     return {(r.case, r.dtype) for r in results if r.verdict != "not supported"}
 
 
-def _applied(r: Result, entries: list[Expected]) -> Result:
+def _apply(r: Result, entries: list[Expectation]) -> Result:
     if not entries:
         return r
     fitting = next((entry for entry in entries if entry.fits(r)), None)
@@ -149,9 +149,9 @@ def _applied(r: Result, entries: list[Expected]) -> Result:
     return r._replace(verdict="no longer departs", ratio=None, detail=detail)
 
 
-def written(results: list[Result]) -> str:
+def as_toml(results: list[Result]) -> str:
     """Return the list that expects exactly these results; reasons not given before are empty, which reading refuses."""
-    known, supported = {(case.name, case.dtype) for case in table()}, supported_of(results)
+    known, supported = {(case.name, case.dtype) for case in table()}, list_supported(results)
     unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     seen: dict[tuple[str, str, str | None, str], set[str]] = {}
     for r in results:

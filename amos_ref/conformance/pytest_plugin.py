@@ -52,7 +52,7 @@ class PortUnderTest(pytest.Collector):
         option: Any = self.config.getoption
         limit = option("--amos-timeout")
         try:
-            self.timeout = watchdog.DEFAULT if limit is None else watchdog.checked(limit)
+            self.timeout = watchdog.DEFAULT if limit is None else watchdog.check_timeout(limit)
             self.listed = expect.read(option("--amos-expect") or ())
             self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
             self.cases = cases_of(str(option("--amos-suite")), self.port)
@@ -68,16 +68,16 @@ class PortUnderTest(pytest.Collector):
 
     def result(self, case: "Case") -> "Result":
         """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
-        from amos_ref.conformance.expect import applied
+        from amos_ref.conformance.expect import apply
         from amos_ref.conformance.judging.drive import unsupported
-        from amos_ref.conformance.judging.judge import settled
+        from amos_ref.conformance.judging.judge import accept_own_forms
 
         found = self._judged(case)
         if found.only_state:
-            every = settled([self._judged(each) for each in self.cases])
+            every = accept_own_forms([self._judged(each) for each in self.cases])
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
         supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
-        return applied([found], self.listed, supported)[0]
+        return apply([found], self.listed, supported)[0]
 
     def _judged(self, case: "Case") -> "Result":
         from amos_ref.conformance.judging.judge import judge

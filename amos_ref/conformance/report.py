@@ -12,7 +12,7 @@ import amos_ref
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
-from amos_ref.conformance.ports.port import printable
+from amos_ref.conformance.ports.failures import escape
 from amos_ref.terminal import is_terminal
 
 FORMAT = "amos-ref-report-1"
@@ -43,7 +43,7 @@ class Report:
         tolerance: str | None = None,
         diagnosis: Diagnosis | None = None,
     ) -> None:
-        self.target, self.results = printable(str(target)), results
+        self.target, self.results = escape(str(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
 
     @property
@@ -129,7 +129,7 @@ class Report:
         return "\n".join(line.rstrip() for line in lines)
 
     def _diagnosis(self) -> list[str]:
-        return [printable(line) for line in self.diagnosis.text.splitlines()] if self.diagnosis else []
+        return [escape(line) for line in self.diagnosis.text.splitlines()] if self.diagnosis else []
 
     def _table(self, *, plain: bool) -> Any:
         from rich import box

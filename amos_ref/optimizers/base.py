@@ -59,6 +59,8 @@ class Optimizer(abc.ABC):
         The t of the step that is taken at count 0.
     backends : tuple of str
         Those that can compute it.
+    example : dict
+        Options for a small example with leaves "kernel" and "bias", in which every term of the algorithm counts.
     """
 
     state_type: ClassVar[type]
@@ -66,6 +68,7 @@ class Optimizer(abc.ABC):
     lines: ClassVar[Lines]
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
+    example: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **options: Any) -> None:
         self.options = check_options(**options)

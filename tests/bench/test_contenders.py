@@ -15,4 +15,4 @@ def test_each_counts_copies_of_what_it_holds():
     foreach = contenders.find_contender("torch-foreach", "cuda")
     assert foreach.count_memory(work) == (8 * 5 * 4 * 10**6, 4 * 10**6)
     work = device_work("1e6", slot="element", state="float64", momentum=True)
-    assert contenders.find_contender("amos_ref", "cuda").held(work) == 8 * 10**6 + 3 * 8 * 10**6
+    assert contenders.find_contender("amos_ref", "cuda").count_array_bytes(work) == 8 * 10**6 + 3 * 8 * 10**6

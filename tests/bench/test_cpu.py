@@ -13,7 +13,7 @@ def take_steps(work, steps, run=cpu.AmosStepper.run):
     stepper = cpu.AmosStepper(work, "cpu")
     for _ in range(steps):
         run(stepper)
-    return {name: own.bits(a) for name, a in stepper.read_values().items()}
+    return {name: own.bits(a) for name, a in stepper.params.items()}
 
 
 def step_page(work, steps):

@@ -75,7 +75,7 @@ def ratio_on_a_machine_that_slows_down(measuring):
     calls = []
     fakes = {name: Fake(name, s, calls, lambda: 2.0 ** (len(calls) // 8)) for name, s in (("a", 0.01), ("b", 0.03))}
     times = measuring(fakes)
-    return measure.ratio(times["b"], times["a"])
+    return measure.compare_times(times["b"], times["a"])
 
 
 def one_after_the_other(fakes):
@@ -127,12 +127,12 @@ def test_a_record_for_everyone_who_can_and_a_reason_for_everyone_who_cannot(monk
     added = {
         "absent": replace(cpu.PAGE, packages={"no_such_module_xyz": "no-such-package==1"}),
         "failing": replace(cpu.PAGE, build=fail),
-        "huge": replace(cpu.PAGE, held=lambda work: 10**15 * work.bytes),
+        "huge": replace(cpu.PAGE, count_array_bytes=lambda work: 10**15 * work.bytes),
         "page": cpu.PAGE,
     }
     known = contenders.find_contender
     monkeypatch.setattr(measure, "find_contender", lambda name, backend: added.get(name) or known(name, backend))
-    monkeypatch.setattr(measure, "free_memory", lambda: 8e9)
+    monkeypatch.setattr(measure, "read_free_memory", lambda: 8e9)
     chosen = settings(tuple(added), seconds=0.001, most=5)
     report = measure.measure_workload(workloads.parse_size("1e3"), chosen)
     assert [r["contender"] for r in report["results"]] == ["amos_ref", "roof", "page"]
@@ -140,14 +140,14 @@ def test_a_record_for_everyone_who_can_and_a_reason_for_everyone_who_cannot(monk
     assert reasons["absent"] == "not installed: pip install no-such-package==1"
     assert reasons["failing"] == "failed: RuntimeError: first line"
     assert reasons["huge"] == "1.6e+10 GB with what the others hold is more than half of the free memory"
-    monkeypatch.setattr(measure, "free_memory", lambda: 100.0)
+    monkeypatch.setattr(measure, "read_free_memory", lambda: 100.0)
     report = measure.measure_workload(workloads.parse_size("1e3"), chosen)
     assert report["results"] == []
     assert "more than half of the free memory" in next(
         s["reason"] for s in report["skipped"] if s["contender"] == "roof"
     )
     monkeypatch.setitem(added, "amos_ref", added["failing"])
-    monkeypatch.setattr(measure, "free_memory", lambda: math.inf)
+    monkeypatch.setattr(measure, "read_free_memory", lambda: math.inf)
     with pytest.raises(RuntimeError):  # our own failure is no reason to skip
         measure.measure_workload(workloads.parse_size("1e3"), chosen)
 
@@ -170,7 +170,7 @@ def test_a_named_error_where_numba_has_fewer_threads():
 
 def test_the_memory_is_the_devices(driver, monkeypatch):
     keep_contenders(monkeypatch, "cuda")
-    monkeypatch.setattr(measure, "free_memory", lambda: 0.0)  # of the host
+    monkeypatch.setattr(measure, "read_free_memory", lambda: 0.0)  # of the host
     chosen = settings(backend="cuda", seconds=0.01, least=20)
     # The copies of both: 32 of 80 kB, 32 of 160 kB.
     driver.free = 2 * 32 * (80_000 + 160_032)

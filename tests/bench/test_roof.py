@@ -23,14 +23,13 @@ def moves_all(work, run=roof.Roof.run):
         r = roof.Roof(work)
         for variant in roof.VARIANTS:
             r.choose(variant)
-            before = {name: a.copy() for name, a in r.read_values().items()}
+            theta, others = r.theta.copy(), [a.copy() for a in r.others]
             run(r)
-            after = r.read_values()
-            if np.bitwise_xor.reduce(r.g) != np.bitwise_xor.reduce(after.pop("read")):
+            if np.bitwise_xor.reduce(r.g) != np.bitwise_xor.reduce(r.out):
                 return False
-            if not np.array_equal(after.pop("theta"), before["theta"] ^ r.g):
+            if not np.array_equal(r.theta, theta ^ r.g):
                 return False
-            if not all(np.array_equal(a, before[name] ^ np.uint64(1)) for name, a in after.items()):
+            if not all(np.array_equal(a, b ^ np.uint64(1)) for a, b in zip(r.others, others, strict=True)):
                 return False
     return True
 

@@ -355,7 +355,7 @@ def test_names_of_options_are_mapped():
     assert port.signature.keywords({"learning_rate": 1.0}) == {"rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
     with pytest.raises(TargetError, match="the port has no parameter 'nope'"):
         as_port(factory, {"learning_rate": "nope"})
-    with pytest.raises(TargetError, match="'speed' is none of learning_rate"):
+    with pytest.raises(TargetError, match="'speed' is not one of learning_rate"):
         as_port(factory, {"speed": "rate"})
 
 

@@ -276,7 +276,7 @@ def departing():
 
 
 def report_with(results, listed):
-    return Report("toy", expect.applied(results, expect.read(listed), expect.supported_of(results)))
+    return Report("toy", expect.apply(results, expect.read(listed), expect.list_supported(results)))
 
 
 def test_departures_that_are_all_expected_pass(departing):

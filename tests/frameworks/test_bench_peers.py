@@ -13,7 +13,7 @@ from helpers import strategies as own
 from helpers.made_up_gpu import STREAM, replace_driver
 
 import amos_ref
-from amos_ref.bench import contenders, cuda_peers, gpu, workloads
+from amos_ref.bench import contenders, gpu, jax_peers, torch_peers, workloads
 from amos_ref.cli import main
 
 torch = pytest.importorskip("torch")
@@ -40,7 +40,13 @@ def take_steps(name, work, backend="cpu", steps=STEPS):
     stepper = contender.build(work)
     for _ in range(steps):
         stepper.run()
-    return stepper.read_values()["leaf0000"]
+    return read(stepper)
+
+
+def read(stepper):
+    """Return the only array of a contender of torch or JAX, in float64."""
+    p = stepper.params["leaf0000"]
+    return p.detach().double().cpu().numpy() if isinstance(p, torch.Tensor) else np.array(p, np.float64)
 
 
 def step_page(work, eta=0.5):
@@ -155,10 +161,10 @@ def test_nothing_is_compiled_once_it_is_warm():
             stepper = contender.build(work_of(**changed))
             for _ in range(contender.warm_up):
                 stepper.run()
-            programs = stepper.program.step._cache_size()
+            programs = stepper.step._cache_size()
             stepper.run()
             stepper.run()
-            assert stepper.program.step._cache_size() == programs, (name, changed)
+            assert stepper.step._cache_size() == programs, (name, changed)
 
 
 def test_what_a_peer_cannot_do_has_a_reason():
@@ -214,13 +220,13 @@ TORCH_GRAPH = torch.cuda.graph
 @pytest.fixture
 def torch_on_gpu(monkeypatch):
     replace_driver(monkeypatch)
-    monkeypatch.setattr(gpu, "l2_bytes", lambda: 40_000)
-    monkeypatch.setattr(cuda_peers, "_stream", lambda: SimpleNamespace(cuda_stream=STREAM))
+    monkeypatch.setattr(gpu, "read_l2_bytes", lambda: 40_000)
+    monkeypatch.setattr(torch_peers, "_stream", lambda: SimpleNamespace(cuda_stream=STREAM))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
-    for name in ("_torch_sees_gpu", "_jax_sees_gpu"):
-        monkeypatch.setattr(cuda_peers, name, lambda: True)
+    for module in (torch_peers, jax_peers):
+        monkeypatch.setattr(module, "_sees_gpu", lambda: True)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_get_capturable_supported_devices", lambda **_: ["cpu"])
 
 
@@ -250,7 +256,7 @@ def test_copies_in_jax_are_stepped_by_one_program(name):
     assert copies == {"jestimator": 15, "optax": 8}[name]
 
     def count_programs():
-        return {id(each.program.step): each.program.step._cache_size() for each in rotation.copies}
+        return {id(each.step): each.step._cache_size() for each in rotation.copies}
 
     programs = count_programs()
     assert len(programs) == 1
@@ -263,8 +269,8 @@ def test_copies_in_jax_are_stepped_by_one_program(name):
     after = []
     for _ in range(max(counts)):
         one.run()
-        after.append(own.bits(one.read_values()["leaf0000"]))
-    assert [own.bits(each.read_values()["leaf0000"]) for each in rotation.copies] == [after[n - 1] for n in counts]
+        after.append(own.bits(read(one)))
+    assert [own.bits(read(each)) for each in rotation.copies] == [after[n - 1] for n in counts]
     assert count_programs() == programs
 
 
@@ -272,6 +278,6 @@ def test_what_finds_no_gpu_is_not_timed_instead(monkeypatch):
     for name in contenders.list_peers("cuda"):
         if not torch.cuda.is_available() and jax.default_backend() != "gpu":
             assert contenders.find_contender(name, "cuda").find_missing().startswith("not installed for a GPU: this ")
-    monkeypatch.setattr(cuda_peers, "_torch_sees_gpu", lambda: 1 / 0)
+    monkeypatch.setattr(torch_peers, "_sees_gpu", lambda: 1 / 0)
     found = contenders.find_contender("torch-fused", "cuda").find_missing()
     assert found == "not installed as it should be: ZeroDivisionError: division by zero"

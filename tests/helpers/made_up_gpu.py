@@ -154,7 +154,7 @@ def install(monkeypatch):
     driver = replace_driver(monkeypatch)
     monkeypatch.setattr(gpu, "find_stream", lambda: STREAM)
     monkeypatch.setattr(gpu, "check", lambda: None)
-    monkeypatch.setattr(gpu, "free_memory", lambda: driver.free)
+    monkeypatch.setattr(gpu, "read_free_memory", lambda: driver.free)
     monkeypatch.setattr(Opt, "driver", driver, raising=False)
     monkeypatch.setattr(amos_ref, "Amos", Opt)
     monkeypatch.setattr(arrays, "copy_to_device", lambda a: a)

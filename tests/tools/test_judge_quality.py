@@ -11,11 +11,11 @@ JUDGE = {dtype: judge_quality.Judge(dtype) for dtype in ("float64", "float32")}
 @pytest.mark.parametrize("dtype", JUDGE)
 def test_a_deviation_is_caught_and_the_page_is_not(dtype):
     judge = JUDGE[dtype]
-    with_state, theta = judge.caught("c-with-xi")
+    with_state, theta = judge.catch("c-with-xi")
     assert with_state is not None
     assert theta is not None
     assert with_state.step <= theta.step
-    assert judge.caught() == [None, None]
+    assert judge.catch() == [None, None]
     assert judge.catches("c-with-xi", "gamma-sign")
     assert not judge.catches("extra_l2-halved", "extra_l2-doubled")  # which undo each other
     assert judge.false_alarms(1000) == []
@@ -39,7 +39,7 @@ def test_a_state_in_the_parameters_dtype_is_right():
 def test_the_page_is_made_of_the_answers(monkeypatch):
     answers = {
         "float64": {
-            "caught": {("gamma-sign",): [judge_quality.Caught(1, "plain"), None]},
+            "catch": {("gamma-sign",): [judge_quality.Catch(1, "plain"), None]},
             "false_alarms": {(1000,): [], (1001,): ["plain"]},
             "catches": {("gamma-sign", "d-absent"): True, ("extra_l2-halved", "extra_l2-doubled"): False},
             "names": {("gamma-sign",): True, ("gamma-sign", "d-absent"): False},

@@ -58,11 +58,11 @@ def _chi(s: Any) -> float:
     return math.inf if s.clip_value is None else float(s.clip_value)
 
 
-def _shrunk(s: Any, norm: float) -> Any:
+def _shrink(s: Any, norm: float) -> Any:
     return s.grad * (min(1.0, _chi(s) / norm) if norm else 1.0)
 
 
-def _kept(s: Any, name: str, new: Any) -> Any:
+def _average(s: Any, name: str, new: Any) -> Any:
     """Exponential average of `new` with decay momentum, remembered under `name`."""
     mu = s.momentum or 0.0
     s.memory[name] = mu * s.memory.get(name, 0.0) + (1.0 - mu) * new
@@ -83,11 +83,11 @@ _add("gradient", "clip-after-mean", "takes the mean square of the unclipped grad
      "clipping makes steps small where it should only tame outliers", g2=lambda s, page: page(s.but(g=s.grad)))
 _add("gradient", "clip-by-norm", "scales the array's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the array's size",
-     g=lambda s, page: _shrunk(s, _norm(s.grad)))
+     g=lambda s, page: _shrink(s, _norm(s.grad)))
 _add("gradient", "clip-by-global-norm",
      "scales all gradients to the joint norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the whole model",
-     g=lambda s, page: _shrunk(s, _norm(*(g for g in s.grads.values() if g is not None))))
+     g=lambda s, page: _shrink(s, _norm(*(g for g in s.grads.values() if g is not None))))
 _add("gradient", "clip-the-change", "clips the change of theta; the page clips the gradient",
      "outliers enter v unclipped", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), _chi(s)))
 _add("gradient", "l2-in-gradient", "adds extra_l2 * theta to the gradient; the page adds it to the decay",
@@ -290,18 +290,18 @@ _add("momentum", "momentum-nesterov", "looks ahead: moves by mu m + (1-mu) delta
      "averages less than asked for",
      theta=lambda s, page: page(s if s.m is None else s.but(m=spec.average(s.m, s.delta, s.momentum))))
 _add("momentum", "momentum-without-decay", "averages the gradient's term only, and decays at once",
-     "the decay is not smoothed", m=lambda s, page: _averaged_step(s) if s.momentum else None,
+     "the decay is not smoothed", m=lambda s, page: _average_of_step(s) if s.momentum else None,
      theta=lambda s, page: page(s) - s.rho * s.old_theta if s.momentum else page(s))
 _add("momentum", "momentum-without-extra_l2", "leaves extra_l2 out of the average, and applies it at once",
      "the extra decay is not smoothed", m=lambda s, page: _without_extra(s) if s.momentum else None,
      theta=lambda s, page: page(s) - s.d * s.extra_l2 * s.old_theta if s.momentum else page(s))
 _add("momentum", "momentum-on-gradient", "averages the gradient and steps with that; the page averages the change",
      "the decay is not smoothed, and old gradients get the present step size",
-     delta=lambda s, page: page(s.but(g=_kept(s, "gradient", s.g))) if s.momentum else page(s),
+     delta=lambda s, page: page(s.but(g=_average(s, "gradient", s.g))) if s.momentum else page(s),
      m=lambda s, page: None)
 _add("momentum", "momentum-before-mean", "averages the gradient before everything else; the page averages the change",
      "v sees averaged gradients, so steps are too large",
-     g=lambda s, page: _kept(s, "gradient", page(s)) if s.momentum else page(s), m=lambda s, page: None)
+     g=lambda s, page: _average(s, "gradient", page(s)) if s.momentum else page(s), m=lambda s, page: None)
 _add("momentum", "momentum-held-back", "moves by the average before this step's change is in it",
      "every step comes one step late", theta=lambda s, page: page(s if s.m is None else s.but(m=s.old_m)))
 
@@ -318,7 +318,7 @@ _add("count", "count-per-leaf",
 # storage
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
-         **{what: lambda s, page, name=_name: _stored(page(s), name) for what in ("v", "b", "m")})
+         **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
 # fmt: on
 
 
@@ -357,7 +357,7 @@ def _eta_by_dimensions(shape: tuple[int, ...]) -> float:
     return math.sqrt((2.0 if len(shape) == 2 else 1.0) / shape[1])
 
 
-def _averaged_step(s: Any) -> Any:
+def _average_of_step(s: Any) -> Any:
     return spec.average(s.old_m, -(s.alpha * s.g), s.momentum)
 
 
@@ -371,7 +371,7 @@ def _own_count(s: Any) -> int:
     return s.memory["count"]
 
 
-def _stored(x: Any, name: str) -> Any:
+def _store(x: Any, name: str) -> Any:
     if x is None:
         return None
     return spec.round_to(np.asarray(x), dtype_of(name)).astype(np.float64)

@@ -12,7 +12,7 @@ from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.search import SLACK, Names, Search, reading_of
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
-from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
 from amos_ref.conformance.judging.judge import STAGES, first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.conformance.ports.port import Port
@@ -94,12 +94,12 @@ def diagnose(
                 search = attempt.search()
                 found = _tell_apart(port, search, search.of_size(deviations), eta, timeout)
                 if found:
-                    return _explained(attempt, found)
+                    return _explain(attempt, found)
     for attempt in (a for a in attempts if a.largest == LARGEST):
         found = attempt.search().case_by_case(MOST, LARGEST)
         if found:
-            return _explained(attempt, found)
-    return _unexplained(attempts[0].search())
+            return _explain(attempt, found)
+    return _name_nearest(attempts[0].search())
 
 
 def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
@@ -131,7 +131,7 @@ def _tell_apart(port: Port, search: Search, found: list[Names], eta: Any, timeou
             continue
         try:
             one = observe(port, case, eta, timeout)
-        except Failed:
+        except Failure:
             continue
         if _differ(one, found):
             search.seen.append(one)
@@ -154,7 +154,7 @@ def _differ(one: Observation, found: list[Names]) -> bool:
     return any(first_departure(expected, other, slack=SLACK)[0] is not None for other in others)
 
 
-def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
+def _explain(attempt: Attempt, found: list[Names]) -> Diagnosis:
     search = attempt.search()
     dialect = " and ".join(d.name for d in dialects() if set(found[0]) <= set(d.deviations) and search.fits(d.names))
     dialect = dialect if len(found) == 1 and found[0] else ""
@@ -163,7 +163,7 @@ def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
         lines.append(f"one of {len(found)} readings, which {FURTHER} further inputs did not tell apart:")
     for names in found:
         lines += ["either:"] if len(found) > 1 else []
-        lines += [_in_words(search, names, name) for name in names]
+        lines += [_describe(search, names, name) for name in names]
     lines += [f"{note}." for note in attempt.notes]
     if dialect:
         lines.append(f"this is exactly the reading of {dialect}.")
@@ -173,7 +173,7 @@ def _explained(attempt: Attempt, found: list[Names]) -> Diagnosis:
     return Diagnosis("\n".join(lines), only, [list(names) for names in found], dialect or None, [])
 
 
-def _in_words(search: Search, names: Names, name: str) -> str:
+def _describe(search: Search, names: Names, name: str) -> str:
     """Say what a deviation of a set does, what comes of it, and where it shows first: what misfits without it."""
     d = CATALOGUE[name]
     without = tuple(other for other in names if other != name)
@@ -183,7 +183,7 @@ def _in_words(search: Search, names: Names, name: str) -> str:
     return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. First shown by {where}."
 
 
-def _unexplained(search: Search) -> Diagnosis:
+def _name_nearest(search: Search) -> Diagnosis:
     """Say what comes nearest, if anything comes nearer than the page, and by how much each quantity is off."""
     sets: list[Names] = [(), *((name,) for name in CATALOGUE)]
     count = {names: sum(1 for _ in search.failing(names)) for names in sets}
@@ -197,11 +197,11 @@ def _unexplained(search: Search) -> Diagnosis:
             f"nearest, but not it: {d.name} ({d.does}), with which {agree} of {all_of} cases agree; "
             f"{all_of - count[()]} do without."
         )
-    lines.append(f"first misfit: {_residuals(search)}")
+    lines.append(f"first misfit: {_describe_errors(search)}")
     return Diagnosis("\n".join(lines), [], [], None, list(nearest))
 
 
-def _residuals(search: Search) -> str:
+def _describe_errors(search: Search) -> str:
     """The relative error of each quantity in the first step that departs."""
     one = search.seen[0]
     misfit = search.misfit((), 0) or {}

@@ -20,7 +20,7 @@ SLACK = 8.0
 _ORDER = {name: i for i, name in enumerate(CATALOGUE)}
 
 
-def ordered(names: Sequence[str]) -> Names:
+def in_order(names: Sequence[str]) -> Names:
     """Return names in the catalogue's order, in which their overrides are laid over each other."""
     return tuple(sorted(names, key=_ORDER.__getitem__))
 
@@ -95,7 +95,7 @@ class Search:
                 for more in self._larger(names, i)
                 if k < 2 or k == size or self._reaches_further(more, 0)
             }
-        return _sorted(names for names in level if self.fits(names))
+        return _sort(names for names in level if self.fits(names))
 
     def case_by_case(self, limit: int, largest: int) -> list[Names]:
         """Return larger sets that fit: at most `largest` deviations explain a case, then the next is looked at.
@@ -120,7 +120,7 @@ class Search:
             level = {more for one in level for more in self._larger(one, i)}
             fitting = [more for more in level if self.misfit(more, i) is None]
             if fitting:
-                return _sorted(fitting)
+                return _sort(fitting)
             if k > 1:
                 level = {more for more in level if self._reaches_further(more, i, names)}
         return []
@@ -129,7 +129,7 @@ class Search:
         """Yield the set with one deviation more, where that changes how observation i misfits."""
         before = self.misfit(names, i)
         for name in CATALOGUE:
-            more = ordered((*names, name))
+            more = in_order((*names, name))
             if name not in names and self.misfit(more, i) != before:
                 yield more
 
@@ -138,7 +138,7 @@ class Search:
         return before is None or after is None or _place(after) > _place(before)
 
 
-def _sorted(sets: Iterable[Names]) -> list[Names]:
+def _sort(sets: Iterable[Names]) -> list[Names]:
     return sorted(sets, key=lambda names: [_ORDER[name] for name in names])
 
 

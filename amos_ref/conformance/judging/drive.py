@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.ports.failures import Garbage, PortFailure
-from amos_ref.conformance.ports.port import Arrays, Port, first_line, message
+from amos_ref.conformance.ports.failures import Garbage, PortFailure, first_line, message
+from amos_ref.conformance.ports.port import Arrays, Port
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
 from amos_ref.errors import MissingDependencyError, TargetError
@@ -41,7 +41,7 @@ class Observation(NamedTuple):
 
 
 def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> Observation:
-    """Run a case that the port supports (see :func:`unsupported`), or raise Failed.
+    """Run a case that the port supports (see :func:`unsupported`), or raise Failure.
 
     Parameters
     ----------
@@ -55,14 +55,14 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     """
     if "beta" not in port.options:
         case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
-    seen = Observation(case, _etas(port, case, eta, timeout), [], set())
+    seen = Observation(case, _find_etas(port, case, eta, timeout), [], set())
     with _failures_of(None, timeout):
         _start(port, case, seen.etas)
     seen.shown.extend(_drive(port, case, seen.overwritten, timeout))
     return seen
 
 
-class Failed(Exception):
+class Failure(Exception):
     """The port failed: at its start (step None) or at a step."""
 
     def __init__(self, step: int | None, error: BaseException) -> None:
@@ -79,7 +79,7 @@ def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
     except (MissingDependencyError, TargetError):
         raise
     except (Exception, SystemExit, Hangs) as error:
-        raise Failed(step, error) from error
+        raise Failure(step, error) from error
 
 
 def unsupported(port: Port, case: Case) -> str:
@@ -96,7 +96,7 @@ def unsupported(port: Port, case: Case) -> str:
     return ""
 
 
-def _etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
+def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
     if "eta" in port.options:
         if eta is not None:
             raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
@@ -134,15 +134,15 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
         given.append({name: g.astype(dtype_of(case.dtype)) for name, g in grads.items() if g is not None})
         with _failures_of(t, timeout):
             theta, state = port.step(dict.fromkeys(grads) | given[-1]), port.state()
-            shown = _copies(theta, state, case)
+            shown = _copy_shown(theta, state, case)
             if t == 1 and case.inject:
-                port.put(_injected(case, shown))  # type: ignore
+                port.put(_values_to_put(case, shown))  # type: ignore
         for ours, theirs in zip(case.grads, given, strict=False):
             overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
         yield shown
 
 
-def _injected(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
+def _values_to_put(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
     """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts.
 
     Its first m is the first change of theta, but for that sign and for what storing theta rounds.
@@ -155,7 +155,7 @@ def _injected(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
     return values
 
 
-def _copies(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
+def _copy_shown(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
     """Return float64 copies, since a port may go on writing to what it has shown; raise Garbage if there are none."""
     if not isinstance(state, Mapping):
         raise Garbage(f"state returned {type(state).__name__}; it must be a dict")
@@ -165,10 +165,10 @@ def _copies(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
             raise Garbage(f"{what} is {type(arrays).__name__}; it must be a dict of arrays by leaf")
     if set(theta) != set(case.params):
         raise Garbage(f"step returned leaves {sorted(map(str, theta))} for {sorted(case.params)}")
-    return {what: {name: _real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
+    return {what: {name: _as_real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
 
 
-def _real(a: Any, what: str, name: str) -> np.ndarray:
+def _as_real(a: Any, what: str, name: str) -> np.ndarray:
     try:
         if not np.iscomplexobj(a):
             return np.array(a, dtype=np.float64)

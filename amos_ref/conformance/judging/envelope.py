@@ -24,7 +24,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.judging.evaluation import right
+from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.judging.reading import STATE, Reading, Step
 from amos_ref.dtypes import last_place
 
@@ -36,9 +36,9 @@ OPERATIONS = 4
 Allowed = dict[str, dict[str, np.ndarray]]  # leaf -> theta, v, b, m -> one an entry
 
 
-def allowed(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[Allowed]:
+def allowances(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[Allowed]:
     """Yield, step by step, how far a right port may be from a reading's theta, v, b and m, by leaf."""
-    members = [right(case.dtype, seed).reading(reading.overrides).run(case, etas) for seed in range(MEMBERS)]
+    members = [draw(case.dtype, seed).reading(reading.overrides).run(case, etas) for seed in range(MEMBERS)]
     bits, _ = spec.NARROW[case.dtype]
     worst = dict.fromkeys(STATE, OPERATIONS * 2.0 ** (-bits))
     way: dict[str, Any] = {}
@@ -63,10 +63,10 @@ def allowed(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator
 
 def _sizes(step: Step, way: Any, dtype: str) -> dict[str, tuple[Any, Any]]:
     """For theta, v, b and m: the size of each entry, and what storing it costs."""
-    found = {what: (np.abs(_value(step, what)), _ulp(getattr(step, what), dtype)) for what in ("v", "b")}
+    found = {what: (np.abs(_value(step, what)), _last_place(getattr(step, what), dtype)) for what in ("v", "b")}
     if step.m is not None:
-        found["m"] = (np.full(step.m.shape, np.max(way, initial=0.0)), _ulp(step.m, dtype))
-    found["theta"] = (way, step.count * _ulp(step.theta, dtype) / 2.0)
+        found["m"] = (np.full(step.m.shape, np.max(way, initial=0.0)), _last_place(step.m, dtype))
+    found["theta"] = (way, step.count * _last_place(step.theta, dtype) / 2.0)
     return found
 
 
@@ -80,6 +80,6 @@ def _largest(gap: np.ndarray, size: np.ndarray) -> float:
         return float(np.max(np.where(size > 0, gap / size, 0.0), initial=0.0))
 
 
-def _ulp(x: Any, dtype: str) -> np.ndarray:
+def _last_place(x: Any, dtype: str) -> np.ndarray:
     """One unit in the last place of x in a format."""
     return np.ldexp(1.0, last_place(x, dtype))

@@ -1,7 +1,7 @@
 """Right evaluations of the formulas: other orders, lower precision, other rounding.
 
 A right port need not have the page's bits. It may sum in another order, divide before it multiplies, compute in its
-parameters' dtype or in float32, and store its state in either. :func:`right` draws one such evaluation from a seed.
+parameters' dtype or in float32, and store its state in either. :func:`draw` draws one such evaluation from a seed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -59,7 +59,7 @@ class Evaluation(NamedTuple):
         return Reading((self.orders, *overrides), number, store)
 
 
-def right(dtype: str, seed: int) -> Evaluation:
+def draw(dtype: str, seed: int) -> Evaluation:
     """Draw an evaluation that a right port for parameters of a dtype may have.
 
     Parameters
@@ -69,8 +69,8 @@ def right(dtype: str, seed: int) -> Evaluation:
 
     Examples
     --------
-    >>> from amos_ref.conformance.judging.evaluation import right
-    >>> one = right("bfloat16", 7)
+    >>> from amos_ref.conformance.judging.evaluation import draw
+    >>> one = draw("bfloat16", 7)
     >>> one.computed.name, one.stored.name, one.theta.name
     ('bfloat16', 'bfloat16', 'bfloat16')
     """

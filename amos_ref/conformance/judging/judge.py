@@ -7,7 +7,7 @@ import numpy as np
 
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
-from amos_ref.conformance.judging.drive import Failed, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
 from amos_ref.conformance.judging.verdicts import FAILING
 from amos_ref.conformance.ports.port import Arrays, Port
@@ -86,7 +86,7 @@ def judge(port: Port, case: Case, eta: Any = None, timeout: float | None = None)
         return Result(*head, "not supported", detail=reason), None
     try:
         seen = observe(port, case, eta, timeout)
-    except Failed as failed:
+    except Failure as failed:
         return Result(*head, failed.verdict, step=failed.step, detail=failed.detail), None
     return compare(seen), seen
 
@@ -107,7 +107,7 @@ def compare(seen: Observation) -> Result:
     if departure is None:
         return Result(*head, "conforms", ratio=worst)
     if case.dtype in UNIT_ROUNDOFF:
-        departure["detail"] += _step_in_words(departure, shown, moments)
+        departure["detail"] += _describe_step(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
         departure["detail"] += "; within float32's bound: does the port compute in float32?"
     if written:
@@ -130,9 +130,9 @@ def first_departure(
                 if ours is None or name not in got.get(stage, {}):
                     continue
                 theirs, ours, allowed = got[stage][name], np.asarray(ours), slack * moment.allowed[stage]
-                found = _ratio(theirs, ours, allowed, stage == "theta")
+                found = _compare(theirs, ours, allowed, stage == "theta")
                 if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
-                    found = min(found, _ratio(-theirs, ours, allowed, False))
+                    found = min(found, _compare(-theirs, ours, allowed, False))
                 ratio, text, verdict = found
                 if ratio > 1:
                     return dict(verdict=verdict, step=t, stage=stage, leaf=name, ratio=ratio, detail=text), ratio
@@ -140,7 +140,7 @@ def first_departure(
     return None, worst
 
 
-def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> tuple[float, str, str]:
+def _compare(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> tuple[float, str, str]:
     """Return the largest difference over its bound, the entry that shows it, and the verdict if it is too large."""
     if got.size == ref.size and not theta:
         got = got.reshape(ref.shape)
@@ -164,7 +164,7 @@ def _ratio(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -> 
     return float(ratios[index]), text, "not finite" if broken.any() else "departs"
 
 
-def _step_in_words(departure: dict[str, Any], port: list[dict[str, Arrays]], page: Sequence[dict[str, Moment]]) -> str:
+def _describe_step(departure: dict[str, Any], port: list[dict[str, Arrays]], page: Sequence[dict[str, Moment]]) -> str:
     """Split the port's first wrong change of theta into alpha and rho, where one slot lets least squares do it."""
     t, name = departure["step"], departure["leaf"]
     s, got = page[t - 1][name].step, port[t - 1]["theta"][name]
@@ -209,17 +209,17 @@ def run(
     driven = [r for r in results if r.verdict != "not supported"]
     if driven and all(r.verdict == "raises" and r.step is None for r in driven):
         raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
-    return settled(results), seen
+    return accept_own_forms(results), seen
 
 
-def settled(results: list[Result]) -> list[Result]:
+def accept_own_forms(results: list[Result]) -> list[Result]:
     """A port whose theta conforms in every case keeps its state in a form of its own, which is no departure."""
     right = ("conforms", "overwrites its input", "not supported")
     if all(r.verdict in right or r.only_state for r in results):
-        return [_in_a_form_of_its_own(r) if r.only_state else r for r in results]
+        return [_accept_own_form(r) if r.only_state else r for r in results]
     return results
 
 
-def _in_a_form_of_its_own(r: Result) -> Result:
+def _accept_own_form(r: Result) -> Result:
     detail = f"theta conforms; the port's {r.stage} is something else than ours: {r.detail}"
     return r._replace(verdict="conforms", step=None, stage=None, leaf=None, ratio=None, detail=detail)

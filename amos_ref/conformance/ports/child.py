@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 
-from amos_ref.conformance.ports.failures import Crash, Garbage, Hang
+from amos_ref.conformance.ports.failures import Crash, Garbage, Hang, quote
 
 LAST = 1.0  # seconds for a child to end by itself
 KEPT = 4096  # bytes of standard error, for its last line
@@ -54,7 +54,7 @@ class Child:
         """
         self._move(b"", 0)
         if self.said:
-            raise Garbage(f"said {quoted(self.said.rstrip())} without being asked")
+            raise Garbage(f"said {quote(self.said.rstrip())} without being asked")
         self.note(">", line)
         unsent, deadline = line + b"\n", time.monotonic() + timeout
         try:
@@ -71,11 +71,11 @@ class Child:
     def _taken(self, limit: int) -> bytes:
         answer, newline, rest = self.said.partition(b"\n")
         if len(answer) > limit:
-            raise Garbage(f"answered with more than {limit} bytes, beginning {quoted(answer)}")
+            raise Garbage(f"answered with more than {limit} bytes, beginning {quote(answer)}")
         if not newline:
             raise Crash(self._end_in_words())
         if rest:
-            raise Garbage(f"said {quoted(rest.rstrip())} after its answer; an answer is one line")
+            raise Garbage(f"said {quote(rest.rstrip())} after its answer; an answer is one line")
         self.said.clear()
         return bytes(answer)
 
@@ -117,7 +117,7 @@ class Child:
         self.unnoted = rest[-KEPT:] if data else b""
 
     def _silence(self, timeout: float) -> str:
-        begun = f"; it began a line, {quoted(self.said)}, and did not end it" if self.said else ""
+        begun = f"; it began a line, {quote(self.said)}, and did not end it" if self.said else ""
         return f"gave no answer within {timeout:g} s{begun or ' (is its output flushed after every line?)'}"
 
     def _end_in_words(self) -> str:
@@ -129,10 +129,10 @@ class Child:
             how = "closed its standard output"
         else:
             how = f"ended with exit status {status}" if status >= 0 else f"was killed by {_signal_name(-status)}"
-        begun = f" in the middle of a line, {quoted(self.said)}" if self.said else ""
+        begun = f" in the middle of a line, {quote(self.said)}" if self.said else ""
         lines = self.errors.split(b"\n")
         last = next((line for line in reversed(lines) if line.strip()), b"")
-        return f"{how}{begun}" + (f"; last on its standard error: {quoted(last, 200)}" if last else "")
+        return f"{how}{begun}" + (f"; last on its standard error: {quote(last, 200)}" if last else "")
 
     def _drain(self, deadline: float) -> None:
         """Read until all is closed or the time is up."""
@@ -177,15 +177,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def printable(text: str, length: int) -> str:
-    """Return the first characters as one line in which a terminal finds nothing to obey."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:length]) + "..." * (len(line) > length)
-
-
-def quoted(data: bytes | bytearray | str, length: int = 60) -> str:
-    """Return the first characters of what a port said, with all that a terminal would obey escaped."""
-    text = data if isinstance(data, str) else bytes(data[: 4 * length]).decode("utf-8", "replace")
-    return repr(text[:length]) + ("..." if len(text) > length else "")

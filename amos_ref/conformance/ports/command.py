@@ -12,7 +12,7 @@ import numpy as np
 from amos_ref.conformance.ports.child import Child
 from amos_ref.conformance.ports.failures import Crash, PortFailure
 from amos_ref.conformance.ports.port import Arrays
-from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parsed, read_done, read_hello, read_step
+from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parse, read_done, read_hello, read_step
 from amos_ref.conformance.vectors.read import encode
 from amos_ref.errors import TargetError
 
@@ -137,7 +137,7 @@ class CommandPort:
             raise Crash(f"is not there to answer {call}: it ended in a call before")
         limit = 2**16 + sum(2**10 + 64 * math.prod(form.shape) for form in self.forms.values())
         try:
-            return read(parsed(call, self.child.ask(line(call, **rest), self.timeout, limit)))
+            return read(parse(call, self.child.ask(line(call, **rest), self.timeout, limit)))
         except BaseException as error:
             self.child.end()
             self.child = None

@@ -4,13 +4,13 @@ from amos_ref.errors import AmosError
 
 
 class PortFailure(AmosError):
-    """Base of these failures; they are verdicts of a case, not errors of the check."""
+    """The base of these failures: each is a verdict of a case, not an error of the check."""
 
     verdict = "raises"
 
 
 class PortError(PortFailure):
-    """The port told an error of its own; the message holds its words."""
+    """The port reported an error; the message holds its words."""
 
 
 class Hang(PortFailure):
@@ -35,3 +35,28 @@ class Unsupported(PortFailure):
     """The port cannot do what the case needs, which is no failure of its arithmetic."""
 
     verdict = "not supported"
+
+
+def escape(text: str) -> str:
+    """Return the text with control characters and halves of characters escaped, so that any report can hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quote(data: bytes | bytearray | str, length: int = 60) -> str:
+    """Return the first characters of what a port said in quotes, without anything that a terminal would obey."""
+    text = data if isinstance(data, str) else bytes(data[: 4 * length]).decode("utf-8", "replace")
+    return repr(text[:length]) + ("..." if len(text) > length else "")
+
+
+def message(error: BaseException) -> str:
+    """Return the first line of an error's message; an error may fail to be turned into text."""
+    try:
+        lines = str(error).strip().splitlines() or [""]
+    except Exception:
+        lines = ["(its message cannot be printed)"]
+    return escape(lines[0])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type and the first line of an error's message."""
+    return f"{type(error).__name__}: {message(error)}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Garbage, Unsupported
-from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature
+from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays
 
 _FIRST = (("theta", "param", "params"), ("g", "grad", "grads"), ("state",))
 
@@ -21,20 +21,13 @@ def is_step(target: Any) -> bool:
     return len(names) == len(_FIRST) and all(name in known for name, known in zip(names, _FIRST, strict=True))
 
 
-class NumpyPort:
+class NumpyPort(Adapter):
     """Drives ``step(theta, g, state, t, learning_rate, eta, ...) -> (theta, state)``.
 
     It is called for one array at a time. `state` is a dict, {} before an array's first step; what it holds under a
     usual name for v, b and m is shown. The other parameters, given by name, say which options it has; `t` (if it
     has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
     """
-
-    skips_none = True
-
-    def __init__(self, function: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.function, self.name = function, name
-        self.signature = Signature(function, renamed)
-        self.options = self.signature.options
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Keep copies of the parameters; every state is empty."""
@@ -54,7 +47,7 @@ class NumpyPort:
                 if option in common:
                     common[option] = self.hyper[option][name]
             given = self.signature.keywords(common) | ({"t": self.t} if "t" in self.signature.parameters else {})
-            answer = self.function(self.params[name], g, self.own[name], **given)
+            answer = self.target(self.params[name], g, self.own[name], **given)
             if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
                 raise Garbage(f"returned {type(answer).__name__}; expected a pair of theta and a dict, the state")
             self.params[name], self.own[name] = answer
@@ -77,10 +70,6 @@ class NumpyPort:
                 if key is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 held[key] = a.astype(np.asarray(held[key]).dtype).reshape(np.shape(held[key]))
-
-    def own_eta(self, params: Arrays) -> dict[str, float] | None:
-        """A function is given its eta, or --eta says it."""
-        return None
 
 
 def _key(part: str, own: Mapping[str, Any]) -> str | None:

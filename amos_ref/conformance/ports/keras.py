@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature, by_leaf
+from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
 
 
-class KerasPort:
+class KerasPort(Adapter):
     """Drives an optimizer class through build and apply, and reads its variables by name.
 
     An eta that is a number makes an optimizer a leaf, since Keras has no parameter groups. v, b and m are the
@@ -22,9 +22,7 @@ class KerasPort:
     dtypes = ("float32",)
 
     def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.cls, self.name = cls, name
-        self.signature = Signature(cls, renamed)
-        self.options = self.signature.options
+        super().__init__(cls, name, renamed)
         theirs = self.signature.theirs.get("eta", "")
         self.apart = bool(theirs) and not (theirs.endswith("fn") or theirs.startswith("get"))
         self.skips_none = not self.apart  # an optimizer refuses a step in which no leaf of its has a gradient
@@ -34,16 +32,12 @@ class KerasPort:
         import keras  # pyright: ignore[reportMissingImports]
 
         self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
-        rates, etas = hyper["learning_rate"], hyper["eta"]
-        self.rates = iter(rates) if isinstance(rates, list) else None
-        hyper = hyper | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
-        if "slot_shape" in hyper:
-            hyper["slot_shape"] = by_leaf(hyper["slot_shape"], params)
+        hyper, etas = self.prepare(hyper, params), hyper["eta"]
         groups = [[name] for name in params] if self.apart else [list(params)]
         self.optimizers = []
         for names in groups:
             eta = etas[names[0]] if self.apart else by_leaf(etas, params)
-            optimizer = self.cls(**self.signature.keywords(hyper | {"eta": eta}))
+            optimizer = self.target(**self.signature.keywords(hyper | {"eta": eta}))
             optimizer.build([self.leaves[name] for name in names])
             self.optimizers.append((optimizer, names))
 
@@ -61,7 +55,7 @@ class KerasPort:
                 optimizer.apply(given, [self.leaves[name] for name in names])
         return {name: np.asarray(keras.ops.convert_to_numpy(leaf)) for name, leaf in self.leaves.items()}
 
-    def _held(self, part: str, leaf: str) -> Any:
+    def _find(self, part: str, leaf: str) -> Any:
         """Return the variable that holds this part of a leaf's state, or None."""
         held = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
         names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
@@ -74,7 +68,7 @@ class KerasPort:
         found: dict[str, Arrays] = {}
         for part in STATE_NAMES:
             for name in self.leaves:
-                if (variable := self._held(part, name)) is not None:
+                if (variable := self._find(part, name)) is not None:
                     found.setdefault(part, {})[name] = np.asarray(keras.ops.convert_to_numpy(variable))
         return found
 
@@ -82,11 +76,7 @@ class KerasPort:
         """Overwrite variables, in the dtype and shape that they have."""
         for part, arrays in values.items():
             for name, a in arrays.items():
-                variable = self.leaves[name] if part == "theta" else self._held(part, name)
+                variable = self.leaves[name] if part == "theta" else self._find(part, name)
                 if variable is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 variable.assign(a.astype(variable.dtype).reshape(tuple(variable.shape)))
-
-    def own_eta(self, params: Arrays) -> dict[str, float] | None:
-        """An optimizer of Keras is given its eta, or --eta says it."""
-        return None

@@ -1,17 +1,16 @@
 """An optax-style factory, returning (init, update), as a port."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import STATE_NAMES, Arrays, Signature, by_leaf
+from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
 
 
-class OptaxPort:
+class OptaxPort(Adapter):
     """Drives ``factory(**hyper)``, whose result has init(params) and update(grads, state, params).
 
     JAX is switched to 64-bit types, without which float64 parameters do not exist in it.
@@ -19,11 +18,6 @@ class OptaxPort:
 
     dtypes = FLOATS
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
-
-    def __init__(self, factory: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.factory, self.name = factory, name
-        self.signature = Signature(factory, renamed)
-        self.options = self.signature.options
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the transformation; a schedule becomes a callable, eta and slot_shape functions of (name, shape)."""
@@ -47,21 +41,21 @@ class OptaxPort:
             values = jnp.asarray(rates, dtype=next(iter(self.params.values())).dtype)
             first = lambda count: values[jnp.clip(count - 1, 0, len(rates) - 1)]  # noqa: E731
         try:
-            self.transform = self._made(first)
+            self.transform = self._make(first)
             self.opt_state = self.transform.init(self.params)
         except Exception:
             if not self.rates:
                 raise
-            self.by_step, self.transform = True, self._made(self.rates[0])
+            self.by_step, self.transform = True, self._make(self.rates[0])
             self.opt_state = self.transform.init(self.params)
 
-    def _made(self, learning_rate: Any) -> Any:
-        transform = self.factory(**self.signature.keywords(self.hyper | {"learning_rate": learning_rate}))
+    def _make(self, learning_rate: Any) -> Any:
+        transform = self.target(**self.signature.keywords(self.hyper | {"learning_rate": learning_rate}))
         if not (hasattr(transform, "init") and hasattr(transform, "update")):
             raise TargetError(f"{self.name} returned {type(transform).__name__}, which has no init and update")
         return transform
 
-    def _updated(self, grads: Any) -> tuple[Any, Any]:
+    def _update(self, grads: Any) -> tuple[Any, Any]:
         """Update; a factory that takes no schedule gets each step's rate in a transformation of its own."""
         self.t += 1
         if not self.by_step:
@@ -71,7 +65,7 @@ class OptaxPort:
                 if not self.rates or self.t > 1:
                     raise
                 self.by_step = True
-        self.transform = self._made(self.rates[self.t - 1])  # pyright: ignore[reportOptionalSubscript]
+        self.transform = self._make(self.rates[self.t - 1])  # pyright: ignore[reportOptionalSubscript]
         return self.transform.update(grads, self.opt_state, self.params)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
@@ -79,7 +73,7 @@ class OptaxPort:
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         given = {name: jnp.asarray(g) for name, g in grads.items()}
-        updates, self.opt_state = self._updated(given)
+        updates, self.opt_state = self._update(given)
         self.params = {name: (p + updates[name]).astype(p.dtype) for name, p in self.params.items()}
         return {name: np.asarray(p) for name, p in self.params.items()}
 
@@ -111,34 +105,30 @@ class OptaxPort:
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and, in a new state tree, what is shown of the state."""
         left = {part: arrays for part, arrays in values.items() if part != "theta"}
-        self.opt_state = self._replaced(self.opt_state, left)
+        self.opt_state = self._replace_state(self.opt_state, left)
         if left:
             raise Unsupported(f"the port keeps no {', '.join(left)} that could be set")
-        self.params |= _overwritten(self.params, values.get("theta", {}))
+        self.params |= _overwrite(self.params, values.get("theta", {}))
 
-    def _replaced(self, node: Any, left: dict[str, Arrays]) -> Any:
+    def _replace_state(self, node: Any, left: dict[str, Arrays]) -> Any:
         """Return a state with these values, which are taken out of `left` as they find their place."""
         if not isinstance(node, tuple):
             return node
         parts = self._parts(node)
         if not hasattr(node, "_replace"):
-            return tuple(self._replaced(child, left) for child in node)
+            return tuple(self._replace_state(child, left) for child in node)
         fields = {}
         for field, value in node._asdict().items():  # type: ignore[attr-defined]
             mine = parts.get(field) in left
-            fields[field] = _overwritten(value, left.pop(parts[field])) if mine else self._replaced(value, left)
+            fields[field] = _overwrite(value, left.pop(parts[field])) if mine else self._replace_state(value, left)
         return node._replace(**fields)  # type: ignore[attr-defined]
-
-    def own_eta(self, params: Arrays) -> dict[str, float] | None:
-        """An optax-style factory is given its eta."""
-        return None
 
 
 def _keys(value: Any) -> set[str] | None:
     return set(value) if isinstance(value, dict) else None
 
 
-def _overwritten(old: dict[str, Any], new: Arrays) -> dict[str, Any]:
+def _overwrite(old: dict[str, Any], new: Arrays) -> dict[str, Any]:
     import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
     return old | {name: jnp.asarray(a, dtype=old[name].dtype).reshape(old[name].shape) for name, a in new.items()}

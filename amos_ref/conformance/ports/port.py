@@ -1,6 +1,7 @@
-"""What a port under test is to the judge, and how its names for things are matched to ours.
+"""What the judge asks of a port, and how a port's names for things are matched to ours.
 
-Adapters make a port from a torch optimizer class (torch_port.py) or an optax-style factory (optax_port.py).
+An adapter makes a port from something else: torch.py and keras.py from an optimizer class, optax.py from a factory,
+function.py from a plain function, command.py from a program in any language.
 """
 
 import inspect
@@ -102,7 +103,7 @@ class Signature:
         self.theirs: dict[str, str] = {}
         for ours, theirs in renamed.items():
             if ours not in ALIASES:
-                raise TargetError(f"--map {ours}={theirs}: {ours!r} is none of {', '.join(ALIASES)}")
+                raise TargetError(f"--map {ours}={theirs}: {ours!r} is not one of {', '.join(ALIASES)}")
             if theirs not in self.parameters:
                 raise TargetError(f"--map {ours}={theirs}: the port has no parameter {theirs!r}")
             self.theirs[ours] = theirs
@@ -122,7 +123,7 @@ class Signature:
         return set(self.theirs)
 
     def keywords(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the port's keyword arguments for these options; what a case leaves off is switched off."""
+        """Return the port's keyword arguments for these options; those that a case does not set are switched off."""
         given = {self.theirs[ours]: value for ours, value in hyper.items() if ours in self.theirs}
         for ours, off in OFF.items():
             theirs = self.theirs.get(ours)
@@ -135,27 +136,40 @@ class Signature:
 OFF = {"momentum": 0.0, "clip_value": math.inf, "extra_l2": 0.0}
 
 
-def printable(text: str) -> str:
-    """Return the text with control characters and halves of characters escaped, so that any report can hold it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+class Adapter:
+    """What the ports that are made from a callable have in common.
 
+    Parameters
+    ----------
+    target : callable
+        The class, factory or function.
+    name : str
+        How reports call it.
+    renamed : mapping of str to str
+        ``ours -> theirs``, for parameters with other names.
+    """
 
-def message(error: BaseException) -> str:
-    """Return the first line of an error's message, which may itself fail to be told."""
-    try:
-        lines = str(error).strip().splitlines() or [""]
-    except Exception:
-        lines = ["(its message cannot be printed)"]
-    return printable(lines[0])
+    skips_none = True
 
+    def __init__(self, target: Any, name: str, renamed: Mapping[str, str]) -> None:
+        self.target, self.name = target, name
+        self.signature = Signature(target, renamed)
+        self.options = self.signature.options
 
-def first_line(error: BaseException) -> str:
-    """Return the type and the first line of an error's message."""
-    return f"{type(error).__name__}: {message(error)}"
+    def prepare(self, hyper: dict[str, Any], params: Arrays) -> dict[str, Any]:
+        """Return options for a constructor: the largest learning rate, whose schedule is kept, and slots by leaf."""
+        rates = hyper["learning_rate"]
+        self.rates = iter(rates) if isinstance(rates, list) else None
+        slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
+        return hyper | slots | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """Return None: the port is given its eta, or --eta says it."""
+        return None
 
 
 def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:
-    """Return a function that finds a leaf's value from whatever a port calls it with: a name, a shape, an array."""
+    """Return a function that finds a leaf's value, whether a port calls it with a name, a shape or an array."""
     shapes = {tuple(a.shape): name for name, a in params.items()}
 
     def find(*args: Any) -> Any:

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.ports.child import printable, quoted
-from amos_ref.conformance.ports.failures import Garbage, PortError
+from amos_ref.conformance.ports.failures import Garbage, PortError, escape, quote
 from amos_ref.conformance.ports.port import ALIASES, Arrays
 from amos_ref.conformance.vectors.read import decode
 from amos_ref.dtypes import FLOATS
@@ -51,16 +50,17 @@ def line(call: str, **rest: Any) -> bytes:
     return json.dumps({"call": call, **rest}, separators=(",", ":")).encode()
 
 
-def parsed(call: str, answer: bytes) -> dict[str, Any]:
+def parse(call: str, answer: bytes) -> dict[str, Any]:
     """Return the object that a line holds, or raise Garbage, or PortError if the port tells an error."""
     try:
         found = json.loads(answer)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Garbage(f"answered {call} with {quoted(answer) if answer else 'an empty line'}; expected {_FORMS[call]}")
+        raise Garbage(f"answered {call} with {quote(answer) if answer else 'an empty line'}; expected {_FORMS[call]}")
     if set(found) == {"error"} and isinstance(found["error"], str):
-        raise PortError(printable(found["error"], 200))
+        words = " ".join(found["error"].split())
+        raise PortError(escape(words[:200]) + "..." * (len(words) > 200))
     return found
 
 
@@ -68,23 +68,23 @@ def _check_keys(call: str, found: Mapping[str, Any], needed: set[str], allowed: 
     for key in sorted(needed - set(found)):
         raise Garbage(f"its answer to {call} has no {key!r}; expected {_FORMS[call]}")
     for key in sorted(set(found) - allowed):
-        raise Garbage(f"its answer to {call} has {quoted(key)}, which is not of the protocol; expected {_FORMS[call]}")
+        raise Garbage(f"its answer to {call} has {quote(key)}, which is not of the protocol; expected {_FORMS[call]}")
 
 
 def read_hello(found: dict[str, Any]) -> dict[str, Any]:
     """Check an answer to hello."""
     if found.get("protocol", PROTOCOL) != PROTOCOL:
-        raise Garbage(f"speaks the protocol {quoted(str(found['protocol']))}; this is {PROTOCOL}")
+        raise Garbage(f"speaks the protocol {quote(str(found['protocol']))}; this is {PROTOCOL}")
     _check_keys("hello", found, set(_HELLO), set(_HELLO))
     for key, kind in _HELLO.items():
         if type(found[key]) is not kind:
-            raise Garbage(f"its answer to hello has {key} {quoted(json.dumps(found[key]))}; expected a {kind.__name__}")
+            raise Garbage(f"its answer to hello has {key} {quote(json.dumps(found[key]))}; expected a {kind.__name__}")
     if not found["name"].isprintable() or not 0 < len(found["name"]) <= 100:
-        raise Garbage(f"its name is {quoted(found['name'])}; expected 1 to 100 printable characters")
+        raise Garbage(f"its name is {quote(found['name'])}; expected 1 to 100 printable characters")
     for key, known in (("options", tuple(ALIASES)), ("dtypes", FLOATS)):
         for entry in found[key]:
             if entry not in known:
-                raise Garbage(f"its {key} hold {quoted(json.dumps(entry))}; expected some of {', '.join(known)}")
+                raise Garbage(f"its {key} hold {quote(json.dumps(entry))}; expected some of {', '.join(known)}")
     if "learning_rate" not in found["options"]:
         raise Garbage("its options do not hold learning_rate, without which there is nothing to check")
     return found
@@ -93,7 +93,7 @@ def read_hello(found: dict[str, Any]) -> dict[str, Any]:
 def read_done(call: str, found: dict[str, Any]) -> None:
     """Check an answer to init or put."""
     if found != {"ok": True}:
-        raise Garbage(f"answered {call} with {quoted(json.dumps(found))}; expected {_DONE}")
+        raise Garbage(f"answered {call} with {quote(json.dumps(found))}; expected {_DONE}")
 
 
 def read_step(found: dict[str, Any], forms: Mapping[str, Form], state: bool) -> dict[str, Arrays]:
@@ -102,13 +102,13 @@ def read_step(found: dict[str, Any], forms: Mapping[str, Form], state: bool) -> 
     _check_keys("step", found, needed, needed | {"m"} if state else needed)
     for part, leaves in found.items():
         if not isinstance(leaves, dict):
-            raise Garbage(f"its {part} is {quoted(json.dumps(leaves))}; expected an object with an entry for each leaf")
+            raise Garbage(f"its {part} is {quote(json.dumps(leaves))}; expected an object with an entry for each leaf")
         for name in forms:
             if name not in leaves:
                 raise Garbage(f"its {part} has no leaf {name!r}")
         for name in leaves:
             if name not in forms:
-                raise Garbage(f"its {part} has a leaf {quoted(name)}, which was not in init")
+                raise Garbage(f"its {part} has a leaf {quote(name)}, which was not in init")
     return {
         part: {k: _array(x, f"{part} of leaf {k!r}", forms[k], part) for k, x in found[part].items()} for part in found
     }
@@ -117,7 +117,7 @@ def read_step(found: dict[str, Any], forms: Mapping[str, Form], state: bool) -> 
 def _array(text: Any, where: str, form: Form, part: str) -> np.ndarray:
     """Return an array from its bits: of the leaf's dtype or, for the state, of float64 as well."""
     if not isinstance(text, str) or not re.fullmatch("[0-9a-fA-F]*", text):
-        raise Garbage(f"its {where} is {quoted(json.dumps(text))}; expected hexadecimal digits")
+        raise Garbage(f"its {where} is {quote(json.dumps(text))}; expected hexadecimal digits")
     shape = form.of(part)
     dtypes = [form.dtype] if part == "theta" else [form.dtype, np.dtype(np.float64)]
     for dtype in dtypes:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amos_ref.conformance.ports.failures import first_line
 from amos_ref.conformance.ports.function import NumpyPort, is_step
-from amos_ref.conformance.ports.port import Port, first_line
+from amos_ref.conformance.ports.port import Port
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.errors import MissingDependencyError, TargetError
 
@@ -50,7 +51,7 @@ def _import_module(name: str) -> Any:
     here = str(pathlib.Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    with _failures_named(name):
+    with _name_failures(name):
         return importlib.import_module(name)
 
 
@@ -64,13 +65,13 @@ def _import_file(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent.resolve()))  # for what lies beside it
-    with _failures_named(name):
+    with _name_failures(name):
         spec.loader.exec_module(module)
     return module
 
 
 @contextlib.contextmanager
-def _failures_named(name: str) -> Iterator[None]:
+def _name_failures(name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -101,7 +102,7 @@ def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:
     found = find_target(target) if isinstance(target, str) else target
     if isinstance(found, Port) and not isinstance(found, type):
         return found
-    if isinstance(found, type) and isinstance(found_port := _instantiated(found), Port):
+    if isinstance(found, type) and isinstance(found_port := _instantiate(found), Port):
         return found_port
     label = label or f"{getattr(found, '__module__', '?')}:{getattr(found, '__qualname__', repr(found))}"
     inner = found
@@ -133,7 +134,7 @@ def _is_optimizer(found: Any, framework: str, submodule: str) -> bool:
     return isinstance(found, type) and isinstance(base, type) and issubclass(found, base)
 
 
-def _instantiated(cls: type) -> Any:
+def _instantiate(cls: type) -> Any:
     """Return an instance of a Port class, which needs no arguments; None for any other class."""
     if not all(hasattr(cls, name) for name in ("init", "step", "state", "own_eta", "options")):
         return None

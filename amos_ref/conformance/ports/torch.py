@@ -1,52 +1,33 @@
 """A torch.optim.Optimizer class as a port."""
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Arrays, Signature, by_leaf
+from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Adapter, Arrays, by_leaf
 from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import TargetError
 
 
-class TorchPort:
-    """Drives an optimizer class through p.grad and step(), and reads optimizer.state.
+class TorchPort(Adapter):
+    """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
 
-    Parameters
-    ----------
-    cls : type or functools.partial of one
-        A torch.optim.Optimizer subclass.
-    name : str
-    renamed : mapping
-        ``ours -> theirs`` for parameters with other names.
-    """
-
-    skips_none, dtypes = True, FLOATS
-
-    def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.cls, self.name = cls, name
-        self.signature = Signature(cls, renamed)
-        self.options = self.signature.options
+    dtypes = FLOATS
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
         import torch  # pyright: ignore[reportMissingImports]
 
         self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
-        rates, etas = hyper["learning_rate"], hyper["eta"]
-        self.rates = iter(rates) if isinstance(rates, list) else None
-        hyper = hyper | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
-        if "slot_shape" in hyper:
-            hyper["slot_shape"] = by_leaf(hyper["slot_shape"], params)
+        hyper, etas = self.prepare(hyper, params), hyper["eta"]
         theirs = self.signature.theirs.get("eta", "")
         called = theirs.endswith("fn") or theirs.startswith("get")
         hyper["eta"] = by_leaf(etas, params) if called else next(iter(etas.values()))
         apart = theirs and not called and len(set(etas.values())) > 1
         groups = [{"params": [leaf]} for leaf in self.leaves.values()] if apart else list(self.leaves.values())
-        self.optimizer = self.cls(groups, **self.signature.keywords(hyper))
+        self.optimizer = self.target(groups, **self.signature.keywords(hyper))
         if apart:
             for group, eta in zip(self.optimizer.param_groups, etas.values(), strict=True):
                 group[self._group_key("eta", group)] = eta
@@ -74,13 +55,14 @@ class TorchPort:
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m as far as optimizer.state holds them under a known name."""
-        held = {part: {name: self._held(part, leaf) for name, leaf in self.leaves.items()} for part in STATE_NAMES}
-        shown = {
-            part: {name: _numpy(t) for name, t in tensors.items() if t is not None} for part, tensors in held.items()
-        }
-        return {part: arrays for part, arrays in shown.items() if arrays}
+        shown: dict[str, Arrays] = {}
+        for part in STATE_NAMES:
+            for name, leaf in self.leaves.items():
+                if (tensor := self._find(part, leaf)) is not None:
+                    shown.setdefault(part, {})[name] = _numpy(tensor)
+        return shown
 
-    def _held(self, part: str, leaf: Any) -> Any:
+    def _find(self, part: str, leaf: Any) -> Any:
         """Return the tensor that holds this part of a leaf's state, or None."""
         own = self.optimizer.state.get(leaf, {})
         return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
@@ -90,7 +72,7 @@ class TorchPort:
         for part, arrays in values.items():
             for name, a in arrays.items():
                 leaf = self.leaves[name]
-                target = leaf if part == "theta" else self._held(part, leaf)
+                target = leaf if part == "theta" else self._find(part, leaf)
                 if target is None or target.numel() != a.size:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 target.data.copy_(_tensor(a.copy()).reshape(target.shape))
@@ -99,12 +81,12 @@ class TorchPort:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
         import torch  # pyright: ignore[reportMissingImports]
 
-        owner = getattr(self.cls, "func", self.cls)
+        owner = getattr(self.target, "func", self.target)
         if not hasattr(owner, "get_scale") or "eta" in self.options:
             return None
         leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
         if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
-            owner = self.cls(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
+            owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
         return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
 
 

@@ -23,7 +23,7 @@ class Hangs(BaseException):
     verdict = "hangs"
 
 
-def checked(seconds: float | None) -> float | None:
+def check_timeout(seconds: float | None) -> float | None:
     """Return the limit; raise TargetError if it is out of range or cannot be kept here."""
     if seconds is None:
         return None

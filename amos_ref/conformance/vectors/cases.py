@@ -52,7 +52,7 @@ def vector_cases(dtype: str) -> list[VectorCase]:
     found = []
     for case in table():
         if case.dtype == "float64":
-            kept = _rounded(_first_steps(case), dtype)
+            kept = _round(_first_steps(case), dtype)
             found += [] if kept is None else [VectorCase(kept, tuple(range(1, len(kept.grads) + 1)))]
     found += [*_edges(dtype), *_refusals(dtype)]
     return [*found, *_long(dtype)] if dtype in ("float64", "float32") else found
@@ -64,7 +64,7 @@ def _first_steps(case: Case) -> Case:
     return case._replace(grads=case.grads[:steps], options=case.options | {"learning_rate": xi})
 
 
-def _rounded(case: Case, dtype: str) -> Case | None:
+def _round(case: Case, dtype: str) -> Case | None:
     """Return the case with parameters and gradients of a dtype; None if that is too narrow for its magnitudes."""
     lost = False
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from amos_ref.conformance.vectors.read import DTYPES, Json, Stored, cases, load, number
+from amos_ref.conformance.vectors.read import DTYPES, Json, StoredCase, cases, load, number
 from amos_ref.conformance.vectors.write import as_text
 from amos_ref.errors import VectorError
 from amos_ref.storage import container
@@ -55,7 +55,7 @@ def export(document: Json, form: str, path: pathlib.Path) -> None:
     if form == "json":
         write_file(path, as_text(document))
         return
-    arrays = {name: a for entry, dtype in cases(document) for name, a in named_arrays(Stored(entry, dtype))}
+    arrays = {name: a for entry, dtype in cases(document) for name, a in named_arrays(StoredCase(entry, dtype))}
     about = {key: document[key] for key in ("format", "algorithm", "header", "notes")}
     about["cases"] = {entry["id"]: _texts(entry) for entry, _ in cases(document)}
     texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in about.items()}
@@ -73,7 +73,7 @@ def _texts(entry: Json) -> Json:
     return {key: entry[key] for key in ("about", "flags", "error") if key in entry}
 
 
-def named_arrays(case: Stored) -> Iterator[tuple[str, np.ndarray]]:
+def named_arrays(case: StoredCase) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every array and number of a case under a name of its own; what is null is left out."""
     for name, text in case.entry["options"].items():
         yield f"{case.id}/options/{name}", np.array(number(text))

@@ -3,7 +3,7 @@
 A file holds a header, notes that explain the flags, and groups of cases of one dtype (docs/vectors.md explains it all).
 An array is one string: the IEEE bits of its entries in C order, big-endian, in hexadecimal digits, 16 an entry for
 float64, 8 for float32, 4 for float16 and bfloat16. No float parser is needed to read it, and nothing is lost. Numbers
-(learning_rate, beta, ...) are float64 bits likewise. vector_writer.py writes the files.
+(learning_rate, beta, ...) are float64 bits likewise. write.py writes the files.
 """
 
 import importlib.resources
@@ -46,7 +46,7 @@ def number(text: str) -> float:
     return float(decode(text, np.dtype(np.float64), ()))
 
 
-class Stored:
+class StoredCase:
     """A stored case with its arrays: what is common to checking and exporting it.
 
     Parameters
@@ -68,7 +68,7 @@ class Stored:
         shape = self.shapes[name] if quantity in ("theta", "g", "delta", "m") else self.slots[name]
         return decode(text, self.dtype if narrow else np.dtype(np.float64), shape)
 
-    def held(self, step: Json, part: str) -> dict[str, dict[str, np.ndarray]]:
+    def state(self, step: Json, part: str) -> dict[str, dict[str, np.ndarray]]:
         """Return ``{"theta": {leaf: array}, "v": ..., "b": ...}`` and m, if the case has it, before or after a step."""
         found: dict[str, dict[str, np.ndarray]] = {}
         for name, leaf in step["leaves"].items():
@@ -104,23 +104,23 @@ class Stored:
 
 def verify_case(entry: Json, dtype: np.dtype, backend: str) -> str:
     """Run a stored case on a backend; return "" if every bit agrees, else where the first difference is."""
-    case = Stored(entry, dtype)
+    case = StoredCase(entry, dtype)
     return _verify_refusal(case, backend) if "error" in entry else _verify_steps(case, backend)
 
 
-def _verify_steps(case: Stored, backend: str) -> str:
+def _verify_steps(case: StoredCase, backend: str) -> str:
     opt = case.optimizer(backend)
-    now = case.held(case.entry["steps"][0], "pre")
+    now = case.state(case.entry["steps"][0], "pre")
     opt.init(now["theta"])
     for t, step, _, grads in case.steps():
         if step:
-            before = case.held(step, "pre")
+            before = case.state(step, "pre")
             if "injected-state" in case.entry["flags"]:
                 now = before
             elif where := _difference(now, before):
                 return f"{case.id}, before step {t}: {where} has other bits"
         opt.step(now["theta"], grads, AmosState(t - 1, now["v"], now["b"], now.get("m")))
-        if step and (where := _difference(now, case.held(step, "post"))):
+        if step and (where := _difference(now, case.state(step, "post"))):
             return f"{case.id}, step {t}: {where} has other bits"
     return ""
 
@@ -133,9 +133,9 @@ def _difference(got: dict[str, Any], stored: dict[str, Any]) -> str:
     return "" if set(got) == set(stored) else "m"
 
 
-def _verify_refusal(case: Stored, backend: str) -> str:
+def _verify_refusal(case: StoredCase, backend: str) -> str:
     (step,) = case.entry["steps"]
-    now, expected = case.held(step, "pre"), getattr(errors, case.entry["error"])
+    now, expected = case.state(step, "pre"), getattr(errors, case.entry["error"])
     try:
         opt = case.optimizer(backend)
         opt.init(now["theta"])
@@ -143,7 +143,7 @@ def _verify_refusal(case: Stored, backend: str) -> str:
         opt.step(now["theta"], grads, AmosState(0, now["v"], now["b"], now.get("m")))
         return f"{case.id} is computed; it must be refused with {case.entry['error']}"
     except expected:
-        where = _difference(now, case.held(step, "post"))
+        where = _difference(now, case.state(step, "post"))
         return f"{case.id} is refused, but {where} was changed" if where else ""
     except AmosError as error:
         return f"{case.id} is refused with {type(error).__name__}, not {case.entry['error']}: {error}"

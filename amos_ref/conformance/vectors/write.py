@@ -93,7 +93,7 @@ def _case(vector: VectorCase) -> Json:
             {name: _bits(g, case.dtype) for name, g in given.items()} for given in case.grads[: vector.cycle]
         ]
     if vector.error:
-        return entry | {"error": vector.error, "steps": [_refused(case)]}
+        return entry | {"error": vector.error, "steps": [_refusal(case)]}
     return entry | {"steps": list(_steps(vector))}
 
 
@@ -101,42 +101,37 @@ def _bits(a: Any, dtype: str) -> str | None:
     return None if a is None else encode(a.astype(dtype_of(dtype)))
 
 
-def _refused(case: Case) -> Json:
+def _refusal(case: Case) -> Json:
     """The one step of a case that is refused: nothing is computed, nothing is changed."""
     leaves = {}
     for name, a in case.params.items():
         zeros = encode(np.zeros(case.slots[name]))
-        held = {"theta": _bits(a, case.dtype), "v": zeros, "b": zeros}
-        held |= {"m": encode(np.zeros(a.shape))} if case.options.get("momentum") else {}
-        leaves[name] = {
-            "pre": held,
-            "g": _bits(case.grads[0][name], case.dtype),
-            "real": None,
-            "post": held,
-            "tolerance": None,
-        }
+        state = {"theta": _bits(a, case.dtype), "v": zeros, "b": zeros}
+        state |= {"m": encode(np.zeros(a.shape))} if case.options.get("momentum") else {}
+        g = _bits(case.grads[0][name], case.dtype)
+        leaves[name] = {"pre": state, "g": g, "real": None, "post": state, "tolerance": None}
     return {"t": 1, "learning_rate": encode(case.learning_rates()[0]), "leaves": leaves}
 
 
 def _steps(vector: VectorCase) -> Iterator[Json]:
     """Step the page through a case; yield the steps that are stored."""
-    case, bounds = vector.case, allowed(vector.case)
+    case, moments = vector.case, tolerances(vector.case)
     opt, dtype = _optimizer(case), dtype_of(case.dtype)
     params = {name: a.astype(dtype) for name, a in case.params.items()}
     state = opt.init(params)
     for t, (xi, given) in enumerate(zip(case.learning_rates(), case.grads, strict=True), 1):
         grads = {name: None if g is None else g.astype(dtype) for name, g in given.items()}
-        before = _held(params, state)
+        before = _copy_state(params, state)
         state = opt.step(params, grads, state)
         if t in vector.steps:
-            after, leaves = _held(params, state), {}
+            leaves, after = {}, _copy_state(params, state)
             for name, g in grads.items():
                 leaves[name] = {
-                    "pre": _encoded(before[name]),
+                    "pre": _encode_all(before[name]),
                     "g": None if g is None else encode(g),
                     "real": None if g is None else _real(case, name, before[name], g, t, xi),
-                    "post": _encoded(after[name]),
-                    "tolerance": None if bounds is None else _encoded(_from(after[name], bounds[t - 1].get(name))),
+                    "post": _encode_all(after[name]),
+                    "tolerance": None if moments is None else _tolerance(after[name], moments[t - 1].get(name)),
                 }
             yield {"t": t, "learning_rate": encode(xi), "leaves": leaves}
         if t == 1 and case.inject:
@@ -155,11 +150,10 @@ def _optimizer(case: Case) -> Amos:
     )
 
 
-def _held(params: dict[str, np.ndarray], state: AmosState) -> dict[str, dict[str, np.ndarray]]:
+def _copy_state(params: dict[str, np.ndarray], state: AmosState) -> dict[str, dict[str, np.ndarray]]:
     """Copy theta, v, b and, if there is momentum, m of every leaf."""
-    parts = zip(STATE, (params, state.v, state.b, state.m), strict=True)
-    kept = {what: arrays for what, arrays in parts if arrays is not None}
-    return {name: {what: arrays[name].copy() for what, arrays in kept.items()} for name in params}
+    parts = dict(zip(STATE, (params, state.v, state.b, state.m), strict=True))
+    return {name: {what: a[name].copy() for what, a in parts.items() if a is not None} for name in params}
 
 
 def _inject(case: Case, params: dict[str, np.ndarray], state: AmosState) -> None:
@@ -174,19 +168,19 @@ def _numbers(case: Case) -> dict[str, Any]:
     return {name: case.options.get(name, DEFAULTS[name]) for name in OPTIONS}
 
 
-def _encoded(arrays: dict[str, Any]) -> dict[str, str]:
+def _encode_all(arrays: dict[str, Any]) -> dict[str, str]:
     return {what: encode(a) for what, a in arrays.items()}
 
 
 def _real(case: Case, name: str, before: dict[str, Any], g: np.ndarray, t: int, xi: float) -> dict[str, str]:
     after = exact.step(**before, g=g, t=t, xi=xi, eta=case.eta[name], **_numbers(case))
-    return _encoded({what: after[what] for what in REAL if after[what] is not None})
+    return _encode_all({what: after[what] for what in REAL if after[what] is not None})
 
 
-def allowed(case: Case) -> Sequence[dict[str, Moment]] | None:
-    """Return how far a right port may be from the page's unrounded run after each step; None: not known.
+def tolerances(case: Case) -> Sequence[dict[str, Moment]] | None:
+    """Return how far a right port may be from the page's unrounded run after each step; None if that is not known.
 
-    What is measured, as in float16 and bfloat16, is known for the judge's cases only.
+    Tolerances that are measured, as in float16 and bfloat16, are known for the judge's cases only.
     """
     if case.dtype in envelope.DTYPES and (case.name, case.dtype) not in {(c.name, c.dtype) for c in table()}:
         return None
@@ -196,18 +190,18 @@ def allowed(case: Case) -> Sequence[dict[str, Moment]] | None:
         return None
 
 
-def _from(after: dict[str, np.ndarray], moment: Moment | None) -> dict[str, np.ndarray]:
+def _tolerance(after: dict[str, np.ndarray], moment: Moment | None) -> dict[str, str]:
     """Return the distance allowed from what is stored: that from the unrounded run, and on from there to the stored.
 
     A leaf that was never stepped is where it was.
     """
     if moment is None:
-        return {what: np.zeros(a.shape) for what, a in after.items()}
+        return _encode_all({what: np.zeros(a.shape) for what, a in after.items()})
     gaps = {what: abs(getattr(moment.step, what) - a.astype(np.float64)) for what, a in after.items()}
-    return {what: _up(moment.allowed[what] + gap) for what, gap in gaps.items()}
+    return _encode_all({what: _round_up(moment.allowed[what] + gap) for what, gap in gaps.items()})
 
 
-def _up(x: np.ndarray) -> np.ndarray:
+def _round_up(x: np.ndarray) -> np.ndarray:
     """Round up to 8 bits, so that no library's last bit shows in the files."""
     spacing = np.frexp(x)[1] - 8
     return np.ldexp(np.ceil(np.ldexp(x, -spacing)), spacing)

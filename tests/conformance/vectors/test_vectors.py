@@ -150,10 +150,10 @@ def test_a_refusal_that_does_not_come_or_is_another_one_is_found(backend):
 
 def given_steps(entry, dtype):
     """Yield what the oracle and the page need for each stored step of each leaf, and the leaf's bits."""
-    case = vectors.Stored(entry, dtype)
+    case = vectors.StoredCase(entry, dtype)
     hyper = {"momentum": None, "clip_value": None} | {k: vectors.number(x) for k, x in entry["options"].items()}
     for step in entry["steps"]:
-        before, xi = case.held(step, "pre"), vectors.number(step["learning_rate"])
+        before, xi = case.state(step, "pre"), vectors.number(step["learning_rate"])
         for name, leaf in step["leaves"].items():
             if leaf["g"] is not None:
                 arrays = {what: held[name] for what, held in before.items()} | {"g": case.array(leaf["g"], name, "g")}
@@ -203,7 +203,7 @@ def test_a_wrong_page_is_seen_by_the_oracle(monkeypatch):
 
 def farthest(entry, dtype, wrong=""):
     """How many tolerances a port in the group's dtype is away from post, at most; it runs from the start."""
-    case = vectors.Stored(entry, dtype)
+    case = vectors.StoredCase(entry, dtype)
     steps = list(case.steps())
     hyper = {key: vectors.number(text) for key, text in entry["options"].items()}
     hyper |= {"learning_rate": [rate for _, _, rate, _ in steps], "slot_shape": case.slots}
@@ -211,10 +211,10 @@ def farthest(entry, dtype, wrong=""):
     if dtype == np.float16:
         hyper["epsilon"] = max(hyper["epsilon"], 2.0**-14)  # 2^-125 would be 0
     port, most = ToyPort(wrong), 0.0
-    port.init(case.held(entry["steps"][0], "pre")["theta"], hyper)
+    port.init(case.state(entry["steps"][0], "pre")["theta"], hyper)
     for t, step, _, grads in steps:
         if t > 1 and step and "injected-state" in entry["flags"] and t == 2:
-            for what, held in case.held(step, "pre").items():
+            for what, held in case.state(step, "pre").items():
                 setattr(port, what.replace("theta", "p"), {name: a.astype(dtype) for name, a in held.items()})
         shown = {"theta": port.step(grads), **port.state()}
         for name, leaf in step["leaves"].items() if step else ():
@@ -229,7 +229,7 @@ def farthest(entry, dtype, wrong=""):
 def test_tolerances_are_numbers():
     unknown = set()
     for entry, dtype in COMPUTED:
-        case = vectors.Stored(entry, dtype)
+        case = vectors.StoredCase(entry, dtype)
         for name, leaf in ((name, leaf) for step in entry["steps"] for name, leaf in step["leaves"].items()):
             if leaf["tolerance"] is None:
                 unknown.add(case.id)
@@ -339,7 +339,7 @@ def test_export_of_arrays(form, case_id, tmp_path, capsys):
     exported(capsys, "--format", form, "--case", case_id, "--output", path)
     got, texts = read_npz(path) if form == "npz" else read_safetensors(path)
     entry, dtype = find(case_id)
-    expected = dict(vector_export.named_arrays(vectors.Stored(entry, dtype)))
+    expected = dict(vector_export.named_arrays(vectors.StoredCase(entry, dtype)))
     assert set(got) == set(expected)
     for name, a in expected.items():
         kept = got[name].view(dtype) if form == "npz" and a.dtype.name == "bfloat16" else got[name]
