@@ -33,7 +33,7 @@ _LEGEND = {
     "constant p": "its recurrence, p constant",
     PAPER: "paper Amos, |g| constant, xi = alpha_0",
 }
-FORMATS = ("pdf", "png", "svg")
+ENDINGS = (".pdf", ".png", ".svg")  # of a picture's name, which say its format
 MOST_CLOCK_STEPS = 1_000_000  # of the paper's clock, which has no closed form and is iterated
 
 # Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
@@ -266,8 +266,8 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
         yield None
         return
     form = path.rpartition(".")[2].lower()
-    if form not in FORMATS:
-        raise StorageError(f"cannot draw {path!r}: its name must end in .{', .'.join(FORMATS)}")
+    if f".{form}" not in ENDINGS:
+        raise StorageError(f"cannot draw {path!r}: its name must end in {', '.join(ENDINGS)}")
     drawing = figure(width, height)
     with reserve_file(path) as file:
         yield drawing
