@@ -1,7 +1,7 @@
 """Optimizer states, with or without parameters, on disk, in the file format of :mod:`amos_ref.storage.container`.
 
-The arrays of a leaf are named after the state's fields: "v/<leaf>", "b/<leaf>", "m/<leaf>" (of a ClosedFormState
-"sigma/<leaf>", "m/<leaf>", "v/<leaf>"). A file with parameters holds "theta/<leaf>" too. The texts beside them:
+The arrays of a leaf are named after the state's fields: "v/<leaf>", "b/<leaf>" and "m/<leaf>" of an AmosState, for
+example. A file with parameters holds "theta/<leaf>" too. The texts beside them:
 
 - format, version, package: what wrote the file; state: its type, unless it is an AmosState;
 - count: the steps taken, in decimal digits; momentum: "yes" or "no"; leaves: their names in order, as JSON;
@@ -47,8 +47,8 @@ class Checkpoint(NamedTuple):
     """What :func:`load` returns."""
 
     params: Any  # a tree like `like`
-    state: Any  # AmosState or ClosedFormState
-    opt: Any  # Amos or ClosedFormAmos
+    state: Any  # AmosState, ClosedFormState or AdamWState
+    opt: Any  # Amos, ClosedFormAmos or AdamW
 
 
 def save_state(path: Path, state: State) -> None:
@@ -58,7 +58,7 @@ def save_state(path: Path, state: State) -> None:
     ----------
     path : str or path
         An existing file is replaced; the new one has its permissions.
-    state : AmosState or ClosedFormState
+    state : AmosState, ClosedFormState or AdamWState
         Its arrays may have any of the four dtypes and any memory layout.
 
     Raises
@@ -91,9 +91,9 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
     ----------
     path : str or path
     params : tree of arrays
-    state : AmosState or ClosedFormState
+    state : AmosState, ClosedFormState or AdamWState
         The state of these parameters.
-    opt : Amos or ClosedFormAmos
+    opt : Amos, ClosedFormAmos or AdamW
         Its options are written. Of a callable only the name is written, and :func:`load` must be given it again.
 
     Raises
@@ -129,7 +129,7 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
 
     Returns
     -------
-    AmosState or ClosedFormState
+    AmosState, ClosedFormState or AdamWState
         With new, writeable arrays.
 
     Raises

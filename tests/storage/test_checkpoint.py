@@ -8,15 +8,19 @@ import sys
 
 import ml_dtypes
 import numpy as np
+import optree
 import pytest
 from helpers import strategies as own
 from helpers.checkpoints import naive_file, parts_of, state_bits
 from helpers.messages import one_line
+from helpers.trees import all_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
 import amos_ref
-from amos_ref import Amos, AmosState, errors
+from amos_ref import Amos, AmosState, ClosedFormAmos, errors
+from amos_ref.adamw import AdamW
+from amos_ref.storage import checkpoint
 
 NAMES = [
     "a/b/0",
@@ -167,6 +171,41 @@ EVERYTHING = dict(
     epsilon=1e-9,
     backend="numpy",
 )
+
+
+OPTIMIZERS = {
+    "paper": Amos(0.1, momentum=0.5, slot_shape="element"),
+    "paper without momentum": Amos(0.1, state_dtype="param"),
+    "closed form": ClosedFormAmos(alpha_0=0.1, half_life=9),
+    "closed form, adam": ClosedFormAmos(alpha_0=0.1, half_life=9, direction="adam"),
+    "AdamW": AdamW(0.1, weight_decay=0.5),
+}
+
+
+def test_the_table_above_has_every_optimizer_that_a_file_can_hold():
+    assert {type(opt) for opt in OPTIMIZERS.values()} == {cls for cls, _ in checkpoint.OPTIMIZER_CLASSES.values()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_resumed_with_the_same_bits(name, tmp_path):
+    opt, rng = OPTIMIZERS[name], np.random.default_rng(7)
+    params = {"a": rng.standard_normal((2, 3)), "b": [rng.standard_normal(4).astype("f4")]}
+    like, state = optree.tree_map(np.zeros_like, params), opt.init(params)
+    for t in range(6):
+        grads = optree.tree_map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), params)
+        state = opt.step(params, grads, state)
+        if t == 2:
+            amos_ref.save(tmp_path / "all", params, state, opt)
+            amos_ref.save_state(tmp_path / "state", state)
+            resumed = amos_ref.load(tmp_path / "all", like)
+            assert repr(resumed.opt) == repr(opt)
+            assert all_bits(resumed.params) == all_bits(params)
+            for alone in (amos_ref.load_state(tmp_path / name, like) for name in ("all", "state")):
+                assert (type(alone), all_bits(alone)) == (type(state), all_bits(state))
+            again, other = resumed.params, resumed.state
+        elif t > 2:
+            other = resumed.opt.step(again, grads, other)
+    assert all_bits((again, other)) == all_bits((params, state))
 
 
 def schedule(t):
