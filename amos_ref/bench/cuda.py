@@ -21,12 +21,13 @@ class AmosReplay(Stepper):
         opt, params, grads = self.amos.opt, self.amos.params, self.amos.grads
         driver.synchronize()  # the arrays were copied in another stream
         self.state = opt.step(params, grads, self.amos.state, stream=self.stream)
-        with gpu.record(self.stream) as self.graph:
-            opt.step(params, grads, self.state, stream=self.stream, sync=False)
+        self.replay = gpu.record(
+            self.stream, lambda: opt.step(params, grads, self.state, stream=self.stream, sync=False)
+        )
 
     def launch(self) -> None:
         self.state = self.amos.opt.advance(self.state, stream=self.stream)
-        self.graph.launch()
+        self.replay()
 
     def wait(self) -> None:
         self.amos.opt.synchronize(stream=self.stream)
@@ -46,14 +47,11 @@ class DeviceCopy(Stepper):
         block = np.random.default_rng(2022).integers(2**64, size=min(count, 65537), dtype=np.uint64)
         self.source, self.target = device_arrays.upload(np.resize(block, count)), device_arrays.allocate(count)
         driver.synchronize()
-        with gpu.record(self.stream) as self.graph:
-            gpu.call("cuMemcpyDtoDAsync", self.target.address, self.source.address, 8 * count, self.stream)
+        copy = ("cuMemcpyDtoDAsync", self.target.address, self.source.address, 8 * count, self.stream)
+        self.replay = gpu.record(self.stream, lambda: gpu.call(*copy))
 
     def launch(self) -> None:
-        self.graph.launch()
-
-    def wait(self) -> None:
-        driver.synchronize(self.stream)
+        self.replay()
 
 
 KERNELS = Contender(

@@ -1,11 +1,11 @@
-"""What the benchmark asks of a GPU's driver: what it is, its free memory, a stream, graphs, and events for the time."""
+"""What the benchmark asks of a GPU's driver: facts about the device, its free memory, a stream, recorded launches."""
 
 import contextlib
 import functools
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from amos_ref.errors import BackendError
@@ -84,7 +84,7 @@ def read_free_memory() -> int:
     return call("cuMemGetInfo")[0]
 
 
-# streams and graphs
+# streams and recordings
 
 
 @functools.cache
@@ -93,52 +93,20 @@ def find_stream() -> int:
     return int(call("cuStreamCreate", NON_BLOCKING))
 
 
-class Graph:
-    """What was launched in a stream while it was recorded."""
-
-    def __init__(self, stream: int) -> None:
-        self.stream, self.executable = stream, None
-
-    def launch(self) -> None:
-        """Run all of it in the stream in which it was recorded."""
-        call("cuGraphLaunch", self.executable, self.stream)
-
-
-@contextlib.contextmanager
-def record(stream: int) -> Iterator[Graph]:
-    """Record what is launched in a stream inside the block, without running it."""
+def record(stream: int, launch: Callable[[], Any]) -> Callable[[], None]:
+    """Record what a function launches in a stream, without running it; return a function that runs it there."""
     from cuda.bindings import driver
 
-    graph = Graph(stream)
     # In this mode other threads, such as those of other frameworks, may use the device meanwhile.
-    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    call("cuStreamBeginCapture", stream, mode)
+    call("cuStreamBeginCapture", stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
     try:
-        yield graph
+        launch()
     except BaseException:
         driver.cuStreamEndCapture(stream)
         raise
-    template = call("cuStreamEndCapture", stream)
-    graph.executable = call("cuGraphInstantiate", template, 0)
-    call("cuGraphDestroy", template)
-    weakref.finalize(graph, driver.cuGraphExecDestroy, graph.executable).atexit = False
-
-
-# time
-
-
-def record_event(stream: int) -> Any:
-    """Return an event that a stream passes when everything launched before it is done."""
-    event = call("cuEventCreate", 0)
-    call("cuEventRecord", event, stream)
-    return event
-
-
-def measure_since(event: Any, stream: int) -> float:
-    """Wait for a stream; return the seconds from when it passed the event until everything launched was done."""
-    end = record_event(stream)
-    call("cuEventSynchronize", end)
-    milliseconds = call("cuEventElapsedTime", event, end)
-    for done in (event, end):
-        call("cuEventDestroy", done)
-    return milliseconds * 1e-3
+    graph = call("cuStreamEndCapture", stream)
+    executable = call("cuGraphInstantiate", graph, 0)
+    call("cuGraphDestroy", graph)
+    replay = functools.partial(call, "cuGraphLaunch", executable, stream)
+    weakref.finalize(replay, driver.cuGraphExecDestroy, executable).atexit = False
+    return replay

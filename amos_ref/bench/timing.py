@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from amos_ref.bench import gpu
+from amos_ref.kernels.cuda import driver
 
 CACHES = 3  # the L2 caches that all copies together fill
 MOST_COPIES = 32  # as many copies of 1,000 parameters still fit into the cache
@@ -14,7 +15,7 @@ MOST_COPIES = 32  # as many copies of 1,000 parameters still fit into the cache
 class Stepper:
     """An optimizer with arrays of its own, which takes one step after the other."""
 
-    stream = 0  # the handle of the CUDA stream in which it launches; of no meaning on the host
+    stream = 0  # the handle of the CUDA stream in which it launches; 0 on the host
 
     def launch(self) -> None:
         """Begin a step."""
@@ -22,6 +23,8 @@ class Stepper:
 
     def wait(self) -> None:
         """Wait until all steps are done; on the host a step is done when `launch` returns."""
+        if self.stream:
+            driver.synchronize(self.stream)
 
     def run(self) -> None:
         """Take one step and wait until it is done."""
@@ -64,12 +67,19 @@ class StreamClock:
     fewest = 1  # steps in one timing
 
     def now(self, stepper: Stepper) -> Any:
-        """Return the time at which all that was launched is done."""
-        return gpu.record_event(stepper.stream)
+        """Return an event that marks the time at which all that was launched before is done."""
+        event = gpu.call("cuEventCreate", 0)
+        gpu.call("cuEventRecord", event, stepper.stream)
+        return event
 
     def since(self, start: Any, stepper: Stepper) -> float:
         """Wait until all that was launched is done, and return the seconds that passed since `start`."""
-        return gpu.measure_since(start, stepper.stream)
+        end = self.now(stepper)
+        gpu.call("cuEventSynchronize", end)
+        milliseconds = gpu.call("cuEventElapsedTime", start, end)
+        for event in (start, end):
+            gpu.call("cuEventDestroy", event)
+        return milliseconds * 1e-3
 
 
 class HostClock:

@@ -11,7 +11,6 @@ import numpy as np
 from amos_ref.bench.contenders import ADAMW, BETA, RATE, Contender, count_arrays, find_no_gpu, limit_state
 from amos_ref.bench.timing import Stepper, StreamClock
 from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays
-from amos_ref.kernels.cuda import driver
 
 _TORCH = {"torch": "torch==2.13.0"}
 SPIN = 0.012  # seconds; torch's threads wait for more work by spinning, for about 10 ms where GNU's OpenMP runs them
@@ -38,10 +37,6 @@ class TorchStepper(Stepper):
 
     def launch(self) -> None:
         self.step()
-
-    def wait(self) -> None:
-        if self.stream:
-            driver.synchronize(self.stream)
 
 
 def _replay(work: Workload, make: MakeOptimizer, **options: bool) -> TorchStepper:

@@ -5,6 +5,7 @@ its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and give
 backend imports an optimizer, and no optimizer names a backend.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -200,6 +201,7 @@ def check_backend(name: Any, among: Sequence[str] = tuple(BACKENDS)) -> None:
         driver.check()
 
 
+@functools.cache
 def load_backend(name: str) -> Backend:
     """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
     return importlib.import_module(BACKENDS[name]).BACKEND

@@ -25,7 +25,7 @@ def only_advance(self):
 
 
 def only_replay(self):
-    self.graph.launch()
+    self.replay()
 
 
 def takes_whole_steps(driver):

@@ -41,9 +41,6 @@ class Stepper(timing.Stepper):
     def launch(self):
         self.driver.work(self.number, self.seconds, self.host)
 
-    def wait(self):
-        cuda_driver.synchronize(self.stream)
-
 
 def rotate(driver, cls=timing.Rotation, seconds=1e-3, clock=None):
     return cls([Stepper(driver, k, seconds, host=10e-6) for k in range(4)], clock or timing.StreamClock())
