@@ -51,7 +51,7 @@ class Case(NamedTuple):
     inject: dict[str, Arrays] | None = None
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
-    __eq__, __hash__ = object.__eq__, object.__hash__
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
 
     def learning_rates(self) -> list[float]:
         """Return xi for each step."""
