@@ -1,4 +1,6 @@
-"""Reports that several test files look at, made once."""
+"""Reports that several test files look at, made once; and a diagnosis that gives up soon."""
+
+import importlib
 
 import pytest
 from helpers.toy_port import OPTIONS, Settable, ToyPort
@@ -34,3 +36,9 @@ def mixed():
 def installation():
     """The check of this installation."""
     return check()
+
+
+@pytest.fixture
+def short_diagnosis(monkeypatch):
+    """A diagnosis that combines no deviations, for what no combination explains: looking for one takes seconds."""
+    monkeypatch.setattr(importlib.import_module("amos_ref.conformance.diagnosis.diagnose"), "LARGEST", 1)

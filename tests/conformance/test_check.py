@@ -70,7 +70,7 @@ def test_a_port_that_never_starts_is_a_named_error():
         check(Stuck(), suite="quick")
 
 
-def test_eta_that_the_port_hard_codes_is_given_or_asked_for():
+def test_eta_that_the_port_hard_codes_is_given_or_asked_for(short_diagnosis):
     class Hard(ToyPort):
         def init(self, params, hyper):
             super().init(params, hyper | {"eta": dict.fromkeys(params, 0.75)})

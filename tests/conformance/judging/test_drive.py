@@ -32,7 +32,7 @@ from amos_ref.errors import AmosError
         (bad_ports.Aliasing, "overwrites its input", "it writes to the gradient of 'bias', 'kernel': a second step"),
     ],
 )
-def test_ports_that_misbehave(port, verdict, text):
+def test_ports_that_misbehave(port, verdict, text, short_diagnosis):
     result = judge.judge(port(), table()[0])[0]
     assert result.verdict == verdict
     assert result.failed
