@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="our option is called THEIRS in the port, e.g. extra_l2=weight_decay (may be repeated)",
+        help="our option is called THEIRS in the port, e.g. beta=decay_rate (may be repeated)",
     )
     check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
     check.add_argument(

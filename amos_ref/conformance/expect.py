@@ -3,11 +3,11 @@
 ::
 
     [[departure]]
-    case = "extra_l2"       # a name, or a pattern with * and ?
-    dtype = "float32"       # left out: in every dtype
+    case = "momentum*"      # a name, or a pattern with * and ?
+    dtype = "float32"       # without it: in every dtype
     verdict = "departs"
-    stage = "theta"         # left out: whichever
-    step = 1                # left out: whichever
+    stage = "theta"         # without it: whichever departs
+    step = 1                # without it: whichever departs
     reason = "kept as in our first release, see ..."
 """
 
@@ -75,7 +75,7 @@ def _entries(path: str) -> list[Any]:
     except OSError as error:
         raise ExpectationError(f"cannot read {path!r}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ExpectationError(f"{path!r} is no TOML: {error}") from error
+        raise ExpectationError(f"{path!r} is not TOML: {error}") from error
     entries = content.pop("departure", [])
     if content or not isinstance(entries, list):
         raise ExpectationError(f"{path!r} must be a list of [[departure]] and nothing else; it has {sorted(content)}")

@@ -104,8 +104,8 @@ def test_a_list_written_from_float64_alone_says_nothing_of_float32(wrong_port, t
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[departure]", "is no TOML"),
-        ("\x00", "is no TOML"),
+        ("[[departure]", "is not TOML"),
+        ("\x00", "is not TOML"),
         ("a = 1", "must be a list of [[departure]] and nothing else; it has ['a']"),
         ("departure = 1", "must be a list of [[departure]]"),
         ("departure = [1]", "entry 1 is 1; it must be a table"),
