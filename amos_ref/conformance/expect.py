@@ -1,4 +1,4 @@
-"""Departures that a port's author expects: a list in TOML, so that the port's CI stays green on what it chose.
+"""Departures that a port's author expects: a list in TOML, so that CI stays green where the port departs on purpose.
 
 ::
 
@@ -45,7 +45,7 @@ class Expectation(NamedTuple):
         return fnmatch.fnmatchcase(case, self.case) and self.dtype in (None, dtype)
 
     def fits(self, r: Result) -> bool:
-        """Whether a case that it is about came out as it says."""
+        """Whether a case that the entry is about came out as it says."""
         return r.verdict == self.verdict and self.stage in (None, r.stage) and self.step in (None, r.step)
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ def _apply(r: Result, entries: list[Expectation]) -> Result:
 
 
 def as_toml(results: list[Result]) -> str:
-    """Return the list that expects exactly these results; reasons not given before are empty, which reading refuses."""
+    """Return a list that expects exactly these results; new reasons are empty, which `read` refuses, to be filled in."""
     known, supported = {(case.name, case.dtype) for case in table()}, list_supported(results)
     unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     seen: dict[tuple[str, str, str | None, str], set[str]] = {}

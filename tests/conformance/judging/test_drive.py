@@ -24,7 +24,7 @@ from amos_ref.errors import AmosError
         (bad_ports.Overflowing, "not finite", "[0, 0] is inf where the page has"),
         (bad_ports.Complex, "garbage", "theta of leaf 'kernel' is complex"),
         (bad_ports.Losing, "garbage", "step returned leaves ['kernel'] for ['bias', 'kernel']"),
-        (bad_ports.Wordy, "garbage", "theta of leaf 'kernel' is no array of real numbers: ValueError: could not"),
+        (bad_ports.Wordy, "garbage", "theta of leaf 'kernel' is not an array of real numbers: ValueError: could not"),
         (bad_ports.Empty, "garbage", "theta is NoneType; it must be a dict of arrays by leaf"),
         (bad_ports.Stateless, "garbage", "state returned NoneType; it must be a dict"),
         (bad_ports.HalfStateless, "garbage", "v is NoneType; it must be a dict of arrays by leaf"),

@@ -31,7 +31,7 @@ def test_a_port_that_never_returns_hangs(where):
 def test_an_import_that_never_ends_is_a_named_error(tmp_path):
     path = tmp_path / "endless.py"
     path.write_text("while True: pass")
-    with pytest.raises(TargetError, match=r"was not there within 0\.05 s: its import does not end"):
+    with pytest.raises(TargetError, match=r"was not imported within 0\.05 s: its import does not end"):
         check(f"{path}:port", timeout=0.05)
 
 
