@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from amos_ref.optimizers.trace import Trace
     from amos_ref.storage.checkpoint import load, load_state, save, save_state
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Amos",

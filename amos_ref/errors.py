@@ -1,36 +1,19 @@
 """Every error that a user of amos_ref can meet.
 
-All derive from :class:`AmosError`. Each message is one line: what is wrong, where (leaf and index) and the
-value. When one is raised by a step, every parameter and all state still hold the bits they had.
+All derive from :class:`AmosError`. A message is one line: what is wrong, where (leaf and index), and the value. If
+a step raises one of them, the parameters and the state have the bits that they had before.
 """
 
 __all__ = [
-    "AmosError",
-    "BackendError",
-    "DirectionError",
-    "DtypeError",
-    "ExpectationError",
-    "ExpressionError",
-    "HyperParameterError",
-    "MissingDependencyError",
-    "NonFiniteError",
-    "OverlapError",
-    "ProblemError",
-    "ReadOnlyError",
-    "RuleError",
-    "ScheduleError",
-    "ShapeError",
-    "StateError",
-    "StorageError",
-    "TargetError",
-    "TreeError",
-    "UndecidedError",
-    "VectorError",
-]
+    "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
+    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OverlapError", "ProblemError", "ReadOnlyError",
+    "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError", "TargetError", "TreeError",
+    "UndecidedError", "VectorError",
+]  # fmt: skip
 
 
 class AmosError(Exception):
-    """Base of all errors of this package; its message is one line, whatever is quoted in it."""
+    """Base of all errors of this package; its message is one line, whatever it quotes."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(" ".join(message.split()))
@@ -41,19 +24,19 @@ class HyperParameterError(AmosError, ValueError):
 
 
 class ScheduleError(AmosError, ValueError):
-    """A learning-rate schedule raised, or returned something that is no finite number >= 0."""
+    """A learning-rate schedule raised, or did not return a finite number >= 0."""
 
 
 class DirectionError(AmosError, ValueError):
-    """A callable direction raised, or returned something that is no array of floats of the gradient's shape."""
+    """A callable direction raised, or did not return an array of floats of the gradient's shape."""
 
 
 class RuleError(AmosError, ValueError):
-    """No rule matches a leaf, or a rule gives something that is no eta or no slot shape for it."""
+    """No rule matches a leaf, or the value of the rule is not a valid eta or slot shape for it."""
 
 
 class ExpressionError(RuleError):
-    """A rule's expression is not among the allowed ones, or cannot be evaluated."""
+    """The expression of a rule holds something that is not allowed, or cannot be evaluated."""
 
 
 class TreeError(AmosError, ValueError):
@@ -73,15 +56,15 @@ class StateError(AmosError, ValueError):
 
 
 class StorageError(AmosError, OSError):
-    """A file cannot be written or read, or what it holds is damaged or no state of this package."""
+    """A file cannot be written or read, or it is damaged, or it does not hold a state of this package."""
 
 
 class NonFiniteError(AmosError, ValueError):
-    """A value is NaN or infinite, or its square overflows float64, where only finite numbers can be used."""
+    """A value that must be finite is NaN or infinite, or its square overflows float64."""
 
 
 class ProblemError(AmosError, ValueError):
-    """There is no problem to minimize in what was given: its data, its function, or what a method cannot do."""
+    """A problem cannot be minimized: its data or its function is not valid, or the method cannot do what is asked."""
 
 
 class ReadOnlyError(AmosError, ValueError):
@@ -93,11 +76,11 @@ class OverlapError(AmosError, ValueError):
 
 
 class BackendError(AmosError, ValueError):
-    """The backend asked for does not exist or cannot be used here."""
+    """There is no such backend, or it cannot be used here."""
 
 
 class MissingDependencyError(AmosError, ImportError):
-    """An optional package is needed and not installed; the message holds the install line."""
+    """An optional package is needed and not installed; the message says how to install it."""
 
 
 class TargetError(AmosError, ValueError):
@@ -105,7 +88,7 @@ class TargetError(AmosError, ValueError):
 
 
 class ExpectationError(AmosError, ValueError):
-    """A list of expected departures cannot be read, or an entry of it means nothing."""
+    """A list of expected departures cannot be read, or it has an entry that is not valid."""
 
 
 class VectorError(AmosError, ValueError):
@@ -113,4 +96,4 @@ class VectorError(AmosError, ValueError):
 
 
 class UndecidedError(AmosError, ArithmeticError):
-    """The exact oracle cannot tell to which of two floats a number rounds, at its greatest precision."""
+    """At its greatest precision the exact oracle cannot tell to which of two floats a number rounds."""

@@ -26,7 +26,7 @@ LEAST_BITS, MOST_BITS = 128, 2**16  # of the balls' precision
 LONGEST_RATIONAL = 2**12  # bits; a longer one becomes a ball
 
 #: Significand bits, least and greatest exponent of a normal number.
-FORMATS = {
+FLOAT_FORMATS = {
     "float16": (11, -14, 15),
     "bfloat16": (8, -126, 127),
     "float32": (24, -126, 127),
@@ -276,7 +276,7 @@ def nearest(x: Any, dtype: str) -> float:
     """
     if x is None:
         return math.nan
-    (bits, lowest, greatest), above, below = FORMATS[dtype], abs(int(x.p)), int(x.q)
+    (bits, lowest, greatest), above, below = FLOAT_FORMATS[dtype], abs(int(x.p)), int(x.q)
     shift = max(_exponent(x), lowest) - bits + 1
     above, below = (above, below << shift) if shift >= 0 else (above << -shift, below)
     count, rest = divmod(above, below)
@@ -346,7 +346,7 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
             out[index] = 0.0 if got[index] == nearest(low, dtype) == nearest(high, dtype) else math.inf
             continue
         exponent = min(map(_exponent, (low, high))) if at is None else _exponent(_rational(at[index]))
-        bits, lowest, _ = FORMATS[dtype]
+        bits, lowest, _ = FLOAT_FORMATS[dtype]
         unit = _dyadic(1, max(exponent, lowest) - bits + 1)
         out[index] = nearest(max(abs(_rational(got[index]) - end) for end in (low, high)) / unit, "float64")
     return out
@@ -387,8 +387,8 @@ def _rational(x: float) -> Any:
 
 
 def _dtype(name: str) -> np.dtype:
-    if name not in FORMATS:
-        raise DtypeError(f"dtype is {name!r}; it must be one of {', '.join(FORMATS)}")
+    if name not in FLOAT_FORMATS:
+        raise DtypeError(f"dtype is {name!r}; it must be one of {', '.join(FLOAT_FORMATS)}")
     return dtype_of(name)
 
 

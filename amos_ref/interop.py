@@ -1,7 +1,7 @@
-"""States of other implementations, to and from AmosState: the authors' code under optax, pytorch_optimizer's Amos.
+"""AmosState from and to the states of other implementations: the authors' code under optax, pytorch_optimizer's Amos.
 
-A state taken over makes the next step the same up to rounding, provided that both optimizers have the same options:
-the states hold none of them but the step count. No framework is imported here before one is needed.
+With a converted state the next step is the same up to rounding, provided that both optimizers have the same options: a
+state does not hold them. A framework is imported only where its arrays are built.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.checks import check_array
+from amos_ref.checks import Arrays, check_array
 from amos_ref.dtypes import as_dtype, broadcasts, dtype_of
 from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
 from amos_ref.optimizers.state import AmosState, check_state
 
-Arrays = dict[str, np.ndarray]
-
-#: Our part -> the key of pytorch_optimizer.
+#: The fields of AmosState, and their keys in pytorch_optimizer.
 _TORCH = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
 _AMOS, _EMA = ("count", "v", "b"), ("count", "ema")
 
@@ -28,24 +26,24 @@ def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> AmosS
     Parameters
     ----------
     opt_state : ScaleByAmosState, or nested tuples with one in them
-        As ``amos(...).init`` and ``update`` return it, alone or inside ``optax.chain``. The momentum is the one
-        ``ema`` of the chain; without one there is none.
+        As ``amos(...).init`` and ``update`` return it, alone or inside ``optax.chain``. The momentum is the ``ema`` of
+        the chain, if it has one.
     params : tree of arrays
-        JAX's or NumPy's.
+        Of JAX or NumPy.
     state_dtype : {"param", "float64"}
         "param" keeps the arrays' dtypes; "float64" widens them, which is exact.
 
     Raises
     ------
     StateError
-        If there is not one such state, or it does not fit `params`; the error names the leaf.
+        If there is no such state or more than one, or it does not fit `params`; the error names the leaf.
     """
-    amos = _only(_found(opt_state, _AMOS), "state with count, v and b")
-    emas = _found(opt_state, _EMA)
+    amos = _take_only(_find(opt_state, _AMOS), "state with count, v and b")
+    emas = _find(opt_state, _EMA)
     thetas = {name: np.asarray(a) for name, a in tree.flatten(params).items()}
-    parts = {"v": amos.v, "b": amos.b} | ({"m": _only(emas, "ema").ema} if emas else {})
-    arrays = {part: _numpy_leaves(leaves, thetas, f"opt_state.{part}") for part, leaves in parts.items()}
-    return _checked(AmosState(_count(amos.count), arrays["v"], arrays["b"], arrays.get("m")), thetas, state_dtype)
+    parts = {"v": amos.v, "b": amos.b} | ({"m": _take_only(emas, "ema").ema} if emas else {})
+    arrays = {part: _copy_leaves(leaves, thetas, f"opt_state.{part}") for part, leaves in parts.items()}
+    return _convert(AmosState(_as_count(amos.count), arrays["v"], arrays["b"], arrays.get("m")), thetas, state_dtype)
 
 
 def to_optax(state: AmosState, like: Any) -> Any:
@@ -55,19 +53,19 @@ def to_optax(state: AmosState, like: Any) -> Any:
     ----------
     state : AmosState
     like : optax state
-        As ``amos(...).init(params)`` returns it. Count, v, b and ema are replaced, rounding once to their dtypes;
-        all else stays.
+        As ``amos(...).init(params)`` returns it. Its count, v, b and ema are replaced by ours, rounded once to their
+        dtypes; everything else stays.
 
     Raises
     ------
     StateError, ShapeError, TreeError
         If `like` has other leaves, shapes or momentum than `state`, or its counter cannot hold the count.
     """
-    _only(_found(like, _AMOS), "state with count, v and b")
-    if (emas := _found(like, _EMA)) and state.m is not None:
-        _only(emas, "ema")
-    _same_momentum(state, bool(emas), "like")
-    return _replaced(like, state)
+    _take_only(_find(like, _AMOS), "state with count, v and b")
+    if (emas := _find(like, _EMA)) and state.m is not None:
+        _take_only(emas, "ema")
+    _check_momentum(state, bool(emas), "like")
+    return _replace_parts(like, state)
 
 
 def from_torch(
@@ -82,8 +80,8 @@ def from_torch(
     names : iterable of str
         The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``.
     like : tree of NumPy arrays, optional
-        The parameters by these names. Needed if one of them never had a gradient: the optimizer then has nothing of
-        it. Its state is 0.
+        The parameters by these names. They are needed if one of them never had a gradient: the optimizer then has no
+        state of it, and here its state is 0.
     state_dtype : {"param", "float64"}
         "param" keeps the arrays' dtypes; "float64" widens them, which is exact.
 
@@ -92,19 +90,19 @@ def from_torch(
     StateError
         If names or groups do not match, or the groups differ in their steps or in having momentum.
     """
-    groups, own = _torch_parts(state_dict)
-    keys = _keys(groups, names)
+    groups, own = _split_state_dict(state_dict)
+    keys = _match_names(groups, names)
     thetas = None if like is None else tree.match(tree.flatten(like, "like"), keys, "like")
-    steps = {_count(group.get("step", 0)) for group in groups}
+    steps = {_as_count(group.get("step", 0)) for group in groups}
     averaged = {group.get("momentum", 0) > 0 for group in groups}
     for values, what in ((steps, "steps taken"), (averaged, "whether they have momentum")):
         if len(values) != 1:
             raise StateError(f"the param_groups differ in {what}: {sorted(values)}; AmosState has one for all")
     parts: dict[str, Arrays] = {}
-    for part, theirs in _TORCH[: 3 if True in averaged else 2]:
-        parts[part] = {name: _from_tensor(own.get(key, {}), name, theirs, thetas) for name, key in keys.items()}
+    for part, field in _TORCH[: 3 if True in averaged else 2]:
+        parts[part] = {name: _from_tensor(own.get(key, {}), name, field, thetas) for name, key in keys.items()}
     m = {name: np.asarray(-a) for name, a in parts["m"].items()} if "m" in parts else None
-    return _checked(AmosState(steps.pop(), parts["v"], parts["b"], m), thetas, state_dtype)
+    return _convert(AmosState(steps.pop(), parts["v"], parts["b"], m), thetas, state_dtype)
 
 
 def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,32 +111,32 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
     Parameters
     ----------
     state : AmosState
-        With one slot an array: that optimizer has no others.
+        With one slot an array, as that optimizer has.
     names : iterable of str
         The parameters' names in the optimizer's order.
     like : dict
-        ``optimizer.state_dict()``: its options are kept, its steps and arrays replaced. `load_state_dict` gives the
-        arrays the dtype of their parameters; where `like` has state already, it is rounded to that dtype here.
+        ``optimizer.state_dict()``. Its options are kept, its steps and arrays are replaced. `load_state_dict` gives
+        the arrays the dtype of their parameters; where `like` has arrays, they are rounded to their dtype here.
 
     Raises
     ------
     StateError, TreeError
         If names, slots or momentum of `state` and `like` do not match.
     """
-    groups, own = _torch_parts(like)
-    keys = _keys(groups, names)
-    _same_momentum(state, any(group.get("momentum", 0) > 0 for group in groups), "like")
+    groups, own = _split_state_dict(like)
+    keys = _match_names(groups, names)
+    _check_momentum(state, any(group.get("momentum", 0) > 0 for group in groups), "like")
     tree.match(state.v, keys, "leaves of state")
-    found: dict[Any, dict[str, Any]] = {key: {} for key in keys.values()}
+    theirs: dict[Any, dict[str, Any]] = {key: {} for key in keys.values()}
     for name, key in keys.items():
         if state.v[name].size != 1:
             raise StateError(f"leaf {name!r} has slots of shape {state.v[name].shape}; pytorch_optimizer has one slot")
         arrays = [state.v[name].reshape(()), state.b[name].reshape(())]
         arrays += [] if state.m is None else [np.asarray(-state.m[name])]
-        for (_, theirs), a in zip(_TORCH, arrays, strict=False):
-            found[key][theirs] = _tensor(a, own.get(key, {}).get(theirs))
+        for (_, field), a in zip(_TORCH, arrays, strict=False):
+            theirs[key][field] = _to_tensor(a, own.get(key, {}).get(field))
     groups = [{**group, "step": int(state.count)} for group in groups]
-    return {**like, "state": found, "param_groups": groups}
+    return {**like, "state": theirs, "param_groups": groups}
 
 
 # optax
@@ -148,34 +146,34 @@ def _fields(node: Any) -> tuple[str, ...]:
     return getattr(node, "_fields", ()) if isinstance(node, tuple) else ()
 
 
-def _found(node: Any, fields: tuple[str, ...]) -> list[Any]:
+def _find(node: Any, fields: tuple[str, ...]) -> list[Any]:
     """Return every named tuple with these fields in nested tuples."""
     if set(fields) <= set(_fields(node)):
         return [node]
-    return [found for child in node for found in _found(child, fields)] if isinstance(node, tuple) else []
+    return [match for child in node for match in _find(child, fields)] if isinstance(node, tuple) else []
 
 
-def _only(found: list[Any], what: str) -> Any:
-    if len(found) != 1:
-        raise StateError(f"the optax state has {len(found)} parts that are a {what}; it must have one")
-    return found[0]
+def _take_only(parts: list[Any], what: str) -> Any:
+    if len(parts) != 1:
+        raise StateError(f"the optax state has {len(parts)} parts that are a {what}; it must have one")
+    return parts[0]
 
 
-def _replaced(node: Any, state: AmosState) -> Any:
+def _replace_parts(node: Any, state: AmosState) -> Any:
     """Return nested tuples like `node` with the state's numbers in it."""
     fields = set(_fields(node))
     if set(_AMOS) <= fields:
-        v, b = _like_leaves(state.v, node.v, "v"), _like_leaves(state.b, node.b, "b")
-        return node._replace(count=_like_count(state.count, node.count), v=v, b=b)
+        v, b = _fill_leaves(state.v, node.v, "v"), _fill_leaves(state.b, node.b, "b")
+        return node._replace(count=_fill_count(state.count, node.count), v=v, b=b)
     if set(_EMA) <= fields and state.m is not None:
-        return node._replace(count=_like_count(state.count, node.count), ema=_like_leaves(state.m, node.ema, "m"))
+        return node._replace(count=_fill_count(state.count, node.count), ema=_fill_leaves(state.m, node.ema, "m"))
     if not isinstance(node, tuple):
         return node
-    children = [_replaced(child, state) for child in node]
+    children = [_replace_parts(child, state) for child in node]
     return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
 
 
-def _like_leaves(arrays: Arrays, like: Any, part: str) -> Any:
+def _fill_leaves(arrays: Arrays, like: Any, part: str) -> Any:
     leaves = tree.flatten(like, f"like.{part}")
     named = tree.match(arrays, leaves, f"leaves of state.{part}")
     new = {}
@@ -183,21 +181,21 @@ def _like_leaves(arrays: Arrays, like: Any, part: str) -> Any:
         old = leaves[name]
         if a.shape != old.shape:
             raise ShapeError(f"state.{part} of leaf {name!r} has shape {a.shape}; like has shape {old.shape}")
-        new[name] = _jax_if(old, as_dtype(a, np.dtype(old.dtype)))
+        new[name] = _as_array_of(old, as_dtype(a, np.dtype(old.dtype)))
     return tree.unflatten(new, like)
 
 
-def _like_count(count: Any, like: Any) -> Any:
+def _fill_count(count: Any, like: Any) -> Any:
     dtype = np.asarray(like).dtype
     if int(count) > np.iinfo(dtype).max:
         raise StateError(
             f"state.count is {int(count)}; the counter of like is {dtype} and ends at {np.iinfo(dtype).max}"
         )
-    return _jax_if(like, np.array(count, dtype))
+    return _as_array_of(like, np.array(count, dtype))
 
 
-def _jax_if(like: Any, a: np.ndarray) -> Any:
-    """Return a JAX array where `like` is one (then JAX is there)."""
+def _as_array_of(like: Any, a: np.ndarray) -> Any:
+    """Return a JAX array if `like` is one, else the array itself."""
     if isinstance(like, np.ndarray | np.generic):
         return a
     try:
@@ -207,21 +205,21 @@ def _jax_if(like: Any, a: np.ndarray) -> Any:
     return jnp.asarray(a)
 
 
-def _numpy_leaves(leaves: Any, thetas: Arrays, what: str) -> Arrays:
+def _copy_leaves(leaves: Any, thetas: Arrays, what: str) -> Arrays:
     return {name: np.array(a) for name, a in tree.match(tree.flatten(leaves, what), thetas, what).items()}
 
 
 # torch
 
 
-def _torch_parts(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
+def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
     """Return the groups and the state of each parameter."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-        raise StateError(f"{state_dict!r:.60} is no state_dict: it has no state and param_groups")
+        raise StateError(f"{state_dict!r:.60} is not a state_dict: it must have state and param_groups")
     return list(state_dict["param_groups"]), state_dict["state"]
 
 
-def _keys(groups: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+def _match_names(groups: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
     """Return ``{name: key of the parameter in the state_dict}``."""
     keys, names = [key for group in groups for key in group["params"]], list(names)
     if len(names) != len(keys) or len(set(names)) != len(names):
@@ -230,25 +228,25 @@ def _keys(groups: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, An
     return dict(zip(names, keys, strict=True))
 
 
-def _from_tensor(own: Mapping[str, Any], name: str, theirs: str, thetas: dict[str, Any] | None) -> np.ndarray:
-    """Return a NumPy copy of a parameter's tensor; NumPy knows no bfloat16, float32 holds it exactly."""
+def _from_tensor(own: Mapping[str, Any], name: str, field: str, thetas: dict[str, Any] | None) -> np.ndarray:
+    """Return a NumPy copy of a parameter's tensor; a bfloat16 goes through float32, which holds it exactly."""
     if not own:
         if thetas is None:
             raise StateError(
-                f"the state_dict has nothing of leaf {name!r}, which never had a gradient; give like=params"
+                f"the state_dict has no state of leaf {name!r}, which never had a gradient; give like=params"
             )
         theta = check_array(thetas[name], f"like leaf {name!r}")
         # Minus 0, since the average changes its sign.
-        return np.full(theta.shape, -0.0, theta.dtype) if theirs == "exp_avg" else np.zeros((), theta.dtype)
-    if theirs not in own:
-        raise StateError(f"the state_dict has no {theirs} of leaf {name!r}")
-    tensor = own[theirs].detach().cpu()
+        return np.full(theta.shape, -0.0, theta.dtype) if field == "exp_avg" else np.zeros((), theta.dtype)
+    if field not in own:
+        raise StateError(f"the state_dict has no {field} of leaf {name!r}")
+    tensor = own[field].detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         return tensor.float().numpy().astype(dtype_of("bfloat16"))
     return np.array(tensor.numpy())
 
 
-def _tensor(a: np.ndarray, like: Any) -> Any:
+def _to_tensor(a: np.ndarray, like: Any) -> Any:
     """Return a torch tensor of the dtype and on the device of `like`, if there is one."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
@@ -266,21 +264,21 @@ def _tensor(a: np.ndarray, like: Any) -> Any:
 # both
 
 
-def _count(value: Any) -> int:
+def _as_count(value: Any) -> int:
     count = np.asarray(value)
     if count.shape != () or count.dtype.kind not in "iu" or count < 0:
         raise StateError(f"the count is {value!r:.60}; it must be an integer >= 0")
     return int(count)
 
 
-def _same_momentum(state: AmosState, theirs: bool, what: str) -> None:
+def _check_momentum(state: AmosState, theirs: bool, what: str) -> None:
     if (state.m is not None) != theirs:
         have, has = ("has", "has none") if state.m is not None else ("has no", "has one")
         raise StateError(f"the state {have} momentum m but {what} {has}")
 
 
-def _checked(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) -> AmosState:
-    """Return the state in the asked dtype, or raise StateError if it is none or does not fit the parameters."""
+def _convert(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) -> AmosState:
+    """Return the state with `state_dtype`; raise StateError if it is not valid or does not fit the parameters."""
     if state_dtype not in ("param", "float64"):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be 'param' or 'float64'")
     parts = {"v": state.v, "b": state.b, "m": state.m or {}}
@@ -289,7 +287,7 @@ def _checked(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) 
     state = AmosState(state.count, parts["v"], parts["b"], None if state.m is None else parts["m"])
     full = state.v if state.m is None else state.m
     shapes = {name: ((full if thetas is None else thetas)[name].shape, v.shape) for name, v in state.v.items()}
-    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, momentum=state.m is not None)
+    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, optional=state.m is not None)
     for name, (shape, slot) in shapes.items():
         if not broadcasts(slot, shape):
             raise StateError(f"v of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")

@@ -246,6 +246,14 @@ def _check_bounds(**bounds: Any) -> None:
             raise HyperParameterError(f"{name} is {value!r}; it must be a finite number, or None")
 
 
+# Why a training ended, as scipy says it: status and message.
+_SCIPY_STATUS = {
+    "gtol": (0, "The gradient's largest entry is no greater than tol."),
+    "steps": (0, "All steps were taken."),
+    "callback": (99, "The callback raised StopIteration."),
+}
+
+
 def scipy_method(
     fun: Callable[..., Any],
     x0: Any,
@@ -313,42 +321,20 @@ def scipy_method(
     _check_bounds(tol=tol)
     calls = 0
 
-    def joined(x: np.ndarray) -> tuple[Any, np.ndarray]:
+    def as_pair(x: np.ndarray) -> tuple[Any, np.ndarray]:
         nonlocal calls
         calls += 1
         loss = np.asarray(fun(x, *args))
         return loss.item() if loss.size == 1 else loss, np.array(jac(x, *args), dtype=np.float64)
 
-    result = minimize(
-        joined,
-        np.atleast_1d(x0),
-        optimizer,
-        steps=maxiter,
-        gtol=tol,
-        callback=None if callback is None else _scipy_callback(callback),
-        every=max(maxiter, 1),
-        progress=disp,
-        **options,
-    )
-    status, message = {
-        "gtol": (0, "The gradient's largest entry is no greater than tol."),
-        "steps": (0, "All steps were taken.")
-        if tol is None
-        else (1, "Maximum number of iterations has been exceeded."),
-        "callback": (99, "The callback raised StopIteration."),
-    }.get(result.status, (2, "Interrupted."))
-    return OptimizeResult(
-        x=result.params,
-        fun=result.loss,
-        jac=result.gradient,
-        nit=result.steps,
-        nfev=calls,
-        njev=calls,
-        status=status,
-        success=status == 0,
-        message=message,
-        history=result.history,
-    )
+    stop = None if callback is None else _scipy_callback(callback)
+    loop: dict[str, Any] = dict(steps=maxiter, every=max(maxiter, 1), gtol=tol, callback=stop, progress=disp)
+    end = minimize(as_pair, np.atleast_1d(x0), optimizer, **loop, **options)
+    status, message = _SCIPY_STATUS.get(end.status, (2, "Interrupted."))
+    if end.status == "steps" and tol is not None:
+        status, message = 1, "Maximum number of iterations has been exceeded."
+    found = dict(x=end.params, fun=end.loss, jac=end.gradient, nit=end.steps, nfev=calls, njev=calls)
+    return OptimizeResult(found, status=status, success=status == 0, message=message, history=end.history)
 
 
 def _scipy_callback(callback: Callable[..., Any]) -> Callable[[int, float, Any], bool]:

@@ -1,4 +1,4 @@
-"""Hyper-parameters: their ranges, and the learning rate of a step."""
+"""Hyper-parameters: what values they may have, and the learning rate of a step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,8 +7,8 @@ from typing import Any
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.rules import Preset, number
 
-# name -> (test, words, may be None)
-_RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
+# Options that are numbers: a test of the range, its words, and whether None is allowed.
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "beta": (lambda x: 0 <= x < 1, "in [0, 1)", False),
     "momentum": (lambda x: 0 <= x < 1, "in [0, 1), or None", True),
     "clip_value": (lambda x: 0 < x < math.inf, "finite and > 0, or None", True),
@@ -25,82 +25,67 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "weight_decay": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "adam_epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
 }
-_CHOICES = {
-    "state_dtype": ("float64", "param"),
-    "decay": ("inverse-time", "inverse-square", "recurrence"),
+
+
+def _one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in names
+
+
+def _is_rule(value: Any) -> bool:
+    return isinstance(value, str | Mapping | Preset) or callable(value)
+
+
+_SCALE = (
+    lambda value: _is_rule(value) or 0 < number(value) < math.inf,
+    "a number > 0, an expression, a callable, a mapping or a preset",
+)
+
+# The other options: a test of the value, and its words.
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "learning_rate": (lambda x: callable(x) or 0 <= number(x) < math.inf, "finite and >= 0, or callable"),
+    "eta": _SCALE,
+    "sigma": _SCALE,
+    "slot_shape": (
+        lambda value: _is_rule(value) or isinstance(value, tuple | list),
+        "'tensor', 'element', a tuple, an expression, a callable or a mapping",
+    ),
+    "direction": (
+        lambda value: _one_of("gradient", "adam", "sign")(value) or callable(value),
+        "'gradient', 'adam', 'sign' or a callable",
+    ),
+    "decay": (
+        _one_of("inverse-time", "inverse-square", "recurrence"),
+        "'inverse-time' or 'inverse-square' or 'recurrence'",
+    ),
+    "p_t": (
+        lambda value: value is None or _one_of("falling", "constant")(value) or callable(value),
+        "'falling', 'constant' or a callable",
+    ),
+    "state_dtype": (_one_of("float64", "param"), "'float64' or 'param'"),
+    "validate": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 
 def check_options(**options: Any) -> dict[str, Any]:
-    """Return the options with numbers as floats, or raise HyperParameterError naming the one that is wrong."""
+    """Return the options with numbers as floats; raise HyperParameterError, which names it, for one that is wrong."""
     for name, value in options.items():
-        if name in _RANGES:
-            test, words, optional = _RANGES[name]
+        if name in _NUMBERS:
+            test, words, optional = _NUMBERS[name]
             if value is not None or not optional:
                 options[name] = number(value)
                 if not test(options[name]):
                     raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
-        elif name in _CHOICES and not (isinstance(value, str) and value in _CHOICES[name]):
-            raise HyperParameterError(f"{name} is {value!r}; it must be {' or '.join(map(repr, _CHOICES[name]))}")
-        elif name in _KINDS:
-            options[name] = _KINDS[name](name, value)
+        elif name in _VALUES:
+            test, words = _VALUES[name]
+            if not test(value):
+                raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
+            if name == "learning_rate" and not callable(value):
+                options[name] = number(value)
     return options
 
 
-def _validate(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise HyperParameterError(f"{name} is {value!r}; it must be True or False")
-    return value
-
-
-def _learning_rate(name: str, value: Any) -> Any:
-    xi = value if callable(value) else number(value)
-    if not callable(xi) and not 0 <= xi < math.inf:
-        raise HyperParameterError(f"{name} is {value!r}; it must be finite and >= 0, or callable")
-    return xi
-
-
-def _scale(name: str, value: Any) -> Any:
-    if not (isinstance(value, str | Mapping | Preset) or callable(value) or 0 < number(value) < math.inf):
-        raise HyperParameterError(
-            f"{name} is {value!r}; it must be a number > 0, an expression, a callable, a mapping or a preset"
-        )
-    return value
-
-
-def _slot_shape(name: str, value: Any) -> Any:
-    if not (isinstance(value, str | Mapping | Preset | tuple | list) or callable(value)):
-        raise HyperParameterError(
-            f"{name} is {value!r}; it must be 'tensor', 'element', a tuple, an expression, a callable or a mapping"
-        )
-    return value
-
-
-def _direction(name: str, value: Any) -> Any:
-    if not (value in ("gradient", "adam", "sign") if isinstance(value, str) else callable(value)):
-        raise HyperParameterError(f"{name} is {value!r}; it must be 'gradient', 'adam', 'sign' or a callable")
-    return value
-
-
-def _p_t(name: str, value: Any) -> Any:
-    if not (value is None or callable(value) or (isinstance(value, str) and value in ("falling", "constant"))):
-        raise HyperParameterError(f"{name} is {value!r}; it must be 'falling', 'constant' or a callable")
-    return value
-
-
-_KINDS: dict[str, Callable[[str, Any], Any]] = {
-    "learning_rate": _learning_rate,
-    "eta": _scale,
-    "sigma": _scale,
-    "slot_shape": _slot_shape,
-    "direction": _direction,
-    "p_t": _p_t,
-    "validate": _validate,
-}
-
-
 def learning_rate_at(learning_rate: Any, t: int) -> float:
-    """Return xi at step t (from 1), or raise ScheduleError if the schedule fails or gives no number >= 0."""
+    """Return xi at step t (from 1); raise ScheduleError if the schedule raises, or returns no finite number >= 0."""
     if not callable(learning_rate):
         return learning_rate
     try:

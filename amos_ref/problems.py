@@ -1,6 +1,6 @@
 """Problems to minimize: loss, gradient, start, and a reference solution that does not come from Amos.
 
-Each function returns a :class:`Problem`. All are deterministic: the same arguments give the same bits on a machine.
+Each function returns a :class:`Problem`, and the same one for the same arguments, bit for bit on one machine.
 """
 
 import functools
@@ -28,11 +28,11 @@ class Problem:
     start : tree of arrays
         Where a training begins.
     solve : callable
-        Returns reference parameters; see `reference`.
+        ``solve()`` returns the parameters of `reference`.
     unique : bool
-        Whether the reference is the one minimum, so that a distance to it means something.
+        Whether the reference is the only minimum, so that the distance to it means something.
     score : callable, optional
-        ``score(params)``: the share of held-out samples that are classified right.
+        ``score(params)`` returns the share of held-out samples that are classified correctly.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Problem:
 
     @functools.cached_property
     def reference(self) -> Any:
-        """The minimum; where `unique` is False, the best that a library's method finds from the same start."""
+        """The minimum; if `unique` is False, the best that a library's method finds from the same start."""
         return self.solve()
 
     @functools.cached_property
@@ -62,9 +62,9 @@ def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
     Parameters
     ----------
     n : int
-        >= 1, the dimension.
+        The dimension, >= 1.
     condition : float
-        >= 1, the greatest eigenvalue of H over the least.
+        The greatest eigenvalue of H over the least, >= 1.
     seed : int
 
     Raises
@@ -79,7 +79,7 @@ def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
     >>> problem.best
     0.0
     """
-    if not (_whole(n, 1) and 1 <= condition < np.inf):
+    if not (_is_integer(n, 1) and 1 <= condition < np.inf):
         raise ProblemError(
             f"a quadratic needs n >= 1 and a finite condition >= 1, not n={n!r}, condition={condition!r}"
         )
@@ -105,7 +105,7 @@ def linear_regression(x: Any = None, y: Any = None, seed: int = 0) -> Problem:
         Without it, 200 random samples of 5 features and noisy targets are drawn.
     y : array of shape (samples,)
     seed : int
-        Of the random samples.
+        Seed of the random samples.
 
     Raises
     ------
@@ -144,14 +144,14 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
     y : array of shape (samples,)
         Labels 0 and 1, both of which occur.
     l2 : float
-        > 0, without which separable samples would have no minimum.
+        > 0, since separable samples have no minimum without it.
     seed : int
-        Of the random samples.
+        Seed of the random samples.
 
     Raises
     ------
     ProblemError, NonFiniteError
-        If the shapes do not fit, the labels are others, l2 is not > 0, or a number is NaN or infinite.
+        If the shapes do not fit, the labels are not 0 and 1, l2 is not > 0, or a number is NaN or infinite.
     """
     if x is None:
         rng = np.random.default_rng(seed)
@@ -166,8 +166,8 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
 
     def fun(params: Any) -> tuple[float, Any]:
         z = sign * (a @ params["weight"] + params["bias"])
-        wrong = -sign * np.exp(-np.logaddexp(0.0, z)) / b.size  # s / (1 + exp(s z)), without overflow
-        gradient = {"bias": np.asarray(np.sum(wrong)), "weight": a.T @ wrong + l2 * params["weight"]}
+        slope = -sign * np.exp(-np.logaddexp(0.0, z)) / b.size  # -s / (1 + exp(s z)), without overflow
+        gradient = {"bias": np.asarray(np.sum(slope)), "weight": a.T @ slope + l2 * params["weight"]}
         return float(np.mean(np.logaddexp(0.0, -z)) + l2 / 2 * np.sum(params["weight"] ** 2)), gradient
 
     def split(p: np.ndarray) -> Any:
@@ -176,24 +176,24 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
     def solve() -> Any:
         import scipy.optimize
 
-        def joined(p: np.ndarray) -> np.ndarray:
+        def flat_gradient(p: np.ndarray) -> np.ndarray:
             gradient = fun(split(p))[1]
             return np.append(gradient["weight"], gradient["bias"])
 
-        return split(scipy.optimize.root(joined, np.zeros(a.shape[1] + 1), tol=1e-14).x)
+        return split(scipy.optimize.root(flat_gradient, np.zeros(a.shape[1] + 1), tol=1e-14).x)
 
     return Problem("logistic", fun, _linear_start(a), solve)
 
 
 def rosenbrock(n: int = 2) -> Problem:
-    """Sum of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2, scipy's; a curved valley to 1, 1, ... from -1.2, 1, -1.2, ...
+    """Sum of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2: a curved valley from (-1.2, 1, -1.2, ...) to (1, 1, ...).
 
     Raises
     ------
     ProblemError
         If n is not an integer >= 2.
     """
-    if not _whole(n, 2):
+    if not _is_integer(n, 2):
         raise ProblemError(f"the Rosenbrock function needs n >= 2, not {n!r}")
     import scipy.optimize
 
@@ -206,8 +206,8 @@ def rosenbrock(n: int = 2) -> Problem:
 def digits(hidden: int = 32, seed: int = 0) -> Problem:
     """Mean cross-entropy of a network 64 - hidden (tanh) - 10 on 1,347 handwritten digits; 450 are held out.
 
-    The digits are those of scikit-learn (``pip install 'amos_ref[digits]'``). There is no known minimum; the reference
-    is where scipy's L-BFGS-B is after 200 iterations.
+    The digits come with scikit-learn (``pip install 'amos_ref[digits]'``). No minimum is known; the reference is where
+    scipy's L-BFGS-B arrives after 200 iterations.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     MissingDependencyError
         If scikit-learn is not installed.
     """
-    if not _whole(hidden, 1):
+    if not _is_integer(hidden, 1):
         raise ProblemError(f"the network needs hidden >= 1, not {hidden!r}")
     try:
         from sklearn.datasets import load_digits
@@ -245,7 +245,7 @@ def _forward(params: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _network(x: np.ndarray, labels: np.ndarray, params: Any) -> tuple[float, Any]:
-    """Return mean cross-entropy and its gradient, layer by layer backwards."""
+    """Return the mean cross-entropy and its gradient, which is computed layer by layer from the end."""
     h, z = _forward(params, x)
     z = z - z.max(axis=1, keepdims=True)
     log_p = z - np.log(np.sum(np.exp(z), axis=1, keepdims=True))
@@ -268,23 +268,23 @@ def _lbfgs(fun: Fun, start: Any) -> Any:
     leaves, treedef = optree.tree_flatten(start)
     ends = np.cumsum([a.size for a in leaves])[:-1]
 
-    def tree_of(x: np.ndarray) -> Any:
+    def as_tree(x: np.ndarray) -> Any:
         parts = np.split(x, ends)
         return treedef.unflatten([part.reshape(a.shape) for part, a in zip(parts, leaves, strict=True)])
 
-    def flat(tree: Any) -> np.ndarray:
+    def flatten(tree: Any) -> np.ndarray:
         return np.concatenate([a.reshape(-1) for a in optree.tree_leaves(tree)])
 
-    def joined(x: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, gradient = fun(tree_of(x))
-        return loss, flat(gradient)
+    def flat_fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = fun(as_tree(x))
+        return loss, flatten(gradient)
 
-    found = scipy.optimize.minimize(joined, flat(start), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    return tree_of(found.x)
+    end = scipy.optimize.minimize(flat_fun, flatten(start), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return as_tree(end.x)
 
 
 def _samples(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return samples and targets as float64 arrays that fit, or raise."""
+    """Return samples and targets as float64 arrays; raise ProblemError or NonFiniteError if they do not fit."""
     try:
         a, b = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -302,11 +302,11 @@ def _linear_start(a: np.ndarray) -> Any:
     return {"bias": np.zeros(()), "weight": np.zeros(a.shape[1])}
 
 
-def _whole(n: Any, least: int) -> bool:
+def _is_integer(n: Any, least: int) -> bool:
     return isinstance(n, int | np.integer) and not isinstance(n, bool) and bool(n >= least)
 
 
-#: Name -> function.
+#: The problems by name.
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     "quadratic": quadratic,
     "linear-regression": linear_regression,

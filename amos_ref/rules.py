@@ -113,9 +113,9 @@ def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
     return slot
 
 
-_COLUMNS = "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"
-_ROWS = "SHAPE[:-1][:1] + (1,) * max(len(SHAPE) - 1, 1)"  # of a vector: one slot
-_ENTRIES = "SHAPE[:-1] + (1,)"
+_SLOT_A_COLUMN = "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"
+_SLOT_A_ROW = "SHAPE[:-1][:1] + (1,) * max(len(SHAPE) - 1, 1)"  # of a vector: one slot
+_SLOT_BUT_LAST = "SHAPE[:-1] + (1,)"
 # Linear layers 1 / fan_in, convolutions 2 / fan_in, and 1 for the scale of a norm, told apart by their axes.
 _GAIN = "max(1, min(2, len(SHAPE) - 1))"
 
@@ -128,23 +128,23 @@ def _preset(*rows: tuple[str, float | str, str]) -> Preset:
 PAPER_FLAX = _preset(
     (r".*(bias|beta|rel(ative)?(_position)?_embedding|relative_attention_bias/embedding)$", 0.5, "tensor"),
     (r".*(scale|gamma)$", 1.0, "tensor"),
-    (r".*embeddings?$", "sqrt(2 / SHAPE[-1])", _ENTRIES),
+    (r".*embeddings?$", "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
     (r".*depthwise_kernel$", "sqrt(2 / prod(SHAPE[:-2]))", "(1,) * (len(SHAPE) - 2) + SHAPE[-2:]"),
     (r".*/(query|key|value)/kernel$", "sqrt(1 / SHAPE[0])", "(1,) + SHAPE[1:]"),  # (in, heads, dim) or (in, out)
-    (r".*[Aa]ttention[^/]*/out/kernel$", "sqrt(1 / prod(SHAPE[:-1]))", _COLUMNS),  # (heads, dim, out)
-    (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _COLUMNS),  # flax: one kernel a gate
-    (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _COLUMNS),  # Keras: four gates side by side
-    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _COLUMNS),
-    (r".*kernel$", f"sqrt({_GAIN} / prod(SHAPE[:-1]))", _COLUMNS),
+    (r".*[Aa]ttention[^/]*/out/kernel$", "sqrt(1 / prod(SHAPE[:-1]))", _SLOT_A_COLUMN),  # (heads, dim, out)
+    (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _SLOT_A_COLUMN),  # flax: one kernel a gate
+    (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _SLOT_A_COLUMN),  # Keras: four gates side by side
+    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _SLOT_A_COLUMN),
+    (r".*kernel$", f"sqrt({_GAIN} / prod(SHAPE[:-1]))", _SLOT_A_COLUMN),
 )
 
 #: The paper's table for torch names and layouts (Linear weights are (out, in), convolutions (out, in, h, w)).
 PAPER_TORCH = _preset(
     (r".*(bias(_[hi]h_l\d+(_reverse)?)?|relative_attention_bias[./]weight)$", 0.5, "tensor"),
     (r"(.*[./])?([^./]*[Nn]orm|bn|ln)[^./]*[./]weight$", 1.0, "tensor"),
-    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[-1])", _ENTRIES),
-    (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _ROWS),  # LSTM: four gates, (4 hidden, in)
-    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
-    (r"(.*[./])?linear2[./]weight$", "sqrt(2 / SHAPE[1])", _ROWS),
-    (r".*weight$", f"sqrt({_GAIN} / prod(SHAPE[1:]))", _ROWS),
+    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
+    (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _SLOT_A_ROW),  # LSTM: four gates, (4 hidden, in)
+    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),
+    (r"(.*[./])?linear2[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),
+    (r".*weight$", f"sqrt({_GAIN} / prod(SHAPE[1:]))", _SLOT_A_ROW),
 )

@@ -1,4 +1,4 @@
-"""Parameter trees <-> named leaves. The name of a leaf is its path joined by "/", as in "dense/0/kernel"."""
+"""Parameter trees to named leaves and back. A leaf's name is its path joined by "/", as in "dense/0/kernel"."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
     tree : array or nested dict, list, tuple or namedtuple of arrays
         A single array is a tree of one leaf, named "".
     what : str
-        What the tree is called in an error.
+        The name of the tree in an error message.
 
     Raises
     ------
     TreeError
-        If two leaves have the same name, as ``{"a": {"b": x}, "a/b": y}`` does, or the nesting has no end.
+        If two leaves have the same name, as in ``{"a": {"b": x}, "a/b": y}``, or the nesting has no end.
 
     Examples
     --------

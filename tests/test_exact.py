@@ -37,7 +37,7 @@ def fractions(a):
 def value(pattern, dtype):
     """The number with these bits; infinity stands where the next number would be."""
     x = np.array(pattern, f"u{dtype.itemsize}").view(dtype)
-    return Fraction(float(x)) if np.isfinite(x) else 2 * Fraction(2) ** (exact.FORMATS[dtype.name][2])
+    return Fraction(float(x)) if np.isfinite(x) else 2 * Fraction(2) ** (exact.FLOAT_FORMATS[dtype.name][2])
 
 
 def check_nearest(x, got, dtype):
@@ -104,7 +104,7 @@ def test_a_hundred_decimal_digits_agree():
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
 def test_results_that_are_halfway_between_floats_are_decided(name):
     """With xi = 0, delta = -(5/32) theta: two bits more than theta has, and one in four of them a tie."""
-    size = 2.0 ** exact.FORMATS[name][0]
+    size = 2.0 ** exact.FLOAT_FORMATS[name][0]
     theta = (size / 2 + np.arange(16)) / size
     hyper = HYPER | dict(xi=0.0, momentum=None, extra_l2=0.15625)
     before = theta, np.zeros(16), np.array(0.5), np.array(0.0)

@@ -1,4 +1,4 @@
-"""How exact is the page? Random steps beside the oracle; ``python tools/exactness.py 20000`` prints the tables."""
+"""How exact is the page? ``python tools/exactness.py 20000`` compares so many random steps with the oracle."""
 
 import pathlib
 import sys
@@ -17,7 +17,7 @@ SCALARS = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "b")
 
 
 class Step(NamedTuple):
-    """What one step is given; theta and g have `dtype`, v, b and m `state_dtype`."""
+    """The input of one step; theta and g have `dtype`, v, b and m have `state_dtype`."""
 
     arrays: dict
     t: int
@@ -26,8 +26,8 @@ class Step(NamedTuple):
     state_dtype: str
 
 
-class Computed(NamedTuple):
-    """Numbers as computed in float64: the greatest error in ulps, and in bounds; how many are off by over 4 ulps."""
+class ComputedError(NamedTuple):
+    """Of numbers computed in float64: the greatest error in ulps and in bounds, and how many are off by over 4 ulps."""
 
     error: float
     ratio: float
@@ -35,8 +35,8 @@ class Computed(NamedTuple):
     count: int
 
 
-class Stored(NamedTuple):
-    """Numbers after their storage: how many, how many of them correctly rounded, the greatest error in ulps."""
+class StoredError(NamedTuple):
+    """Of stored numbers: how many there are, how many are correctly rounded, and the greatest error in ulps."""
 
     count: int
     right: int
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
 
 def draw(rng):
-    """A step of any dtype, scale, slot and hyper-parameters; b reaches 2^40, t 2^33, 1 - beta 2^-20."""
+    """Draw a step of any dtype, scale, slot and hyper-parameters; b reaches 2^40, t 2^33, 1 - beta 2^-20."""
     dtype = str(rng.choice(list(DTYPES)))
     state_dtype = str(rng.choice(["float64", dtype]))
     shape, slot = SHAPES[rng.integers(len(SHAPES))]
@@ -72,15 +72,15 @@ def draw(rng):
     return Step(arrays, int(2 ** rng.uniform(0, 33)), hyper, dtype, state_dtype)
 
 
-def page(given):
-    """The page's answer, float64."""
+def run_page(given):
+    """Return the answer of the page in float64."""
     wide = {name: None if a is None else a.astype(np.float64) for name, a in given.arrays.items()}
     with np.errstate(all="ignore"):
         return spec.step(**wide, q=spec.one_minus_power(given.hyper["beta"], given.t), **given.hyper)
 
 
-def roundings(given):
-    """How many roundings, at most, the relative error of each scalar adds up (see docs/bits.md)."""
+def count_roundings(given):
+    """Return how many roundings, at most, add up to the relative error of each scalar (see docs/bits.md)."""
     n, k = given.arrays["theta"].size // max(given.arrays["v"].size, 1), {}
     k["g2"] = 1 + min(n - 1, 64 + 7) + 1
     k["v"] = k["g2"] + 3
@@ -94,12 +94,12 @@ def roundings(given):
     return k
 
 
-def bounds(given, got):
-    """The magnitude in whose ulps each error counts, and the most that the error may be.
+def bound_errors(given, got):
+    """Return the magnitude in whose ulps each error counts, and the largest error that is allowed.
 
-    delta, m and theta are sums that may cancel: they are seen against their largest term.
+    delta, m and theta are sums that may cancel, so they are measured by their largest term.
     """
-    k, mu = roundings(given), given.hyper["momentum"]
+    k, mu = count_roundings(given), given.hyper["momentum"]
     theta, m = (abs(given.arrays[name].astype(np.float64)) if name == "theta" or mu else 0.0 for name in ("theta", "m"))
     pull, decay = abs(got["alpha"] * got["g"]), got["rho"] * theta
     size = {name: got[name] for name in SCALARS} | {"delta": np.maximum(pull, decay)}
@@ -115,9 +115,9 @@ def bounds(given, got):
     return size, {name: 1.000001 * U * x + 16 * 2.0**-1074 for name, x in most.items()}
 
 
-def measure(given, got):
-    """``{quantity: (errors in ulps, errors / bounds)}`` of the page's float64 numbers."""
-    real, (size, most) = exact.enclose(**given.arrays, t=given.t, **given.hyper), bounds(given, got)
+def measure_computed(given, got):
+    """Return ``{quantity: (errors in ulps, errors / bounds)}`` of the page's float64 numbers."""
+    real, (size, most) = exact.enclose(**given.arrays, t=given.t, **given.hyper), bound_errors(given, got)
     out = {}
     for name, at in size.items():
         error = exact.ulp_error(got[name], real[name], "float64", at=at)
@@ -125,8 +125,8 @@ def measure(given, got):
     return out
 
 
-def stored(given, got):
-    """``{(quantity, dtype): Stored}`` for what the step writes in a dtype narrower than float64."""
+def measure_stored(given, got):
+    """Return ``{(quantity, dtype): StoredError}`` for what the step writes in a dtype narrower than float64."""
     real, out = exact.enclose(**given.arrays, t=given.t, **given.hyper), {}
     for name in ("theta", "v", "b", "m"):
         dtype = given.dtype if name == "theta" else given.state_dtype
@@ -135,25 +135,25 @@ def stored(given, got):
                 kept = np.asarray(spec.round_to(np.asarray(got[name]), DTYPES[dtype]))
             right = exact.step(**given.arrays, t=given.t, dtype=dtype, **given.hyper)[name]
             error = exact.ulp_error(kept, real[name], dtype)
-            out[name, dtype] = Stored(kept.size, int(np.sum(kept == right)), error.max(initial=0.0))
+            out[name, dtype] = StoredError(kept.size, int(np.sum(kept == right)), error.max(initial=0.0))
     return out
 
 
 def survey(steps, seed=2210_11693):
-    """Both measures over random steps: ``{quantity: Computed}`` and ``{(quantity, dtype): Stored}``."""
+    """Return both measures over random steps: ``{quantity: ComputedError}``, ``{(quantity, dtype): StoredError}``."""
     rng, computed, kept = np.random.default_rng(seed), {}, {}
     for _ in range(steps):
         given = draw(rng)
-        got = page(given)
-        for name, (error, ratio) in measure(given, got).items():
-            old = computed.get(name, Computed(0.0, 0.0, 0, 0))
+        got = run_page(given)
+        for name, (error, ratio) in measure_computed(given, got).items():
+            old = computed.get(name, ComputedError(0.0, 0.0, 0, 0))
             far = old.far + int(np.sum(error > 4))
-            computed[name] = Computed(
+            computed[name] = ComputedError(
                 max(old.error, error.max()), max(old.ratio, ratio.max()), far, old.count + error.size
             )
-        for key, new in stored(given, got).items():
-            old = kept.get(key, Stored(0, 0, 0.0))
-            kept[key] = Stored(old.count + new.count, old.right + new.right, max(old.error, new.error))
+        for key, new in measure_stored(given, got).items():
+            old = kept.get(key, StoredError(0, 0, 0.0))
+            kept[key] = StoredError(old.count + new.count, old.right + new.right, max(old.error, new.error))
     return computed, kept
 
 

@@ -1,9 +1,10 @@
-"""What was tried to make the CPU kernels fast: each way beside the one that was kept, timed in turns.
+"""Ways to write the CPU kernels: those that were tried, beside the one that the package uses, timed in turns.
 
     python tools/variants.py [MILLIONS [ROUNDS]]       ns a parameter: median (least), and the ratio to the stream
-    python tools/variants.py assembly                  what the loops of the kernels became, by instruction
+    python tools/variants.py assembly                  how many vector instructions each kernel was compiled to
 
-float32, tensor slots as one row, element slots, column slots of three widths; as many threads as Numba may use.
+The arrays are float32, with tensor slots (as one row), element slots, and column slots of three widths. All threads
+that Numba may use take part.
 """
 
 import collections
@@ -26,10 +27,10 @@ from amos_ref.optimizers.amos import Rates
 from amos_ref.optimizers.leaf import Leaf
 from amos_ref.spec import LANES
 
-NONE = np.inf  # a bound that clips nothing, but has to be compared with
+NO_CLIP = np.inf  # a bound that every gradient is compared with, though it clips none
 
 
-# the memory alone
+# what the memory does alone
 
 
 @kernel
@@ -45,7 +46,7 @@ def stream(first, last, starts, g, theta, a, b):
 
 @kernel
 def reduce_lanes(first, last, starts, g, chi, out):
-    """As in reduce_rows; chi None or a bound."""
+    """The way of the package, reduce_rows; chi is None or a bound."""
     acc = np.zeros(LANES)
     for task in range(first, last):
         part = g[task * CHUNK : (task + 1) * CHUNK]
@@ -56,7 +57,7 @@ def reduce_lanes(first, last, starts, g, chi, out):
 
 @kernel
 def reduce_eight_lanes(first, last, starts, g, chi, out):
-    """Eight times 128 neighbours at once: an eighth of the loads and stores of the sums."""
+    """Add eight times 128 neighbours at once, with an eighth of the loads and stores of the sums."""
     acc = np.zeros(LANES)
     for task in range(first, last):
         part = g[task * CHUNK : (task + 1) * CHUNK]
@@ -74,13 +75,13 @@ def apply_forwards(first, last, starts, g, theta, chi, alpha, rho):
 
 @kernel
 def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
-    """The last pieces are still in the cache when the second pass begins."""
+    """Begin with the last pieces, which are still in the cache from the first pass."""
     for task in range(last - 1, first - 1, -1):
         start, stop = task * PIECE, (task + 1) * PIECE
         move(theta[start:stop], g[start:stop], None, alpha, rho, chi, 0.0)
 
 
-# columns: `rows` at once, in strips of `width`
+# columns: `rows` of them at once, in strips of `width` columns
 
 
 @inlined
@@ -91,7 +92,7 @@ def add_rows(acc, g, inner, left, right, row, rows):
 
 @kernel
 def reduce_strips(first, last, starts, g, inner, out, width, rows):
-    """The sums of a strip stay in the first-level cache, for `rows` rows or for all 64."""
+    """Keep the sums of a strip in the first-level cache, for `rows` rows or for all 64."""
     for task in range(first, last):
         acc = out[task]
         acc[:] = 0.0
@@ -133,7 +134,7 @@ def apply_four(first, last, starts, g, theta, inner, alpha, rho):
 
 @kernel
 def divide(first, last, starts, b, out):
-    """Nothing but the three divisions and two roots of an element in the first-level cache."""
+    """Do nothing but the three divisions and two roots of each element, within the first-level cache."""
     acc = out[0]
     for _ in range(first, last):
         for i in range(acc.size):
@@ -141,28 +142,29 @@ def divide(first, last, starts, b, out):
             acc[i] = 1.0 / np.sqrt(x) + x / np.sqrt(x + 1.0) + 1.0 / (x + 2.0)
 
 
-def cut(count, size):
+def make_tasks(count, size):
+    """Return tasks of `size` parameters each."""
     return Tasks(np.array([0, count // size]), np.array([0, count]))
 
 
 def row_ways(g, theta):
     tiny = np.float32(1e-9)
-    chunks, pieces, out = cut(g.size, CHUNK), cut(g.size, PIECE), np.zeros(g.size // CHUNK)
+    chunks, pieces, out = make_tasks(g.size, CHUNK), make_tasks(g.size, PIECE), np.zeros(g.size // CHUNK)
     return {
         "read": (read, pieces, g.view(np.uint64), np.zeros(g.size // PIECE, np.uint64)),
         "reduce": (reduce_lanes, chunks, g, None, out),
-        "reduce, with clipping": (reduce_lanes, chunks, g, NONE, out),
+        "reduce, with clipping": (reduce_lanes, chunks, g, NO_CLIP, out),
         "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),
         "stream": (stream, pieces, g, theta, np.float32(1), tiny),
         "apply": (apply_forwards, pieces, g, theta, None, 1e-9, 1e-9),
-        "apply, with clipping": (apply_forwards, pieces, g, theta, NONE, 1e-9, 1e-9),
+        "apply, with clipping": (apply_forwards, pieces, g, theta, NO_CLIP, 1e-9, 1e-9),
         "apply, backwards": (apply_backwards, pieces, g, theta, None, 1e-9, 1e-9),
     }
 
 
 def column_ways(g, theta, inner):
     groups = g.size // inner // ROWS
-    size, tasks = groups * ROWS * inner, cut(groups * ROWS * inner, ROWS * inner)
+    size, tasks = groups * ROWS * inner, make_tasks(groups * ROWS * inner, ROWS * inner)
     g, theta, out, alpha = g[:size], theta[:size], np.zeros((groups, inner)), np.full(inner, 1e-9)
     found = {"read": row_ways(g, theta)["read"], "reduce, 8 rows at once": (reduce_eight, tasks, g, inner, out)}
     shapes = {"row by row": (inner, ROWS), "strips of 1024": (1024, ROWS), "tiles of 4 x 256": (256, 4)}
@@ -184,12 +186,12 @@ def element_ways(g, theta):
     return {
         "stream": row_ways(g, theta)["stream"],
         "decide and apply": (cpu_kernels.step_elements, *kept, *numbers),
-        "divisions and roots alone": (divide, cut(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
+        "divisions and roots alone": (divide, make_tasks(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
     }, (v, b)
 
 
-def race(title, ways, count, rounds):
-    """Time every way once a round, and print a table."""
+def compare(title, ways, count, rounds):
+    """Time every way once in each round, and print a table."""
     spent = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -198,10 +200,10 @@ def race(title, ways, count, rounds):
             if turn:
                 spent[name].append((time.perf_counter() - begin) / count * 1e9)
     print(title)
-    for name, seen in spent.items():
+    for name, times in spent.items():
         roof = spent["read" if name.startswith("re") else "stream"]
-        ratio = statistics.median(mine / best for mine, best in zip(seen, roof, strict=True))
-        print(f"  {name:26} {statistics.median(seen):6.3f} ({min(seen):.3f})  x {ratio:.2f}")
+        ratio = statistics.median(seconds / least for seconds, least in zip(times, roof, strict=True))
+        print(f"  {name:26} {statistics.median(times):6.3f} ({min(times):.3f})  x {ratio:.2f}")
 
 
 def assembly():
@@ -231,12 +233,12 @@ def main():
     count = int(millions * 2**20) // PIECE * PIECE
     g = np.random.default_rng(0).standard_normal(count, np.float32)
     theta = g.copy()
-    race(f"rows, {count:,} parameters", row_ways(g, theta), count, rounds)
+    compare(f"rows, {count:,} parameters", row_ways(g, theta), count, rounds)
     ways, _kept = element_ways(g, theta)
-    race(f"elements, {count:,} parameters", ways, count, rounds)
+    compare(f"elements, {count:,} parameters", ways, count, rounds)
     for inner in (768, 3072, 7812):
         size = count // inner // ROWS * ROWS * inner
-        race(f"columns, {size // inner:,} x {inner:,}", column_ways(g, theta, inner), size, rounds)
+        compare(f"columns, {size // inner:,} x {inner:,}", column_ways(g, theta, inner), size, rounds)
 
 
 if __name__ == "__main__":

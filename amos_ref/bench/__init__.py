@@ -1,1 +1,1 @@
-"""Measuring here, in one run: the kernels, the roof of the memory, and other optimizers (``amos-ref bench``)."""
+"""Measures how fast the kernels are on this machine, beside the memory's roof and other optimizers."""

@@ -1,210 +1,120 @@
-"""What is timed: one call is one step. Here are this package's own; the others are in `peers` and `roof`.
+"""Who takes part in the benchmark: a table of contenders by backend and name, and what a contender consists of."""
 
-Those of a GPU are in `cuda` and `cuda_peers`.
-"""
-
-import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
-import time
-from collections.abc import Iterable
-from typing import Any, ClassVar
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-import amos_ref
-from amos_ref.bench.workloads import MOMENTUM, Workload, drawn, slot_shape
-from amos_ref.errors import HyperParameterError
+from amos_ref.bench import gpu
+from amos_ref.bench.timing import Clock, OnHost, Rotation, Stepper, Timed, count_copies
+from amos_ref.bench.workloads import Workload
 
 OURS, ROOF = "amos_ref", "roof"
-#: Backend -> name -> class. What cannot be imported here is named as not installed.
+#: Backend -> name -> module and name of a contender. The module is imported when the contender is asked for.
 CONTENDERS = {
     "cpu": {
-        OURS: "amos_ref.bench.contenders:Kernels",
-        ROOF: "amos_ref.bench.roof:Roof",
-        "page": "amos_ref.bench.contenders:Page",
-        "torch-fused": "amos_ref.bench.peers:TorchFused",
-        "torch-foreach": "amos_ref.bench.peers:TorchForeach",
-        "pytorch_optimizer": "amos_ref.bench.peers:PytorchOptimizer",
-        "jestimator": "amos_ref.bench.peers:Jestimator",
-        "optax": "amos_ref.bench.peers:OptaxAdamW",
+        OURS: "cpu:KERNELS",
+        ROOF: "roof:ROOF",
+        "page": "cpu:PAGE",
+        "torch-fused": "torch_peers:FUSED",
+        "torch-foreach": "torch_peers:FOREACH",
+        "pytorch_optimizer": "torch_peers:AMOS",
+        "jestimator": "jax_peers:JESTIMATOR",
+        "optax": "jax_peers:OPTAX",
     },
     "cuda": {
-        OURS: "amos_ref.bench.cuda:Kernels",
-        ROOF: "amos_ref.bench.cuda:Copy",
-        "torch-fused": "amos_ref.bench.cuda_peers:TorchFused",
-        "torch-foreach": "amos_ref.bench.cuda_peers:TorchForeach",
-        "torch-eager": "amos_ref.bench.cuda_peers:TorchEager",
-        "pytorch_optimizer": "amos_ref.bench.cuda_peers:PytorchOptimizer",
-        "jestimator": "amos_ref.bench.cuda_peers:Jestimator",
-        "optax": "amos_ref.bench.cuda_peers:OptaxAdamW",
+        OURS: "cuda:KERNELS",
+        ROOF: "cuda:COPY",
+        "torch-fused": "torch_peers:GPU_FUSED",
+        "torch-foreach": "torch_peers:GPU_FOREACH",
+        "torch-eager": "torch_peers:GPU_EAGER",
+        "pytorch_optimizer": "torch_peers:GPU_AMOS",
+        "jestimator": "jax_peers:GPU_JESTIMATOR",
+        "optax": "jax_peers:GPU_OPTAX",
     },
 }
 
-# What every optimizer is given, as far as it has it; for none of them do the numbers change what a step does.
+# Every optimizer gets these options, as far as it has them; their values do not change what a step costs.
 RATE, ETA, BETA = 1e-3, 0.5, 0.999
 
 
+@dataclass(frozen=True)
 class Contender:
-    """One optimizer made ready for a workload."""
+    """One optimizer: how it is built for a workload, how it is timed, and what it needs."""
 
-    about = ""
-    packages: ClassVar[dict[str, str]] = {}  # what must be importable -> how pip calls it
-    kept, extra = 2, 0  # arrays of the parameters' size that it holds, and that a step makes and gives back
-    settles = 0.0  # seconds after a step for which its threads still keep a core busy
-    traced = False  # whether what a step allocates can be seen
-    copies: int | None = None  # how many times it has its arrays, where they are stepped by turns
+    about: str
+    build: Callable[[Workload], Stepper]
+    clock: Clock | None = None  # of the device on which it steps copies in turn; None: it steps on the host
+    packages: Mapping[str, str] = field(default_factory=dict)  # what must be importable -> how pip calls it
+    find_no_gpu: Callable[[], str | None] = lambda: None  # why its packages, though installed, find no GPU
+    # Why it cannot step a workload, of which so many arrays at most may be compiled as one program.
+    find_limit: Callable[[Workload, int], str | None] = lambda work, most_compiled: None
+    count_moved_bytes: Callable[[Workload], int] = operator.attrgetter("bytes")  # bytes that a step must read and write
+    count_array_bytes: Callable[[Workload], int] = operator.attrgetter("array_bytes")  # bytes of its arrays
+    extra_arrays: int = 0  # arrays of the parameters' size that a step allocates and frees
+    warm_up: int = 1  # steps in which it compiles and allocates
+    pause: float = 0.0  # seconds for which its threads, if there are several, keep a core busy after a step
+    traced: bool = False  # whether tracemalloc sees what a step allocates
 
-    def __init__(self, work: Workload) -> None:
-        self.work = work
+    def find_missing(self) -> str | None:
+        """Return which packages are missing, with the line that installs them, or that they find no GPU."""
+        absent = [pip for name, pip in self.packages.items() if importlib.util.find_spec(name) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else self.find_no_gpu()
 
-    @classmethod
-    def missing(cls) -> str | None:
-        """Return the install line of what it needs and is not there."""
-        absent = [pip for name, pip in cls.packages.items() if importlib.util.find_spec(name) is None]
-        return f"not installed: pip install {' '.join(absent)}" if absent else None
+    def count_copies(self, work: Workload) -> int:
+        """Return how many copies of its arrays it steps in turn."""
+        return 1 if self.clock is None else count_copies(self.count_array_bytes(work), gpu.read_l2_bytes())
 
-    @classmethod
-    def unable(cls, work: Workload, most_compiled: int) -> str | None:
-        """Say why it cannot do this workload; `most_compiled` arrays at most are to be compiled as one program."""
-        return "keeps its state in the parameters' dtype" if work.state != "param" else None
-
-    @classmethod
-    def bytes(cls, work: Workload) -> int:
-        """What a step of this algorithm must read and write."""
-        return work.bytes
-
-    @classmethod
-    def held(cls, work: Workload) -> int:
-        """Return how many bytes its arrays have: those of the parameters' size, and v, b and m."""
-        state = (2 * work.slots + work.momentum * work.parameters) * work.state_itemsize
-        return cls.kept * work.parameters * work.itemsize + state
-
-    @classmethod
-    def needs(cls, work: Workload) -> tuple[int, int]:
+    def count_memory(self, work: Workload) -> tuple[int, int]:
         """Return how many bytes it holds, and how many more while it takes a step."""
-        return cls.held(work), cls.extra * work.parameters * work.itemsize
+        held = self.count_copies(work) * self.count_array_bytes(work)
+        return held, self.extra_arrays * work.parameters * work.itemsize
 
-    @classmethod
-    def ready(cls, work: Workload) -> "Contender":
-        """Return it made and warm."""
-        made = cls(work)
-        made.warm_up()
-        return made
-
-    def run(self) -> None:
-        """Take one step, and be done with it."""
-        raise NotImplementedError
-
-    def warm_up(self) -> None:
-        """Let the first steps compile and allocate what they do."""
-        self.run()
-
-    def time(self) -> float:
-        """Return the seconds of one step; what has a better clock than the host's overrides this."""
-        start = time.perf_counter()
-        self.run()
-        return time.perf_counter() - start
-
-    def taken(self, calls: int) -> int:
-        """Return how many steps `steps` takes."""
-        return calls + 1
-
-    def steps(self, calls: int) -> float:
-        """Return the seconds of one step, of several behind one that fills the caches and wakes threads."""
-        self.time()
-        return sum(self.time() for _ in range(calls)) / calls
-
-    def values(self) -> dict[str, np.ndarray]:
-        """Return the parameters by name."""
-        raise NotImplementedError
+    def prepare(self, work: Workload) -> Timed:
+        """Build all copies, and return them ready to be timed, with the steps of the warm-up taken."""
+        copies = [self.build(work) for _ in range(self.count_copies(work))]
+        pause = self.pause if work.threads > 1 else 0.0
+        timed = OnHost(copies[0], pause) if self.clock is None else Rotation(copies, self.clock)
+        for _ in range(self.warm_up * len(copies)):
+            timed.run()
+        return timed
 
 
-class Kernels(Contender):
-    """This package's compiled CPU kernels."""
-
-    about = "amos_ref.Amos.step, the CPU kernels"
-    backend = "cpu"
-    traced = True
-
-    def __init__(self, work: Workload) -> None:
-        super().__init__(work)
-        self.params, self.grads = map(self.placed, drawn(work))
-        self.opt = amos_ref.Amos(
-            RATE,
-            ETA,
-            lambda name, shape: slot_shape(work.slot, shape),
-            beta=BETA,
-            momentum=MOMENTUM if work.momentum else None,
-            state_dtype=work.state,
-            backend=self.backend,
-        )
-        self.state = self.opt.init(self.params)
-
-    def placed(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return the arrays where the backend steps them."""
-        return arrays
-
-    @classmethod
-    def unable(cls, work: Workload, most_compiled: int) -> str | None:
-        return None
-
-    def run(self) -> None:
-        self.state = self.opt.step(self.params, self.grads, self.state)
-
-    def values(self) -> dict[str, np.ndarray]:
-        return self.params
-
-
-class Page(Kernels):
-    """The page in NumPy, on one thread."""
-
-    about = "the page in NumPy, one thread"
-    backend = "numpy"
-    extra = 20
-    most = 1_000_000
-
-    @classmethod
-    def unable(cls, work: Workload, most_compiled: int) -> str | None:
-        slow = work.parameters > cls.most
-        return f"written to be read; measured up to {cls.most} parameters" if slow else None
-
-
-def peers(backend: str) -> tuple[str, ...]:
-    """Return the names of those whom the kernels of a backend are compared with."""
+def list_peers(backend: str) -> tuple[str, ...]:
+    """Return the names of the contenders with which the kernels of a backend are compared."""
     return tuple(name for name in CONTENDERS[backend] if name not in (OURS, ROOF))
 
 
-def contender(name: str, backend: str) -> type[Contender]:
-    """Return the class of a contender."""
+def find_contender(name: str, backend: str) -> Contender:
+    """Return a contender by its name, importing its module."""
     module, _, attribute = CONTENDERS[backend][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"amos_ref.bench.{module}"), attribute)
 
 
-def described(names: Iterable[str], backend: str) -> dict[str, dict[str, str | None]]:
-    """Return what each contender is, and the install line of what it lacks here."""
-    found = {name: contender(name, backend) for name in names}
-    return {name: {"about": cls.about, "missing": cls.missing()} for name, cls in found.items()}
+# what contenders have in common
 
 
-def versions() -> dict[str, str]:
-    """Return the version of every package that a figure may depend on."""
-    found = {"amos_ref": amos_ref.__version__}
-    packages = "numpy numba numba-cuda cuda-bindings llvmlite ml_dtypes torch pytorch_optimizer"
-    packages += " jax jaxlib jax-cuda13-plugin optax flax jestimator"
-    for name in packages.split():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+def limit_state(work: Workload, most_compiled: int) -> str | None:
+    """Return that peers keep their state in the parameters' dtype, if the workload asks for another."""
+    return "keeps its state in the parameters' dtype" if work.state != "param" else None
 
 
-def limited(threads: int) -> contextlib.AbstractContextManager[None]:
-    """Let the kernels use so many threads meanwhile; 0 is a GPU's, which takes none."""
-    if not threads:
-        return contextlib.nullcontext()
-    from amos_ref.kernels.cpu.threads import limited, most
+def find_no_gpu(package: str, sees_gpu: Callable[[], bool]) -> str | None:
+    """Return that a package, as it is installed, finds no GPU; None if it finds one."""
+    from amos_ref.conformance.ports.failures import first_line
 
-    if threads > most():
-        raise HyperParameterError(f"{threads} threads: NUMBA_NUM_THREADS is {most()}")
-    return limited(threads)
+    try:
+        return None if sees_gpu() else f"not installed for a GPU: this {package} finds none"
+    except Exception as error:  # of somebody else's code, while it is imported
+        return f"not installed as it should be: {first_line(error)}"
+
+
+def count_arrays(count: int) -> Callable[[Workload], int]:
+    """Return a function that tells the bytes of so many arrays of the parameters' size."""
+    return lambda work: count * work.parameters * work.itemsize
+
+
+# AdamW holds g, theta, m and v; a step reads g, and reads and writes the others.
+ADAMW: dict[str, Any] = {"count_moved_bytes": count_arrays(7), "count_array_bytes": count_arrays(4)}

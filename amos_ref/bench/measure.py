@@ -1,4 +1,4 @@
-"""Times of many contenders in turns, so that what the machine does meanwhile happens to all of them."""
+"""Measuring: all contenders are timed in turns, so that whatever the machine does meanwhile happens to all of them."""
 
 import contextlib
 import gc
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.bench import gpu
-from amos_ref.bench.contenders import OURS, ROOF, Contender, contender, limited
+from amos_ref.bench.contenders import OURS, ROOF, find_contender
+from amos_ref.bench.timing import Timed
 from amos_ref.bench.workloads import Workload
 from amos_ref.conformance.ports.failures import first_line
+from amos_ref.errors import HyperParameterError
 
 Times = dict[int, float]  # round -> seconds a step
 
-BRIEF, MOST_CALLS = 1e-3, 20  # a timing lasts this many seconds, or this many steps
-TRIES = 5  # steps, by the fastest of which it is told how many that is
+BRIEF, MOST_STEPS = 1e-3, 20  # a timing lasts this many seconds, or this many steps if they take less
+TRIES = 5  # steps; the fastest of them tells how many steps make a timing
 
 
 class Settings(NamedTuple):
@@ -40,35 +42,41 @@ class Settings(NamedTuple):
 # in turns
 
 
-def interleaved(contenders: Mapping[str, Any], settings: Settings) -> dict[str, Times]:
-    """Time each contender in many rounds; each takes part at most once in a round, in a new order every time.
+def time_in_turns(contenders: Mapping[str, Timed], settings: Settings) -> dict[str, Times]:
+    """Time each contender in many rounds, in each of which it takes part at most once, in an order drawn anew.
 
-    All get the same share of `settings.seconds`; what is slow takes part in fewer rounds, spread over all of them.
-    Everyone takes part in the last.
+    All get the same share of `settings.seconds`, so slow ones take part in fewer rounds, which are spread over all of
+    them. Everyone takes part in the last round.
     """
     share = settings.seconds / len(contenders)
     calls, rounds = {}, {}
-    for name, c in contenders.items():
-        tries = [c.steps(1)]
-        while len(tries) < TRIES and sum(tries) < share / settings.least:
-            tries.append(c.steps(1))
-        seconds = max(min(tries), 1e-9)
-        calls[name] = min(math.ceil(BRIEF / seconds), MOST_CALLS)
-        cost = seconds * c.taken(calls[name]) + c.settles
-        rounds[name] = min(max(int(share / cost), settings.least), settings.most)
+    for name, timed in contenders.items():
+        calls[name], rounds[name] = _plan_rounds(timed, share, settings)
     rng = np.random.default_rng(settings.seed)
     total, times = max(rounds.values()), {name: {} for name in contenders}
-    with _without_collector():
+    with _no_garbage_collector():
         for k in range(total):
             due = [name for name, n in rounds.items() if (k + 1) * n // total > k * n // total]
             for i in rng.permutation(len(due)):
-                times[due[i]][k] = contenders[due[i]].steps(calls[due[i]])
-                time.sleep(contenders[due[i]].settles)
+                name = due[i]
+                times[name][k] = contenders[name].time_steps(calls[name])
+                time.sleep(contenders[name].pause)
     return times
 
 
+def _plan_rounds(timed: Timed, share: float, settings: Settings) -> tuple[int, int]:
+    """Return how many steps make a timing, and how many rounds fit into `share` seconds, by a few tries."""
+    tries = [timed.time_steps(1)]
+    while len(tries) < TRIES and sum(tries) < share / settings.least:
+        tries.append(timed.time_steps(1))
+    seconds = max(min(tries), 1e-9)
+    calls = min(math.ceil(BRIEF / seconds), MOST_STEPS)
+    cost = seconds * timed.count_steps(calls) + timed.pause
+    return calls, min(max(int(share / cost), settings.least), settings.most)
+
+
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
+def _no_garbage_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:
@@ -80,13 +88,13 @@ def _without_collector() -> Iterator[None]:
 # figures
 
 
-def ratio(times: Times, others: Times) -> float:
-    """Return the median of times over others', round by round, in the rounds that both took part in."""
+def compare_times(times: Times, others: Times) -> float:
+    """Return the median of the ratios of two contenders' times, over the rounds in which both took part."""
     return float(np.median([times[k] / others[k] for k in times.keys() & others.keys()]))
 
 
-def figures(name: str, times: Mapping[str, Times], moved: int, work: Workload) -> dict[str, Any]:
-    """Return the record of one contender; `moved` is the bytes that its algorithm must move."""
+def summarize(name: str, times: Mapping[str, Times], moved: int, work: Workload) -> dict[str, Any]:
+    """Return the record of one contender, whose algorithm must move `moved` bytes."""
     seconds = np.array(list(times[name].values()))
     low, median, high = (float(x) for x in np.percentile(seconds, [25, 50, 75]))
     return {
@@ -96,18 +104,18 @@ def figures(name: str, times: Mapping[str, Times], moved: int, work: Workload) -
         "bytes": moved,
         "ns_per_parameter": median / work.parameters * 1e9,
         "gb_per_s": moved / median * 1e-9,
-        "of_roof": ratio(times[name], times[ROOF]),
-        "of_ours": ratio(times[name], times[OURS]),
+        "of_roof": compare_times(times[name], times[ROOF]),
+        "of_ours": compare_times(times[name], times[OURS]),
     }
 
 
-def extra_bytes(c: Contender) -> int:
-    """Return how many bytes one step allocates at its peak, of what NumPy and Python allocate."""
+def measure_extra_bytes(timed: Timed) -> int:
+    """Return how many bytes NumPy and Python allocate at the peak of one step."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
-        c.run()
+        timed.run()
         return max(tracemalloc.get_traced_memory()[1] - before, 0)
     finally:
         tracemalloc.stop()
@@ -116,55 +124,70 @@ def extra_bytes(c: Contender) -> int:
 # one workload
 
 
-def measured(work: Workload, settings: Settings) -> dict[str, Any]:
-    """Measure every contender on a workload: return its description, a record each, and who was skipped and why."""
+def measure_workload(work: Workload, settings: Settings) -> dict[str, Any]:
+    """Time every contender on a workload; return its description, the records, and who was skipped and why."""
     skipped: dict[str, str] = {}
     records = []
-    gc.collect()  # the last workload's arrays, before the free memory is looked at
-    with limited(work.threads):
-        ready = dict(_ready(work, settings, skipped))
-        if {OURS, ROOF} <= ready.keys():
-            times = interleaved(ready, settings)
-            moved = {name: contender(name, settings.backend).bytes(work) for name in ready}
-            records = [figures(name, times, moved[name], work) for name in ready]
-        for record in records:
-            c = ready[record["contender"]]
-            record["extra_bytes"] = extra_bytes(c) if c.traced else None
-            if c.copies is not None:
-                record["copies"] = c.copies
-    described = {"name": work.name, "label": str(work), "parameters": work.parameters, "arrays": len(work.shapes)}
-    described |= dict(slot=work.slot, dtype=work.dtype, state=work.state, momentum=work.momentum, threads=work.threads)
-    described |= {"bytes": work.bytes}
-    skips = [{"contender": name, "reason": reason} for name, reason in skipped.items()]
-    return {**described, "results": records, "skipped": skips}
+    gc.collect()  # the arrays of the last workload, before the free memory is asked for
+    with limit_threads(work.threads):
+        ready = dict(_prepare_all(work, settings, skipped))
+        times = time_in_turns(ready, settings) if {OURS, ROOF} <= ready.keys() else {}
+        for name in times:
+            contender = find_contender(name, settings.backend)
+            record = summarize(name, times, contender.count_moved_bytes(work), work)
+            record["extra_bytes"] = measure_extra_bytes(ready[name]) if contender.traced else None
+            if contender.clock is not None:
+                record["copies"] = contender.count_copies(work)
+            records.append(record)
+    return {
+        "name": work.name,
+        "label": str(work),
+        "parameters": work.parameters,
+        "arrays": len(work.shapes),
+        **{name: getattr(work, name) for name in ("slot", "dtype", "state", "momentum", "threads", "bytes")},
+        "results": records,
+        "skipped": [{"contender": name, "reason": reason} for name, reason in skipped.items()],
+    }
 
 
-def _ready(work: Workload, settings: Settings, skipped: dict[str, str]) -> Iterator[tuple[str, Contender]]:
-    """Yield those who can do the workload, warm, within half of the free memory; say why others cannot."""
-    free = gpu.free_memory() if settings.backend == "cuda" else free_memory()
-    room, kept, extra = free / 2, 0, 0
+def _prepare_all(work: Workload, settings: Settings, skipped: dict[str, str]) -> Iterator[tuple[str, Timed]]:
+    """Yield the contenders that can step the workload, within half of the free memory; say why others cannot."""
+    free = gpu.read_free_memory() if settings.backend == "cuda" else read_free_memory()
+    held, extra = 0, 0
     for name in settings.contenders:
-        cls = contender(name, settings.backend)
-        reason = cls.missing() or cls.unable(work, settings.most_compiled)
-        more, once = cls.needs(work)
-        if reason is None and (needed := kept + more + max(extra, once)) > room:
+        contender = find_contender(name, settings.backend)
+        more, once = contender.count_memory(work)
+        needed = held + more + max(extra, once)
+        reason = contender.find_missing() or contender.find_limit(work, settings.most_compiled)
+        if reason is None and needed > free / 2:
             reason = f"{needed / 1e9:.3g} GB with what the others hold is more than half of the free memory"
         if reason is None:
             try:
-                made = cls.ready(work)
+                timed = contender.prepare(work)
             except Exception as error:  # of somebody else's code, whatever it is
                 if name in (OURS, ROOF) and not isinstance(error, MemoryError):
                     raise
                 reason = f"failed: {first_line(error)}"
             else:
-                kept, extra = kept + more, max(extra, once)
-                yield name, made
+                held, extra = held + more, max(extra, once)
+                yield name, timed
                 continue
         skipped[name] = reason
 
 
-def free_memory() -> float:
-    """Return how many bytes can be had; without end where the system does not say."""
+def limit_threads(threads: int) -> contextlib.AbstractContextManager[None]:
+    """Let the kernels use so many threads inside the block; 0 is for a GPU, on which no threads of the host step."""
+    if not threads:
+        return contextlib.nullcontext()
+    from amos_ref.kernels.cpu.threads import limited, most
+
+    if threads > most():
+        raise HyperParameterError(f"{threads} threads: NUMBA_NUM_THREADS is {most()}")
+    return limited(threads)
+
+
+def read_free_memory() -> float:
+    """Return how many bytes are free; infinity if the system does not tell."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             rows = dict(line.split(":", 1) for line in file)

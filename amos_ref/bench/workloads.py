@@ -1,4 +1,4 @@
-"""What is stepped: arrays of given sizes and trees of given shapes, in a dtype, with slots, on some threads."""
+"""Workloads: arrays of given sizes and trees of given shapes, with a dtype, a kind of slots and a number of threads."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ LARGE = {"cpu": "1e7", "cuda": "64e6"}
 
 @dataclass(frozen=True)
 class Workload:
-    """What one step is taken on."""
+    """The arrays that one step updates, and how."""
 
     name: str  # of the size or tree: "1e6", "bert-base"
     shapes: tuple[Shape, ...]
@@ -54,13 +54,18 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """What a step must read and write: g, then g again, theta twice; v and b twice, and m twice.
+        """The bytes that a step of Amos must read and write: g and theta twice, and v, b and m twice.
 
-        The first g is the sum of squares, or for element slots the look for what is not finite: both come before
-        anything is written.
+        A step reads g first for the sum of squares or, with element slots, to look for NaN and infinity, before it
+        writes anything; then it reads g once more.
         """
-        states = 4 * self.slots + (2 * self.parameters if self.momentum else 0)
-        return 4 * self.parameters * self.itemsize + states * self.state_itemsize
+        return 2 * self.array_bytes
+
+    @property
+    def array_bytes(self) -> int:
+        """The bytes of g, theta, v, b and m."""
+        state = 2 * self.slots + (self.parameters if self.momentum else 0)
+        return 2 * self.parameters * self.itemsize + state * self.state_itemsize
 
     def __str__(self) -> str:
         arrays = f" in {len(self.shapes)} arrays" if len(self.shapes) > 1 else ""
@@ -71,33 +76,35 @@ class Workload:
 
 
 def slot_shape(slot: str, shape: Shape) -> Shape:
-    """Return the shape of v and b: one slot an array, a row, a column (the paper's for kernels) or an element."""
+    """Return the shape of v and b: one slot for an array, a row, a column (the paper's for kernels) or an element."""
     return {"tensor": (), "row": (*shape[:-1], 1), "column": (1, *shape[1:]), "element": shape}[slot]
 
 
-def drawn(work: Workload) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def draw_arrays(work: Workload) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return parameters and gradients by name, the same for every contender.
 
-    A few numbers over and over: 1e8 random ones take longer than all steps on them.
+    They repeat a few random numbers: to draw 1e8 takes longer than all steps on them.
     """
-    rng = np.random.default_rng(2022)
-    dtype, made = dtype_of(work.dtype), []
-    for scale in (0.5, 0.01):
+    rng, dtype = np.random.default_rng(2022), dtype_of(work.dtype)
+
+    def draw(scale: float) -> dict[str, np.ndarray]:
         block = (scale * rng.standard_normal(65537)).astype(dtype)
-        made.append({f"leaf{i:04}": np.resize(block[: math.prod(shape)], shape) for i, shape in enumerate(work.shapes)})
-    return made[0], made[1]
+        shapes = enumerate(work.shapes)
+        return {f"leaf{i:04}": np.resize(block[: math.prod(shape)], shape) for i, shape in shapes}
+
+    return draw(0.5), draw(0.01)
 
 
 # shapes
 
 
-def array(parameters: int) -> tuple[Shape, ...]:
+def array_shapes(parameters: int) -> tuple[Shape, ...]:
     """Return the shape of one array, with fewer rows than columns."""
     rows = max(d for d in range(1, math.isqrt(max(parameters // 2, 1)) + 1) if parameters % d == 0)
     return ((rows, parameters // rows),)
 
 
-def bert(hidden: int, layers: int, vocabulary: int = 30522, positions: int = 512) -> tuple[Shape, ...]:
+def bert_shapes(hidden: int, layers: int, vocabulary: int = 30522, positions: int = 512) -> tuple[Shape, ...]:
     """Return the shapes of BERT's parameters, kernels as (in, out)."""
     norm, square = [(hidden,), (hidden,)], [(hidden, hidden), (hidden,)]
     wide = [(hidden, 4 * hidden), (4 * hidden,), (4 * hidden, hidden), (hidden,)]
@@ -105,7 +112,7 @@ def bert(hidden: int, layers: int, vocabulary: int = 30522, positions: int = 512
     return (*embeddings, *layers * (4 * square + norm + wide + norm), *square)
 
 
-def sized(text: str) -> Workload:
+def parse_size(text: str) -> Workload:
     """Return the workload of one array, of "1e6" or "1000000" parameters."""
     try:
         number = float(text)
@@ -114,28 +121,28 @@ def sized(text: str) -> Workload:
         number, parameters = math.nan, 0
     if number != parameters or not 1 <= parameters <= MOST:
         raise HyperParameterError(f"size {text!r} is not a whole number of parameters from 1 to {MOST}, such as 1e6")
-    return Workload(text, array(parameters))
+    return Workload(text, array_shapes(parameters))
 
 
-def tree(text: str) -> Workload:
+def parse_tree(text: str) -> Workload:
     """Return the workload of a tree: one of BERTS, or "1000x64" for 1,000 arrays of 64."""
     if text in BERTS:
-        return Workload(text, bert(*BERTS[text]))
-    found = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text, re.ASCII)
-    if found is None or math.prod(map(int, found.groups())) > MOST or int(found[1]) > 10**6:
+        return Workload(text, bert_shapes(*BERTS[text]))
+    match = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text, re.ASCII)
+    if match is None or math.prod(map(int, match.groups())) > MOST or int(match[1]) > 10**6:
         raise HyperParameterError(f"tree {text!r} is none of {', '.join(BERTS)}, nor of the form 1000x64")
-    return Workload(text, int(found[1]) * ((int(found[2]),),))
+    return Workload(text, int(match[1]) * ((int(match[2]),),))
 
 
-# which of them
+# which workloads are measured
 
 
-def cores() -> int:
-    """How many of the machine's cores this process may use."""
+def count_cores() -> int:
+    """Return how many of the machine's cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def selected(
+def select(
     sizes: Iterable[str],
     trees: Iterable[str],
     slots: Iterable[str],
@@ -144,15 +151,15 @@ def selected(
     momentum: bool,
     state: str,
 ) -> list[Workload]:
-    """Return every combination of what is asked for.
+    """Return every combination of the entries of all lists.
 
     Raises
     ------
     HyperParameterError
         If a size, a tree, a kind of slots, a dtype or a number of threads does not exist.
     """
-    bases = [*map(sized, sizes), *map(tree, trees)]
-    numbers = [_threads(text) for text in threads]
+    bases = [*map(parse_size, sizes), *map(parse_tree, trees)]
+    numbers = [_parse_threads(text) for text in threads]
     for what, given, known in (("slots", slots, SLOTS), ("dtype", dtypes, FLOATS)):
         for name in given:
             if name not in known:
@@ -163,57 +170,44 @@ def selected(
     ]
 
 
-def _threads(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= cores():
-        raise HyperParameterError(f"threads {text!r} is no number from 1 to {cores()}, the cores of this process")
+def _parse_threads(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= count_cores():
+        raise HyperParameterError(
+            f"threads {text!r} is not a number from 1 to {count_cores()}, the cores of this process"
+        )
     return int(text)
 
 
+_TREES = ("1000x64", "200x4096", "bert-mini", "bert-base")
+# (backend, quick) -> sizes; sizes with a kind of slots; trees.
+_PLANS = {
+    ("cpu", True): ("1e3 1e5 1e7", (), ("1000x64", "bert-mini")),
+    ("cpu", False): ("1e3 1e4 1e5 1e6 1e7 1e8", [("1e5", slot) for slot in SLOTS[1:]], _TREES),
+    ("cuda", True): ("1e3 1e6 64e6", (), ("1000x64", "bert-base")),
+    ("cuda", False): ("1e3 1e4 1e5 1e6 1e7 64e6 1e8 2e8", [("2e8", "row")], _TREES),
+}
+
+
 def plan(quick: bool, backend: str = "cpu") -> list[Workload]:
-    """Return what is measured where nothing is asked for: each thing varied by itself."""
+    """Return the workloads that are measured without a selection: one thing varies at a time."""
+    sizes, slots, trees = _PLANS[backend, quick]
+    large = parse_size(LARGE[backend])
+    first = [*map(parse_size, sizes.split()), *_vary(large, elements=not quick)]
+    last = [replace(parse_size(size), slot=slot) for size, slot in slots] + [*map(parse_tree, trees)]
     if backend == "cuda":
-        return list(_on_device(quick))
-    return list(dict.fromkeys(replace(work, threads=work.threads or cores()) for work in _on_cpu(quick)))
+        return [replace(work, threads=0) for work in first + last]
+    works = [replace(work, threads=count_cores()) for work in first + last]
+    works.insert(len(first), replace(large, threads=1))
+    return list(dict.fromkeys(works))  # on one core a workload would be there twice
 
 
-def _on_cpu(quick: bool) -> Iterator[Workload]:
-    """Yield the workloads of a plan; 0 threads stands for all."""
-    large = _without_threads(LARGE["cpu"])
-    for text in ("1e3", "1e5", large.name) if quick else ("1e3", "1e4", "1e5", "1e6", large.name, "1e8"):
-        yield _without_threads(text)
-    yield from _varied(large, () if quick else ("float64", "float16", "bfloat16"))
-    yield replace(large, threads=1)
-    if not quick:
-        for slot in SLOTS[1:]:
-            yield replace(_without_threads("1e5"), slot=slot)
-    for text in ("1000x64", "bert-mini") if quick else ("1000x64", "200x4096", "bert-mini", "bert-base"):
-        yield replace(tree(text), threads=0)
-
-
-def _on_device(quick: bool) -> Iterator[Workload]:
-    """Yield the workloads of a plan for a GPU."""
-    large = _without_threads(LARGE["cuda"])
-    sizes = ("1e3", "1e6", large.name)
-    for text in sizes if quick else ("1e3", "1e4", "1e5", "1e6", "1e7", large.name, "1e8", "2e8"):
-        yield _without_threads(text)
-    yield from _varied(large, () if quick else ("float64", "float16", "bfloat16"))
-    if not quick:
-        yield replace(_without_threads("2e8"), slot="row")
-    for text in ("1000x64", "bert-base") if quick else ("1000x64", "200x4096", "bert-mini", "bert-base"):
-        yield replace(tree(text), threads=0)
-
-
-def _varied(large: Workload, elements: tuple[str, ...]) -> Iterator[Workload]:
-    """Yield a large array with other slots, with momentum and of other dtypes; of some with element slots too."""
+def _vary(large: Workload, elements: bool) -> Iterator[Workload]:
+    """Yield a large array with other slots, with momentum and of other dtypes, and those with element slots too."""
     for slot in SLOTS[1:]:
         yield replace(large, slot=slot)
     yield replace(large, slot="element", state="float64")
     yield replace(large, momentum=True)
     for dtype in ("float64", "float16", "bfloat16"):
         yield replace(large, dtype=dtype)
-        if dtype in elements:
+        if elements:
             yield replace(large, dtype=dtype, slot="element")
-
-
-def _without_threads(size: str) -> Workload:
-    return replace(sized(size), threads=0)

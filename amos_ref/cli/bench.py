@@ -1,30 +1,23 @@
-"""The command ``amos-ref bench``: how fast the kernels are here, beside the roof and beside other optimizers."""
+"""The command ``amos-ref bench``: it measures, or reads a stored report, and prints tables or JSON or draws."""
 
 import argparse
 import contextlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from amos_ref import plots
-from amos_ref.bench import contenders, gpu, show, workloads
+from amos_ref.bench import contenders, gpu, workloads
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError
-
-# To be set before torch and JAX are imported: how many milliseconds threads of LLVM's OpenMP spin, as long as GNU's do
-# (peers.SPIN), and no search for accelerators; or not three quarters of the GPU's memory at once.
-_ENVIRONMENT = {
-    "cpu": {"KMP_BLOCKTIME": "10", "JAX_PLATFORMS": "cpu"},
-    "cuda": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-}
+from amos_ref.terminal import print_table
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
 _HOW = ("quick", "peers", "seconds", "rounds")
-_ONLY_CPU = {  # what has no meaning with backend cuda -> why
+_ONLY_CPU = {  # options that have no meaning with backend cuda, and why
     "threads": "the host's threads take no part in a step",
     "start": "its kernels are not kept on disk, and each process compiles them",
 }
@@ -50,7 +43,7 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--threads", metavar="LIST", help="numbers of threads (default all cores)")
     bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
     bench.add_argument("--state", choices=workloads.STATES, help="dtype of v, b and m (default param, as the peers')")
-    names = "; ".join(f"backend {name}: {', '.join(contenders.peers(name))}" for name in contenders.CONTENDERS)
+    names = "; ".join(f"backend {name}: {', '.join(contenders.list_peers(name))}" for name in contenders.CONTENDERS)
     bench.add_argument("--peers", metavar="LIST", help=f"none, or of {names} (default all)")
     bench.add_argument(
         "--backend", choices=list(contenders.CONTENDERS), default="cpu", help="whose kernels (default cpu)"
@@ -67,12 +60,12 @@ def add_to(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, print, draw; return 0, or 130 if it was interrupted."""
     _check_alone(args)
-    with plots.picture(args.plot, 13.0, 8.0) as figure, _readable(args.path):
-        report = _measured(args) if args.path is None else _stored(args.path)
+    with plots.picture(args.plot, 13.0, 8.0) as figure, _name_file(args.path):
+        report = _measure(args) if args.path is None else _load(args.path)
         if args.json:
             print(json.dumps(report, indent=1))
         elif args.path is not None:
-            show.everything(report)
+            _print_report(report)
         if figure is not None:
             one, other = figure.subplots(1, 2)
             plots.speeds(report, one)
@@ -80,10 +73,10 @@ def main(args: argparse.Namespace) -> int:
         return INTERRUPTED if report["interrupted"] else OK
 
 
-# what is asked for
+# options
 
 
-def _list(text: str | None, default: str = "") -> list[str]:
+def _split(text: str | None, default: str = "") -> list[str]:
     return [part.strip() for part in (default if text is None else text).split(",") if part.strip()]
 
 
@@ -100,25 +93,25 @@ def _check_alone(args: argparse.Namespace) -> None:
             raise HyperParameterError(f"--backend cuda goes without --{name}: {reason}")
 
 
-def _workloads(args: argparse.Namespace) -> list[workloads.Workload]:
-    """Return every combination of what is selected; nothing where nothing is."""
+def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
+    """Return every combination of what is selected; an empty list if no option selects anything."""
     if all(getattr(args, name) in (None, False) for name in _SELECTION):
         return []
-    found = workloads.selected(
-        sizes=_list(args.sizes, workloads.LARGE[args.backend] if args.trees is None else ""),
-        trees=_list(args.trees),
-        slots=_list(args.slots, "tensor"),
-        dtypes=_list(args.dtypes, "float32"),
-        threads=_list(args.threads, str(workloads.cores())),
+    works = workloads.select(
+        sizes=_split(args.sizes, workloads.LARGE[args.backend] if args.trees is None else ""),
+        trees=_split(args.trees),
+        slots=_split(args.slots, "tensor"),
+        dtypes=_split(args.dtypes, "float32"),
+        threads=_split(args.threads, str(workloads.count_cores())),
         momentum=args.momentum,
         state=args.state or "param",
     )
-    if not found:
+    if not works:
         raise HyperParameterError("nothing is selected: a list is empty")
-    return [replace(work, threads=0) for work in found] if args.backend == "cuda" else found
+    return [replace(work, threads=0) for work in works] if args.backend == "cuda" else works
 
 
-def _settings(args: argparse.Namespace) -> Any:
+def _make_settings(args: argparse.Namespace) -> Any:
     from amos_ref.bench.measure import Settings
 
     seconds = args.seconds if args.seconds is not None else 0.6 if args.quick else 6.0
@@ -129,12 +122,12 @@ def _settings(args: argparse.Namespace) -> Any:
         raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
     least, compiled = (3, 250) if args.quick else (5, 10_000)
     least = 20 if args.backend == "cuda" else least
-    return Settings(_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
+    return Settings(_select_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
 
 
-def _peers(args: argparse.Namespace) -> tuple[str, ...]:
-    known = contenders.peers(args.backend)
-    chosen = [] if args.peers == "none" else _list(args.peers, ",".join(known))
+def _select_peers(args: argparse.Namespace) -> tuple[str, ...]:
+    known = contenders.list_peers(args.backend)
+    chosen = [] if args.peers == "none" else _split(args.peers, ",".join(known))
     for name in chosen:
         if name not in known:
             raise HyperParameterError(f"there is no peer {name!r}; the peers are {', '.join(known)}, or none")
@@ -144,38 +137,39 @@ def _peers(args: argparse.Namespace) -> tuple[str, ...]:
 # measuring
 
 
-def _measured(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything, with a line for each workload on standard error and its table as soon as it is there."""
-    from amos_ref.bench import start
-    from amos_ref.bench.measure import measured
+def _measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the report; print progress on standard error and, without --json, each table as soon as it is measured."""
+    from amos_ref.bench.measure import measure_workload
+    from amos_ref.bench.report import begin_report
+    from amos_ref.bench.start import measure_start
 
-    works, settings = _workloads(args), _settings(args)
+    works, settings = _select_workloads(args), _make_settings(args)
     planned = not works and not args.start
     if planned:
         works = _plan(args.quick, args.backend)
     if args.backend == "cuda":
         gpu.check()
-    report = _head(settings)
+    report = begin_report(settings)
     if not args.json:
-        show.head(report)
+        _print_head(report)
     try:
         for i, work in enumerate(works, 1):
             print(f"{i} of {len(works)}: {work}", file=sys.stderr)
-            report["workloads"].append(measured(work, settings))
+            report["workloads"].append(measure_workload(work, settings))
             if not args.json:
-                show.workload(report["workloads"][-1])
+                _print_workload(report["workloads"][-1])
         if args.start or (planned and not args.quick and args.backend == "cpu"):
             print("starting in fresh processes", file=sys.stderr)
-            report["start"] = start.measured(args.backend)
+            report["start"] = measure_start(args.backend)
             if not args.json:
-                show.start(report["start"])
+                _print_start(report["start"])
     except KeyboardInterrupt:
         report["interrupted"] = True
     return report
 
 
 def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
-    """Return the plan, without bfloat16 where there is none."""
+    """Return the plan, without bfloat16 if ml_dtypes is not installed."""
     plan = workloads.plan(quick, backend)
     if importlib.util.find_spec("ml_dtypes") is not None:
         return plan
@@ -183,33 +177,88 @@ def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
     return [work for work in plan if work.dtype != "bfloat16"]
 
 
-def _head(settings: Any) -> dict[str, Any]:
-    """Return a report in which nothing is measured yet."""
-    from amos_ref.bench.machine import machine
+def _load(path: str) -> dict[str, Any]:
+    """Return a report that --json printed."""
+    from amos_ref.bench.report import FORMAT
 
-    for name, value in _ENVIRONMENT[settings.backend].items():
-        os.environ.setdefault(name, value)
-    report = {"format": show.FORMAT, "machine": machine(settings.backend), "versions": contenders.versions()}
-    report |= {"settings": settings._asdict(), "interrupted": False}
-    report |= {"contenders": contenders.described(settings.contenders, settings.backend)}
-    return {**report, "workloads": [], "start": None}
-
-
-def _stored(path: str) -> dict[str, Any]:
-    """Return what --json printed."""
     with open(path, encoding="utf-8") as file:
         report = json.load(file)
-    if not isinstance(report, dict) or report.get("format") != show.FORMAT:
-        raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({show.FORMAT})")
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({FORMAT})")
     return report
 
 
 @contextlib.contextmanager
-def _readable(path: str | None) -> Iterator[None]:
-    """Say of a stored report that it is to blame for what goes wrong with it."""
+def _name_file(path: str | None) -> Iterator[None]:
+    """Turn what goes wrong with a stored report into an error that names its file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if path is None or isinstance(error, AmosError):
             raise
         raise StorageError(f"cannot read {path!r}: {type(error).__name__}: {error}") from error
+
+
+# tables
+
+_COLUMNS = ("", "ns/parameter", "quartiles", "GB/s", "x roof", "x ours", "rounds", "extra MB")
+_ON_DEVICE = ("", "us/step", *_COLUMNS[1:-1], "copies")
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    """Print a whole report."""
+    _print_head(report)
+    for work in report["workloads"]:
+        _print_workload(work)
+    if report["start"] is not None:
+        _print_start(report["start"])
+
+
+def _print_head(report: dict[str, Any]) -> None:
+    """Print the machine, the versions and the contenders."""
+    machine = report["machine"]
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    print(f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores; caches {caches or 'unknown'}")
+    if "gpu" in machine:
+        device = machine["gpu"]
+        sizes = f"L2 {device['l2_bytes'] * 1e-6:.3g} MB, memory {device['memory_bytes'] * 1e-9:.3g} GB"
+        print(
+            f"{device['name']}, compute capability {device['compute_capability']}, {device['multiprocessors']} "
+            f"multiprocessors; {sizes}; driver {device['driver'] or 'of unknown version'}, for CUDA {device['cuda']}"
+        )
+    print(f"{machine['system']}, Python {machine['python']}; load before the run {machine['load']}")
+    print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
+    print()
+    for name, c in report["contenders"].items():
+        print(f"{name:18} {c['about']}{'; ' + c['missing'] if c['missing'] else ''}")
+
+
+def _print_workload(work: dict[str, Any]) -> None:
+    """Print the table of one workload."""
+    print()
+    print(f"{work['label']}; {work['bytes'] / work['parameters']:.4g} bytes a parameter")
+    if work["results"]:
+        columns = _ON_DEVICE if "copies" in work["results"][0] else _COLUMNS
+        print_table(columns, [_format_row(record, work["parameters"]) for record in work["results"]])
+    for skip in work["skipped"]:
+        if not skip["reason"].startswith("not installed"):  # said once, at the head
+            print(f"{skip['contender']}: {skip['reason']}")
+
+
+def _format_row(record: dict[str, Any], parameters: int) -> list[str]:
+    low, high = (record["seconds"][f"{name}_quartile"] / parameters * 1e9 for name in ("lower", "upper"))
+    figures = (f"{record[name]:.3g}" for name in ("gb_per_s", "of_roof", "of_ours"))
+    middle = f"{record['ns_per_parameter']:.3g}", f"{low:.3g}..{high:.3g}", *figures, str(record["rounds"])
+    if "copies" in record:
+        return [record["contender"], f"{record['seconds']['median'] * 1e6:.4g}", *middle, str(record["copies"])]
+    extra = "" if record["extra_bytes"] is None else f"{record['extra_bytes'] * 1e-6:.3g}"
+    return [record["contender"], *middle, extra]
+
+
+def _print_start(start: dict[str, Any]) -> None:
+    """Print how long a process takes to its first step."""
+    print()
+    print(f"seconds from a fresh process, {start['array']}; medians of {start['runs']} and {start['cold_runs']} runs")
+    rows = zip(start["stages"], start["warm"], start["cold"], strict=True)
+    print_table(("", "kernels on disk", "no kernels on disk"), [(s, f"{w:.3g}", f"{c:.3g}") for s, w, c in rows])
+    print(f"Numba is imported by: {start['numba_imported_by'] or 'none of them'}")

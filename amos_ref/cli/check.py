@@ -1,4 +1,4 @@
-"""The command ``amos-ref check``."""
+"""The command ``amos-ref check``: judge this installation or a port, and write reports."""
 
 import argparse
 import contextlib
@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="our option is called THEIRS in the port, e.g. beta=decay_rate (may be repeated)",
+        help="our option is called THEIRS in the port, e.g. clip_value=max_norm (may be repeated)",
     )
     check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
     check.add_argument(
@@ -99,6 +99,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of conformance.check; raise TargetError for options that do not go together."""
     given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
     given |= {"--expect": args.expect, "--write-expect": args.write_expect}
     alone = [option for option, value in given.items() if value not in (None, [], False)]
@@ -131,7 +132,7 @@ def _load_port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
 
 
 def renamed_of(texts: list[str]) -> dict[str, str]:
-    """Return our name -> theirs from texts of the form OURS=THEIRS."""
+    """Return ``{ours: theirs}`` from texts of the form OURS=THEIRS."""
     renamed = {}
     for text in texts:
         ours, equals, theirs = text.partition("=")
@@ -145,8 +146,8 @@ def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict
     """Open, before the check, the files that are written after it; None stands for standard output."""
     paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
     paths |= {"--write-expect": args.write_expect}
-    found: dict[str, BinaryIO | None] = {}
-    taken: dict[str, str] = {}
+    outputs: dict[str, BinaryIO | None] = {}
+    taken: dict[str, str] = {}  # which option writes to a place
     for option, path in paths.items():
         if path is None:
             continue
@@ -155,12 +156,12 @@ def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict
             raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
         taken[place] = option
         if path == "-":
-            found[option] = None
+            outputs[option] = None
             continue
         if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
             raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
-        found[option] = stack.enter_context(reserve_file(path))
-    return found
+        outputs[option] = stack.enter_context(reserve_file(path))
+    return outputs
 
 
 def _show_cases(cases: Sequence[Any]) -> Iterator[Any]:

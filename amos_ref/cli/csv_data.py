@@ -14,9 +14,9 @@ from amos_ref.storage.files import name_errors
 
 
 class Regression(NamedTuple):
-    """A problem on columns brought to mean 0 and standard deviation 1, and the way back to the file's units.
+    """A problem on columns scaled to mean 0 and standard deviation 1, and what leads back to the file's units.
 
-    Its parameters are one weight a feature. Between such columns the best intercept is 0, so it has none.
+    Its parameters are one weight a feature. It has no intercept: between such columns the best one is 0.
     """
 
     problem: Problem
@@ -32,7 +32,7 @@ class Regression(NamedTuple):
         return float(self.mean[-1] - slopes @ self.mean[:-1]), slopes.tolist()
 
 
-def regression(path: str, target: str | None, features: Sequence[str] = ()) -> Regression:
+def read_regression(path: str, target: str | None, features: Sequence[str] = ()) -> Regression:
     """Return the regression of one column of a CSV file on others.
 
     Parameters
@@ -47,23 +47,23 @@ def regression(path: str, target: str | None, features: Sequence[str] = ()) -> R
     Raises
     ------
     ProblemError
-        If the file holds no such columns, or one of them is no column of finite numbers that differ.
+        If the file does not hold these columns, or one of them does not hold finite numbers that differ.
     StorageError
-        If it cannot be read.
+        If the file cannot be read.
     """
     with name_errors("fit", path), open(path, "rb") as file:
-        (first, header), *rows = _rows(file.read())
-        names = _chosen([name.strip() for name in header], first, target, features)
-        data = np.array([[_number(row, line, *column) for column in names] for line, row in rows])
+        (first, header), *rows = _read_rows(file.read())
+        names = _choose_columns([name.strip() for name in header], first, target, features)
+        data = np.array([[_parse_number(row, line, *column) for column in names] for line, row in rows])
         if len(rows) < 2:
             raise ProblemError(f"rows of numbers after line {first}: {len(rows)}; a regression needs two or more")
-        mean, deviation = _moments(data, [name for _, name in names], rows[0][0], rows[-1][0])
+        mean, deviation = _measure_columns(data, [name for _, name in names], rows[0][0], rows[-1][0])
         data = (data - mean) / deviation
     *chosen, target = [name for _, name in names]
-    return Regression(_problem(path, data[:, :-1], data[:, -1]), target, chosen, mean, deviation)
+    return Regression(_build_problem(path, data[:, :-1], data[:, -1]), target, chosen, mean, deviation)
 
 
-def _problem(name: str, a: np.ndarray, b: np.ndarray) -> Problem:
+def _build_problem(name: str, a: np.ndarray, b: np.ndarray) -> Problem:
     """Return half the mean squared error of ``a @ weights``; the reference is scipy.linalg.lstsq's."""
 
     def fun(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -80,7 +80,7 @@ def _problem(name: str, a: np.ndarray, b: np.ndarray) -> Problem:
     return Problem(name, fun, np.zeros(a.shape[1]), solve, unique)
 
 
-def _rows(content: bytes) -> list[tuple[int, list[str]]]:
+def _read_rows(content: bytes) -> list[tuple[int, list[str]]]:
     """Return the lines that are not blank, each with its number and as many fields as the first has."""
     try:
         text = content.decode("utf-8-sig")
@@ -102,8 +102,8 @@ def _rows(content: bytes) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _chosen(header: list[str], line: int, target: str | None, features: Sequence[str]) -> list[tuple[int, str]]:
-    """Return index and name of the features, then of the target."""
+def _choose_columns(header: list[str], line: int, target: str | None, features: Sequence[str]) -> list[tuple[int, str]]:
+    """Return index and name of the features, and last those of the target."""
     there = f"the columns are {', '.join(map(repr, header))}"
     if target is None:
         raise ProblemError(f"--target must say which column to predict; {there}")
@@ -121,19 +121,19 @@ def _chosen(header: list[str], line: int, target: str | None, features: Sequence
     return [(header.index(name), name) for name in wanted]
 
 
-def _number(row: list[str], line: int, i: int, name: str) -> float:
+def _parse_number(row: list[str], line: int, i: int, name: str) -> float:
     try:
         value = float(row[i])
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        found = f"{row[i]!r:.60}, no finite number" if row[i].strip() else "empty"
-        raise ProblemError(f"line {line}: column {name!r} is {found}")
+        words = f"{row[i]!r:.60}, not a finite number" if row[i].strip() else "empty"
+        raise ProblemError(f"line {line}: column {name!r} is {words}")
     return value
 
 
-def _moments(data: np.ndarray, names: list[str], first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation per column, or raise for one that has none > 0."""
+def _measure_columns(data: np.ndarray, names: list[str], first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column; raise ProblemError if a deviation is not > 0."""
     with np.errstate(all="ignore"):
         mean, deviation = data.mean(axis=0), data.std(axis=0)
     for j, name in enumerate(names):

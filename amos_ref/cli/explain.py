@@ -50,13 +50,5 @@ def main(args: argparse.Namespace) -> int:
 def _build_example(algorithm: str) -> Any:
     import amos_ref
 
-    if algorithm == "closed-form":
-        return amos_ref.ClosedFormAmos(alpha_0=0.1, half_life=10, direction="adam", backend="numpy")
-    return amos_ref.Amos(
-        learning_rate=0.1,
-        eta={"bias": 0.5, "kernel": "sqrt(1/SHAPE[0])"},
-        slot_shape={"bias": "tensor", "kernel": "(1, SHAPE[1])"},
-        beta=0.9,
-        extra_l2=0.01,
-        backend="numpy",
-    )
+    member = amos_ref.ClosedFormAmos if algorithm == "closed-form" else amos_ref.Amos
+    return member(**member.example, backend="numpy")

@@ -20,7 +20,7 @@ from amos_ref.minimizer import OPTIMIZERS, Result, build_optimizer, measure_dist
 from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.terminal import format_number, print_table, show_progress
 
-HISTORY_ROWS = 100  # of a history, or up to twice as many
+HISTORY_ROWS = 100  # at least, and less than twice as many
 Results = dict[str, Result]
 
 
@@ -68,29 +68,26 @@ def main(args: argparse.Namespace) -> int:
     """Train, print, draw; return 0, or 130 if it was interrupted."""
     if args.steps < 0:
         raise HyperParameterError(f"--steps is {args.steps}; it must be 0 or more")
-    regression = None
-    if args.problem.partition(":")[0] in PROBLEMS:
-        problem = _problem(args)
-    else:
-        regression = _regression(args)
-        problem = regression.problem
-    optimizers = _optimizers(args)
+    is_named = args.problem.partition(":")[0] in PROBLEMS
+    regression = None if is_named else _read_regression(args)
+    problem = _build_problem(args) if regression is None else regression.problem
+    optimizers = _build_optimizers(args)
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
         results = _train(problem, optimizers, args.steps)
         if figure is not None:
             _draw(figure, results, problem, best)
     if args.json:
-        print(json.dumps(_report(results, problem, regression), indent=1))
+        print(json.dumps(_describe(results, problem, regression), indent=1))
     else:
-        _print(results, problem, regression)
+        _print_results(results, problem, regression)
     return INTERRUPTED if any(r.status == "interrupted" for r in results.values()) else OK
 
 
 # what the user asks for
 
 
-def split(text: str) -> tuple[str, dict[str, Any]]:
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
     """Return NAME and the options of NAME:option=value,option=value; a value that is not a number stays a text."""
     name, colon, rest = text.partition(":")
     options: dict[str, Any] = {}
@@ -105,8 +102,8 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def _problem(args: argparse.Namespace) -> Problem:
-    name, options = split(args.problem)
+def _build_problem(args: argparse.Namespace) -> Problem:
+    name, options = split_options(args.problem)
     if args.target is not None or args.feature:
         raise ProblemError(f"--target and --feature say something about a CSV file; the problem is {name!r}")
     known = set(inspect.signature(PROBLEMS[name]).parameters) - {"x", "y"}
@@ -117,35 +114,35 @@ def _problem(args: argparse.Namespace) -> Problem:
     except AmosError:
         raise
     except (TypeError, ValueError, MemoryError) as error:
-        raise ProblemError(f"{args.problem!r} is no problem: {error}") from error
+        raise ProblemError(f"{args.problem!r} is not a valid problem: {error}") from error
 
 
-def _regression(args: argparse.Namespace) -> csv_data.Regression:
+def _read_regression(args: argparse.Namespace) -> csv_data.Regression:
     if not os.path.exists(args.problem):
         raise ProblemError(f"there is no problem and no file {args.problem!r}; the problems are {', '.join(PROBLEMS)}")
-    return csv_data.regression(args.problem, args.target, args.feature or ())
+    return csv_data.read_regression(args.problem, args.target, args.feature or ())
 
 
-def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what is to train, by what the user called it."""
-    found: dict[str, Any] = {}
+def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the optimizers by the texts that the user gave for them."""
+    optimizers: dict[str, Any] = {}
     for text in args.algorithm or OPTIMIZERS:
-        if text in found:
+        if text in optimizers:
             raise HyperParameterError(f"--algorithm {text} is given twice")
-        name, options = split(text)
+        name, options = split_options(text)
         if name not in OPTIMIZERS:
             raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
         options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
         if name == "closed-form" and "p_0" not in options:
             options.setdefault("half_life", max(args.steps, 1) / 10)
         with _name_algorithm(text):
-            found[text] = build_optimizer(name, options)
-    return found
+            optimizers[text] = build_optimizer(name, options)
+    return optimizers
 
 
 @contextlib.contextmanager
 def _name_algorithm(label: str) -> Iterator[None]:
-    """Say in an error which algorithm it is about."""
+    """Name the algorithm in every error of the block."""
     try:
         yield
     except AmosError as error:
@@ -174,14 +171,14 @@ def _train(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
 # the results
 
 
-def _print(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
+def _print_results(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
     columns = ["", "steps", "loss", "above the reference"]
     columns += ["distance to it"] if problem.unique else []
     columns += ["right on held-out"] if problem.score else []
     ends = {"start": problem.start} | {label: r.params for label, r in results.items()}
     rows = []
     for label, params in (ends | {"reference": problem.reference}).items():
-        end = _end(params, problem)
+        end = _measure(params, problem)
         taken = "" if label not in results else f"{results[label].steps}"
         taken += " (interrupted)" if label in results and results[label].status == "interrupted" else ""
         score = [] if end["score"] is None else [f"{end['score']:.1%}"]
@@ -195,31 +192,31 @@ def _print(results: Results, problem: Problem, regression: csv_data.Regression |
 def _print_coefficients(results: Results, regression: csv_data.Regression) -> None:
     problem = regression.problem
     ends = {"reference": problem.reference} | {label: r.params for label, r in results.items()}
-    found = [regression.coefficients(params) for params in ends.values()]
+    fits = [regression.coefficients(params) for params in ends.values()]
     r2 = [1 - 2 * problem.fun(params)[0] for params in ends.values()]
-    rows = [["intercept", *(format_number(intercept) for intercept, _ in found)]]
-    rows += [[name, *(format_number(s[j]) for _, s in found)] for j, name in enumerate(regression.features)]
+    rows = [["intercept", *(format_number(intercept) for intercept, _ in fits)]]
+    rows += [[name, *(format_number(s[j]) for _, s in fits)] for j, name in enumerate(regression.features)]
     print()
     print_table([f"{regression.target} =", *ends], [*rows, ["R^2", *map(format_number, r2)]])
     if not problem.unique:
         print("The columns depend on each other: other coefficients fit as well as the reference's.")
 
 
-def _end(params: Any, problem: Problem) -> dict[str, float | None]:
-    """Return loss, its gap to the reference's, distance to the reference, share of held-out samples that are right."""
+def _measure(params: Any, problem: Problem) -> dict[str, float | None]:
+    """Return the loss, how far it is above the reference's, the distance to the reference, and the score."""
     loss = problem.fun(params)[0]
-    apart = measure_distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
+    error = measure_distance(named_arrays(params), named_arrays(problem.reference)) if problem.unique else None
     score = problem.score(params) if problem.score else None
-    return {"loss": loss, "gap": loss - problem.best, "error": apart, "score": score}
+    return {"loss": loss, "gap": loss - problem.best, "error": error, "score": score}
 
 
-def _report(results: Results, problem: Problem, regression: csv_data.Regression | None) -> dict[str, Any]:
+def _describe(results: Results, problem: Problem, regression: csv_data.Regression | None) -> dict[str, Any]:
     def row(params: Any) -> dict[str, Any]:
-        found: dict[str, Any] = _end(params, problem)
+        figures: dict[str, Any] = _measure(params, problem)
         if regression is not None:
-            found["intercept"], slopes = regression.coefficients(params)
-            found["coefficients"] = dict(zip(regression.features, slopes, strict=True))
-        return found
+            figures["intercept"], slopes = regression.coefficients(params)
+            figures["coefficients"] = dict(zip(regression.features, slopes, strict=True))
+        return figures
 
     runs = []
     for label, r in results.items():
@@ -230,7 +227,7 @@ def _report(results: Results, problem: Problem, regression: csv_data.Regression 
 
 
 def _draw(figure: Any, results: Results, problem: Problem, best: float) -> None:
-    """Draw the losses and, where the optimum is known, how a closed form's error keeps to its prediction."""
+    """Draw the losses and, where the optimum is known, a closed form's error beside its prediction."""
     planned = [(name, r) for name, r in results.items() if hasattr(r.opt, "schedule") and r.history.error]
     axes = figure.subplots(1, 2 if planned else 1, squeeze=False)[0]
     plots.losses({name: r.history for name, r in results.items()}, best, axes[0])

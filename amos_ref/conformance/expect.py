@@ -150,7 +150,7 @@ def _apply(r: Result, entries: list[Expectation]) -> Result:
 
 
 def as_toml(results: list[Result]) -> str:
-    """Return a list that expects exactly these results; new reasons are empty, which `read` refuses, to be filled in."""
+    """Return a list that expects exactly these results; new reasons are empty, and `read` refuses empty ones."""
     known, supported = {(case.name, case.dtype) for case in table()}, list_supported(results)
     unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     seen: dict[tuple[str, str, str | None, str], set[str]] = {}

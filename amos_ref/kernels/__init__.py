@@ -5,6 +5,7 @@ its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and give
 backend imports an optimizer, and no optimizer names a backend.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -21,39 +22,18 @@ BACKENDS = {
 
 
 class Leaf(Protocol):
-    """One parameter array with all that its step reads and writes: a NamedTuple.
+    """One parameter array with all that its step reads and writes: a NamedTuple, whose ``_replace`` backends use."""
 
-    Attributes
-    ----------
-    name : str
-    theta, g : array
-        The parameter, and its gradient or the direction that stands for it, of one shape.
-    m : array or None
-        Momentum, theta's shape, or None without momentum.
-    slot : tuple of int
-        The slot's shape, which broadcasts to theta's.
-    state : tuple of arrays
-        What *decide* reads and writes, in the order of its arguments: arrays of the slot's shape and of one dtype.
-    scale : float or array
-        eta or sigma; an array of one float64 is read anew at each step.
-    """
+    name: str
+    theta: Any  # the parameter
+    g: Any  # its gradient, or the direction that stands for it, of theta's shape
+    m: Any  # momentum, of theta's shape; None without momentum
+    slot: tuple[int, ...]  # the slot's shape, which broadcasts to theta's
+    state: tuple[Any, ...]  # what *decide* reads and writes: arrays of the slot's shape and of one dtype
+    scale: Any  # eta or sigma: a number, or an array of one float64 that is read anew at each step
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def theta(self) -> Any: ...
-    @property
-    def g(self) -> Any: ...
-    @property
-    def m(self) -> Any: ...
-    @property
-    def slot(self) -> tuple[int, ...]: ...
-    @property
-    def state(self) -> tuple[Any, ...]: ...
-    @property
-    def scale(self) -> Any: ...
     def arrays(self) -> dict[str, Any]:
-        """Return every array of the leaf by its field's name; ``_replace`` takes such names."""
+        """Return every array of the leaf by its field's name."""
         ...
 
     def written(self) -> dict[str, Any]:
@@ -62,24 +42,11 @@ class Leaf(Protocol):
 
 
 class Rates(Protocol):
-    """The numbers of one step that all leaves share.
+    """The numbers of one step that all leaves share."""
 
-    Attributes
-    ----------
-    numbers : tuple of float
-        What *decide* takes behind the scale. Only the first two may change from one step to the next without cost.
-    chi : float
-        Where gradients are clipped; infinity leaves them as they are.
-    mu : float
-        The decay of momentum; 0.0 without momentum.
-    """
-
-    @property
-    def numbers(self) -> tuple[float, ...]: ...
-    @property
-    def chi(self) -> float: ...
-    @property
-    def mu(self) -> float: ...
+    numbers: tuple[float, ...]  # what *decide* takes behind the scale; only the first two change without cost
+    chi: float  # where gradients are clipped; infinity leaves them as they are
+    mu: float  # the decay of momentum; 0.0 without momentum
 
 
 class Method(NamedTuple):
@@ -234,6 +201,7 @@ def check_backend(name: Any, among: Sequence[str] = tuple(BACKENDS)) -> None:
         driver.check()
 
 
+@functools.cache
 def load_backend(name: str) -> Backend:
     """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
     return importlib.import_module(BACKENDS[name]).BACKEND

@@ -33,8 +33,8 @@ class KeptLayout:
         self.parts = [part is not None for part in state[1:]]
         leaves = optree.tree_leaves(grads, none_is_leaf=True)
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
-        self.stepping = [name for name, g in zip(self.names, leaves, strict=True) if g is not None]
-        self.single = [k for k, g in enumerate(leaves) if np.ndim(g) == 0 and g is not None]
+        self.moved = [k for k, g in enumerate(leaves) if g is not None]
+        self.single = [k for k in self.moved if np.ndim(leaves[k]) == 0]
         self.fixed = len(thetas) * (1 + sum(self.parts))
         arrays = self._arrays(params, grads, state)
         self.watch = None if arrays is None else backend.watch(arrays, self.fixed)
@@ -46,6 +46,11 @@ class KeptLayout:
             return None
         layout = cls(backend, work, params, grads, state)
         return None if layout.match(params, grads, state) is None else layout
+
+    @property
+    def stepping(self) -> list[str]:
+        """The names of the leaves that have a gradient."""
+        return [self.names[k] for k in self.moved]
 
     def match(self, params: Any, grads: Any, state: Any) -> tuple[list[Any], Any] | None:
         """Return the gradients of the leaves that step, and where they lie; None if anything else is not as it was."""
@@ -64,21 +69,20 @@ class KeptLayout:
             gs, other = optree.tree_flatten(grads, none_is_leaf=True)
         except RecursionError:
             return None
-        if not (structure == other == self.structure) or [k for k, g in enumerate(gs) if g is None] != self.skipped:
+        if not (structure == other == self.structure) or any(gs[k] is not None for k in self.skipped):
             return None
         for k in self.single:
             if isinstance(gs[k], np.floating):  # as the mean of an array is
                 gs[k] = np.asarray(gs[k])
         if self.skipped:
-            gs = [g for g in gs if g is not None]
-        for part, there in zip(state[1:], self.parts, strict=True):
-            if (part is not None) != there or (there and (type(part) is not dict or len(part) != len(self.names))):
-                return None
-            try:
-                thetas += [part[name] for name in self.names] if there else []
-            except KeyError:
-                return None
-        return thetas + gs
+            gs = [gs[k] for k in self.moved]  # the watch sees a None among them: it is no array
+        parts = [part for part, there in zip(state[1:], self.parts, strict=True) if there or part is not None]
+        if len(parts) != sum(self.parts) or any(type(a) is not dict or len(a) != len(thetas) for a in parts):
+            return None
+        try:
+            return thetas + [part[name] for part in parts for name in self.names] + gs
+        except KeyError:
+            return None
 
 
 class LastLayout:

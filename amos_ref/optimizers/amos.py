@@ -1,7 +1,7 @@
 """Paper Amos over parameter trees."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -149,6 +149,13 @@ class Amos(Optimizer):
     state_type = AmosState
     method = Method(decide, 2, compute_stages)
     lines = LINES
+    example: ClassVar = dict(
+        learning_rate=0.1,
+        eta={"bias": 0.5, "kernel": "sqrt(1/SHAPE[0])"},
+        slot_shape={"bias": "tensor", "kernel": "(1, SHAPE[1])"},
+        beta=0.9,
+        extra_l2=0.01,
+    )
 
     def __init__(
         self,

@@ -59,6 +59,8 @@ class Optimizer(abc.ABC):
         The t of the step that is taken at count 0.
     backends : tuple of str
         Those that can compute it.
+    example : dict
+        Options for a small example with leaves "kernel" and "bias", in which every term of the algorithm counts.
     """
 
     state_type: ClassVar[type]
@@ -66,6 +68,7 @@ class Optimizer(abc.ABC):
     lines: ClassVar[Lines]
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
+    example: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **options: Any) -> None:
         self.options = check_options(**options)
@@ -168,7 +171,9 @@ class Optimizer(abc.ABC):
         self._backend.check_host("update")
         ready = self._prepare(grads, state, params)
         deltas = {name: np.full(a.shape, -0.0) for name, a in ready.thetas.items()}
-        parts = {part: None if a is None else dict(a) for part, a in zip(state._fields[1:], state[1:], strict=True)}
+        parts: dict[str, Any] = {
+            part: None if a is None else dict(a) for part, a in zip(state._fields[1:], state[1:], strict=True)
+        }
         for leaf in ready.leaves:
             after = self.method.page(leaf, ready.rates)
             deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
@@ -230,7 +235,7 @@ class Optimizer(abc.ABC):
             new = state._replace(count=int(state.count) + 1)
             with InterruptGuard(new):
                 bad = work.run(rates, stream=stream, sync=sync or validate)
-                if bad < 0:
+                if moments and bad < 0:
                     _write(moments, state)
         finally:
             if layout is not None:
@@ -321,7 +326,7 @@ class Optimizer(abc.ABC):
         ready = self._prepare(grads, state, params)
         constants = PARTS[self.state_type].constants
         parts = {part: getattr(ready.state, part) for part in ready.state._fields[1:]}
-        written = {"parameter": ready.thetas}
+        written: dict[str, Any] = {"parameter": ready.thetas}
         written |= {f"state {part}": a for part, a in parts.items() if part not in constants}
         read = {f"state {part} of leaf {n!r}": a for part in constants for n, a in parts[part].items()}
         check_written(written, ready.gradients, read)

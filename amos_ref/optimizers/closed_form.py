@@ -1,7 +1,7 @@
 """The derivation's Amos over parameter trees."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -124,6 +124,7 @@ class ClosedFormAmos(Optimizer):
     lines = LINES
     first_step = 0
     backends = ("numpy", "cpu", "auto")
+    example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class Leaf(NamedTuple):
         return self.eta
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"g": self.g, **self.written()}
+        return {"theta": self.theta, "g": self.g, **self.written()}
 
     def written(self) -> dict[str, np.ndarray]:
         found = {"theta": self.theta, "v": self.v, "b": self.b}

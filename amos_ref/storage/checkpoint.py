@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import __version__, tree
+from amos_ref.adamw import AdamW
 from amos_ref.checks import Arrays, named_arrays
 from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AmosState, ClosedFormState, State, check_state, kind_of
+from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_state, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, open_regular
@@ -35,6 +36,7 @@ MOST_DIGITS = 600  # of the count; Python always converts that many
 OPTIMIZER_CLASSES: dict[str, tuple[Any, Any]] = {
     "Amos": (Amos, AmosState),
     "ClosedFormAmos": (ClosedFormAmos, ClosedFormState),
+    "AdamW": (AdamW, AdamWState),
 }
 STATE_CLASSES = {state.__name__: state for _, state in OPTIMIZER_CLASSES.values()}
 
@@ -200,7 +202,7 @@ def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: boo
     names = first if thetas is None else thetas
     shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
     dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
-    check_state(state, shapes, dtypes, momentum=momentum, kind=kind)
+    check_state(state, shapes, dtypes, kind, optional=momentum)
     for name, (shape, slot) in shapes.items():
         if not isinstance(name, str):
             raise StateError(f"state.{parts[0]} has a leaf {name!r}; the name of a leaf must be a str")
@@ -210,7 +212,7 @@ def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: boo
 
 
 def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
-    return PARTS[kind].slots + PARTS[kind].entries * momentum
+    return PARTS[kind].always + PARTS[kind].entries * momentum
 
 
 def _describe(state: State) -> dict[str, str]:
@@ -238,12 +240,8 @@ def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     container.verify(file, header)
     _check_text(texts, "count", f"[0-9]{{1,{MOST_DIGITS}}}", "it must be an integer >= 0")
     _check_text(texts, "momentum", "yes|no", "it must be 'yes' or 'no'")
-    _check_text(
-        {"state": "AmosState"} | texts,
-        "state",
-        "|".join(STATE_CLASSES),
-        f"it must be one of {', '.join(STATE_CLASSES)}",
-    )
+    kinds = "|".join(STATE_CLASSES)
+    _check_text({"state": "AmosState"} | texts, "state", kinds, f"it must be one of {kinds.replace('|', ', ')}")
     leaves = container.parse_json(texts.get("leaves", ""))
     if not isinstance(leaves, list) or not all(isinstance(name, str) for name in leaves):
         raise StorageError(f"its leaves are {leaves!r:.80}; they must be a list of names")
@@ -274,7 +272,7 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
         if name not in thetas or (part == "theta" and not parameters):
             continue
         theta = thetas[name]
-        slot = part in PARTS[_state_type(header)].slots
+        slot = part in PARTS[_state_type(header)].always
         if not (broadcasts(entry.shape, theta.shape) if slot else entry.shape == theta.shape):
             wrong.append(f"{part} of leaf {name!r} has shape {entry.shape} and the parameter {theta.shape}")
         if part == "theta" and entry.dtype != theta.dtype:

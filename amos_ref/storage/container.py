@@ -1,11 +1,11 @@
-"""Named arrays and texts in one file, whole or not there, which the safetensors library reads too.
+"""The file format of states: named arrays and texts in one file, which the safetensors library reads too.
 
 A file is the length of its header (8 bytes, little-endian), the header (JSON in UTF-8, spaces behind it up to a
 multiple of 8 bytes) and the arrays, one behind the other, little-endian, in C order, wider dtypes first so that each
 is aligned. The header gives every array's dtype, shape and place, and texts by name under ``__metadata__``.
 
-One of the texts is ``sha256``, the hash of the whole file in which its own 64 digits are counted as zeros. So it
-covers the length, every byte of the header and all the data, and no bit of the file can change unnoticed.
+One of the texts is ``sha256``, the hash of the whole file with zeros in place of its own 64 digits. So it covers the
+length, every byte of the header and all the data, and no bit of the file can change unnoticed.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from amos_ref.storage.files import replace_file
 
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors library refuses a longer one
 MOST_DIMENSIONS = 64  # of a NumPy array
-PIECE = 2**20  # bytes read at a time
+BYTES_AT_ONCE = 2**20  # bytes read at a time
 
-_CODES: dict[str, str] = dict(zip(FLOATS, ("F16", "BF16", "F32", "F64"), strict=True))
-_NAMES = {code: name for name, code in _CODES.items()}
+_SAFETENSORS_CODES: dict[str, str] = dict(zip(FLOATS, ("F16", "BF16", "F32", "F64"), strict=True))
+_DTYPE_NAMES = {code: name for name, code in _SAFETENSORS_CODES.items()}
 _MARK, _BLANK = b'"sha256":"', b"0" * 64
 
 
@@ -53,14 +53,14 @@ class Header(NamedTuple):
 
 
 def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write a file of this format whole, or leave what was there."""
+    """Write a file of this format; if that fails, the old file stays as it was."""
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
-    header = _header_of(arrays, metadata)
+    header = _build_header(arrays, metadata)
     with replace_file(path) as out:
-        _write_all(out, header, arrays)
+        _write_arrays(out, header, arrays)
 
 
-def _write_all(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> None:
     sha = hashlib.sha256(header)
     out.write(header)
     for a in arrays.values():
@@ -72,13 +72,13 @@ def _write_all(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> N
     out.write(sha.hexdigest().encode())
 
 
-def _header_of(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+def _build_header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     """Return the length and the header, with zeros for the digits of the hash."""
     entries: dict[str, Any] = {"__metadata__": metadata | {"sha256": _BLANK.decode()}}
     start = 0
     for name, a in arrays.items():
         stop = start + a.nbytes
-        entries[name] = {"dtype": _CODES[a.dtype.name], "shape": a.shape, "data_offsets": (start, stop)}
+        entries[name] = {"dtype": _SAFETENSORS_CODES[a.dtype.name], "shape": a.shape, "data_offsets": (start, stop)}
         start = stop
     # Quotes inside names and texts are escaped, so that the mark before the hash occurs once.
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
@@ -96,7 +96,7 @@ def _header_of(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes
 
 
 def read_header(file: io.BufferedReader) -> Header:
-    """Read and check all that stands before the data; nothing is allocated that the file's size does not justify."""
+    """Read and check what stands before the data; nothing larger than the file is allocated."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
         raise StorageError(f"it holds {size} bytes, too few for the length of a header")
@@ -113,21 +113,21 @@ def read_header(file: io.BufferedReader) -> Header:
     metadata = found.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise StorageError("its header holds no texts under '__metadata__'")
-    entries = _in_order([_entry(name, value) for name, value in found.items()], size - 8 - length)
+    entries = _sort_entries([_parse_entry(name, value) for name, value in found.items()], size - 8 - length)
     at = text.find(_MARK) + len(_MARK)
     return Header(metadata, entries, start + text[:at] + _BLANK + text[at + 64 :], metadata.get("sha256", ""))
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Return what the JSON text says; a name given twice, NaN and Infinity are refused."""
+    """Return the value of a JSON text; refuse a name that occurs twice, NaN and Infinity."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise StorageError(f"its header cannot be read as JSON: {error}") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -136,20 +136,21 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise StorageError(f"its header holds the number {constant}")
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _parse_entry(name: str, value: Any) -> Entry:
+    """Return one entry of the header; raise StorageError if it is not valid."""
     where = f"array {name!r}"
     match value:
         case {"dtype": str(code), "shape": [*shape], "data_offsets": [start, stop]} if len(value) == 3:
             pass
         case _:
             raise StorageError(f"{where} is not described by dtype, shape and data_offsets but by {value!r:.80}")
-    if code not in _NAMES:
-        raise StorageError(f"{where} has dtype {code!r}; it must be one of {', '.join(_NAMES)}")
-    dtype = dtype_of(_NAMES[code])
+    if code not in _DTYPE_NAMES:
+        raise StorageError(f"{where} has dtype {code!r}; it must be one of {', '.join(_DTYPE_NAMES)}")
+    dtype = dtype_of(_DTYPE_NAMES[code])
     if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop)):
         raise StorageError(f"{where} has shape {shape!r:.80} and data_offsets {start!r:.30}, {stop!r:.30}")
     if stop - start != (needed := math.prod(shape) * dtype.itemsize):
@@ -157,7 +158,8 @@ def _entry(name: str, value: Any) -> Entry:
     return Entry(name, dtype, tuple(shape), start, stop)
 
 
-def _in_order(entries: list[Entry], size: int) -> list[Entry]:
+def _sort_entries(entries: list[Entry], size: int) -> list[Entry]:
+    """Return the entries in the order of the data; raise StorageError if they overlap or leave gaps."""
     at = 0
     entries = sorted(entries, key=lambda entry: (entry.start, entry.stop))
     for entry in entries:
@@ -170,20 +172,20 @@ def _in_order(entries: list[Entry], size: int) -> list[Entry]:
 
 
 def verify(file: io.BufferedReader, header: Header) -> None:
-    """Read all data once, keeping nothing, and raise StorageError if the hash is not the stated one."""
+    """Read all data without keeping it; raise StorageError if the hash is not that of the header."""
     read_arrays(file, header, set())
 
 
 def read_arrays(file: io.BufferedReader, header: Header, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Return the wanted arrays, writeable, or raise StorageError if the hash is not the stated one.
+    """Return the wanted arrays, writeable; raise StorageError if the hash is not that of the header.
 
-    The bytes that are hashed are those that are returned, even if somebody writes to the file meanwhile.
+    The bytes that are returned are the ones that were hashed, even if somebody writes to the file meanwhile.
     """
     sha = hashlib.sha256(header.blanked)
     file.seek(len(header.blanked))
     arrays = {}
     for entry in header.entries:
-        little = _empty(entry, entry.name in wanted)
+        little = _allocate(entry, entry.name in wanted)
         _fill(file, sha, entry, little.reshape(-1).view(np.uint8).data)
         if entry.name in wanted:
             native = little.astype(f"=u{entry.dtype.itemsize}", copy=False)
@@ -193,22 +195,22 @@ def read_arrays(file: io.BufferedReader, header: Header, wanted: set[str]) -> di
     return arrays
 
 
-def _empty(entry: Entry, whole: bool) -> np.ndarray:
-    """Return room for an array, or for one piece of it."""
+def _allocate(entry: Entry, whole: bool) -> np.ndarray:
+    """Return an array for the whole entry, or for one piece of it after the other."""
     count = (entry.stop - entry.start) // entry.dtype.itemsize
     try:
-        shape = entry.shape if whole else min(count, PIECE // entry.dtype.itemsize)
+        shape = entry.shape if whole else min(count, BYTES_AT_ONCE // entry.dtype.itemsize)
         return np.empty(shape, f"<u{entry.dtype.itemsize}")
     except (ValueError, MemoryError) as error:
         raise StorageError(f"there is no room for array {entry.name!r} of shape {entry.shape}: {error}") from None
 
 
 def _fill(file: io.BufferedReader, sha: Any, entry: Entry, room: memoryview) -> None:
-    """Read the array's bytes into the room, from its start again when it is full, and hash them."""
+    """Read the array's bytes into the room and hash them; when the room is full, start again at its beginning."""
     size, at = entry.stop - entry.start, 0
     while at < size:
         here = at % room.nbytes
-        piece = room[here : here + min(PIECE, size - at)]
+        piece = room[here : here + min(BYTES_AT_ONCE, size - at)]
         if file.readinto(piece) != piece.nbytes:
             raise StorageError(f"it ends inside array {entry.name!r}")
         sha.update(piece)

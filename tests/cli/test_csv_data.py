@@ -30,7 +30,7 @@ def test_a_csv_file_is_fitted_in_its_own_units(houses, capsys):
 
 def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(houses):
     path, data = houses
-    regression = csv_data.regression(path, "price")
+    regression = csv_data.read_regression(path, "price")
     intercept, slopes = regression.coefficients(regression.problem.reference)
     fitted = data[:, :2] @ slopes + intercept
     want = 1 - 2 * regression.problem.best
@@ -41,7 +41,7 @@ def test_the_coefficients_are_the_files_and_not_those_of_the_scaled_columns(hous
 
 
 def test_the_gradient_of_a_csv_file_is_that_of_its_loss(houses):
-    problem = csv_data.regression(houses[0], "price").problem
+    problem = csv_data.read_regression(houses[0], "price").problem
     at, h = np.array([0.3, -0.2]), 2.0**-20
     gradient = problem.fun(at)[1]
     for i, e in enumerate(np.eye(2)):
@@ -89,11 +89,11 @@ def test_a_file_as_spreadsheets_write_it(tmp_path, capsys):
         (b"\n \n", "the file is empty"),
         (b"a,y\n", "rows of numbers after line 1: 0; a regression needs two or more"),
         (b"\na,y\n1,2\n", "rows of numbers after line 2: 1; a regression needs two or more"),
-        (b"a,y\n1,2\n\n3,n/a\n", "line 4: column 'y' is 'n/a', no finite number"),
+        (b"a,y\n1,2\n\n3,n/a\n", "line 4: column 'y' is 'n/a', not a finite number"),
         (b"a,b,y\n1,,2\n3,4,5\n", "line 2: column 'b' is empty"),
-        (b"a,y\n1,nan\n", "line 2: column 'y' is 'nan', no finite number"),
-        (b"a,y\n1e999,1\n", "line 2: column 'a' is '1e999', no finite number"),
-        (b'a,y\n1,"2,5"\n', "line 2: column 'y' is '2,5', no finite number"),
+        (b"a,y\n1,nan\n", "line 2: column 'y' is 'nan', not a finite number"),
+        (b"a,y\n1e999,1\n", "line 2: column 'a' is '1e999', not a finite number"),
+        (b'a,y\n1,"2,5"\n', "line 2: column 'y' is '2,5', not a finite number"),
         (b"a,y\n1,2\n3\n", "the number of fields is 1 in line 3 and 2 in line 1"),
         (b"a,y\n1,2\n3,4,5\n", "the number of fields is 3 in line 3 and 2 in line 1"),
         (b"y\n1\n2\n", "line 1 names no column to predict 'y' from; the columns are 'y'"),

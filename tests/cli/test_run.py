@@ -93,7 +93,7 @@ def test_ctrl_c_prints_what_there_is(monkeypatch, capsys, tmp_path):
 )
 def test_options_read_back_as_written(name, options):
     text = ",".join(f"{key}={value}" for key, value in options.items())
-    got = run_command.split(f"{name}:{text}" if options else name)
+    got = run_command.split_options(f"{name}:{text}" if options else name)
     assert got == (name, options)
     assert [type(x) for x in got[1].values()] == [type(x) for x in options.values()]
 

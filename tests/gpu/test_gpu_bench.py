@@ -1,6 +1,5 @@
 """The benchmark on a GPU: a whole report, and that what is timed are steps. No test looks at the time."""
 
-import importlib.resources
 import json
 import subprocess
 import sys
@@ -8,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.benchmark import SCHEMA
 
-from amos_ref.bench import contenders, cuda, gpu, workloads
-
-SCHEMA = json.loads((importlib.resources.files("amos_ref.bench") / "bench.schema.json").read_text())
+from amos_ref.bench import contenders, cpu, cuda, gpu, workloads
+from amos_ref.kernels.cuda import arrays
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +20,14 @@ def _memory_is_left(monkeypatch):
 
 
 def work_of(text, **changed):
-    made = workloads.tree(text) if "x" in text else workloads.sized(text)
-    return replace(made, threads=0, **changed)
+    parse = workloads.parse_tree if "x" in text else workloads.parse_size
+    return replace(parse(text), threads=0, **changed)
+
+
+def read(stepper):
+    """Return the only array of a contender of torch or JAX."""
+    p = stepper.params["leaf0000"]
+    return p.detach().cpu().numpy() if hasattr(p, "detach") else np.array(p)
 
 
 def test_a_report_with_everyone_who_is_installed():
@@ -33,11 +38,11 @@ def test_a_report_with_everyone_who_is_installed():
     report = json.loads(done.stdout)
     jsonschema.validate(report, SCHEMA)
     (work,) = report["workloads"]
-    found = {record["contender"]: record for record in work["results"]}
-    assert {"amos_ref", "roof"} <= found.keys()
-    assert {record["rounds"] for record in found.values()} == {20}
+    records = {record["contender"]: record for record in work["results"]}
+    assert {"amos_ref", "roof"} <= records.keys()
+    assert {record["rounds"] for record in records.values()} == {20}
     assert not [skip for skip in work["skipped"] if not skip["reason"].startswith("not installed")]
-    assert report["machine"]["gpu"]["name"] == gpu.described()["name"]
+    assert report["machine"]["gpu"]["name"] == gpu.describe()["name"]
 
 
 @pytest.mark.parametrize(
@@ -51,43 +56,47 @@ def test_a_report_with_everyone_who_is_installed():
 )
 def test_ours_has_the_bits_of_the_cpu_kernels_after_as_many_steps(text, changed):
     work = work_of(text, **changed)
-    made = cuda.Kernels.ready(work)
-    made.steps(7)
-    for copy in {id(c): c for c in (made.made[0], made.made[-1])}.values():
-        expected = contenders.Kernels(replace(work, threads=1))
+    rotation = cuda.KERNELS.prepare(work)
+    rotation.time_steps(7)
+    for copy in {id(c): c for c in (rotation.copies[0], rotation.copies[-1])}.values():
+        expected = cpu.AmosStepper(replace(work, threads=1), "cpu")
         for _ in range(copy.state.count):
             expected.run()
-        for name, a in expected.values().items():
-            assert copy.values()[name].tobytes() == a.tobytes(), name
+        for name, a in expected.params.items():
+            found = arrays.download(arrays.device_array(copy.amos.params[name], name))
+            assert found.tobytes() == a.tobytes(), name
 
 
 def test_the_roof_copies_all_it_has():
-    made = cuda.Copy(work_of("1e6", slot="element"))
-    made.run()
-    found = made.values()
-    assert np.array_equal(found["source"], found["target"])
-    assert found["source"].nbytes + found["target"].nbytes == made.work.bytes
+    work = work_of("1e6", slot="element")
+    copy = cuda.DeviceCopy(work)
+    copy.run()
+    source, target = (arrays.download(a).view(np.uint64) for a in (copy.source, copy.target))
+    assert np.array_equal(source, target)
+    assert source.nbytes + target.nbytes == work.bytes
 
 
 def test_a_replay_of_torch_takes_the_step_that_a_call_takes():
     for name in ("torch-fused", "torch-eager"):
-        if reason := contenders.contender(name, "cuda").missing():
+        if reason := contenders.find_contender(name, "cuda").find_missing():
             pytest.skip(reason)
-    replayed, called = (contenders.contender(name, "cuda")(work_of("1e4")) for name in ("torch-fused", "torch-eager"))
+    replayed, called = (
+        contenders.find_contender(name, "cuda").build(work_of("1e4")) for name in ("torch-fused", "torch-eager")
+    )
     called.run()  # as the first one did before it was recorded
     for _ in range(3):
         replayed.run()
         called.run()
-    assert np.array_equal(replayed.values()["leaf0000"], called.values()["leaf0000"])
+    assert np.array_equal(read(replayed), read(called))
 
 
 @pytest.mark.parametrize("name", ["torch-foreach", "pytorch_optimizer", "jestimator", "optax"])
 def test_a_peer_moves_its_parameters_on_the_gpu(name):
-    cls = contenders.contender(name, "cuda")
-    if reason := cls.missing():
+    contender = contenders.find_contender(name, "cuda")
+    if reason := contender.find_missing():
         pytest.skip(reason)
-    made = cls.ready(work_of("1e4"))
-    before = [copy.values()["leaf0000"] for copy in made.made]
-    made.steps(made.copies)
-    changed = [not np.array_equal(a, copy.values()["leaf0000"]) for a, copy in zip(before, made.made, strict=True)]
-    assert all(changed)
+    rotation = contender.prepare(work_of("1e4"))
+    before = [read(copy) for copy in rotation.copies]
+    rotation.time_steps(len(before))
+    after = [read(copy) for copy in rotation.copies]
+    assert not any(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,6 +1,15 @@
-"""A GPU that is made up, by its driver's calls: it runs nothing, and its clock is its own."""
+"""A made-up GPU behind the driver's functions: it runs nothing, and it has a clock of its own."""
 
+import sys
 from types import SimpleNamespace
+
+import numpy as np
+
+import amos_ref
+from amos_ref.bench import gpu
+from amos_ref.kernels.cuda import arrays
+from amos_ref.kernels.cuda import driver as cuda_driver
+from amos_ref.kernels.cuda.arrays import DeviceArray
 
 L2 = 50_000_000
 ATTRIBUTES = dict(L2_CACHE_SIZE=L2, COMPUTE_CAPABILITY_MAJOR=9, COMPUTE_CAPABILITY_MINOR=0, MULTIPROCESSOR_COUNT=132)
@@ -8,9 +17,9 @@ STREAM = 77
 
 
 class Driver:
-    """A device that does what is launched in turn, each thing in its own time, while the host goes on.
+    """A device that works off what is launched in turn, in the time that each thing takes, while the host goes on.
 
-    `host` and `done` are the seconds at which the host is, and at which the device is done with all.
+    `host` is the time of the host in seconds, and `done` the time at which the device will have finished everything.
     """
 
     def __init__(self, free=10**11):
@@ -80,8 +89,8 @@ class Driver:
         return (0,)
 
     def cuStreamEndCapture(self, stream):
-        found, self.recording = self.recording, None
-        return 0, found
+        graph, self.recording = self.recording, None
+        return 0, graph
 
     def cuGraphInstantiate(self, graph, flags):
         return 0, list(graph)
@@ -105,7 +114,7 @@ class Driver:
 
 
 class Opt:
-    """Stands for amos_ref.Amos: a step takes 16 bytes a parameter at 1.8 TB/s, advance 10 us of the host."""
+    """Stands for amos_ref.Amos: a step moves 16 bytes a parameter at 1.8 TB/s, and advance takes 10 us of the host."""
 
     driver: Driver
 
@@ -129,3 +138,26 @@ class Opt:
 
     def synchronize(self, *, stream):
         self.driver.wait()
+
+
+def replace_driver(monkeypatch):
+    """Put a made-up driver in the place of the real one, and return it."""
+    driver = Driver()
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(driver=driver))
+    monkeypatch.setattr(gpu, "_use_device", lambda: None)
+    monkeypatch.setattr(cuda_driver, "simulated", lambda: False)
+    return driver
+
+
+def install(monkeypatch):
+    """Put a made-up GPU, with made-up arrays and steps, in the place of the real one; return its driver."""
+    driver = replace_driver(monkeypatch)
+    monkeypatch.setattr(gpu, "find_stream", lambda: STREAM)
+    monkeypatch.setattr(gpu, "check", lambda: None)
+    monkeypatch.setattr(gpu, "read_free_memory", lambda: driver.free)
+    monkeypatch.setattr(Opt, "driver", driver, raising=False)
+    monkeypatch.setattr(amos_ref, "Amos", Opt)
+    monkeypatch.setattr(arrays, "copy_to_device", lambda a: a)
+    monkeypatch.setattr(arrays, "upload", lambda a: DeviceArray(a.shape, a.dtype, 1, True, a))
+    monkeypatch.setattr(arrays, "allocate", lambda n: DeviceArray((n,), np.dtype(float), 2, True, None))
+    return driver

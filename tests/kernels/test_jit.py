@@ -90,7 +90,8 @@ def big_step():
 _COUNTING = """
 import numba, numpy as np, amos_ref
 from numba.np.ufunc import parallel
-from amos_ref.kernels import table, threads
+from amos_ref.kernels import table
+from amos_ref.kernels.cpu import threads
 params = np.ones(2 * table.LITTLE)
 opt = amos_ref.Amos()
 opt.step(params, params.copy(), opt.init(params))

@@ -243,7 +243,7 @@ def test_a_header_longer_than_other_readers_take_is_refused_both_ways(path, monk
 
 def test_unwanted_arrays_are_read_in_pieces(tmp_path, monkeypatch):
     """A state is loaded beside parameters that are longer than a piece, which take no room."""
-    monkeypatch.setattr(container, "PIECE", 1000 * 8)
+    monkeypatch.setattr(container, "BYTES_AT_ONCE", 1000 * 8)
     params = {"w": np.arange(10_500.0)}
     opt = Amos(momentum=0.5)
     state = opt.init(params)._replace(count=5, m={"w": np.arange(10_500.0) / 3})

@@ -213,7 +213,7 @@ def run(
 
 
 def accept_own_forms(results: list[Result]) -> list[Result]:
-    """Where theta conforms in every case, take a state that differs for one in a form of its own, not for a departure."""
+    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own."""
     right = ("conforms", "overwrites its input", "not supported")
     if all(r.verdict in right or r.only_state for r in results):
         return [_accept_own_form(r) if r.only_state else r for r in results]

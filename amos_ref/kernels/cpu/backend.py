@@ -106,14 +106,15 @@ class Work:
     def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
+        numbers, mu = rates.numbers, rates.mu
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi) for part in self.parts])
             if bad >= 0:
                 return bad
             for part in self.parts:
-                part.decide(rates.numbers)
+                part.decide(numbers)
             for part in self.parts:
-                part.apply(rates.numbers, chi, rates.mu)
+                part.apply(numbers, chi, mu)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy

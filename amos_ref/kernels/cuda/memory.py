@@ -51,7 +51,7 @@ def getter(dtype: str, count: int | None = None) -> Any:
             return number(c.from_address(int(address + size * i)).value)
 
         def elements(address, i):
-            return tuple(element(address, i + k) for k in range(count))
+            return tuple(element(address, i + k) for k in range(count or 0))
 
         return element if count is None else elements
 

@@ -331,7 +331,9 @@ def test_every_kernel_says_that_fastmath_is_off():
 
 @compiled_only
 def test_every_kernel_is_compiled_with_fastmath_off():
-    found = [value for value in vars(cpu_kernels).values() if isinstance(value, Dispatcher)]
+    deciding = cpu_kernels.deciding(amos_ref.Amos.method.decide, amos_ref.Amos.method.states)
+    kernels = [*vars(cpu_kernels).values(), *vars(deciding).values()]
+    found = [value for value in kernels if isinstance(value, Dispatcher)]
     assert len(found) >= 10
     assert all(kernel.targetoptions["fastmath"] is False for kernel in found)
 

@@ -1,0 +1,49 @@
+"""This package on the host: its compiled kernels, and the page in NumPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import amos_ref
+from amos_ref.bench.contenders import BETA, ETA, RATE, Contender
+from amos_ref.bench.timing import Stepper
+from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays, slot_shape
+
+MOST_OF_PAGE = 1_000_000  # parameters
+
+
+class AmosStepper(Stepper):
+    """amos_ref.Amos with a backend; `place` puts arrays by name where the backend steps them."""
+
+    def __init__(self, work: Workload, backend: str, place: Callable[[dict[str, np.ndarray]], Any] = dict) -> None:
+        self.params, self.grads = map(place, draw_arrays(work))
+        self.opt = amos_ref.Amos(
+            RATE,
+            ETA,
+            lambda name, shape: slot_shape(work.slot, shape),
+            beta=BETA,
+            momentum=MOMENTUM if work.momentum else None,
+            state_dtype=work.state,
+            backend=backend,
+        )
+        self.state = self.opt.init(self.params)
+
+    def launch(self) -> None:
+        self.state = self.opt.step(self.params, self.grads, self.state)
+
+
+def _find_limit(work: Workload, most_compiled: int) -> str | None:
+    if work.parameters > MOST_OF_PAGE:
+        return f"written to be read; measured up to {MOST_OF_PAGE} parameters"
+    return None
+
+
+KERNELS = Contender("amos_ref.Amos.step, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
+PAGE = Contender(
+    "the page in NumPy, one thread",
+    lambda work: AmosStepper(work, "numpy"),
+    find_limit=_find_limit,
+    extra_arrays=20,
+    traced=True,
+)

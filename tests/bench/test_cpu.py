@@ -1,0 +1,58 @@
+"""This package as contenders on the host: what is timed are the steps of the page."""
+
+from dataclasses import replace
+
+import pytest
+from helpers import strategies as own
+
+import amos_ref
+from amos_ref.bench import cpu, workloads
+
+
+def take_steps(work, steps, run=cpu.AmosStepper.run):
+    stepper = cpu.AmosStepper(work, "cpu")
+    for _ in range(steps):
+        run(stepper)
+    return {name: own.bits(a) for name, a in stepper.params.items()}
+
+
+def step_page(work, steps):
+    """Take the same steps by the page, with the options written down here once more."""
+    params, grads = workloads.draw_arrays(work)
+    slots = {name: workloads.slot_shape(work.slot, a.shape) for name, a in params.items()}
+    opt = amos_ref.Amos(
+        1e-3,
+        0.5,
+        lambda name, shape: slots[name],
+        beta=0.999,
+        momentum=0.9 if work.momentum else None,
+        state_dtype=work.state,
+        backend="numpy",
+    )
+    state = opt.init(params)
+    for _ in range(steps):
+        state = opt.step(params, grads, state)
+    return {name: own.bits(a) for name, a in params.items()}
+
+
+@pytest.mark.parametrize("slot", workloads.SLOTS)
+@pytest.mark.parametrize("changed", [dict(), dict(momentum=True), dict(state="float64"), dict(dtype="bfloat16")])
+def test_our_contender_takes_the_steps_of_the_page(slot, changed):
+    work = replace(workloads.parse_size("1e3"), slot=slot, **changed)
+    assert take_steps(work, 3) == step_page(work, 3) != step_page(work, 0)
+    tree = replace(workloads.parse_tree("3x64"), slot=slot, **changed)
+    assert take_steps(tree, 2) == step_page(tree, 2) != step_page(tree, 1)
+
+
+def forget_state(stepper):
+    stepper.opt.step(stepper.params, stepper.grads, stepper.state)
+
+
+def test_a_contender_that_drops_its_state_would_be_seen():
+    work = workloads.parse_size("1e3")
+    assert take_steps(work, 3, forget_state) != step_page(work, 3)
+
+
+def test_the_page_is_not_measured_on_large_arrays():
+    assert cpu.PAGE.find_limit(workloads.parse_size("1e6"), 0) is None
+    assert "up to 1000000 parameters" in cpu.PAGE.find_limit(workloads.parse_size("1e7"), 0)

@@ -1,0 +1,55 @@
+"""The roof: it moves every byte of a step once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from amos_ref.bench import roof, workloads
+from amos_ref.bench.measure import limit_threads
+
+ROOFS = [
+    dict(),
+    dict(slot="element"),
+    dict(slot="row", momentum=True),
+    dict(slot="element", state="float64", momentum=True),
+    dict(dtype="float16", slot="column"),
+]
+
+
+def moves_all(work, run=roof.Roof.run):
+    """Whether each variant reads and writes every word of every array once."""
+    with limit_threads(work.threads):
+        r = roof.Roof(work)
+        for variant in roof.VARIANTS:
+            r.choose(variant)
+            theta, others = r.theta.copy(), [a.copy() for a in r.others]
+            run(r)
+            if np.bitwise_xor.reduce(r.g) != np.bitwise_xor.reduce(r.out):
+                return False
+            if not np.array_equal(r.theta, theta ^ r.g):
+                return False
+            if not all(np.array_equal(a, b ^ np.uint64(1)) for a, b in zip(r.others, others, strict=True)):
+                return False
+    return True
+
+
+@pytest.mark.parametrize("changed", ROOFS)
+@pytest.mark.parametrize("size", ["1", "7", "1e3", "100003"])
+def test_the_roof_moves_every_byte_once(changed, size):
+    work = replace(workloads.parse_size(size), threads=2, **changed)
+    assert moves_all(work)
+    r = roof.Roof(work)
+    moved = 2 * (r.g.nbytes + r.theta.nbytes + sum(a.nbytes for a in r.others))
+    assert 0 <= moved - work.bytes < 2 * 8 * (2 + len(r.others))  # arrays of whole words
+
+
+def leave_out_tail(r):
+    roof.launch(roof.read, r.tasks, r.g[:-1], r.out)
+    roof.launch(roof.write, r.tasks, r.backward, r.g[:-1], r.theta[:-1], r.others)
+
+
+def test_a_roof_that_leaves_something_out_would_be_seen():
+    work = replace(workloads.parse_size("100003"), threads=2)
+    assert not moves_all(work, leave_out_tail)
+    assert not moves_all(work, lambda r: None)
