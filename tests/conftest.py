@@ -1,9 +1,12 @@
 """What every test file shares: seeded Hypothesis, threads to compare, a Ctrl-C that works, scratch memory of NaN."""
 
+import io
 import os
 import signal
 
 import numpy as np
+import pytest
+from helpers import TESTS
 from hypothesis import settings
 
 # Four threads at least, so that a machine with one core still sees work divided between threads.
@@ -24,3 +27,29 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 
 # Whoever reads scratch memory before it was written reads NaN, not the zeros of a new page of memory.
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
+
+
+@pytest.fixture
+def wrong_port(tmp_path):
+    """A target for the command line: `wrong.py:port`, whose extra_l2 has the wrong sign, alone in a folder."""
+    path = tmp_path / "wrong.py"
+    path.write_text(
+        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom helpers.toy_port import ToyPort\n"
+        "port = ToyPort('extra_l2 sign')\n"
+    )
+    return f"{path}:port"
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal with colours."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return Terminal()

@@ -1,4 +1,4 @@
-"""Tell a right port from a wrong one, and where it departs."""
+"""Tell a right port from a wrong one, and say where the wrong one departs."""
 
 import importlib
 import os
@@ -57,7 +57,7 @@ def check(
     renamed : mapping of str to str, optional
         Our option -> the port's parameter, where its name is not a usual one.
     expect : path or iterable of mapping, optional
-        The departures that are no failure: a TOML file (see docs/checking.md), or its entries.
+        Departures that do not count as failures: a TOML file (see docs/checking.md), or its entries.
     timeout : float, optional
         Seconds that importing the port, its init, and each of its steps may take; None is no limit. It rests on
         SIGALRM: see :mod:`amos_ref.conformance.ports.watchdog` for what it cannot stop.
@@ -76,7 +76,7 @@ def check(
     ExpectationError
         If `expect` cannot be read or an entry of it means nothing.
     MissingDependencyError
-        If it needs a framework that is not installed.
+        If the port needs a framework that is not installed.
 
     Examples
     --------

@@ -51,7 +51,7 @@ class Case(NamedTuple):
     inject: dict[str, Arrays] | None = None
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
-    __eq__, __hash__ = object.__eq__, object.__hash__
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
 
     def learning_rates(self) -> list[float]:
         """Return xi for each step."""
@@ -165,10 +165,7 @@ def _table() -> tuple[Case, ...]:
         *(_round(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
     )
     for case in found:
-        for arrays in (case.params, *case.grads, *(case.inject or {}).values()):
-            for a in arrays.values():
-                if a is not None:
-                    a.flags.writeable = False
+        _freeze(case)
     return found
 
 
@@ -177,6 +174,14 @@ _LOW = (
     *("plain", "decayed", "extra_l2", "momentum", "clip", "everything", "schedule", "epsilon", "epsilon-reached"),
     *("zero-gradients", "none-gradient", "3-d", "slots-rows", "slots-columns", "slots-element"),
 )
+
+
+def _freeze(case: Case) -> None:
+    """Make a case's arrays read-only, since everybody is given the same."""
+    for arrays in (case.params, *case.grads, *(case.inject or {}).values()):
+        for a in arrays.values():
+            if a is not None:
+                a.flags.writeable = False
 
 
 def _aged() -> list[Case]:

@@ -1,13 +1,13 @@
-"""Departures that a port's author expects: a list in TOML, so that the port's CI stays green on what it chose.
+"""Departures that a port's author expects: a list in TOML, so that CI stays green where the port departs on purpose.
 
 ::
 
     [[departure]]
-    case = "momentum"       # a name, or a pattern with * and ?
-    dtype = "float32"       # left out: in every dtype
+    case = "momentum*"      # a name, or a pattern with * and ?
+    dtype = "float32"       # without it: in every dtype
     verdict = "departs"
-    stage = "theta"         # left out: whichever
-    step = 1                # left out: whichever
+    stage = "theta"         # without it: whichever departs
+    step = 1                # without it: whichever departs
     reason = "kept as in our first release, see ..."
 """
 
@@ -45,7 +45,7 @@ class Expectation(NamedTuple):
         return fnmatch.fnmatchcase(case, self.case) and self.dtype in (None, dtype)
 
     def fits(self, r: Result) -> bool:
-        """Whether a case that it is about came out as it says."""
+        """Whether a case that the entry is about came out as it says."""
         return r.verdict == self.verdict and self.stage in (None, r.stage) and self.step in (None, r.step)
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ def _entries(path: str) -> list[Any]:
     except OSError as error:
         raise ExpectationError(f"cannot read {path!r}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ExpectationError(f"{path!r} is no TOML: {error}") from error
+        raise ExpectationError(f"{path!r} is not TOML: {error}") from error
     entries = content.pop("departure", [])
     if content or not isinstance(entries, list):
         raise ExpectationError(f"{path!r} must be a list of [[departure]] and nothing else; it has {sorted(content)}")
@@ -150,7 +150,7 @@ def _apply(r: Result, entries: list[Expectation]) -> Result:
 
 
 def as_toml(results: list[Result]) -> str:
-    """Return the list that expects exactly these results; reasons not given before are empty, which reading refuses."""
+    """Return a list that expects exactly these results; new reasons are empty, and `read` refuses empty ones."""
     known, supported = {(case.name, case.dtype) for case in table()}, list_supported(results)
     unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     seen: dict[tuple[str, str, str | None, str], set[str]] = {}

@@ -1,11 +1,20 @@
 """amos-ref check: of this installation and of ports."""
 
+import io
 import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree
 
 import helpers
+import jsonschema
+import pytest
 from helpers.command import output_lines
+from helpers.reports import SCHEMA, cells
 from helpers.toy_port import ToyPort
 
+from amos_ref.cli import check as check_command
 from amos_ref.cli import main
 from amos_ref.conformance import table
 from amos_ref.conformance.judging.drive import unsupported
@@ -32,13 +41,8 @@ def test_check_of_a_port(capsys, monkeypatch):
     assert output_lines(capsys)[0][-1] == f"toy: {n} conforms, {len(QUICK) - n} not supported"
 
 
-def test_check_of_a_wrong_port_by_path_as_json(capsys, tmp_path):
-    path = tmp_path / "wrong.py"
-    path.write_text(
-        f"import sys; sys.path.insert(0, {TESTS!r})\n"
-        "from helpers.toy_port import ToyPort\nport = ToyPort('extra_l2 sign')\n"
-    )
-    assert main(["check", f"{path}:port", "--json"]) == 1
+def test_check_of_a_wrong_port_by_path_as_json(capsys, wrong_port):
+    assert main(["check", wrong_port, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     departing = {r["case"] for r in report["results"] if r["verdict"] == "departs"}
@@ -50,3 +54,90 @@ def test_a_missing_framework_is_exit_3(capsys, tmp_path):
     path.write_text("raise ModuleNotFoundError('no', name='torch')")
     assert main(["check", f"{path}:x"]) == 3
     assert "needs torch, which is not installed: pip install torch==2.13.0" in output_lines(capsys)[1][0]
+
+
+# where reports go
+
+
+def test_all_reports_at_once(wrong_port, tmp_path, capsys):
+    junit, markdown = tmp_path / "report.xml", tmp_path / "report.md"
+    assert main(["check", wrong_port, "--quick", "--json", "--junit-xml", str(junit), "--markdown", str(markdown)]) == 1
+    data = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    assert ElementTree.parse(junit).getroot().attrib["failures"] == str(data["counts"]["departs"])
+    assert len(cells(markdown.read_text())) == 2 + len(data["results"])
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["report.md", "report.xml", "wrong.py"]
+
+
+def test_the_table_stays_on_standard_output_unless_it_is_taken(wrong_port, tmp_path, capsys):
+    assert main(["check", wrong_port, "--quick", "--junit-xml", str(tmp_path / "report.xml")]) == 1
+    assert capsys.readouterr().out.startswith("case ")
+    assert main(["check", wrong_port, "--quick", "--markdown", "-"]) == 1
+    assert capsys.readouterr().out.startswith("**amos-ref: does not conform**")
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--json", "--markdown", "-"], "--json and --markdown would both write to '-'"),
+        (["--junit-xml", "{}/a", "--markdown", "{}/../{name}/a"], "--junit-xml and --markdown would both write to"),
+        (["--junit-xml", "{}/no/such/a.xml"], "No such file or directory"),
+        (["--markdown", "{}"], "it exists and is no ordinary file"),
+        (["--markdown", "/dev/null"], "it exists and is no ordinary file"),
+        (["--expect", "{}/missing.toml"], "missing.toml': No such file or directory"),
+        (["--expect", ""], "cannot read '': No such file or directory"),
+        (["--write-expect", "{}/wrong.py"], "wrong.py': it exists; given to --expect as well, its reasons are kept"),
+        (["--timeout", "0"], "timeout is 0.0; it must be above 0"),
+    ],
+)
+def test_what_cannot_be_written_or_read_is_said_before_the_check(argv, text, wrong_port, tmp_path, capsys, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the port was run")
+
+    monkeypatch.setattr("amos_ref.conformance.judging.judge.run", never)
+    argv = [arg.format(tmp_path, name=tmp_path.name) for arg in argv]
+    assert main(["check", wrong_port, *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert text in err
+    assert [p.name for p in tmp_path.iterdir()] == ["wrong.py"]
+
+
+@pytest.mark.parametrize("option", ["--expect", "--write-expect", "--timeout"])
+def test_options_that_need_a_target(option, capsys):
+    assert main(["check", option, "1"]) == 2
+    assert f"{option} says something about a TARGET, and there is none" in capsys.readouterr().err
+
+
+def test_a_check_that_fails_leaves_old_reports_as_they_were(tmp_path, capsys):
+    old = tmp_path / "report.md"
+    old.write_text("old")
+    assert main(["check", "json:no_such", "--markdown", str(old)]) == 2
+    assert old.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.md"]
+    assert "json has no attribute" in capsys.readouterr().err
+
+
+def test_odd_messages_reach_an_ascii_terminal():
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join([TESTS, str(helpers.ROOT)])}
+    for form in ([], ["--json"], ["--markdown", "-"], ["--junit-xml", "-"]):
+        argv = [sys.executable, "-m", "amos_ref", "check", "helpers.bad_ports:Odd", "--quick", *form]
+        found = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=100)
+        assert (found.returncode, found.stderr) == (1, "")
+        assert r"\udc80" in found.stdout
+
+
+def test_progress_names_the_case_on_a_terminal_alone(terminal, monkeypatch):
+    cases = table()[:2]
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(check_command._show_cases(cases)) == cases
+    assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(check_command._show_cases(cases)) == cases
+    assert "plain float64" in terminal.getvalue()
+    assert list(check_command._show_cases([("a check of the installation",)])) == [("a check of the installation",)]
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = terminal.getvalue()
+    assert list(check_command._show_cases(cases)) == cases
+    assert terminal.getvalue() == shown

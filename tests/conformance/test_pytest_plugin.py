@@ -61,10 +61,10 @@ def test_a_right_port_passes_one_test_a_case(run):
     assert result.ret == 0
 
 
-def test_a_wrong_port_fails_with_one_line_a_case_and_no_traceback(run):
+def test_a_wrong_port_fails_with_one_line_a_case_and_no_traceback(run, departing):
     result = run("wrong", "-k", f"extra_l2/float64 and {TWO}", "-x")
     result.assert_outcomes(failed=1, deselected=len(QUICK) - 2)
-    expected = next(r for r in check(ToyPort("extra_l2 sign")).results if r.case == "extra_l2")
+    expected = next(r for r in departing.results if r.case == "extra_l2")
     lines = result.stdout.lines
     at = next(i for i, text in enumerate(lines) if "FAILURES" in text)
     assert lines[at + 2 : at + 3] == [line(expected)]

@@ -46,10 +46,6 @@ def _add(stage: str, name: str, does: str, effect: str, **overrides: Override) -
     CATALOGUE[name] = Deviation(name, stage, does, effect, overrides)
 
 
-def _rms(x: Any) -> Any:
-    return np.sqrt(np.mean(x * x)) if x.size else 0.0
-
-
 def _norm(*arrays: Any) -> float:
     return math.sqrt(sum(float(np.sum(a * a)) for a in arrays))
 

@@ -116,6 +116,8 @@ def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
     if dtype == "float64":
         lower = functools.cache(lambda: Search([one._replace(case=one.case._replace(dtype="float32")) for one in same]))
         attempts.append(Attempt((SINGLE,), largest, lower))
+    if not any(set(shown) > {"theta"} for one in same for shown in one.shown):
+        return attempts  # there is no state that could be left out
     theta = [functools.cache(lambda a=a: Search(a.search().given, ("theta",))) for a in attempts]
     return attempts + [Attempt((*a.notes, OWN_FORM), largest, s) for a, s in zip(attempts, theta, strict=True)]
 

@@ -16,7 +16,7 @@ from amos_ref.optimizers.amos import Amos
 from amos_ref.rules import eta_of
 
 DEFAULTS = Amos().options
-DTYPES = ("float64", "float32")  # what a port takes that does not tell
+DTYPES = ("float64", "float32")  # of a port that has no attribute `dtypes`
 
 
 class Observation(NamedTuple):
@@ -173,5 +173,5 @@ def _as_real(a: Any, what: str, name: str) -> np.ndarray:
         if not np.iscomplexobj(a):
             return np.array(a, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise Garbage(f"{what} of leaf {name!r} is no array of real numbers: {first_line(error)}") from error
+        raise Garbage(f"{what} of leaf {name!r} is not an array of real numbers: {first_line(error)}") from error
     raise Garbage(f"{what} of leaf {name!r} is complex")

@@ -102,7 +102,7 @@ def compare(seen: Observation) -> Result:
     )
     written = ", ".join(map(repr, sorted(seen.overwritten)))
     if written and (departure is None or only_state):
-        detail = f"it writes to the gradient of {written}: a second step with the same gradient would go astray"
+        detail = f"it writes to the gradient of {written}: a second step with the same gradient would use other numbers"
         return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
     if departure is None:
         return Result(*head, "conforms", ratio=worst)
@@ -178,7 +178,7 @@ def _describe_step(departure: dict[str, Any], port: list[dict[str, Arrays]], pag
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
-        return "; the change is no alpha*g + rho*theta"
+        return "; the change is not of the form alpha*g + rho*theta"
     page_alpha, page_rho = float(np.reshape(s.alpha, ())), float(np.reshape(s.rho, ()))
     return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
 
@@ -213,7 +213,7 @@ def run(
 
 
 def accept_own_forms(results: list[Result]) -> list[Result]:
-    """A port whose theta conforms in every case keeps its state in a form of its own, which is no departure."""
+    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own."""
     right = ("conforms", "overwrites its input", "not supported")
     if all(r.verdict in right or r.only_state for r in results):
         return [_accept_own_form(r) if r.only_state else r for r in results]

@@ -21,7 +21,7 @@ class Child:
     Parameters
     ----------
     argv : sequence of str
-        Run as it stands, through no shell.
+        Run directly, not through a shell.
     note : callable
         Called with ">" and a line sent, "<" and what was answered, "!" and what came on standard error.
 
@@ -61,19 +61,19 @@ class Child:
             while b"\n" not in self.said and self._speaks() and len(self.said) <= limit:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Hang(self._silence(timeout))
+                    raise Hang(self._describe_silence(timeout))
                 unsent = self._move(unsent, left)
         finally:
             if self.said:
                 self.note("<", bytes(self.said.rstrip(b"\n")))
-        return self._taken(limit)
+        return self._take_answer(limit)
 
-    def _taken(self, limit: int) -> bytes:
+    def _take_answer(self, limit: int) -> bytes:
         answer, newline, rest = self.said.partition(b"\n")
         if len(answer) > limit:
             raise Garbage(f"answered with more than {limit} bytes, beginning {quote(answer)}")
         if not newline:
-            raise Crash(self._end_in_words())
+            raise Crash(self._describe_end())
         if rest:
             raise Garbage(f"said {quote(rest.rstrip())} after its answer; an answer is one line")
         self.said.clear()
@@ -83,7 +83,7 @@ class Child:
         return self.process.stdout in self.ready.get_map()
 
     def _move(self, unsent: bytes, wait: float) -> bytes:
-        """Wait until a pipe is ready, take and give what it takes and gives, and return what is still unsent.
+        """Wait until a pipe is ready, read and write as much as the pipes allow, and return what is still unsent.
 
         All pipes are served at once, so that a child that is busy writing to one cannot block on another.
         """
@@ -97,7 +97,7 @@ class Child:
                 self.ready.unregister(stdin)  # type: ignore[arg-type]
         for key, _ in events:
             if key.fileobj is stdin:
-                unsent = _written(key.fd, unsent)
+                unsent = _write(key.fd, unsent)
                 continue
             data = os.read(key.fd, 1 << 16)
             if key.fileobj is stdout:
@@ -116,11 +116,11 @@ class Child:
             self.note("!", whole if newline else rest)
         self.unnoted = rest[-KEPT:] if data else b""
 
-    def _silence(self, timeout: float) -> str:
+    def _describe_silence(self, timeout: float) -> str:
         begun = f"; it began a line, {quote(self.said)}, and did not end it" if self.said else ""
         return f"gave no answer within {timeout:g} s{begun or ' (is its output flushed after every line?)'}"
 
-    def _end_in_words(self) -> str:
+    def _describe_end(self) -> str:
         """Say how the child ended, with the last line of its standard error."""
         self._drain(time.monotonic() + LAST)
         try:
@@ -144,7 +144,7 @@ class Child:
         try:
             if farewell is not None and self._kill.alive:
                 self.note(">", farewell)
-                _written(self.process.stdin.fileno(), farewell + b"\n")  # type: ignore[union-attr]
+                _write(self.process.stdin.fileno(), farewell + b"\n")  # type: ignore[union-attr]
                 self.process.stdin.close()  # type: ignore[union-attr]
                 self._drain(time.monotonic() + LAST)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -154,8 +154,8 @@ class Child:
             self._kill()
 
 
-def _written(fd: int, data: bytes) -> bytes:
-    """Write what the pipe takes and return the rest; to a child that no longer listens, nothing is left to write."""
+def _write(fd: int, data: bytes) -> bytes:
+    """Write as much as the pipe takes and return the rest; nothing is left for a child that no longer listens."""
     try:
         return data[os.write(fd, data) :]
     except BlockingIOError:

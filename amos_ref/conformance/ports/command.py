@@ -32,7 +32,7 @@ class CommandPort:
     Raises
     ------
     TargetError
-        If the command cannot be started, or does not answer hello as it should.
+        If the command cannot be started, or its answer to hello is not of the protocol.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class CommandPort:
     def _ask(self, call: str, read: Callable[[dict[str, Any]], Any], **rest: Any) -> Any:
         """Send a call and return what `read` makes of its answer; after any failure the child is ended."""
         if self.child is None:
-            raise Crash(f"is not there to answer {call}: it ended in a call before")
+            raise Crash(f"cannot answer {call}: it ended during an earlier call")
         limit = 2**16 + sum(2**10 + 64 * math.prod(form.shape) for form in self.forms.values())
         try:
             return read(parse(call, self.child.ask(line(call, **rest), self.timeout, limit)))

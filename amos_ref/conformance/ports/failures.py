@@ -32,7 +32,7 @@ class Garbage(PortFailure):
 
 
 class Unsupported(PortFailure):
-    """The port cannot do what the case needs, which is no failure of its arithmetic."""
+    """The port cannot do what the case needs; its arithmetic may be right."""
 
     verdict = "not supported"
 

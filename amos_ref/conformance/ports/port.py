@@ -72,7 +72,7 @@ class Port(Protocol):
         ...
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
-        """Take one step and return the parameters after it; the gradients are only to be read."""
+        """Take one step and return the parameters after it; the gradients must not be written to."""
         ...
 
     def state(self) -> dict[str, Arrays]:
@@ -80,7 +80,7 @@ class Port(Protocol):
         ...
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
-        """Return the eta that the port sets by itself, by leaf name; None if it sets none."""
+        """Return the eta that the port hard-codes, by leaf name; None if it hard-codes none."""
         ...
 
 

@@ -64,7 +64,7 @@ def _import_file(name: str) -> Any:
         raise TargetError(f"{name!r} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # for what lies beside it
+    sys.path.insert(0, str(path.parent.resolve()))  # so that the file can import its neighbours
     with _name_failures(name):
         spec.loader.exec_module(module)
     return module
@@ -94,7 +94,7 @@ def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: floa
         with time_limit(timeout):
             return _as_port(target, renamed or {})
     except Hangs:
-        raise TargetError(f"{target} was not there within {timeout:g} s: its import does not end") from None
+        raise TargetError(f"{target} was not imported within {timeout:g} s: its import does not end") from None
 
 
 def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:

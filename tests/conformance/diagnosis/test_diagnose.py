@@ -4,12 +4,10 @@ import importlib
 
 import numpy as np
 import pytest
-from helpers.toy_port import ToyPort
 
-from amos_ref.conformance import check, table
+from amos_ref.conformance import table
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
 from amos_ref.conformance.diagnosis.diagnose import diagnose
-from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.judging.judge import run
 from tools.simulated_port import SimulatedPort
 
@@ -120,15 +118,6 @@ def test_candidates_are_told_apart_by_further_inputs(monkeypatch):
     assert left_open.deviations == []
     assert left_open.candidates == [["eta-ignored"], ["eta-fan-out"], ["eta-fan-in"]]
     assert left_open.text.startswith("one of 3 readings")
-
-
-def test_dialects_are_of_the_catalogue_and_recognised():
-    for dialect in dialects():
-        assert set(dialect.deviations) <= set(CATALOGUE), dialect.name
-        assert len(dialect.names) == len(dialect.deviations)
-    found = check(ToyPort("extra_l2 sign"), suite="quick").diagnosis
-    assert found is not None
-    assert (found.deviations, found.dialect) == (["extra_l2-sign"], None)
 
 
 def test_a_diagnosis_is_plain_values():

@@ -1,4 +1,4 @@
-"""Plain functions as ports, and how the kinds of targets are told apart."""
+"""A plain function as a port."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,7 @@ import pytest
 from amos_ref.conformance import check, table
 from amos_ref.conformance.judging import judge
 from amos_ref.conformance.ports.failures import Garbage, Unsupported
-from amos_ref.conformance.ports.function import NumpyPort, is_step
-from amos_ref.conformance.ports.optax import OptaxPort
 from amos_ref.conformance.ports.target import as_port
-from amos_ref.errors import TargetError
 from examples.ports.amos_numpy import step
 
 CASES = {case.name: case for case in table() if case.dtype == "float64"}
@@ -35,25 +32,6 @@ def test_a_wrong_function_departs_where_it_is_wrong():
     assert {r.case for r in departing} == {"extra_l2", "aged-extra_l2", "aged-rest"}
     assert {(r.step, r.stage) for r in departing} == {(1, "theta")}
     assert {r.dtype for r in departing} == {"float64", "float32"}
-
-
-def test_a_function_is_told_from_a_factory():
-    def factory(learning_rate, eta_fn, params=None):
-        raise AssertionError
-
-    def other_names(param, grad, state, lr):
-        raise AssertionError
-
-    assert is_step(step)
-    assert is_step(other_names)
-    assert not is_step(factory)
-    assert not is_step(dict)
-    assert isinstance(as_port(step), NumpyPort)
-    assert isinstance(as_port(factory), OptaxPort)
-    assert as_port(step).options == {"learning_rate", "eta", "slot_shape", "beta", "momentum", "extra_l2"}
-    assert as_port("examples.ports.amos_numpy:step").name == "examples.ports.amos_numpy:step"
-    with pytest.raises(TargetError, match="no parameter for the learning rate"):
-        as_port(lambda theta, g, state: None)
 
 
 @pytest.mark.parametrize("answer", [None, np.zeros(3), (np.zeros(3),), (np.zeros(3), None)])
@@ -88,8 +66,3 @@ def test_the_next_step_starts_from_what_is_put():
         want, after = step(theta[name], case.grads[1][name], {"v": 16.0, "b": 16.0}, 2, 0.25, eta, (), 0.75)
         np.testing.assert_array_equal(got[name], want)
         assert {part: shown[part][name] for part in shown} == after
-
-
-def test_what_is_no_port_is_told_what_would_be():
-    with pytest.raises(TargetError, match="neither an optimizer class of torch or Keras, nor a function step"):
-        as_port(3)

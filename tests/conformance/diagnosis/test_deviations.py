@@ -1,0 +1,57 @@
+"""The catalogue: every deviation shows, no two are one, and they combine."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from amos_ref.conformance import table
+from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.judging.reading import STATE, Reading
+
+CASES = [case for case in table() if case.dtype == "float64" and case.inject is None]
+
+
+@functools.cache
+def numbers(case, *names):
+    """All numbers that a run shows in theta, v, b and m, in one array."""
+    overrides = [CATALOGUE[name].overrides for name in names]
+    shown = [
+        np.ravel(getattr(step, what))
+        for now in Reading(overrides).run(case, case.eta)
+        for step in now.values()
+        for what in STATE
+        if getattr(step, what) is not None
+    ]
+    return np.concatenate(shown)
+
+
+def differ(one, other):
+    return not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_deviation_shows_in_some_case(name):
+    assert any(differ(numbers(case), numbers(case, name)) for case in CASES)
+
+
+def test_no_two_deviations_are_one():
+    answers = {name: np.concatenate([numbers(case, name) for case in CASES]) for name in CATALOGUE}
+    for one, other in itertools.combinations(CATALOGUE, 2):
+        assert differ(answers[one], answers[other]), (one, other)
+
+
+def test_deviations_combine():
+    case = next(case for case in CASES if case.name == "extra_l2")
+    both = numbers(case, "extra_l2-sign", "extra_l2-halved")
+    assert not differ(both, numbers(case, "extra_l2-halved", "extra_l2-sign"))
+    for alone in ("extra_l2-sign", "extra_l2-halved"):
+        assert differ(both, numbers(case, alone))
+
+
+def test_the_catalogue_is_large_and_in_words():
+    assert len(CATALOGUE) >= 40
+    for deviation in CATALOGUE.values():
+        assert deviation.does[0].islower() or deviation.does[:2] in ("v ", "m ", "b ", "c ", "d "), deviation.name
+        assert not deviation.effect.endswith("."), deviation.name
