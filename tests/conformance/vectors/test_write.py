@@ -94,8 +94,8 @@ def test_page_and_oracle_agree_within_the_counted_roundings():
     equal, seen = collections.Counter(), collections.Counter()
     for entry, dtype in COMPUTED:
         for given, case, name, leaf in given_steps(entry, dtype):
-            got = exactness.page(given)
-            for quantity, bound in exactness.bounds(given, got)[1].items():
+            got = exactness.run_page(given)
+            for quantity, bound in exactness.bound_errors(given, got)[1].items():
                 if quantity == "theta":
                     continue
                 real = case.array(leaf["real"][quantity], name, quantity)
