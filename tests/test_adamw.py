@@ -1,4 +1,4 @@
-"""AdamW: its sums in another form, and what it refuses."""
+"""AdamW, to compare with: its numbers are those of sums, not of a recursion; tests/optimizers has what all share."""
 
 import numpy as np
 import pytest
@@ -47,3 +47,24 @@ def test_adamw_refuses_and_changes_nothing():
         AdamW(weight_decay=-1)
     assert all_bits((params, state)) == before
     assert repr(AdamW(0.5)) == "AdamW(learning_rate=0.5, beta1=0.9, beta2=0.999, adam_epsilon=1e-08, weight_decay=0.01)"
+
+
+def test_weight_decay_is_apart_from_the_gradient():
+    """With a gradient of 0 the parameters shrink by learning_rate weight_decay, whatever m and v are."""
+    opt, params = AdamW(0.5, weight_decay=0.25), np.array([8.0, -16.0])
+    state = opt.step(params, np.zeros(2), opt.init(params))
+    assert params.tolist() == [7.0, -14.0]
+    assert not np.any(state.m[""])
+    assert not np.any(state.v[""])
+
+
+def test_schedules_count_from_1():
+    called, params = [], start()
+    opt = AdamW(lambda t: called.append(t) or 0.2, weight_decay=0.0)
+    fixed = AdamW(0.2, weight_decay=0.0)
+    state = opt.init(params)
+    for _ in range(3):
+        (updates, after), (wanted, _) = (o.update(start(), state, params) for o in (opt, fixed))
+        assert all_bits(updates) == all_bits(wanted)
+        state = after
+    assert called == [1, 2, 3]
