@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.dtypes import FLOATS
+from amos_ref.dtypes import FLOATS, is_float
 from amos_ref.errors import (
     BackendError,
     DtypeError,
@@ -92,7 +92,7 @@ def check_array(a: Any, where: str) -> Any:
         raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}")
     if type(a) not in (np.ndarray, np.memmap):
         raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")
-    if a.dtype.name not in FLOATS or not a.dtype.isnative:
+    if not is_float(a.dtype):
         raise DtypeError(f"{where} has dtype {a.dtype!s}; it must be one of {', '.join(FLOATS)}, in native byte order")
     return a
 

@@ -1,5 +1,6 @@
 """The four formats of numbers: their names, one rounding into them, and how slots broadcast."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ from amos_ref.errors import MissingDependencyError
 
 Shape = tuple[int, ...]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@functools.cache
+def is_float(dtype: np.dtype) -> bool:
+    """Whether this is one of the four formats, in native byte order. A dtype takes some microseconds to say its name."""
+    return dtype.name in FLOATS and dtype.isnative
 
 
 def dtype_of(name: str) -> np.dtype:

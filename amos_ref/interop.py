@@ -11,12 +11,12 @@ import numpy as np
 
 from amos_ref import tree
 from amos_ref.checks import Arrays, check_array
-from amos_ref.dtypes import as_dtype, broadcasts, dtype_of
+from amos_ref.dtypes import as_dtype, dtype_of
 from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
-from amos_ref.optimizers.state import AmosState, check_state
+from amos_ref.optimizers.state import AmosState, check_fit
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
-_TORCH = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
+_TORCH_FIELDS = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
 _AMOS, _EMA = ("count", "v", "b"), ("count", "ema")
 
 
@@ -99,7 +99,7 @@ def from_torch(
         if len(values) != 1:
             raise StateError(f"the param_groups differ in {what}: {sorted(values)}; AmosState has one for all")
     parts: dict[str, Arrays] = {}
-    for part, field in _TORCH[: 3 if True in averaged else 2]:
+    for part, field in _TORCH_FIELDS[: 3 if True in averaged else 2]:
         parts[part] = {name: _from_tensor(own.get(key, {}), name, field, thetas) for name, key in keys.items()}
     m = {name: np.asarray(-a) for name, a in parts["m"].items()} if "m" in parts else None
     return _convert(AmosState(steps.pop(), parts["v"], parts["b"], m), thetas, state_dtype)
@@ -133,7 +133,7 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
             raise StateError(f"leaf {name!r} has slots of shape {state.v[name].shape}; pytorch_optimizer has one slot")
         arrays = [state.v[name].reshape(()), state.b[name].reshape(())]
         arrays += [] if state.m is None else [np.asarray(-state.m[name])]
-        for (_, field), a in zip(_TORCH, arrays, strict=False):
+        for (_, field), a in zip(_TORCH_FIELDS, arrays, strict=False):
             theirs[key][field] = _to_tensor(a, own.get(key, {}).get(field))
     groups = [{**group, "step": int(state.count)} for group in groups]
     return {**like, "state": theirs, "param_groups": groups}
@@ -285,10 +285,5 @@ def _convert(state: AmosState, thetas: dict[str, Any] | None, state_dtype: str) 
     for part, arrays in parts.items() if state_dtype == "float64" else ():
         parts[part] = {name: as_dtype(a, np.dtype(np.float64)) for name, a in arrays.items()}
     state = AmosState(state.count, parts["v"], parts["b"], None if state.m is None else parts["m"])
-    full = state.v if state.m is None else state.m
-    shapes = {name: ((full if thetas is None else thetas)[name].shape, v.shape) for name, v in state.v.items()}
-    check_state(state, shapes, {name: v.dtype for name, v in state.v.items()}, optional=state.m is not None)
-    for name, (shape, slot) in shapes.items():
-        if not broadcasts(slot, shape):
-            raise StateError(f"v of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
+    check_fit(state, AmosState, thetas, optional=state.m is not None)
     return state

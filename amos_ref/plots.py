@@ -26,14 +26,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "constant p": dict(decay="recurrence", p_t="constant"),
 }
 PAPER = "paper"
-_LEGEND = {
-    "inverse-time": "closed form 1 / (1 + 2 alpha_0 p_0 t)",
-    "falling p": "its recurrence, p falling",
-    "inverse-square": "closed form 1 / (1 + alpha_0 p_0 t)^2",
-    "constant p": "its recurrence, p constant",
-    PAPER: "paper Amos, |g| constant, xi = alpha_0",
-}
-FORMATS = ("pdf", "png", "svg")
+ENDINGS = (".pdf", ".png", ".svg")  # of a picture's name, which say its format
 MOST_CLOCK_STEPS = 1_000_000  # of the paper's clock, which has no closed form and is iterated
 
 # Colours of Okabe and Ito that differ in lightness too, as do the greys that they print as.
@@ -46,13 +39,13 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 _MARKERS = "os^Dv<P"
 _ROOF: dict[str, Any] = dict(color="#A0A0A0", linewidth=6)
-_FAMILY_STYLES: tuple[dict[str, Any], ...] = (
-    dict(color="#A0A0A0", linewidth=6),
-    dict(color="#000000", linestyle="none", marker="o", markersize=4),
-    dict(color="#C5E4F7", linewidth=6),
-    dict(color="#0072B2", linestyle="none", marker="x", markersize=5),
-    dict(color="#D55E00", linestyle="--", linewidth=2),
-)
+_FAMILY_STYLES: dict[str, dict[str, Any]] = {
+    "closed form 1 / (1 + 2 alpha_0 p_0 t)": dict(color="#A0A0A0", linewidth=6),
+    "its recurrence, p falling": dict(color="#000000", linestyle="none", marker="o", markersize=4),
+    "closed form 1 / (1 + alpha_0 p_0 t)^2": dict(color="#C5E4F7", linewidth=6),
+    "its recurrence, p constant": dict(color="#0072B2", linestyle="none", marker="x", markersize=5),
+    "paper Amos, |g| constant, xi = alpha_0": dict(color="#D55E00", linestyle="--", linewidth=2),
+}
 
 
 def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +122,8 @@ def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **op
         raise HyperParameterError(f"last is {last!r}; it must be an integer from 1 to {MOST_CLOCK_STEPS}")
     t = np.unique(np.geomspace(1, last, 200).round().astype(np.int64))
     ax = _axes(ax)
-    for (name, pair), style in zip(rates(t, **options).items(), _FAMILY_STYLES, strict=True):
-        ax.plot(t, pair[quantity == "rho"], label=_LEGEND[name], markevery=0.05, **style)
+    for pair, (label, style) in zip(rates(t, **options).values(), _FAMILY_STYLES.items(), strict=True):
+        ax.plot(t, pair[quantity == "rho"], label=label, markevery=0.05, **style)
     titles = {"alpha": "step size alpha_t (the paper's falls as d)", "rho": "weight decay rho_t (the paper's as c d)"}
     units = {"alpha": "units of |eps_0| / |u_t|, of the paper's eta / |g|", "rho": "fraction of theta_t"}
     ax.set(xscale="log", yscale="log", xlabel="step t", ylabel=units[quantity], title=titles[quantity])
@@ -180,12 +173,8 @@ def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) 
         floor = 2.0**-52 * abs(history.loss[0]) if history.loss else 0.0
         above = np.maximum(np.array(history.loss) - best, floor)
         ax.plot(history.step, above, label=name, **_next_style(ax, history.step))
-    ax.set(
-        yscale="log",
-        xlabel=_label_steps(*(h.step for h in histories.values())),
-        ylabel="loss - reference",
-        title="loss above the reference",
-    )
+    steps_taken = _label_steps(*(history.step for history in histories.values()))
+    ax.set(yscale="log", xlabel=steps_taken, ylabel="loss - reference", title="loss above the reference")
     ax.margins(y=0.2)
     return _finish(ax)
 
@@ -266,8 +255,8 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
         yield None
         return
     form = path.rpartition(".")[2].lower()
-    if form not in FORMATS:
-        raise StorageError(f"cannot draw {path!r}: its name must end in .{', .'.join(FORMATS)}")
+    if f".{form}" not in ENDINGS:
+        raise StorageError(f"cannot draw {path!r}: its name must end in {', '.join(ENDINGS)}")
     drawing = figure(width, height)
     with reserve_file(path) as file:
         yield drawing

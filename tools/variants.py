@@ -23,7 +23,7 @@ from amos_ref.kernels.cpu import threads
 from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
 from amos_ref.kernels.jit import inlined, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
-from amos_ref.optimizers.amos import Rates
+from amos_ref.optimizers.amos import Amos, Rates
 from amos_ref.optimizers.leaf import Leaf
 from amos_ref.spec import LANES
 
@@ -179,13 +179,13 @@ def column_ways(g, theta, inner):
 
 def element_ways(g, theta):
     v, b = np.full(g.size, 0.5, np.float32), np.full(g.size, 0.25, np.float32)
-    work = cpu.Work([Leaf("w", theta, g, v, b, None, 0.5)])
+    work = cpu.Work([Leaf("w", theta, g, v, b, None, 0.5)], Amos.method)
     numbers = (0.5, 1e-3, 0.999, 0.0, 0.25, 0.25, 2.0**-125)
     first = work.parts[0]
-    kept = (first.table.apply, first.table.leaves, first.theta, first.g, first.m, first.v, None, 0.0, first.table.eta)
+    kept = (first.table.apply, first.table.leaves, first.theta, first.g, first.m, first.state, None, 0.0)
     return {
         "stream": row_ways(g, theta)["stream"],
-        "decide and apply": (cpu_kernels.step_elements, *kept, *numbers),
+        "decide and apply": (first.kernels.elements, *kept, first.table.scale, numbers),
         "divisions and roots alone": (divide, make_tasks(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
     }, (v, b)
 
@@ -212,10 +212,11 @@ def assembly():
     for slot in ((), (1, 2000), (4, 2000)):
         theta, v = np.ones((4, 2000), np.float32), np.zeros(slot, np.float32)
         leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
-        cpu.Work(leaves).run(leaves, rates)
+        cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
-    for name in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns", "step_elements"):
-        kept = getattr(cpu_kernels, name)
+    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states).elements}
+    kernels |= {n: getattr(cpu_kernels, n) for n in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns")}
+    for name, kept in kernels.items():
         fresh = numba.njit(fastmath=False, error_model="numpy")(kept.py_func)  # what comes from the disk has no text
         fresh.compile(kept.signatures[0])
         (text,) = fresh.inspect_asm().values()

@@ -53,7 +53,7 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--start", action="store_true", help="instead: how long import and the first step take")
     bench.add_argument("--from", dest="path", metavar="FILE", help="instead: show what --json printed before")
     bench.add_argument("--json", action="store_true", help="print as JSON")
-    bench.add_argument("--plot", metavar="FILE", help=f"draw the figures; FILE ends in .{', .'.join(plots.FORMATS)}")
+    bench.add_argument("--plot", metavar="FILE", help=f"draw the figures; FILE ends in {', '.join(plots.ENDINGS)}")
     bench.set_defaults(run=main)
 
 

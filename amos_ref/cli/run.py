@@ -59,7 +59,7 @@ def add_to(commands: Any) -> None:
         metavar="X",
         help="the closed form's alpha_0 as well (default 0.05)",
     )
-    run.add_argument("--plot", metavar="FILE", help=f"draw the losses; FILE ends in .{', .'.join(plots.FORMATS)}")
+    run.add_argument("--plot", metavar="FILE", help=f"draw the losses; FILE ends in {', '.join(plots.ENDINGS)}")
     run.add_argument("--json", action="store_true", help="print the result and its history as JSON")
     run.set_defaults(run=main)
 

@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
     schedule.add_argument(
         "--steps", type=int, default=100_000, metavar="N", help="the last t, up to 1000000 (default 100000)"
     )
-    schedule.add_argument("--plot", metavar="FILE", help=f"draw them; FILE ends in .{', .'.join(plots.FORMATS)}")
+    schedule.add_argument("--plot", metavar="FILE", help=f"draw them; FILE ends in {', '.join(plots.ENDINGS)}")
     schedule.add_argument("--json", action="store_true", help="print the numbers as JSON")
     schedule.set_defaults(run=main)
 

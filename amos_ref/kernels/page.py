@@ -40,4 +40,4 @@ class PageBackend(HostBackend):
         return None
 
 
-BACKEND = PageBackend("numpy")
+BACKEND = PageBackend()

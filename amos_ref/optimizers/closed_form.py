@@ -6,12 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from amos_ref import closed_form
-from amos_ref.adamw import adam_directions
 from amos_ref.checks import Arrays, check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
 from amos_ref.dtypes import Shape
 from amos_ref.errors import AmosError, DirectionError
 from amos_ref.kernels import Method
+from amos_ref.optimizers.adam import adam_directions
 from amos_ref.optimizers.base import Moments, Optimizer, Prepared
 from amos_ref.optimizers.leaf import DirectedLeaf, refuse_gradient
 from amos_ref.optimizers.state import ClosedFormState

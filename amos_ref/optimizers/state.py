@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.checks import check_array, check_finite
+from amos_ref.checks import Arrays, check_array, check_finite
+from amos_ref.dtypes import broadcasts
 from amos_ref.errors import DtypeError, StateError
 
 
@@ -143,6 +144,25 @@ def _check_part(a, where, shape, dtype) -> None:
         raise StateError(f"{where} has shape {a.shape}; it must have shape {shape}")
     if a.dtype != dtype:
         raise StateError(f"{where} has dtype {a.dtype}; state_dtype asks for {dtype}")
+
+
+def check_fit(state: Any, kind: type, thetas: Arrays | None, *, optional: bool) -> None:
+    """Raise StateError unless this is a state of that kind (for these parameters), of whatever dtype and slots."""
+
+    def leaves_of(parts: tuple[str, ...]) -> Arrays:
+        arrays = getattr(state, parts[0], None) if parts else None
+        return arrays if isinstance(arrays, dict) else {}
+
+    first = leaves_of(PARTS[kind].always + PARTS[kind].entries)
+    slots, like = leaves_of(PARTS[kind].slots), leaves_of(PARTS[kind].entries) if thetas is None else thetas
+    names = first if thetas is None else thetas
+    shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
+    dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
+    check_state(state, shapes, dtypes, kind, optional=optional)
+    for name, (shape, slot) in shapes.items():
+        if None not in (shape, slot) and not broadcasts(slot, shape):
+            where = f"state.{PARTS[kind].slots[0]} of leaf {name!r}"
+            raise StateError(f"{where} has shape {slot}, which does not broadcast to {shape}")
 
 
 def check_state_values(state: State) -> None:

@@ -1,7 +1,7 @@
 """Optimizer states, with or without parameters, on disk, in the file format of :mod:`amos_ref.storage.container`.
 
-The arrays of a leaf are named after the state's fields: "v/<leaf>", "b/<leaf>", "m/<leaf>" (of a ClosedFormState
-"sigma/<leaf>", "m/<leaf>", "v/<leaf>"). A file with parameters holds "theta/<leaf>" too. The texts beside them:
+The arrays of a leaf are named after the state's fields: "v/<leaf>", "b/<leaf>" and "m/<leaf>" of an AmosState, for
+example. A file with parameters holds "theta/<leaf>" too. The texts beside them:
 
 - format, version, package: what wrote the file; state: its type, unless it is an AmosState;
 - count: the steps taken, in decimal digits; momentum: "yes" or "no"; leaves: their names in order, as JSON;
@@ -23,7 +23,7 @@ from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_state, kind_of
+from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_fit, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, open_regular
@@ -47,8 +47,8 @@ class Checkpoint(NamedTuple):
     """What :func:`load` returns."""
 
     params: Any  # a tree like `like`
-    state: Any  # AmosState or ClosedFormState
-    opt: Any  # Amos or ClosedFormAmos
+    state: Any  # AmosState, ClosedFormState or AdamWState
+    opt: Any  # Amos, ClosedFormAmos or AdamW
 
 
 def save_state(path: Path, state: State) -> None:
@@ -58,7 +58,7 @@ def save_state(path: Path, state: State) -> None:
     ----------
     path : str or path
         An existing file is replaced; the new one has its permissions.
-    state : AmosState or ClosedFormState
+    state : AmosState, ClosedFormState or AdamWState
         Its arrays may have any of the four dtypes and any memory layout.
 
     Raises
@@ -91,9 +91,9 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
     ----------
     path : str or path
     params : tree of arrays
-    state : AmosState or ClosedFormState
+    state : AmosState, ClosedFormState or AdamWState
         The state of these parameters.
-    opt : Amos or ClosedFormAmos
+    opt : Amos, ClosedFormAmos or AdamW
         Its options are written. Of a callable only the name is written, and :func:`load` must be given it again.
 
     Raises
@@ -129,7 +129,7 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
 
     Returns
     -------
-    AmosState or ClosedFormState
+    AmosState, ClosedFormState or AdamWState
         With new, writeable arrays.
 
     Raises
@@ -191,24 +191,12 @@ def load(path: Path, like: Any, **options: Any) -> Checkpoint:
 
 def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
     """Return ``{"v/<leaf>": array, ...}``; raise StateError unless this is a state (of these parameters)."""
-
-    def leaves_of(parts: tuple[str, ...]) -> Arrays:
-        arrays = getattr(state, parts[0], None) if parts else None
-        return arrays if isinstance(arrays, dict) else {}
-
-    parts = _parts(kind, momentum)
-    first = leaves_of(parts)
-    slots, like = leaves_of(PARTS[kind].slots), leaves_of(PARTS[kind].entries) if thetas is None else thetas
-    names = first if thetas is None else thetas
-    shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
-    dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
-    check_state(state, shapes, dtypes, kind, optional=momentum)
-    for name, (shape, slot) in shapes.items():
-        if not isinstance(name, str):
-            raise StateError(f"state.{parts[0]} has a leaf {name!r}; the name of a leaf must be a str")
-        if None not in (shape, slot) and not broadcasts(slot, shape):
-            raise StateError(f"state.{parts[0]} of leaf {name!r} has shape {slot}, which does not broadcast to {shape}")
-    return {f"{part}/{name}": getattr(state, part)[name] for part in parts for name in names}
+    check_fit(state, kind, thetas, optional=momentum)
+    named = {part: getattr(state, part) for part in _parts(kind, momentum)}
+    for part, arrays in named.items():
+        if odd := [name for name in arrays if not isinstance(name, str)]:
+            raise StateError(f"state.{part} has a leaf {odd[0]!r}; the name of a leaf must be a str")
+    return {f"{part}/{name}": a for part, arrays in named.items() for name, a in arrays.items()}
 
 
 def _parts(kind: type, momentum: bool) -> tuple[str, ...]:

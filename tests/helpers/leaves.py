@@ -111,3 +111,12 @@ def wrap_run(monkeypatch, kind, changed):
 
     monkeypatch.setattr(kind, "__init__", remember)
     monkeypatch.setattr(kind, "run", run_changed)
+
+
+def check_step(leaf, rates):
+    """One step of the CPU kernels in place; every array it writes has the page's bits."""
+    ref, g = page(leaf, rates), own.bits(leaf.g)
+    step("cpu", [leaf], rates)
+    for (what, got), want in zip(leaf.written().items(), (a for a in ref if a is not None), strict=True):
+        same(got, want, f"{what} of shape {got.shape}, slot {leaf.v.shape}")
+    assert own.bits(leaf.g) == g

@@ -143,4 +143,4 @@ class CpuBackend(HostBackend):
         return watch_arrays(arrays, fixed)
 
 
-BACKEND = CpuBackend("cpu")
+BACKEND = CpuBackend()

@@ -1,0 +1,53 @@
+"""What is read at an address is the same in compiled code and in Python. Also passes with NUMBA_DISABLE_JIT=1."""
+
+import numba
+import numpy as np
+import pytest
+
+from amos_ref.kernels.cpu.memory import gather, view, word
+from amos_ref.kernels.table import address
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def summed(at, start, stop, like):
+    total = 0.0
+    for x in view(at, start, stop, like):
+        total += x
+    return total
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def is_nothing(at):
+    return view(at, 0, 3, None) is None
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def word_at(at):
+    return word(at)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u2", "i2"])
+def test_a_view_is_the_elements_from_start_to_stop(dtype):
+    a, like = np.arange(10).astype(dtype), np.empty(0, dtype)
+    for start, stop in ((0, 10), (3, 7), (4, 4)):
+        assert np.array_equal(view(address(a), start, stop, like), a[start:stop])
+        assert summed(address(a), start, stop, like) == a[start:stop].sum()
+    view(address(a), 2, 3, like)[0] = 9
+    assert a[2] == 9
+    assert view(address(a), 0, 3, None) is None
+    assert is_nothing(address(a))
+
+
+def test_a_word_is_the_64_bits_at_an_address():
+    a = np.array([1, -1, 2**62, -(2**63)])
+    for k, value in enumerate(a.tolist()):
+        assert word(address(a) + 8 * k) == value
+        assert word_at(address(a) + 8 * k) == value
+
+
+def test_gather_reads_a_number_at_each_address():
+    a, found = np.array([1.5, -0.0, np.inf, 5e-324]), np.empty(3)
+    gather(np.array([address(a) + 8 * k for k in (3, 1, 2)]), found)
+    assert found.tobytes() == a[[3, 1, 2]].tobytes()
+    with pytest.raises(AssertionError, match="a number for each address"):
+        gather(np.array([address(a)]), found)
