@@ -14,7 +14,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @functools.cache
 def is_float(dtype: np.dtype) -> bool:
-    """Whether this is one of the four formats, in native byte order. A dtype takes some microseconds to say its name."""
+    """Whether this is one of the four formats, in native byte order. (A dtype takes microseconds to say its name.)"""
     return dtype.name in FLOATS and dtype.isnative
 
 

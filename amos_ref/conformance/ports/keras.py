@@ -1,5 +1,6 @@
 """A keras.optimizers.Optimizer class as a port, on whichever backend Keras runs."""
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
+
+
+def _import_keras() -> Any:
+    return importlib.import_module("keras")  # as Any: a type checker takes this file, which has its name, for keras
 
 
 class KerasPort(Adapter):
@@ -28,7 +33,7 @@ class KerasPort(Adapter):
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the variables and the optimizer, or one a leaf."""
-        import keras  # pyright: ignore[reportMissingImports]
+        keras = _import_keras()
 
         self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
         hyper, etas = self.prepare(hyper, params), hyper["eta"]
@@ -42,7 +47,7 @@ class KerasPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set the learning rate and apply the gradients; Keras warns of those that are None."""
-        import keras  # pyright: ignore[reportMissingImports]
+        keras = _import_keras()
 
         rate = None if self.rates is None else next(self.rates)
         for optimizer, names in self.optimizers:
@@ -62,7 +67,7 @@ class KerasPort(Adapter):
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a variable's numbers."""
-        import keras  # pyright: ignore[reportMissingImports]
+        keras = _import_keras()
 
         return np.asarray(keras.ops.convert_to_numpy(value))
 

@@ -1,5 +1,6 @@
 """A torch.optim.Optimizer class as a port."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -11,6 +12,10 @@ from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import TargetError
 
 
+def _import_torch() -> Any:
+    return importlib.import_module("torch")  # as Any: a type checker takes this file, which has its name, for torch
+
+
 class TorchPort(Adapter):
     """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
 
@@ -18,7 +23,7 @@ class TorchPort(Adapter):
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
-        import torch  # pyright: ignore[reportMissingImports]
+        torch = _import_torch()
 
         self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
         hyper, etas = self.prepare(hyper, params), hyper["eta"]
@@ -70,7 +75,7 @@ class TorchPort(Adapter):
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
-        import torch  # pyright: ignore[reportMissingImports]
+        torch = _import_torch()
 
         owner = getattr(self.target, "func", self.target)
         if not hasattr(owner, "get_scale") or "eta" in self.options:
@@ -83,7 +88,7 @@ class TorchPort(Adapter):
 
 def _tensor(a: np.ndarray) -> Any:
     """Return a tensor on the array's own memory; torch knows bfloat16, but not NumPy's."""
-    import torch  # pyright: ignore[reportMissingImports]
+    torch = _import_torch()
 
     if a.dtype.name == "bfloat16":
         return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
@@ -91,7 +96,7 @@ def _tensor(a: np.ndarray) -> Any:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    import torch  # pyright: ignore[reportMissingImports]
+    torch = _import_torch()
 
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
