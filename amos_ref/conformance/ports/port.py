@@ -164,7 +164,7 @@ class Adapter:
         slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
         return hyper | slots | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
 
-    leaves: Mapping[str, Any]
+    leaves: dict[str, Any]
 
     def find(self, part: str, leaf: str) -> Any:
         """Return what holds v, b or m of a leaf under a known name, or None."""
