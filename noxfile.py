@@ -39,7 +39,7 @@ def uncompiled(session: nox.Session) -> None:
     """The kernels run as Python, so that coverage sees inside."""
     session.install(*PINNED, "-e", ".[test]")
     report = ("--cov=amos_ref/kernels", "--cov-report=term-missing")
-    files = ("tests/kernels/cpu/test_loops.py", "tests/kernels/test_layout.py")
+    files = ("tests/kernels/cpu", "tests/kernels/test_layout.py", "tests/kernels/test_scalar.py")
     session.run("pytest", *report, *files, *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
 
 
