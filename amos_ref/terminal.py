@@ -8,9 +8,10 @@ from typing import Any
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether a stream is a terminal that shows lines and colours, and NO_COLOR is not set."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
-    return not plain and hasattr(stream, "isatty") and stream.isatty()
+    """Whether a stream is a terminal that shows lines and colours (or FORCE_COLOR says so), and NO_COLOR is not set."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (hasattr(stream, "isatty") and stream.isatty())
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def show_progress(
 
     name, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[text]"))
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True), text)
-    with Progress(*columns, console=Console(stderr=True), transient=transient) as bars:
+    with Progress(*columns, console=Console(stderr=True, force_terminal=True), transient=transient) as bars:
         tasks = {name: bars.add_task(name, total=total, text="", start=False) for name in names}
 
         def show(name: str, done: int, text: str) -> None:
@@ -63,7 +64,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        Console().print(table)
+        Console(force_terminal=True).print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for first, *rest in (columns, *rows):

@@ -81,6 +81,31 @@ def test_files_can_be_read_at_a_sitting():
     assert {name: n for name, path in MODULES.items() if (n := path.read_text().count("\n")) > LIMIT} == {}
 
 
+def constants_of(path):
+    """Yield name and value, as source text, of every constant that is defined at the top of a file."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple):
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value] * len(target.elts)
+                pairs = list(zip(target.elts, values, strict=True))
+            for name, value in pairs:
+                if isinstance(name, ast.Name) and name.id.strip("_").isupper():
+                    yield name.id, ast.unparse(value).removeprefix("spec.")
+
+
+def test_a_constant_has_the_same_value_in_all_modules():
+    values = {}
+    for path in MODULES.values():
+        for name, value in constants_of(path):
+            values.setdefault(name, set()).add(value)
+    known = {name: known - {name} for name, known in values.items()}  # CHUNK = spec.CHUNK is the same value
+    # Each backend and each member of the family has its own.
+    assert {name for name, several in known.items() if len(several) > 1} == {"BACKEND", "LINES"}
+
+
 def test_extra_l2_stands_in_few_files():
     """What a hyper-parameter touches: docs/contributing.md lists it."""
     assert sum("extra_l2" in path.read_text() for path in MODULES.values()) <= 9

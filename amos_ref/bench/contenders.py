@@ -15,8 +15,8 @@ OURS, ROOF = "amos_ref", "roof"
 #: Backend -> name -> module and name of a contender. The module is imported when the contender is asked for.
 CONTENDERS = {
     "cpu": {
-        OURS: "cpu:KERNELS",
-        ROOF: "roof:ROOF",
+        OURS: "cpu:CPU_KERNELS",
+        ROOF: "roof:MEMORY_ROOF",
         "page": "cpu:PAGE",
         "torch-fused": "torch_peers:FUSED",
         "torch-foreach": "torch_peers:FOREACH",
@@ -25,7 +25,7 @@ CONTENDERS = {
         "optax": "jax_peers:OPTAX",
     },
     "cuda": {
-        OURS: "cuda:KERNELS",
+        OURS: "cuda:CUDA_KERNELS",
         ROOF: "cuda:COPY",
         "torch-fused": "torch_peers:GPU_FUSED",
         "torch-foreach": "torch_peers:GPU_FOREACH",

@@ -39,7 +39,7 @@ def _find_limit(work: Workload, most_compiled: int) -> str | None:
     return None
 
 
-KERNELS = Contender("amos_ref.Amos.step, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
+CPU_KERNELS = Contender("amos_ref.Amos.step, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
 PAGE = Contender(
     "the page in NumPy, one thread",
     lambda work: AmosStepper(work, "numpy"),

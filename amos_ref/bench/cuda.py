@@ -54,7 +54,7 @@ class DeviceCopy(Stepper):
         self.replay()
 
 
-KERNELS = Contender(
+CUDA_KERNELS = Contender(
     "amos_ref.Amos, backend 'cuda': advance, and a replay of a recorded step", AmosReplay, clock=StreamClock()
 )
 COPY = Contender(

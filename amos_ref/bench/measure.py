@@ -19,7 +19,7 @@ from amos_ref.errors import HyperParameterError
 
 Times = dict[int, float]  # round -> seconds a step
 
-BRIEF, MOST_STEPS = 1e-3, 20  # a timing lasts this many seconds, or this many steps if they take less
+BRIEF, MOST_CALLS = 1e-3, 20  # a timing lasts this many seconds, or this many steps if they take less
 TRIES = 5  # steps; the fastest of them tells how many steps make a timing
 
 
@@ -70,7 +70,7 @@ def _plan_rounds(timed: Timed, share: float, settings: Settings) -> tuple[int, i
     while len(tries) < TRIES and sum(tries) < share / settings.least:
         tries.append(timed.time_steps(1))
     seconds = max(min(tries), 1e-9)
-    calls = min(math.ceil(BRIEF / seconds), MOST_STEPS)
+    calls = min(math.ceil(BRIEF / seconds), MOST_CALLS)
     cost = seconds * timed.count_steps(calls) + timed.pause
     return calls, min(max(int(share / cost), settings.least), settings.most)
 

@@ -13,7 +13,7 @@ from amos_ref.bench.contenders import find_contender
 from amos_ref.bench.measure import Settings, read_free_memory
 from amos_ref.bench.workloads import count_cores
 
-FORMAT = "amos-ref-bench-1"
+BENCH_FORMAT = "amos-ref-bench-1"
 
 # To be set before torch and JAX are imported. On the host: how many milliseconds the threads of LLVM's OpenMP spin
 # (as long as GNU's do, see torch_peers.SPIN), and that JAX looks for no accelerator. On a GPU: that JAX does not take
@@ -34,7 +34,7 @@ def begin_report(settings: Settings) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     contenders = {name: find_contender(name, settings.backend) for name in settings.contenders}
     return {
-        "format": FORMAT,
+        "format": BENCH_FORMAT,
         "machine": describe_machine(settings.backend),
         "versions": find_versions(),
         "settings": settings._asdict(),

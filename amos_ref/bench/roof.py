@@ -79,4 +79,4 @@ def make_words(size: int, value: int) -> np.ndarray:
     return np.full(-(-size // 8), value, np.uint64)
 
 
-ROOF = Contender("the bytes of an Amos step and nothing else", Roof)
+MEMORY_ROOF = Contender("the bytes of an Amos step and nothing else", Roof)

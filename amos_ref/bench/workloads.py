@@ -14,12 +14,12 @@ from amos_ref.errors import HyperParameterError
 
 Shape = tuple[int, ...]
 
-SLOTS = ("tensor", "row", "column", "element")
+SLOT_NAMES = ("tensor", "row", "column", "element")
 STATES = ("param", "float64")
 MOMENTUM = 0.9
 #: Hidden size and layers of the published BERT models (Turc et al. 2019, arXiv 1908.08962).
 BERTS = {"bert-tiny": (128, 2), "bert-mini": (256, 4), "bert-small": (512, 4), "bert-base": (768, 12)}
-MOST = 10**10  # parameters
+MOST_PARAMETERS = 10**10  # parameters
 #: Backend -> a size at which a float32 array and its gradient are past the caches of most machines, and of most GPUs.
 LARGE = {"cpu": "1e7", "cuda": "64e6"}
 
@@ -30,7 +30,7 @@ class Workload:
 
     name: str  # of the size or tree: "1e6", "bert-base"
     shapes: tuple[Shape, ...]
-    slot: str = "tensor"  # one of SLOTS
+    slot: str = "tensor"  # one of SLOT_NAMES
     dtype: str = "float32"
     threads: int = 1  # 0 on a GPU
     momentum: bool = False
@@ -119,8 +119,10 @@ def parse_size(text: str) -> Workload:
         parameters = int(number)
     except (ValueError, OverflowError):
         number, parameters = math.nan, 0
-    if number != parameters or not 1 <= parameters <= MOST:
-        raise HyperParameterError(f"size {text!r} is not a whole number of parameters from 1 to {MOST}, such as 1e6")
+    if number != parameters or not 1 <= parameters <= MOST_PARAMETERS:
+        raise HyperParameterError(
+            f"size {text!r} is not a whole number of parameters from 1 to {MOST_PARAMETERS}, such as 1e6"
+        )
     return Workload(text, array_shapes(parameters))
 
 
@@ -129,7 +131,7 @@ def parse_tree(text: str) -> Workload:
     if text in BERTS:
         return Workload(text, bert_shapes(*BERTS[text]))
     match = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text, re.ASCII)
-    if match is None or math.prod(map(int, match.groups())) > MOST or int(match[1]) > 10**6:
+    if match is None or math.prod(map(int, match.groups())) > MOST_PARAMETERS or int(match[1]) > 10**6:
         raise HyperParameterError(f"tree {text!r} is none of {', '.join(BERTS)}, nor of the form 1000x64")
     return Workload(text, int(match[1]) * ((int(match[2]),),))
 
@@ -160,7 +162,7 @@ def select(
     """
     bases = [*map(parse_size, sizes), *map(parse_tree, trees)]
     numbers = [_parse_threads(text) for text in threads]
-    for what, given, known in (("slots", slots, SLOTS), ("dtype", dtypes, FLOATS)):
+    for what, given, known in (("slots", slots, SLOT_NAMES), ("dtype", dtypes, FLOATS)):
         for name in given:
             if name not in known:
                 raise HyperParameterError(f"{what} {name!r} is none of {', '.join(known)}")
@@ -182,7 +184,7 @@ _TREES = ("1000x64", "200x4096", "bert-mini", "bert-base")
 # (backend, quick) -> sizes; sizes with a kind of slots; trees.
 _PLANS = {
     ("cpu", True): ("1e3 1e5 1e7", (), ("1000x64", "bert-mini")),
-    ("cpu", False): ("1e3 1e4 1e5 1e6 1e7 1e8", [("1e5", slot) for slot in SLOTS[1:]], _TREES),
+    ("cpu", False): ("1e3 1e4 1e5 1e6 1e7 1e8", [("1e5", slot) for slot in SLOT_NAMES[1:]], _TREES),
     ("cuda", True): ("1e3 1e6 64e6", (), ("1000x64", "bert-base")),
     ("cuda", False): ("1e3 1e4 1e5 1e6 1e7 64e6 1e8 2e8", [("2e8", "row")], _TREES),
 }
@@ -203,7 +205,7 @@ def plan(quick: bool, backend: str = "cpu") -> list[Workload]:
 
 def _vary(large: Workload, elements: bool) -> Iterator[Workload]:
     """Yield a large array with other slots, with momentum and of other dtypes, and those with element slots too."""
-    for slot in SLOTS[1:]:
+    for slot in SLOT_NAMES[1:]:
         yield replace(large, slot=slot)
     yield replace(large, slot="element", state="float64")
     yield replace(large, momentum=True)

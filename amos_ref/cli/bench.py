@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
     bench.add_argument(
         "--trees", metavar="LIST", help=f"{', '.join(workloads.BERTS)}, or 1000x64 for 1,000 arrays of 64"
     )
-    bench.add_argument("--slots", metavar="LIST", help=f"{', '.join(workloads.SLOTS)} (default tensor)")
+    bench.add_argument("--slots", metavar="LIST", help=f"{', '.join(workloads.SLOT_NAMES)} (default tensor)")
     bench.add_argument("--dtypes", metavar="LIST", help=f"{', '.join(workloads.FLOATS)} (default float32)")
     bench.add_argument("--threads", metavar="LIST", help="numbers of threads (default all cores)")
     bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
@@ -179,12 +179,12 @@ def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
 
 def _load(path: str) -> dict[str, Any]:
     """Return a report that --json printed."""
-    from amos_ref.bench.report import FORMAT
+    from amos_ref.bench.report import BENCH_FORMAT
 
     with open(path, encoding="utf-8") as file:
         report = json.load(file)
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({FORMAT})")
+    if not isinstance(report, dict) or report.get("format") != BENCH_FORMAT:
+        raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({BENCH_FORMAT})")
     return report
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
 
-_HOME = {
+_MODULE_OF = {
     "Case": "cases",
     "CommandPort": "ports.command",
     "Diagnosis": "diagnosis.diagnose",
@@ -28,9 +28,9 @@ _HOME = {
 
 def __getattr__(name: str):
     # As in amos_ref itself: imported when first used.
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'amos_ref.conformance' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"amos_ref.conformance.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"amos_ref.conformance.{_MODULE_OF[name]}"), name)
 
 
 def check(
@@ -131,8 +131,9 @@ def check_suite(suite: str) -> None:
 def cases_of(suite: str, port: "Port") -> "list[Case]":
     """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only."""
     from amos_ref.conformance.cases import table
-    from amos_ref.conformance.judging.drive import DTYPES
+    from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES
 
     check_suite(suite)
-    taken = [d for d in ("float64", "float32", "bfloat16", "float16") if d in getattr(port, "dtypes", DTYPES)]
+    dtypes = getattr(port, "dtypes", UNDECLARED_DTYPES)
+    taken = [name for name in ("float64", "float32", "bfloat16", "float16") if name in dtypes]
     return [case for case in table() if case.dtype in (taken if suite == "full" else taken[:1])]

@@ -72,14 +72,14 @@ class PortUnderTest(pytest.Collector):
         from amos_ref.conformance.judging.drive import unsupported
         from amos_ref.conformance.judging.judge import accept_own_forms
 
-        found = self._judged(case)
+        found = self._judge(case)
         if found.only_state:
-            every = accept_own_forms([self._judged(each) for each in self.cases])
+            every = accept_own_forms([self._judge(each) for each in self.cases])
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
         supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
         return apply([found], self.listed, supported)[0]
 
-    def _judged(self, case: "Case") -> "Result":
+    def _judge(self, case: "Case") -> "Result":
         from amos_ref.conformance.judging.judge import judge
 
         key = (case.name, case.dtype)

@@ -15,7 +15,7 @@ from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
 from amos_ref.conformance.ports.failures import escape
 from amos_ref.terminal import is_terminal
 
-FORMAT = "amos-ref-report-1"
+REPORT_FORMAT = "amos-ref-report-1"
 
 
 class Report:
@@ -66,7 +66,7 @@ class Report:
         An infinite ratio becomes the string "inf".
         """
         rows = [r._asdict() | ({"ratio": "inf"} if r.ratio == float("inf") else {}) for r in self.results]
-        head = {"format": FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
+        head = {"format": REPORT_FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
         return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
 

@@ -42,8 +42,8 @@ LAYOUTS: dict[str, Place] = {
 
 def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     """Return a result a check: vectors on each backend and dtype, then kernels beside the page on live data."""
-    checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.DTYPES]
-    checks += [(_live, "cpu", name) for name in vectors.DTYPES]
+    checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.VECTOR_DTYPES]
+    checks += [(_live, "cpu", name) for name in vectors.VECTOR_DTYPES]
     return [_guarded(check, backend, name) for check, backend, name in progress(checks)]
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from amos_ref import spec
 
-#: Columns of a table: addresses (STATE: of the first of two arrays of state); the view (outer, n, inner); where the
+#: Columns of a table: addresses (STATE_0: of the first of two arrays of state); the view (outer, n, inner); where the
 #: leaf's sums, slots and places (its slots, spread over outer and inner) begin in scratch arrays; its number among the
 #: leaves of the step.
-THETA, G, M, STATE, STATE_1, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
+THETA, G, M, STATE_0, STATE_1, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
 COLUMNS = 12
-MOST_STATES = STATE_1 - STATE + 1
+MOST_STATES = STATE_1 - STATE_0 + 1
 
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
@@ -153,7 +153,7 @@ class Table:
         self.mixed: list[Mixed] = []
         for row, (number, leaf, box) in zip(self.leaves, members, strict=True):
             for column, a in zip(
-                (THETA, G, M, STATE, STATE_1), (leaf.theta, leaf.g, leaf.m, *leaf.state), strict=False
+                (THETA, G, M, STATE_0, STATE_1), (leaf.theta, leaf.g, leaf.m, *leaf.state), strict=False
             ):
                 row[column] = 0 if a is None else address(a)
             row[OUTER : INNER + 1] = box.outer, box.n, box.inner

@@ -107,13 +107,13 @@ def read_header(file: io.BufferedReader) -> Header:
     if length > LONGEST_HEADER:
         raise StorageError(f"its header claims {length} bytes; at most {LONGEST_HEADER} are read")
     text = file.read(length)
-    found = parse_json(text)
-    if not isinstance(found, dict) or not text.startswith(b"{"):
+    fields = parse_json(text)
+    if not isinstance(fields, dict) or not text.startswith(b"{"):
         raise StorageError("its header is not a JSON object")
-    metadata = found.pop("__metadata__", None)
+    metadata = fields.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise StorageError("its header holds no texts under '__metadata__'")
-    entries = _sort_entries([_parse_entry(name, value) for name, value in found.items()], size - 8 - length)
+    entries = _sort_entries([_parse_entry(name, value) for name, value in fields.items()], size - 8 - length)
     at = text.find(_MARK) + len(_MARK)
     return Header(metadata, entries, start + text[:at] + _BLANK + text[at + 64 :], metadata.get("sha256", ""))
 
@@ -128,12 +128,12 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in named:
             raise StorageError(f"its header names {name!r:.80} twice")
-        found[name] = value
-    return found
+        named[name] = value
+    return named
 
 
 def _refuse_constant(constant: str) -> Any:

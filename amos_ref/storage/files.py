@@ -34,7 +34,7 @@ def name_errors(doing: str, path: Any) -> Iterator[str]:
 def open_regular(path: str) -> Iterator[io.BufferedReader]:
     """Open an ordinary file to read; anything else (a pipe, a device) might never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise StorageError("it is no ordinary file")
+        raise StorageError("it is not an ordinary file")
     with open(path, "rb") as file:
         yield file
 
@@ -94,7 +94,7 @@ def _permissions(target: str) -> int | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise StorageError("it exists and is no ordinary file")
+        raise StorageError("it exists and is not an ordinary file")
     return stat.S_IMODE(status.st_mode)
 
 

@@ -35,7 +35,7 @@ def step_page(work, steps):
     return {name: own.bits(a) for name, a in params.items()}
 
 
-@pytest.mark.parametrize("slot", workloads.SLOTS)
+@pytest.mark.parametrize("slot", workloads.SLOT_NAMES)
 @pytest.mark.parametrize("changed", [dict(), dict(momentum=True), dict(state="float64"), dict(dtype="bfloat16")])
 def test_our_contender_takes_the_steps_of_the_page(slot, changed):
     work = replace(workloads.parse_size("1e3"), slot=slot, **changed)

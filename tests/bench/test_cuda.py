@@ -12,7 +12,7 @@ def test_a_step_is_recorded_once_and_replayed_after_advance(driver):
     assert driver.log == ["step"]  # which lays out and compiles; the second is recorded
     replay.run()
     assert (driver.log, replay.state) == (["step", "advance", "step"], 2)
-    ours = cuda.KERNELS.prepare(device_work("1e6"))
+    ours = cuda.CUDA_KERNELS.prepare(device_work("1e6"))
     assert len(ours.copies) == 19
     driver.log.clear()
     assert ours.time_steps(20) == pytest.approx(12e-6, rel=1e-9)  # the host's for advance and the replay
@@ -30,7 +30,7 @@ def only_replay(self):
 
 def takes_whole_steps(driver):
     """Whether a timing holds a whole step on 2e7 parameters, and every replay has its own numbers."""
-    ours = cuda.KERNELS.prepare(device_work("2e7"))
+    ours = cuda.CUDA_KERNELS.prepare(device_work("2e7"))
     driver.log.clear()
     seconds = ours.time_steps(3)
     return driver.log == ["advance", "step"] * 4 and seconds == pytest.approx(2e7 * 16 / 1.8e12 + 1e-6, rel=1e-9)

@@ -44,10 +44,10 @@ def test_the_bytes_of_a_step_are_counted(changed, per_parameter, per_slot):
 
 def test_slots_are_shapes_that_an_array_broadcasts_with():
     for shape in ((), (5,), (3, 4), (2, 3, 4)):
-        for slot in workloads.SLOTS:
+        for slot in workloads.SLOT_NAMES:
             if shape or slot in ("tensor", "element"):
                 assert np.broadcast_shapes(workloads.slot_shape(slot, shape), shape) == shape
-    assert [workloads.slot_shape(slot, (3, 4)) for slot in workloads.SLOTS] == [(), (3, 1), (1, 4), (3, 4)]
+    assert [workloads.slot_shape(slot, (3, 4)) for slot in workloads.SLOT_NAMES] == [(), (3, 1), (1, 4), (3, 4)]
 
 
 def test_every_combination_is_selected_once():
@@ -61,7 +61,7 @@ def test_every_combination_is_selected_once():
 def test_the_plan_has_every_size_slot_dtype_and_tree(quick):
     plan = workloads.plan(quick)
     assert len(set(plan)) == len(plan)
-    assert {w.slot for w in plan} == set(workloads.SLOTS)
+    assert {w.slot for w in plan} == set(workloads.SLOT_NAMES)
     assert {w.dtype for w in plan} == {"float16", "bfloat16", "float32", "float64"}
     assert {w.threads for w in plan} == {1, workloads.count_cores()}
     assert any(w.momentum for w in plan)
@@ -78,12 +78,12 @@ def test_the_plan_of_a_gpu(quick):
     assert len(set(plan)) == len(plan)
     assert {w.threads for w in plan} == {0}
     assert not any("thread" in str(w) for w in plan)
-    assert {w.slot for w in plan} == set(workloads.SLOTS)
+    assert {w.slot for w in plan} == set(workloads.SLOT_NAMES)
     assert {w.dtype for w in plan} == {"float16", "bfloat16", "float32", "float64"}
     assert any(w.momentum for w in plan)
     assert {"1000x64", "bert-base"} <= {w.name for w in plan}
     large = {(w.parameters, w.slot) for w in plan if len(w.shapes) == 1 and w.dtype == "float32"}
-    assert {(64 * 10**6, slot) for slot in workloads.SLOTS} <= large
+    assert {(64 * 10**6, slot) for slot in workloads.SLOT_NAMES} <= large
     if not quick:
         assert {n for n, _ in large} >= {10**k for k in range(3, 9)} | {2 * 10**8}
         assert {"200x4096", "bert-mini"} <= {w.name for w in plan}

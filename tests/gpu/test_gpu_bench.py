@@ -48,7 +48,7 @@ def test_a_report_with_everyone_who_is_installed():
 @pytest.mark.parametrize(
     ("text", "changed"),
     [
-        *(("1e4", dict(slot=slot)) for slot in workloads.SLOTS),
+        *(("1e4", dict(slot=slot)) for slot in workloads.SLOT_NAMES),
         ("1e4", dict(dtype="bfloat16", momentum=True)),
         ("1e7", dict(state="float64", momentum=True)),
         ("100x64", dict(slot="row", dtype="float16")),
@@ -56,7 +56,7 @@ def test_a_report_with_everyone_who_is_installed():
 )
 def test_ours_has_the_bits_of_the_cpu_kernels_after_as_many_steps(text, changed):
     work = work_of(text, **changed)
-    rotation = cuda.KERNELS.prepare(work)
+    rotation = cuda.CUDA_KERNELS.prepare(work)
     rotation.time_steps(7)
     for copy in {id(c): c for c in (rotation.copies[0], rotation.copies[-1])}.values():
         expected = cpu.AmosStepper(replace(work, threads=1), "cpu")

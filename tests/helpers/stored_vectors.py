@@ -8,7 +8,7 @@ from amos_ref.conformance.vectors import read
 
 FOLDER = importlib.resources.files("amos_ref.conformance.vectors") / "data"
 SCHEMA = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
-STORED = {name: read.load(name) for name in read.DTYPES}
+STORED = {name: read.load(name) for name in read.VECTOR_DTYPES}
 CASES = [(entry, dtype) for document in STORED.values() for entry, dtype in read.cases(document)]
 COMPUTED = [(entry, dtype) for entry, dtype in CASES if "error" not in entry]
 

@@ -131,8 +131,8 @@ def test_places_where_no_file_can_be(path):
     for place, words in (
         (folder / "none" / "state", ["No such file"]),
         (path / "state", ["Not a directory"]),
-        (folder, ["no ordinary file"]),
-        (pathlib.Path(os.devnull), ["no ordinary file"]),
+        (folder, ["not an ordinary file"]),
+        (pathlib.Path(os.devnull), ["not an ordinary file"]),
         (folder / ("n" * 300), ["name too long"]),
     ):
         check_refusal(place, ["cannot write", *words], save_new)
@@ -141,8 +141,8 @@ def test_places_where_no_file_can_be(path):
     for place, words in (
         (folder / "none", ["No such file"]),
         (path / "state", ["Not a directory"]),
-        (folder, ["no ordinary file"]),
-        (pathlib.Path(os.devnull), ["no ordinary file"]),
+        (folder, ["not an ordinary file"]),
+        (pathlib.Path(os.devnull), ["not an ordinary file"]),
     ):
         check_refusal(place, ["cannot read", *words])
     check_untouched(path)
@@ -160,8 +160,8 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     if not hasattr(os, "mkfifo"):
         pytest.skip("needs pipes with names")
     os.mkfifo(tmp_path / "pipe")
-    check_refusal(tmp_path / "pipe", ["no ordinary file"])
-    check_refusal(tmp_path / "pipe", ["no ordinary file"], save_new)
+    check_refusal(tmp_path / "pipe", ["not an ordinary file"])
+    check_refusal(tmp_path / "pipe", ["not an ordinary file"], save_new)
 
 
 def in_child(code, *arguments):

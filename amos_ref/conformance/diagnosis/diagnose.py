@@ -17,7 +17,8 @@ from amos_ref.conformance.judging.judge import STAGES, first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.conformance.ports.port import Port
 
-LARGEST, MOST = 3, 6  # deviations that are combined freely; in all, where different cases show different ones
+LARGEST = 3  # deviations that are combined freely
+MOST_DEVIATIONS = 6  # in all, where different cases show different ones
 FURTHER = 40  # inputs that are tried to tell candidates apart
 
 SINGLE = "this holds in float32's bounds, not in float64's: something of it is float32"
@@ -96,7 +97,7 @@ def diagnose(
                 if found:
                     return _explain(attempt, found)
     for attempt in (a for a in attempts if a.largest == LARGEST):
-        found = attempt.search().case_by_case(MOST, LARGEST)
+        found = attempt.search().case_by_case(MOST_DEVIATIONS, LARGEST)
         if found:
             return _explain(attempt, found)
     return _name_nearest(attempts[0].search())
@@ -111,7 +112,7 @@ def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
             break
     else:
         return []
-    largest = 1 if dtype in envelope.DTYPES else LARGEST
+    largest = 1 if dtype in envelope.ENVELOPE_DTYPES else LARGEST
     attempts = [Attempt((), largest, lambda: search)]
     if dtype == "float64":
         lower = functools.cache(lambda: Search([one._replace(case=one.case._replace(dtype="float32")) for one in same]))

@@ -16,7 +16,7 @@ from amos_ref.optimizers.amos import Amos
 from amos_ref.rules import eta_of
 
 DEFAULTS = Amos().options
-DTYPES = ("float64", "float32")  # of a port that has no attribute `dtypes`
+UNDECLARED_DTYPES = ("float64", "float32")  # of a port that has no attribute `dtypes`
 
 
 class Observation(NamedTuple):
@@ -89,7 +89,7 @@ def unsupported(port: Port, case: Case) -> str:
         return f"the port has no {', '.join(lacking)}"
     if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
         return "the port's framework has no gradient of None"
-    if case.dtype not in getattr(port, "dtypes", DTYPES):
+    if case.dtype not in getattr(port, "dtypes", UNDECLARED_DTYPES):
         return f"the port has no {case.dtype}"
     if case.inject and not hasattr(port, "put"):
         return "the port's state cannot be set"

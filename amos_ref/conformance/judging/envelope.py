@@ -28,7 +28,7 @@ from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.judging.reading import STATE, Reading, Step
 from amos_ref.dtypes import last_place
 
-DTYPES = ("float16", "bfloat16")
+ENVELOPE_DTYPES = ("float16", "bfloat16")
 MEMBERS = 24
 MARGIN = 4.0
 OPERATIONS = 4

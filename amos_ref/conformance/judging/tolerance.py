@@ -30,7 +30,7 @@ def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
     Unbounded
         If the bounds would not hold, which no case does to the page.
     """
-    if case.dtype in envelope.DTYPES:
+    if case.dtype in envelope.ENVELOPE_DTYPES:
         for steps, allowed in zip(reading.run(case, etas), envelope.allowances(case, etas, reading), strict=True):
             yield {name: Moment(step, allowed[name]) for name, step in steps.items()}
         return

@@ -31,7 +31,7 @@ class NumpyPort(Adapter):
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Keep copies of the parameters; every state is empty."""
-        self.params = {name: a.copy() for name, a in params.items()}
+        self.leaves = {name: a.copy() for name, a in params.items()}
         self.own: dict[str, dict[str, Any]] = {name: {} for name in params}
         self.hyper, self.t = hyper, 0
 
@@ -47,26 +47,22 @@ class NumpyPort(Adapter):
                 if option in common:
                     common[option] = self.hyper[option][name]
             given = self.signature.keywords(common) | ({"t": self.t} if "t" in self.signature.parameters else {})
-            answer = self.target(self.params[name], g, self.own[name], **given)
+            answer = self.target(self.leaves[name], g, self.own[name], **given)
             if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
                 raise Garbage(f"returned {type(answer).__name__}; expected a pair of theta and a dict, the state")
-            self.params[name], self.own[name] = answer
-        return self.params
+            self.leaves[name], self.own[name] = answer
+        return self.leaves
 
-    def state(self) -> dict[str, Arrays]:
-        """Return v, b and m as far as the states have them under a known name."""
-        shown: dict[str, Arrays] = {}
-        for part in STATE_NAMES:
-            for name, own in self.own.items():
-                if (theirs := _key(part, own)) is not None:
-                    shown.setdefault(part, {})[name] = np.asarray(own[theirs])
-        return shown
+    def find(self, part: str, leaf: str) -> Any:
+        """Return what a leaf's state holds under a known name for v, b or m, or None."""
+        key = _key(part, self.own[leaf])
+        return None if key is None else self.own[leaf][key]
 
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and what is shown of the state, in the dtype and shape that they have."""
         for part, arrays in values.items():
             for name, a in arrays.items():
-                held, key = (self.params, name) if part == "theta" else (self.own[name], _key(part, self.own[name]))
+                held, key = (self.leaves, name) if part == "theta" else (self.own[name], _key(part, self.own[name]))
                 if key is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 held[key] = a.astype(np.asarray(held[key]).dtype).reshape(np.shape(held[key]))

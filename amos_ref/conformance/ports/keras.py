@@ -1,13 +1,17 @@
 """A keras.optimizers.Optimizer class as a port, on whichever backend Keras runs."""
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
+
+
+def _import_keras() -> Any:
+    return importlib.import_module("keras")  # as Any: a type checker takes this file, which has its name, for keras
 
 
 class KerasPort(Adapter):
@@ -29,7 +33,7 @@ class KerasPort(Adapter):
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the variables and the optimizer, or one a leaf."""
-        import keras  # pyright: ignore[reportMissingImports]
+        keras = _import_keras()
 
         self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
         hyper, etas = self.prepare(hyper, params), hyper["eta"]
@@ -43,7 +47,7 @@ class KerasPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set the learning rate and apply the gradients; Keras warns of those that are None."""
-        import keras  # pyright: ignore[reportMissingImports]
+        keras = _import_keras()
 
         rate = None if self.rates is None else next(self.rates)
         for optimizer, names in self.optimizers:
@@ -53,30 +57,20 @@ class KerasPort(Adapter):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Gradients do not exist for variables")
                 optimizer.apply(given, [self.leaves[name] for name in names])
-        return {name: np.asarray(keras.ops.convert_to_numpy(leaf)) for name, leaf in self.leaves.items()}
+        return {name: self.to_numpy(leaf) for name, leaf in self.leaves.items()}
 
-    def _find(self, part: str, leaf: str) -> Any:
+    def find(self, part: str, leaf: str) -> Any:
         """Return the variable that holds this part of a leaf's state, or None."""
-        held = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
+        variables = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
         names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
-        return next((held[name] for name in names if name in held), None)
+        return next((variables[name] for name in names if name in variables), None)
 
-    def state(self) -> dict[str, Arrays]:
-        """Return v, b and m as far as variables of a known name hold them."""
-        import keras  # pyright: ignore[reportMissingImports]
+    def to_numpy(self, value: Any) -> np.ndarray:
+        """Return a variable's numbers."""
+        keras = _import_keras()
 
-        found: dict[str, Arrays] = {}
-        for part in STATE_NAMES:
-            for name in self.leaves:
-                if (variable := self._find(part, name)) is not None:
-                    found.setdefault(part, {})[name] = np.asarray(keras.ops.convert_to_numpy(variable))
-        return found
+        return np.asarray(keras.ops.convert_to_numpy(value))
 
-    def put(self, values: dict[str, Arrays]) -> None:
-        """Overwrite variables, in the dtype and shape that they have."""
-        for part, arrays in values.items():
-            for name, a in arrays.items():
-                variable = self.leaves[name] if part == "theta" else self._find(part, name)
-                if variable is None:
-                    raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
-                variable.assign(a.astype(variable.dtype).reshape(tuple(variable.shape)))
+    def assign(self, value: Any, a: np.ndarray) -> None:
+        """Overwrite a variable."""
+        value.assign(a.astype(value.dtype).reshape(tuple(value.shape)))

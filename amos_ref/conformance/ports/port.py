@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.errors import TargetError
 
 Arrays = dict[str, np.ndarray]
@@ -162,6 +163,38 @@ class Adapter:
         self.rates = iter(rates) if isinstance(rates, list) else None
         slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
         return hyper | slots | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
+
+    leaves: dict[str, Any]
+
+    def find(self, part: str, leaf: str) -> Any:
+        """Return what holds v, b or m of a leaf under a known name, or None."""
+        raise NotImplementedError
+
+    def to_numpy(self, value: Any) -> np.ndarray:
+        """Return what holds a part of the state as an array."""
+        return np.asarray(value)
+
+    def assign(self, value: Any, a: np.ndarray) -> None:
+        """Overwrite what holds a parameter or a part of the state, in the dtype and shape that it has."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Arrays]:
+        """Return v, b and m as far as the port keeps them under a known name."""
+        shown: dict[str, Arrays] = {}
+        for part in STATE_NAMES:
+            for leaf in self.leaves:
+                if (value := self.find(part, leaf)) is not None:
+                    shown.setdefault(part, {})[leaf] = self.to_numpy(value)
+        return shown
+
+    def put(self, values: dict[str, Arrays]) -> None:
+        """Overwrite parameters and state."""
+        for part, arrays in values.items():
+            for leaf, a in arrays.items():
+                value = self.leaves[leaf] if part == "theta" else self.find(part, leaf)
+                if value is None:
+                    raise Unsupported(f"the port keeps no {part} of leaf {leaf!r} that could be set")
+                self.assign(value, a)
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Return None: the port is given its eta, or --eta says it."""

@@ -1,5 +1,6 @@
 """A torch.optim.Optimizer class as a port."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -11,6 +12,10 @@ from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import TargetError
 
 
+def _import_torch() -> Any:
+    return importlib.import_module("torch")  # as Any: a type checker takes this file, which has its name, for torch
+
+
 class TorchPort(Adapter):
     """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
 
@@ -18,7 +23,7 @@ class TorchPort(Adapter):
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
-        import torch  # pyright: ignore[reportMissingImports]
+        torch = _import_torch()
 
         self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
         hyper, etas = self.prepare(hyper, params), hyper["eta"]
@@ -53,33 +58,24 @@ class TorchPort(Adapter):
         self.optimizer.step()
         return {name: _numpy(leaf) for name, leaf in self.leaves.items()}
 
-    def state(self) -> dict[str, Arrays]:
-        """Return v, b and m as far as optimizer.state holds them under a known name."""
-        shown: dict[str, Arrays] = {}
-        for part in STATE_NAMES:
-            for name, leaf in self.leaves.items():
-                if (tensor := self._find(part, leaf)) is not None:
-                    shown.setdefault(part, {})[name] = _numpy(tensor)
-        return shown
-
-    def _find(self, part: str, leaf: Any) -> Any:
-        """Return the tensor that holds this part of a leaf's state, or None."""
-        own = self.optimizer.state.get(leaf, {})
+    def find(self, part: str, leaf: str) -> Any:
+        """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
+        own = self.optimizer.state.get(self.leaves[leaf], {})
         return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
 
-    def put(self, values: dict[str, Arrays]) -> None:
-        """Overwrite parameters and state in place; many optimizers have no state before their first step."""
-        for part, arrays in values.items():
-            for name, a in arrays.items():
-                leaf = self.leaves[name]
-                target = leaf if part == "theta" else self._find(part, leaf)
-                if target is None or target.numel() != a.size:
-                    raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
-                target.data.copy_(_tensor(a.copy()).reshape(target.shape))
+    def to_numpy(self, value: Any) -> np.ndarray:
+        """Return a tensor's numbers."""
+        return _numpy(value)
+
+    def assign(self, value: Any, a: np.ndarray) -> None:
+        """Overwrite a tensor in place."""
+        if value.numel() != a.size:
+            raise Unsupported(f"the port keeps a tensor of shape {tuple(value.shape)}, which {a.shape} cannot replace")
+        value.data.copy_(_tensor(a.copy()).reshape(value.shape))
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
-        import torch  # pyright: ignore[reportMissingImports]
+        torch = _import_torch()
 
         owner = getattr(self.target, "func", self.target)
         if not hasattr(owner, "get_scale") or "eta" in self.options:
@@ -92,7 +88,7 @@ class TorchPort(Adapter):
 
 def _tensor(a: np.ndarray) -> Any:
     """Return a tensor on the array's own memory; torch knows bfloat16, but not NumPy's."""
-    import torch  # pyright: ignore[reportMissingImports]
+    torch = _import_torch()
 
     if a.dtype.name == "bfloat16":
         return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
@@ -100,7 +96,7 @@ def _tensor(a: np.ndarray) -> Any:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    import torch  # pyright: ignore[reportMissingImports]
+    torch = _import_torch()
 
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from amos_ref.conformance.vectors.read import DTYPES, Json, StoredCase, cases, load, number
+from amos_ref.conformance.vectors.read import VECTOR_DTYPES, Json, StoredCase, cases, load, number
 from amos_ref.conformance.vectors.write import as_text
 from amos_ref.errors import VectorError
 from amos_ref.storage import container
 from amos_ref.storage.files import name_errors, reserve_file, write_file
 
-FORMATS = ("json", "npz", "safetensors")
+EXPORT_FORMATS = ("json", "npz", "safetensors")
 
 
 def select(case: str | None = None, flag: str | None = None) -> Json:
@@ -23,7 +23,7 @@ def select(case: str | None = None, flag: str | None = None) -> Json:
     VectorError
         If there is no such case or flag.
     """
-    documents = [load(name) for name in DTYPES]
+    documents = [load(name) for name in VECTOR_DTYPES]
     notes = {name: note for document in documents for name, note in document["notes"].items()}
     if flag is not None and flag not in notes:
         raise VectorError(f"there is no flag {flag!r}; there are {', '.join(notes)}")

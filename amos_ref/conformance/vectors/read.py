@@ -19,8 +19,8 @@ from amos_ref.errors import AmosError, VectorError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState
 
-FORMAT = "amos-ref-vectors-2"
-DTYPES = ("float64", "float32", "float16", "bfloat16")
+VECTORS_FORMAT = "amos-ref-vectors-2"
+VECTOR_DTYPES = ("float64", "float32", "float16", "bfloat16")
 STATE = ("theta", "v", "b", "m")
 
 Json = dict[str, Any]
@@ -156,8 +156,8 @@ def load(dtype_name: str) -> Json:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise VectorError(f"vectors of {dtype_name}: {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise VectorError(f"vectors of {dtype_name} are not of the format {FORMAT!r}")
+    if not isinstance(found, dict) or found.get("format") != VECTORS_FORMAT:
+        raise VectorError(f"vectors of {dtype_name} are not of the format {VECTORS_FORMAT!r}")
     return found
 
 

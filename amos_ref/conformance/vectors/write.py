@@ -15,7 +15,7 @@ from amos_ref.conformance.judging.drive import DEFAULTS
 from amos_ref.conformance.judging.reading import OPTIONS
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
 from amos_ref.conformance.vectors.cases import NOTES, VectorCase, flags, vector_cases
-from amos_ref.conformance.vectors.read import DTYPES, FORMAT, STATE, Json, encode
+from amos_ref.conformance.vectors.read import STATE, VECTOR_DTYPES, VECTORS_FORMAT, Json, encode
 from amos_ref.dtypes import dtype_of
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.state import AmosState
@@ -39,7 +39,7 @@ HEADER = [
 
 def write(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Write one file a dtype, yielding each path."""
-    for name in DTYPES:
+    for name in VECTOR_DTYPES:
         path = folder / f"paper-{name}.json"
         write_file(path, text_of(name))
         yield path
@@ -67,7 +67,7 @@ def generate(dtype_name: str) -> Json:
     used = {flag for case in made for flag in case["flags"]}
     notes = {f: n for f, n in NOTES.items() if f in used}
     return {
-        "format": FORMAT,
+        "format": VECTORS_FORMAT,
         "schema": "schema.json",
         "algorithm": "paper Amos",
         "header": HEADER,
@@ -182,7 +182,7 @@ def tolerances(case: Case) -> Sequence[dict[str, Moment]] | None:
 
     Tolerances that are measured, as in float16 and bfloat16, are known for the judge's cases only.
     """
-    if case.dtype in envelope.DTYPES and (case.name, case.dtype) not in {(c.name, c.dtype) for c in table()}:
+    if case.dtype in envelope.ENVELOPE_DTYPES and (case.name, case.dtype) not in {(c.name, c.dtype) for c in table()}:
         return None
     try:
         return trajectory_of_page(case, case.eta)

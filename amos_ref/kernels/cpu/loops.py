@@ -22,7 +22,7 @@ from amos_ref.kernels.table import (
     PIECE,
     PLACES,
     SLOTS,
-    STATE,
+    STATE_0,
     STATE_1,
     STRIP,
     SUMS,
@@ -293,7 +293,7 @@ def state_of(leaves, i, start, stop, like):
     """Return the entries start <= s < stop of the arrays of a leaf's state; nothing where `like` is None."""
     if like is None:
         return ()
-    return view(leaves[i, STATE], start, stop, like), view(leaves[i, STATE_1], start, stop, like)
+    return view(leaves[i, STATE_0], start, stop, like), view(leaves[i, STATE_1], start, stop, like)
 
 
 @specialised(state_of)
@@ -301,7 +301,7 @@ def _state_of(leaves, i, start, stop, like):
     if like == types.none:
         return lambda leaves, i, start, stop, like: ()
     return lambda leaves, i, start, stop, like: (
-        view(leaves[i, STATE], start, stop, like),
+        view(leaves[i, STATE_0], start, stop, like),
         view(leaves[i, STATE_1], start, stop, like),
     )
 

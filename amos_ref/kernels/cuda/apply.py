@@ -9,21 +9,21 @@ import numpy as np
 
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import WORD, device, getter
-from amos_ref.kernels.cuda.reduce import LANES, PIECE, lanes_each, line, size_of
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, line, size_of
 from amos_ref.kernels.cuda.slots import CHI, MU, NONE, NUMBERS, ceiling, field, integer, kernel, leaf_of, real
-from amos_ref.kernels.table import INNER, PLACES, STATE, STATE_1, THETA, G, M, N
+from amos_ref.kernels.table import INNER, PLACES, STATE_0, STATE_1, THETA, G, M, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
-ROWS = 16  # of a task, in columns
+TASK_ROWS = 16  # of a task, in columns
 add, add_square, average, change, clip = scalar.add, scalar.add_square, scalar.average, scalar.change, scalar.clip
 
 
 @device
 def line_of(k, n, inner):
     """Return (place, first row, left) of a task of columns: 128 of them, 16 rows."""
-    strips, tops = ceiling(inner, LANES), ceiling(n, ROWS)
-    outer, top, left = k // strips // tops, k // strips % tops * ROWS, k % strips * LANES
+    strips, tops = ceiling(inner, LANES), ceiling(n, TASK_ROWS)
+    outer, top, left = k // strips // tops, k // strips % tops * TASK_ROWS, k % strips * LANES
     return outer, top, left
 
 
@@ -75,9 +75,9 @@ def applying(theta: str, g: str, state: str, averages: bool) -> Any:
             task = total - 1 - index
             i = leaf_of(task, starts, members)
             n, k = field(leaves, i, N), task - integer(starts, i)
-            pieces = ceiling(n, PIECE)
-            row, start = k // pieces, k % pieces * PIECE
-            begin, count, place = row * n + start, min(PIECE, n - start), field(leaves, i, PLACES) + row
+            pieces = ceiling(n, GPU_PIECE)
+            row, start = k // pieces, k % pieces * GPU_PIECE
+            begin, count, place = row * n + start, min(GPU_PIECE, n - start), field(leaves, i, PLACES) + row
             for j in range(width):
                 alphas[j], rhos[j] = real(alpha, place), real(rho, place)
             at, at_g = field(leaves, i, THETA) + begin * size, field(leaves, i, G) + begin * size_g
@@ -109,7 +109,7 @@ def applying(theta: str, g: str, state: str, averages: bool) -> Any:
             for j in range(width):
                 lane = min(t * width + j if wide else j * threads + t, count - 1)
                 alphas[j], rhos[j] = real(alpha, place + lane), real(rho, place + lane)
-            for row in range(min(ROWS, n - top)):
+            for row in range(min(TASK_ROWS, n - top)):
                 x = row * inner
                 here, here_g, here_m = at + x * size, at_g + x * size_g, at_m + x * size_m
                 move(here, here_g, here_m, count, t, wide, local, local_g, local_m, alphas, rhos, chi, mu)
@@ -144,11 +144,11 @@ def stepping(method: Any, count: int, theta: str, g: str, state: str, averages: 
         for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             task = total - 1 - index
             i = leaf_of(task, starts, members)
-            start = (task - integer(starts, i)) * PIECE
-            at, at_g, at_v = field(leaves, i, THETA), field(leaves, i, G), field(leaves, i, STATE)
+            start = (task - integer(starts, i)) * GPU_PIECE
+            at, at_g, at_v = field(leaves, i, THETA), field(leaves, i, G), field(leaves, i, STATE_0)
             at_b, at_m, own = field(leaves, i, STATE_1), field(leaves, i, M), real(scale, i)
             wide = (at | at_g | at_v | at_b | at_m) % WORD == 0
-            for x in range(start, min(start + PIECE, field(leaves, i, N)), LANES):
+            for x in range(start, min(start + GPU_PIECE, field(leaves, i, N)), LANES):
                 left = field(leaves, i, N) - x
                 load(at + x * size, left, t, wide, local, 0)
                 load_g(at_g + x * size_g, left, t, wide, local_g, 0)

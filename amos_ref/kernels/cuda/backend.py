@@ -13,9 +13,9 @@ from amos_ref.errors import AmosError, BackendError, NonFiniteError
 from amos_ref.kernels import Method
 from amos_ref.kernels.cuda import arrays, driver
 from amos_ref.kernels.cuda import slots as kernels
-from amos_ref.kernels.cuda.apply import ROWS, applying, stepping
+from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
 from amos_ref.kernels.cuda.arrays import as_device_state, as_device_tree, fingerprint
-from amos_ref.kernels.cuda.reduce import LANES, PIECE, lanes_each, reducing
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, reducing
 from amos_ref.kernels.cuda.slots import NONE, NUMBERS
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
@@ -117,7 +117,7 @@ def _counts(table: Table) -> dict[str, np.ndarray]:
     outer, n, inner = table.leaves[:, OUTER], table.leaves[:, N], table.leaves[:, INNER]
     slots = np.diff(table.slots.starts)
     mixed = np.isin(np.arange(len(outer)), [k for k, _ in _mixed(table)])
-    pieces, strips = -(-n // PIECE), -(-inner // LANES)
+    pieces, strips = -(-n // GPU_PIECE), -(-inner // LANES)
     if table.key.kind == "elements":
         none = 0 * n
         return dict(reduce=pieces, combine=none, fold=none, slots=none, spread=none, apply=pieces)
@@ -129,7 +129,7 @@ def _counts(table: Table) -> dict[str, np.ndarray]:
         fold=slots * mixed,
         slots=slots,
         spread=outer * inner * mixed,
-        apply=outer * pieces if rows else outer * -(-n // ROWS) * strips,
+        apply=outer * pieces if rows else outer * -(-n // TASK_ROWS) * strips,
     )
 
 

@@ -19,7 +19,7 @@ from amos_ref.kernels.table import INNER, LEAF, SUMS, G, N
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
-PIECE = 2048  # neighbouring elements of a task that sums nothing
+GPU_PIECE = 2048  # neighbouring elements of a task that sums nothing
 AHEAD = 16  # elements of a thread whose loads are under way at once
 
 add, add_square, clip = scalar.add, scalar.add_square, scalar.clip
@@ -190,8 +190,8 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
         t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             i = leaf_of(task, starts, members)
-            start = (task - integer(starts, i)) * PIECE
-            stop, at = min(start + PIECE, field(leaves, i, N)), field(leaves, i, G)
+            start = (task - integer(starts, i)) * GPU_PIECE
+            stop, at = min(start + GPU_PIECE, field(leaves, i, N)), field(leaves, i, G)
             wide, wrong = at % WORD == 0, 0
             for left in range(start, stop, whole):
                 for u in range(lines_ahead):

@@ -14,7 +14,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
-from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, STATE, STATE_1, SUMS, N
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, STATE_0, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -185,7 +185,7 @@ def deciding(method: Any, count: int, state: str) -> Any:
         for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
             i = leaf_of(task, starts, members)
             k = task - integer(starts, i)
-            place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, STATE), field(leaves, i, STATE_1)
+            place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, STATE_0), field(leaves, i, STATE_1)
             new_alpha, new_rho, new_v, new_b = decide(
                 real(means, place), read(get(v, k)), read(get(b, k)), real(scale, i), *numbers
             )

@@ -43,7 +43,7 @@ def test_export_of_arrays(form, case_id, tmp_path, capsys):
         kept = got[name].view(dtype) if form == "npz" and a.dtype.name == "bfloat16" else got[name]
         assert (kept.dtype, kept.shape, kept.tobytes()) == (a.dtype, a.shape, a.tobytes()), name
     assert json.loads(texts["cases"]) == {case_id: {k: entry[k] for k in ("about", "flags", "error") if k in entry}}
-    assert texts["format"] == vectors.FORMAT
+    assert texts["format"] == vectors.VECTORS_FORMAT
     theta = entry["steps"][0]["leaves"]["x"]["pre"]["theta"]
     assert vectors.encode(expected[f"{case_id}/1/x/pre.theta"]) == theta
 

@@ -12,7 +12,7 @@ from amos_ref.errors import VectorError
 F64 = np.dtype(np.float64)
 
 
-@pytest.mark.parametrize("name", vectors.DTYPES)
+@pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
 def test_every_backend_gives_the_stored_bits(name, backend):
     count, wrong = vectors.verify(name, backend)
@@ -51,7 +51,7 @@ def test_a_refusal_that_does_not_come_or_is_another_one_is_found(backend):
     assert vectors.verify_case(entry, dtype, backend) == message
 
 
-@pytest.mark.parametrize("name", vectors.DTYPES)
+@pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 def test_bits_survive_writing_and_reading(name):
     dtype = vectors.dtype_of(name)
     a = np.array([[0.0, -0.0, 1.5], [np.inf, np.nan, -(2.0**-14)]]).astype(dtype)

@@ -23,12 +23,12 @@ F64 = np.dtype(np.float64)
 # the files
 
 
-@pytest.mark.parametrize("name", vectors.DTYPES)
+@pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 def test_the_files_are_what_the_tool_writes(name):
     assert vector_writer.text_of(name) == (FOLDER / f"paper-{name}.json").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", vectors.DTYPES)
+@pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 def test_the_files_follow_the_schema(name):
     jsonschema.Draft202012Validator(SCHEMA).validate(STORED[name])
     assert STORED[name]["groups"][0]["dtype"] == name
@@ -168,7 +168,7 @@ def test_tolerances_are_numbers():
     assert unknown == {"subnormal/float32"} | (narrow - judged)
 
 
-@pytest.mark.parametrize("name", vectors.DTYPES)
+@pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 def test_a_right_port_stays_within_the_tolerances(name):
     """But for what this port cannot do: take the mean of nothing, and in float16 square a subnormal number."""
     beyond = {"empty"} | ({"subnormal"} if name == "float16" else set())
