@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from helpers import TESTS
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 # Four threads at least, so that a machine with one core still sees work divided between threads.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(os.cpu_count() or 1, 4)))
@@ -27,6 +27,20 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 
 # Whoever reads scratch memory before it was written reads NaN, not the zeros of a new page of memory.
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "no_cover: pytest-cov does not look at the test")
+
+
+def pytest_collection_modifyitems(items):
+    """Let coverage look away from tests that draw examples: being looked at takes as long again as the test.
+
+    Other tests go through the same lines, most of them once and not a hundred times.
+    """
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture

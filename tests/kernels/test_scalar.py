@@ -39,6 +39,7 @@ def stored_by_integers(wide, target):
 WAYS = {"float16": copied, "bfloat16": copied, "float16 without the processor's help": copied_by_integers}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("way", WAYS)
 def test_every_bit_pattern_survives_load_and_store(way):
     name, copied = way.split()[0], WAYS[way]

@@ -191,6 +191,18 @@ def test_validate_looks_at_every_parameter_and_all_of_the_state(name):
     right.call("step")
 
 
+@pytest.mark.parametrize("name", VALIDATING)
+def test_validate_looks_at_every_value_at_each_step(name):
+    for backend in backends_of(name):
+        attempt = Attempt(name)
+        opt = make(name, backend, validate=True)
+        for _ in range(2):
+            attempt.state = opt.step(attempt.params, attempt.grads, attempt.state)
+        attempt.params["z"][0, 0] = np.inf
+        with pytest.raises(N, match=r"params leaf 'z'\[0, 0\] is inf"):
+            opt.step(attempt.params, attempt.grads, attempt.state)
+
+
 # targets in memory
 
 R, O, strided = errors.ReadOnlyError, errors.OverlapError, np.lib.stride_tricks.as_strided  # noqa: E741

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from amos_ref.kernels import layout
 from amos_ref.kernels.cpu import backend as cpu
 
+pytestmark = pytest.mark.no_cover  # thousands of moves, and what each does is tested elsewhere
 MOVES = (*ANYWHERE, *ONLY_HERE)
 EXAMPLES = int(os.environ.get("AMOS_REF_EXAMPLES", "0"))
 

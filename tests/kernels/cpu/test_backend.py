@@ -54,6 +54,7 @@ def eager_threads(request, monkeypatch):
     numba.set_num_threads(before)
 
 
+@pytest.mark.no_cover
 def test_number_of_threads_changes_no_bit(eager_threads):
     assert eager_threads >= 2
     found = []
@@ -104,6 +105,7 @@ def test_every_thread_sees_a_gradient_that_is_not_finite(slot):
         assert [own.bits(a) for _, a in leaf.written().items()] == before
 
 
+@pytest.mark.no_cover
 @pytest.mark.usefixtures("eager_threads")
 def test_python_threads_may_step_different_trees_at_once():
     seeds = (7, 8, 9)
