@@ -34,7 +34,7 @@ def optimizer(kind, backend, act):
 
 
 def steps_with_a_replacement(kind, what, when, backend):
-    """All bits after four steps; at the `when`-th call of the callable one array is freed and another takes its place."""
+    """All bits after four steps; at the `when`-th call of the callable an array is freed, another takes its place."""
     params, grads, calls, others = tree(1), tree(2), [], []
 
     def act():
