@@ -10,7 +10,7 @@ from amos_ref.checks import Arrays
 from amos_ref.dtypes import Shape
 from amos_ref.kernels import Method
 from amos_ref.optimizers.adam import adam_directions
-from amos_ref.optimizers.base import Moments, Optimizer
+from amos_ref.optimizers.base import Aimed, Optimizer
 from amos_ref.optimizers.leaf import DirectedLeaf
 from amos_ref.optimizers.state import AdamWState
 from amos_ref.options import learning_rate_at
@@ -134,10 +134,10 @@ class AdamW(Optimizer):
     def _follows_gradients(self) -> bool:
         return False
 
-    def _directions(self, gradients: Arrays, state: AdamWState) -> tuple[Arrays, Moments]:
+    def _directions(self, gradients: Arrays, state: AdamWState) -> Aimed:
         betas = {name: self.options[name] for name in ("beta1", "beta2", "adam_epsilon")}
         return adam_directions(gradients, state, **betas)
 
-    def _stages(self, leaf: DirectedLeaf, ready: Any) -> dict[str, Any]:
+    def _stages(self, leaf: DirectedLeaf, ready: Any, rates: AdamWRates) -> dict[str, Any]:
         moments = {part: ready.moments[part][leaf.name] for part in "mv"}
-        return {**moments, **super()._stages(leaf, ready)}
+        return {**moments, **super()._stages(leaf, ready, rates)}

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.dtypes import last_place
+from amos_ref import spec
+from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
 Gradients = list[dict[str, np.ndarray | None]]
@@ -162,7 +163,7 @@ def _table() -> tuple[Case, ...]:
     low = [case for case in cases if case.name in _LOW or case.inject]
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
-        *(_round(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+        *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
     )
     for case in found:
         _freeze(case)
@@ -213,19 +214,18 @@ def _aged() -> list[Case]:
     ]
 
 
-def _round(case: Case, dtype: str) -> Case:
-    """Return the case in float16 or bfloat16, its arrays rounded to that."""
+def round_case(case: Case, dtype: str) -> Case:
+    """Return the case in a dtype, its parameters and gradients rounded to that."""
 
     def nearest(a: np.ndarray | None) -> Any:
         if a is None:
             return None
-        spacing = last_place(a, dtype)
-        return np.ldexp(np.rint(np.ldexp(a, -spacing)), spacing)
+        with np.errstate(all="ignore"):
+            return np.asarray(spec.round_to(a, dtype_of(dtype))).astype(np.float64)
 
     params = {name: nearest(a) for name, a in case.params.items()}
-    return case._replace(
-        dtype=dtype, params=params, grads=[{name: nearest(g) for name, g in grads.items()} for grads in case.grads]
-    )
+    grads = [{name: nearest(g) for name, g in given.items()} for given in case.grads]
+    return case._replace(dtype=dtype, params=params, grads=grads)
 
 
 def random_case(seed: int, options: Collection[str]) -> Case:

@@ -6,10 +6,10 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.checks import Arrays, check_finite
-from amos_ref.optimizers.base import Moments
+from amos_ref.optimizers.base import Aimed, Moments
 
 
-def adam_directions(gradients: Arrays, state: Any, **betas: float) -> tuple[Arrays, Moments]:
+def adam_directions(gradients: Arrays, state: Any, **betas: float) -> Aimed:
     """Return Adam's direction for each leaf, and its new moments; or raise NonFiniteError for a gradient."""
     directions: Arrays = {}
     moments: Moments = {"m": {}, "v": {}}

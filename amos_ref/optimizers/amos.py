@@ -76,7 +76,7 @@ def compute_stages(leaf: Leaf, rates: Rates) -> dict[str, Any]:
     with np.errstate(all="ignore"):
         after = spec.step(theta, g, v, b, m, eta=leaf.eta, **rates._asdict())
     if not np.isfinite(after["g2"]).all():
-        refuse_gradient(leaf, rates.chi)
+        refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
     return after
 
 

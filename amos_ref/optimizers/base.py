@@ -7,7 +7,7 @@ are decided.
 """
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from amos_ref.optimizers.trace import Lines, Trace
 from amos_ref.options import check_options
 
 Moments = dict[str, Arrays]  # {part of the state: {leaf: its new array}}
+Aimed = tuple[Arrays, Moments]  # along what each leaf moves, and the new moments
 
 
 class Prepared(NamedTuple):
@@ -38,9 +39,9 @@ class Prepared(NamedTuple):
 
     thetas: Arrays
     gradients: Arrays  # of the leaves that step
+    directions: list[Any]  # along what they move
     moments: Moments  # what the step writes to the state beside what kernels write
     leaves: list[Any]
-    rates: Any
     state: Any  # with its arrays as the backend sees them
 
 
@@ -107,7 +108,12 @@ class Optimizer(abc.ABC):
         """Whether leaves move along their gradients; otherwise :meth:`_directions` says along what."""
         return True
 
-    def _directions(self, gradients: Arrays, state: Any) -> tuple[Arrays, Moments]:
+    @property
+    def _directs_by_callable(self) -> bool:
+        """Whether :meth:`_directions` calls the caller's code."""
+        return False
+
+    def _directions(self, gradients: Arrays, state: Any) -> Aimed:
         """Return along what each leaf moves, C-contiguous float64 arrays, and the new moments of the state."""
         return gradients, {}
 
@@ -169,13 +175,14 @@ class Optimizer(abc.ABC):
             If a schedule fails or returns no number that it may.
         """
         self._backend.check_host("update")
+        rates = self._rates_of(state)
         ready = self._prepare(grads, state, params)
         deltas = {name: np.full(a.shape, -0.0) for name, a in ready.thetas.items()}
         parts: dict[str, Any] = {
             part: None if a is None else dict(a) for part, a in zip(state._fields[1:], state[1:], strict=True)
         }
         for leaf in ready.leaves:
-            after = self.method.page(leaf, ready.rates)
+            after = self.method.page(leaf, rates)
             deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
             for part, old in leaf.written().items():
                 if part != "theta":
@@ -223,15 +230,17 @@ class Optimizer(abc.ABC):
         """
         self._backend.check_launch(stream, sync)
         validate = self.options.get("validate", False)
+        rates = self._rates_of(state)
         layout = None if validate else self._last.take()
         try:
-            given = None if layout is None else layout.match(params, grads, state)
+            given, aimed = (None, None) if layout is None else self._aim(layout, params, grads, state)
             if layout is None or given is None:
-                work, layout, ready = self._lay_out(layout, params, grads, state, stream)
-                rates, moments = ready.rates, ready.moments
+                work, layout, ready = self._lay_out(layout, params, grads, state, aimed, stream)
+                directions, moments = ready.directions, ready.moments
             else:
-                work, rates = layout.work, self._rates(int(state.count))
-                moments, _alive = self._aim(layout, given, state)
+                work = layout.work
+                directions, moments = (given[0], {}) if aimed is None else (list(aimed[0].values()), aimed[1])
+                work.take(directions, None if aimed else given[1])
             new = state._replace(count=int(state.count) + 1)
             with InterruptGuard(new):
                 bad = work.run(rates, stream=stream, sync=sync or validate)
@@ -241,7 +250,8 @@ class Optimizer(abc.ABC):
             if layout is not None:
                 self._last.put(layout)
         if bad >= 0:
-            refuse_gradient(self._prepare(grads, state, params).leaves[bad], rates.chi)
+            name = [name for name, g in tree.flatten(grads, "grads").items() if g is not None][bad]
+            self._refuse(name, self._backend.as_arrays(directions[bad], "grads"), rates)
         return new if work.advanced else state
 
     def advance(self, state: Any, *, stream: Any = None) -> Any:
@@ -287,24 +297,36 @@ class Optimizer(abc.ABC):
         Arguments and errors: see :meth:`update`.
         """
         self._backend.check_host("trace")
+        rates = self._rates_of(state)
         ready = self._prepare(grads, state, params)
-        steps = {leaf.name: (leaf, self._stages(leaf, ready)) for leaf in ready.leaves}
-        return Trace(int(state.count) + self.first_step, ready.rates, steps, self.lines)
+        steps = {leaf.name: (leaf, self._stages(leaf, ready, rates)) for leaf in ready.leaves}
+        return Trace(int(state.count) + self.first_step, rates, steps, self.lines)
 
-    def _stages(self, leaf: Any, ready: Prepared) -> dict[str, Any]:
+    def _stages(self, leaf: Any, ready: Prepared, rates: Any) -> dict[str, Any]:
         """Return every intermediate of a leaf's step."""
-        return dict(self.method.page(leaf, ready.rates))
+        return dict(self.method.page(leaf, rates))
 
     @property
     def _backend(self) -> Backend:
         return load_backend(self.options.get("backend", "numpy"))
 
-    def _prepare(self, grads: Any, state: Any, params: Any) -> Prepared:
-        """Check everything that one step is given."""
-        backend = self._backend
+    def _rates_of(self, state: Any) -> Any:
+        """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code."""
+        count = getattr(state, "count", None)
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 0
+        return self._rates(int(count)) if whole else None  # what is wrong is said where the state is checked
+
+    def _prepare(self, grads: Any, state: Any, params: Any, aimed: Aimed | None = None) -> Prepared:
+        """Check everything that one step is given; `aimed`: its directions and moments, if they are known.
+
+        Rules and directions may be callables, which are the caller's code and could change the very arrays that were
+        checked. So whatever was looked at before they were called is looked at once more afterwards.
+        """
+        backend, given = self._backend, state
         thetas = named_arrays(backend.as_arrays(params, "params"))
         gradients = named_gradients(backend.as_arrays(grads, "grads"), thetas)
         state = backend.as_state(state)
+        asked = any((name, a.shape) not in self._rules for name, a in thetas.items())
         rules = {name: self._leaf_rule(name, a.shape) for name, a in thetas.items()}
         shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
         dtypes = {name: self._state_dtype(a.dtype) for name, a in thetas.items()}
@@ -313,17 +335,24 @@ class Optimizer(abc.ABC):
             for name, theta in thetas.items():
                 check_finite(theta, f"params leaf {name!r}")
             check_state_values(state)
-        rates = self._rates(int(state.count))
-        directions, moments = self._directions(gradients, state)
+        if aimed is None:
+            directions, moments = self._directions(gradients, state)
+            if asked or self._directs_by_callable:
+                known = None if self._follows_gradients else (directions, moments)
+                return self._prepare(grads, given, params, known)
+        else:
+            directions, moments = aimed
+            for name, u in tree.match(directions, gradients, "directions").items():
+                check_shape(u, thetas[name].shape, f"direction of leaf {name!r}")
         leaves = [self._leaf(name, thetas[name], u, state, rules[name]) for name, u in directions.items()]
-        return Prepared(thetas, gradients, moments, leaves, rates, state)
+        return Prepared(thetas, gradients, list(directions.values()), moments, leaves, state)
 
     def _lay_out(
-        self, last: KeptLayout | None, params: Any, grads: Any, state: Any, stream: Any
+        self, last: KeptLayout | None, params: Any, grads: Any, state: Any, aimed: Aimed | None, stream: Any
     ) -> tuple[Any, KeptLayout | None, Prepared]:
         """Check everything, and lay out the work of this step and perhaps of the next ones."""
         self._backend.release(None if last is None else last.work, stream)
-        ready = self._prepare(grads, state, params)
+        ready = self._prepare(grads, state, params, aimed)
         constants = PARTS[self.state_type].constants
         parts = {part: getattr(ready.state, part) for part in ready.state._fields[1:]}
         written: dict[str, Any] = {"parameter": ready.thetas}
@@ -335,15 +364,17 @@ class Optimizer(abc.ABC):
             return work, None, ready
         return work, KeptLayout.keep(self._backend, work, params, grads, state), ready
 
-    def _aim(self, layout: KeptLayout, given: tuple[list[Any], Any], state: Any) -> tuple[Moments, Any]:
-        """Hand this step's directions to work that was laid out; return the new moments, and what must stay alive."""
-        gradients, addresses = given
-        if self._follows_gradients:
-            layout.work.take(gradients, addresses)
-            return {}, gradients
-        directions, moments = self._directions(dict(zip(layout.stepping, gradients, strict=True)), state)
-        layout.work.take(list(directions.values()), None)
-        return moments, directions
+    def _aim(self, layout: KeptLayout, params: Any, grads: Any, state: Any) -> tuple[Any, Aimed | None]:
+        """Return what the layout says of the gradients (None: it does not fit), and directions other than these."""
+        given = layout.match(params, grads, state)
+        if given is None or self._follows_gradients:
+            return given, None
+        aimed = self._directions(dict(zip(layout.stepping, given[0], strict=True)), state)
+        # A callable could have changed what was compared before it was called.
+        return layout.match(params, grads, state) if self._directs_by_callable else given, aimed
+
+    def _refuse(self, name: str, g: Any, rates: Any) -> NoReturn:
+        refuse_gradient(f"{'gradient' if self._follows_gradients else 'direction'} of leaf {name!r}", g, rates.chi)
 
     def _leaf_rule(self, name: str, shape: Shape) -> Any:
         key = (name, shape)

@@ -12,7 +12,7 @@ from amos_ref.dtypes import Shape
 from amos_ref.errors import AmosError, DirectionError
 from amos_ref.kernels import Method
 from amos_ref.optimizers.adam import adam_directions
-from amos_ref.optimizers.base import Moments, Optimizer, Prepared
+from amos_ref.optimizers.base import Aimed, Optimizer, Prepared
 from amos_ref.optimizers.leaf import DirectedLeaf, refuse_gradient
 from amos_ref.optimizers.state import ClosedFormState
 from amos_ref.rules import positive, resolve, slot_shape_of
@@ -54,7 +54,7 @@ def compute_stages(leaf: DirectedLeaf, rates: ClosedRates) -> dict[str, Any]:
     with np.errstate(all="ignore"):
         after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates)
     if not np.isfinite(after["u2"]).all():
-        refuse_gradient(leaf, rates.chi)
+        refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
     return after
 
 
@@ -198,7 +198,11 @@ class ClosedFormAmos(Optimizer):
     def _follows_gradients(self) -> bool:
         return self.options["direction"] == "gradient"
 
-    def _directions(self, gradients: Arrays, state: ClosedFormState) -> tuple[Arrays, Moments]:
+    @property
+    def _directs_by_callable(self) -> bool:
+        return callable(self.options["direction"])
+
+    def _directions(self, gradients: Arrays, state: ClosedFormState) -> Aimed:
         direction, count = self.options["direction"], int(state.count)
         if direction == "gradient":
             return gradients, {}
@@ -212,10 +216,10 @@ class ClosedFormAmos(Optimizer):
             found[name] = np.asarray(np.sign(wide)) if direction == "sign" else _called(direction, name, wide, count)
         return found, {}
 
-    def _stages(self, leaf: DirectedLeaf, ready: Prepared) -> dict[str, Any]:
+    def _stages(self, leaf: DirectedLeaf, ready: Prepared, rates: ClosedRates) -> dict[str, Any]:
         moments = {part: ready.moments.get(part, {}).get(leaf.name) for part in "mv"}
-        error = float(leaf.sigma) ** 2 * ready.rates.shrink
-        return dict(g=ready.gradients[leaf.name], **moments, **super()._stages(leaf, ready), error=error)
+        error = float(leaf.sigma) ** 2 * rates.shrink
+        return dict(g=ready.gradients[leaf.name], **moments, **super()._stages(leaf, ready, rates), error=error)
 
 
 def _called(direction: Callable[[str, np.ndarray, int], Any], name: str, g: np.ndarray, t: int) -> np.ndarray:

@@ -83,12 +83,11 @@ class DirectedLeaf(NamedTuple):
         return {"theta": self.theta}
 
 
-def refuse_gradient(leaf: Any, chi: float) -> NoReturn:
-    """Raise NonFiniteError that says where the gradient of this leaf, clipped at chi, is not finite."""
-    where = f"{leaf.source} of leaf {leaf.name!r}"
+def refuse_gradient(where: str, g: Any, chi: float) -> NoReturn:
+    """Raise NonFiniteError that says where a gradient (or a direction), clipped at chi, is not finite."""
     with np.errstate(all="ignore"):
-        g = spec.clip(leaf.g.astype(np.float64), chi)
-    check_finite(np.asarray(g), where, squared=True)
+        clipped = spec.clip(g.astype(np.float64), chi)
+    check_finite(np.asarray(clipped), where, squared=True)
     raise NonFiniteError(
-        f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(g).max())!r})"
+        f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(clipped).max())!r})"
     )

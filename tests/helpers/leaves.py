@@ -94,7 +94,7 @@ def step(backend, leaves, rates):
     """Advance leaves in place, or raise NonFiniteError with nothing written."""
     bad = load_backend(backend).prepare(leaves, Amos.method).run(rates)
     if bad >= 0:
-        refuse_gradient(leaves[bad], rates.chi)
+        refuse_gradient(f"{leaves[bad].source} of leaf {leaves[bad].name!r}", leaves[bad].g, rates.chi)
 
 
 def wrap_run(monkeypatch, kind, changed):

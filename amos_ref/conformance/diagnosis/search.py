@@ -110,10 +110,12 @@ class Search:
             i = next(self.failing(names), None)
             if i is None:
                 return [names]
-            pending += [more for more in self._explaining(names, i, largest) if len(more) <= limit and more not in done]
+            pending += [
+                more for more in self._smallest_extensions(names, i, largest) if len(more) <= limit and more not in done
+            ]
         return []
 
-    def _explaining(self, names: Names, i: int, largest: int) -> list[Names]:
+    def _smallest_extensions(self, names: Names, i: int, largest: int) -> list[Names]:
         """Return the smallest extensions of a set under which observation i fits."""
         level = {names}
         for k in range(1, largest + 1):

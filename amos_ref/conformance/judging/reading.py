@@ -167,16 +167,11 @@ class Reading:
         store: Callable[[str, Any], Any] = lambda what, a: a,
     ) -> None:
         self.number, self.store, self.overrides = number, store, list(overrides)
-        self.stages = dict(FORMULAS)
-        self.slot: Stage = lambda s: s.slot
+        self.stages: dict[str, Stage] = {"slot": lambda s: s.slot, **FORMULAS}
         for override in self.overrides:
             for name, function in override.items():
-                inner = self.slot if name == "slot" else self.stages[name]
-                outer = _over(function, inner)
-                if name == "slot":
-                    self.slot = outer
-                else:
-                    self.stages[name] = outer
+                self.stages[name] = _over(function, self.stages[name])
+        self.slot = self.stages.pop("slot")
 
     def run(self, case: Case, etas: Mapping[str, float]) -> Iterator[dict[str, Step]]:
         """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
@@ -188,30 +183,33 @@ class Reading:
         ShapeError
             If the case sets a state of another shape than the reading's.
         """
+        shared = self._shared(case, etas)
+        state = {name: self._start(name, a, case, shared) for name, a in case.params.items()}
+        memory: dict[str, dict[str, Any]] = {name: {} for name in state}
+        now: dict[str, Step] = {}
+        for count, given in enumerate(case.grads, 1):
+            grads = {name: None if g is None else self.number(g) for name, g in given.items()}
+            for name, old in state.items():
+                step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
+                if self._take(step):
+                    now[name] = step
+                    state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
+            yield dict(now)
+            for what, arrays in (case.inject or {}).items() if count == 1 else ():
+                for name, a in arrays.items():
+                    check_shape(a, np.shape(state[name][f"old_{what}"]), f"{what} of leaf {name!r}")
+                    state[name][f"old_{what}"] = self.number(a)
+
+    def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
+        """Return what every step of every leaf is given."""
         options = {name: (DEFAULTS | case.options)[name] for name in OPTIONS}
-        shared = dict(
+        return dict(
             options={k: None if x is None else self.number(x) for k, x in options.items()},
             asked=set(case.options),
             rates=[self.number(xi) for xi in case.learning_rates()],
             etas={name: self.number(eta) for name, eta in etas.items()},
             shapes={name: a.shape for name, a in case.params.items()},
         )
-        held = {name: self._start(name, a, case, shared) for name, a in case.params.items()}
-        memory: dict[str, dict[str, Any]] = {name: {} for name in held}
-        now: dict[str, Step] = {}
-        for count, given in enumerate(case.grads, 1):
-            grads = {name: None if g is None else self.number(g) for name, g in given.items()}
-            for name, old in held.items():
-                step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
-                if self._take(step):
-                    now[name] = step
-                    held[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
-            yield dict(now)
-            if count == 1 and case.inject:
-                for what, arrays in case.inject.items():
-                    for name, a in arrays.items():
-                        check_shape(a, np.shape(held[name][f"old_{what}"]), f"{what} of leaf {name!r}")
-                        held[name][f"old_{what}"] = self.number(a)
 
     def _start(self, name: str, theta: np.ndarray, case: Case, shared: dict[str, Any]) -> dict[str, Any]:
         slot = self.slot(Step(name=name, slot=case.slots[name], **shared))

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref import spec
-from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.cases import Case, round_case, table
 from amos_ref.dtypes import dtype_of
 
 #: Steps that are stored of a judge's case: 3, more where these would not show what it is about, fewer of large arrays.
@@ -51,9 +50,8 @@ def vector_cases(dtype: str) -> list[VectorCase]:
     """Return the cases of a dtype, in the order of the file: the judge's float64 ones, rounded, and those below."""
     found = []
     for case in table():
-        if case.dtype == "float64":
-            kept = _round(_first_steps(case), dtype)
-            found += [] if kept is None else [VectorCase(kept, tuple(range(1, len(kept.grads) + 1)))]
+        if case.dtype == "float64" and _fits(first := _first_steps(case), dtype):
+            found.append(VectorCase(round_case(first, dtype), tuple(range(1, len(first.grads) + 1))))
     found += [*_edges(dtype), *_refusals(dtype)]
     return [*found, *_long(dtype)] if dtype in ("float64", "float32") else found
 
@@ -64,20 +62,10 @@ def _first_steps(case: Case) -> Case:
     return case._replace(grads=case.grads[:steps], options=case.options | {"learning_rate": xi})
 
 
-def _round(case: Case, dtype: str) -> Case | None:
-    """Return the case with parameters and gradients of a dtype; None if that is too narrow for its magnitudes."""
-    lost = False
-
-    def nearest(a: np.ndarray) -> np.ndarray:
-        nonlocal lost
-        with np.errstate(all="ignore"):
-            kept = np.asarray(spec.round_to(a, dtype_of(dtype))).astype(np.float64)
-        lost |= bool(np.any(np.isinf(kept) | ((kept == 0) & (a != 0))))
-        return kept
-
-    params = {name: nearest(a) for name, a in case.params.items()}
-    grads = [{name: None if g is None else nearest(g) for name, g in given.items()} for given in case.grads]
-    return None if lost else case._replace(params=params, grads=grads, dtype=dtype)
+def _fits(case: Case, dtype: str) -> bool:
+    """Whether a dtype is wide enough for the magnitudes of a case: nothing overflows, nothing vanishes."""
+    pairs = zip(_inputs(case), _inputs(round_case(case, dtype)), strict=True)
+    return not any(np.any(np.isinf(new) | ((new == 0) & (old != 0))) for old, new in pairs)
 
 
 def flags(vector: VectorCase) -> list[str]:
@@ -146,13 +134,12 @@ def _refusals(dtype: str) -> list[VectorCase]:
     ]
 
 
-def _inputs(vector: VectorCase) -> list[np.ndarray]:
-    case = vector.case
+def _inputs(case: Case) -> list[np.ndarray]:
     return [*case.params.values(), *(g for grads in case.grads for g in grads.values() if g is not None)]
 
 
 def _any(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:
-    return lambda vector: any(bool(np.any(test(a))) for a in _inputs(vector))
+    return lambda vector: any(bool(np.any(test(a))) for a in _inputs(vector.case))
 
 
 def _gradient(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:

@@ -130,8 +130,8 @@ def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     threads = 1 if tasks.little else count()
     if threads == 1:
         return [run(0, tasks.count, tasks.starts, *args)] if tasks.count else []
+    threads = 1 + _hire(threads - 1)
     launched = Launch(run, tasks, args, threads)
-    _hire(threads - 1)
     for k in range(threads - 1):
         # In a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
         launches.put((contextvars.copy_context(), launched, k))
@@ -144,13 +144,18 @@ def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     return launched.found
 
 
-def _hire(wanted: int) -> None:
-    """See to it that there are so many helpers."""
+def _hire(wanted: int) -> int:
+    """Start helpers until there are so many, or until the system gives no more; return how many of them there are."""
     if len(helpers) < wanted:
         with _hiring:
             for k in range(len(helpers), wanted):
-                helpers.append(threading.Thread(target=_help, args=(launches,), name=f"amos_ref_{k}", daemon=True))
-                helpers[-1].start()
+                helper = threading.Thread(target=_help, args=(launches,), name=f"amos_ref_{k}", daemon=True)
+                try:
+                    helper.start()
+                except RuntimeError:  # no more threads or memory: a step that has begun goes on with those there are
+                    break
+                helpers.append(helper)
+    return min(len(helpers), wanted)
 
 
 def _help(launches: queue.SimpleQueue) -> None:
