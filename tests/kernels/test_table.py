@@ -84,7 +84,7 @@ def test_leaves_of_a_kind_and_of_the_same_dtypes_share_a_table():
         for row, box, scale in zip(t.leaves, t.boxes, t.scale, strict=True):
             leaf = leaves[row[table.LEAF]]
             assert (leaf.theta.dtype, leaf.g.dtype, leaf.v.dtype, leaf.m is not None) == tuple(t.key)[1:]
-            read = [row[column] for column in (table.THETA, table.G, table.STATE, table.STATE_1)]
+            read = [row[column] for column in (table.THETA, table.G, table.STATE_0, table.STATE_1)]
             assert read == [address(a) for a in (leaf.theta, leaf.g, leaf.v, leaf.b)]
             assert row[table.M] == (0 if leaf.m is None else address(leaf.m))
             assert scale == leaf.eta
