@@ -78,7 +78,7 @@ def number(value: Any) -> float:
         return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever the conversion of somebody's own type raises
         return math.nan
 
 

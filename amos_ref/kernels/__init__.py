@@ -19,6 +19,8 @@ BACKENDS = {
     "cuda": "amos_ref.kernels.cuda.backend",
     "auto": "amos_ref.kernels.cpu.backend",
 }
+#: Those that can decide for slots without state.
+STATELESS = tuple(name for name in BACKENDS if name != "cuda")
 
 
 class Leaf(Protocol):
@@ -55,7 +57,7 @@ class Method(NamedTuple):
     #: ``decide(mean, *state, scale, *numbers) -> (alpha, rho, *new state)``: float64 in and out, for one slot. A plain
     #: function of + - * / sqrt, max and comparisons, which backends compile together with all that it calls.
     decide: Callable[..., tuple[float, ...]]
-    #: How many arrays of a leaf's `state` *decide* takes.
+    #: How many arrays of a leaf's `state` *decide* takes: 2 or none, as compiled kernels have it.
     states: int
     #: ``page(leaf, rates)``: every intermediate of a leaf's step by the page, in NumPy. It raises NonFiniteError for a
     #: gradient that is not finite.

@@ -53,12 +53,15 @@ class KeptLayout:
         return [self.names[k] for k in self.moved]
 
     def match(self, params: Any, grads: Any, state: Any) -> tuple[list[Any], Any] | None:
-        """Return the gradients of the leaves that step, and where they lie; None if anything else is not as it was."""
+        """Return all arrays, behind the `fixed` ones the gradients of the leaves that step, and where these lie.
+
+        None if anything else is not as it was. Whoever uses the addresses holds the arrays meanwhile.
+        """
         arrays = None if self.watch is None else self._arrays(params, grads, state)
         if arrays is None or self.watch is None:
             return None
         addresses = self.watch.compare(arrays)
-        return None if addresses is None else (arrays[self.fixed :], addresses)
+        return None if addresses is None else (arrays, addresses)
 
     def _arrays(self, params: Any, grads: Any, state: Any) -> list[Any] | None:
         """Return all parameters, all state and the gradients, or None if they are not of the layout's trees."""

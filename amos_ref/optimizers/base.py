@@ -22,6 +22,7 @@ from amos_ref.checks import (
     named_gradients,
 )
 from amos_ref.dtypes import Shape, rounded
+from amos_ref.errors import StateError
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
 from amos_ref.optimizers.interrupt import InterruptGuard
@@ -239,7 +240,8 @@ class Optimizer(abc.ABC):
                 directions, moments = ready.directions, ready.moments
             else:
                 work = layout.work
-                directions, moments = (given[0], {}) if aimed is None else (list(aimed[0].values()), aimed[1])
+                gradients = given[0][layout.fixed :]
+                directions, moments = (gradients, {}) if aimed is None else (list(aimed[0].values()), aimed[1])
                 work.take(directions, None if aimed else given[1])
             new = state._replace(count=int(state.count) + 1)
             with InterruptGuard(new):
@@ -275,9 +277,10 @@ class Optimizer(abc.ABC):
         ScheduleError
             As in :meth:`update`.
         """
-        layout = self._last.peek()
-        work = None if layout is None else layout.work
-        self._backend.advance(work, self._rates(int(state.count)), stream)
+        layout, rates = self._last.peek(), self._rates_of(state)
+        if layout is not None and rates is None:
+            raise StateError(f"state is of type {type(state).__name__}; init(params) makes one")
+        self._backend.advance(None if layout is None else layout.work, rates, stream)
         return state._replace(count=int(state.count) + 1)
 
     def synchronize(self, *, stream: Any = None) -> None:
@@ -365,11 +368,15 @@ class Optimizer(abc.ABC):
         return work, KeptLayout.keep(self._backend, work, params, grads, state), ready
 
     def _aim(self, layout: KeptLayout, params: Any, grads: Any, state: Any) -> tuple[Any, Aimed | None]:
-        """Return what the layout says of the gradients (None: it does not fit), and directions other than these."""
+        """Return what the layout says of the arrays (None: it does not fit), and directions if they are no gradients.
+
+        The arrays are held for as long as the step takes: another thread may take them out of the trees.
+        """
         given = layout.match(params, grads, state)
         if given is None or self._follows_gradients:
             return given, None
-        aimed = self._directions(dict(zip(layout.stepping, given[0], strict=True)), state)
+        gradients = dict(zip(layout.stepping, given[0][layout.fixed :], strict=True))
+        aimed = self._directions(gradients, state)
         # A callable could have changed what was compared before it was called.
         return layout.match(params, grads, state) if self._directs_by_callable else given, aimed
 

@@ -10,7 +10,7 @@ from amos_ref.checks import Arrays, check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
 from amos_ref.dtypes import Shape
 from amos_ref.errors import AmosError, DirectionError
-from amos_ref.kernels import Method
+from amos_ref.kernels import STATELESS, Method
 from amos_ref.optimizers.adam import adam_directions
 from amos_ref.optimizers.base import Aimed, Optimizer, Prepared
 from amos_ref.optimizers.leaf import DirectedLeaf, refuse_gradient
@@ -123,7 +123,7 @@ class ClosedFormAmos(Optimizer):
     method = Method(closed_form.decide, 0, compute_stages)
     lines = LINES
     first_step = 0
-    backends = ("numpy", "cpu", "auto")
+    backends = STATELESS
     example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
 
     def __init__(

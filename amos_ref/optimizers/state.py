@@ -143,7 +143,7 @@ def _check_part(a, where, shape, dtype) -> None:
     if a.shape != shape:
         raise StateError(f"{where} has shape {a.shape}; it must have shape {shape}")
     if a.dtype != dtype:
-        raise StateError(f"{where} has dtype {a.dtype}; state_dtype asks for {dtype}")
+        raise StateError(f"{where} has dtype {a.dtype}; it must have dtype {dtype}")
 
 
 def check_fit(state: Any, kind: type, thetas: Arrays | None, *, optional: bool) -> None:
