@@ -171,7 +171,8 @@ class HostBackend:
 
     def check_launch(self, stream: Any, sync: bool) -> None:
         if stream is not None or sync is not True:
-            raise BackendError("stream and sync are for backend 'cuda', and this one steps NumPy's arrays")
+            what = f"stream is {stream!r:.60}" if stream is not None else f"sync is {sync!r:.60}"
+            raise BackendError(f"{what}, which is for backend 'cuda'; this one steps NumPy's arrays, and waits")
 
     def release(self, work: Work | None, stream: Any) -> None:
         pass

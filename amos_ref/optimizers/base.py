@@ -312,7 +312,7 @@ class Optimizer(abc.ABC):
 
     def _rates_of(self, state: Any) -> Any:
         """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code."""
-        count = getattr(state, "count", None)
+        count: Any = getattr(state, "count", None)
         whole = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 0
         return self._rates(int(count)) if whole else None  # what is wrong is said where the state is checked
 

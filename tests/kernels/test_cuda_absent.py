@@ -121,10 +121,8 @@ def test_stream_and_sync_are_for_cuda():
     params = np.ones(3)
     opt = amos_ref.Amos(0.1, 0.5)
     state = opt.init(params)
-    for launch in (dict(stream=7), dict(sync=False)):
-        with pytest.raises(
-            BackendError, match="stream and sync are for backend 'cuda', and this one steps NumPy's arrays"
-        ):
+    for launch, what in ((dict(stream=7), "stream is 7"), (dict(sync=False), "sync is False")):
+        with pytest.raises(BackendError, match=f"{what}, which is for backend 'cuda'; this one steps NumPy's arrays"):
             opt.step(params, np.ones(3), state, **launch)
     with pytest.raises(BackendError, match="advance needs a step of backend 'cuda'"):
         opt.advance(state)

@@ -213,10 +213,8 @@ def test_unknown_backends_are_refused(name):
 def test_streams_and_recorded_steps_are_for_a_gpu(name, backend):
     opt, params = make(name, backend), np.ones(3)
     state = opt.init(params)
-    for launch in (dict(stream=7), dict(sync=False)):
-        with pytest.raises(
-            errors.BackendError, match="stream and sync are for backend 'cuda', and this one steps NumPy"
-        ):
+    for launch, what in ((dict(stream=7), "stream is 7"), (dict(sync=False), "sync is False")):
+        with pytest.raises(errors.BackendError, match=f"{what}, which is for backend 'cuda'; this one steps NumPy's"):
             opt.step(params, np.ones(3), state, **launch)
     with pytest.raises(errors.BackendError, match="advance needs a step of backend 'cuda'"):
         opt.advance(state)
