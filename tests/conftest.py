@@ -36,11 +36,13 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Let coverage look away from tests that draw examples: being looked at takes as long again as the test.
 
-    Other tests go through the same lines, most of them once and not a hundred times.
+    Other tests go through the same lines, most of them once and not a hundred times. The tests of kernels come first:
+    those that draw compile most kernels, for all tests, and a compiler that is looked at is slow too.
     """
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.no_cover)
+    items.sort(key=lambda item: not item.path.is_relative_to(TESTS / "kernels"))
 
 
 @pytest.fixture

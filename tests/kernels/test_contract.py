@@ -40,21 +40,25 @@ def test_auto_is_the_compiled_kernels():
 
 
 @members
-def test_a_member_hands_in_what_its_method_takes(name):
-    opt, params = make(name), tree_of(0)
-    ready = opt._prepare(tree_of(1), opt.init(params), params)
-    assert len(ready.rates.numbers) == opt.method.numbers
-    assert all(isinstance(number, float) for number in (*ready.rates.numbers, ready.rates.chi, ready.rates.mu))
-    for leaf in ready.leaves:
-        assert len(leaf.state) == opt.method.states
+def test_a_member_hands_in_what_its_method_takes(name, monkeypatch):
+    opt, params, given = make(name), tree_of(0), []
+    method = opt.method
+    recording = method._replace(page=lambda leaf, rates: given.append((leaf, rates)) or method.page(leaf, rates))
+    monkeypatch.setattr(type(opt), "method", recording)
+    opt.update(tree_of(1), opt.init(params), params)
+    assert len(given) == len(amos_ref.tree.flatten(params))
+    for leaf, rates in given:
+        assert len(rates.numbers) == method.numbers
+        assert all(isinstance(number, float) for number in (*rates.numbers, rates.chi, rates.mu))
+        assert len(leaf.state) == method.states
         assert all(a.shape == leaf.slot for a in leaf.state)
         assert leaf.g.shape == leaf.theta.shape
         assert np.broadcast_shapes(leaf.slot, leaf.theta.shape) == leaf.theta.shape
         assert set(leaf.written()) <= set(leaf.arrays())
-        assert set(leaf.written()) <= set(opt.method.page(leaf, ready.rates))
+        assert set(leaf.written()) <= set(method.page(leaf, rates))
         assert leaf._replace(theta=leaf.theta).theta is leaf.theta
-        found = opt.method.decide(1.0, *np.zeros(opt.method.states), float(leaf.scale), *ready.rates.numbers)
-        assert len(found) == 2 + opt.method.states
+        found = method.decide(1.0, *np.zeros(method.states), float(leaf.scale), *rates.numbers)
+        assert len(found) == 2 + method.states
 
 
 def test_backends_that_do_not_exist_or_have_no_kernels():
