@@ -35,7 +35,7 @@ def last_place(x: Any, dtype: str) -> Any:
     return np.maximum(np.frexp(x)[1], lowest + 1) - bits
 
 
-def rounded(x: Any, like: np.ndarray) -> np.ndarray:
+def round_like(x: Any, like: np.ndarray) -> np.ndarray:
     """Return x as an array of `like`'s dtype and shape, rounded once."""
     with np.errstate(all="ignore"):
         return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
@@ -43,7 +43,7 @@ def rounded(x: Any, like: np.ndarray) -> np.ndarray:
 
 def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return `a` itself, or a copy of another dtype, rounded once."""
-    return a if a.dtype == dtype else rounded(a.astype(np.float64), np.empty(a.shape, dtype))
+    return a if a.dtype == dtype else round_like(a.astype(np.float64), np.empty(a.shape, dtype))
 
 
 def broadcasts(slot: Shape, shape: Shape) -> bool:

@@ -21,7 +21,7 @@ from amos_ref.kernels.cpu import backend as cpu
 from amos_ref.kernels.cpu import loops as cpu_kernels
 from amos_ref.kernels.cpu import threads
 from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
-from amos_ref.kernels.jit import inlined, kernel
+from amos_ref.kernels.jit import inline, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
 from amos_ref.optimizers.amos import Amos, Rates
 from amos_ref.optimizers.leaf import Leaf
@@ -84,7 +84,7 @@ def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
 # columns: `rows` of them at once, in strips of `width` columns
 
 
-@inlined
+@inline
 def add_rows(acc, g, inner, left, right, row, rows):
     for k in range(row, row + rows):
         add_squares(acc[left:right], g[k * inner + left : k * inner + right], None)

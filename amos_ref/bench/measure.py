@@ -179,11 +179,11 @@ def limit_threads(threads: int) -> contextlib.AbstractContextManager[None]:
     """Let the kernels use so many threads inside the block; 0 is for a GPU, on which no threads of the host step."""
     if not threads:
         return contextlib.nullcontext()
-    from amos_ref.kernels.cpu.threads import limited, most
+    from amos_ref.kernels.cpu.threads import limit_threads, most
 
     if threads > most():
         raise HyperParameterError(f"{threads} threads: NUMBA_NUM_THREADS is {most()}")
-    return limited(threads)
+    return limit_threads(threads)
 
 
 def read_free_memory() -> float:

@@ -54,16 +54,16 @@ class _Cache(FunctionCache):
 
 
 @functools.cache
-def inlined(fn: Callable[..., Any]) -> Callable[..., Any]:
+def inline(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Let compiled code call a plain Python function, and all plain functions that it calls; Python still can."""
     for name in fn.__code__.co_names:
         called = fn.__globals__.get(name)
         if inspect.isfunction(called) and called.__module__.startswith("amos_ref.") and called is not fn:
-            inlined(called)
+            inline(called)
     return register_jitable(fastmath=False, error_model="numpy")(fn)
 
 
-def specialised(fn):
+def specialise(fn):
     """Decorate what chooses, by the types of its arguments, how compiled code does what `fn` does in Python."""
     return overload(fn, jit_options={"fastmath": False, "error_model": "numpy"})
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from amos_ref.dtypes import rounded
+from amos_ref.dtypes import round_like
 from amos_ref.kernels import HostBackend, Method
 
 
@@ -20,7 +20,7 @@ class Work:
         results = []
         for leaf in self.leaves:
             after = self.page(leaf, rates)
-            results.append([(target, rounded(after[name], target)) for name, target in leaf.written().items()])
+            results.append([(target, round_like(after[name], target)) for name, target in leaf.written().items()])
         for rows in results:
             for target, value in rows:
                 target[...] = value

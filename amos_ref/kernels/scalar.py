@@ -13,20 +13,20 @@ from numba.core import config
 from numba.extending import intrinsic
 
 from amos_ref import spec
-from amos_ref.kernels.jit import inlined, specialised
+from amos_ref.kernels.jit import inline, specialise
 
-inlined(spec.change)
-inlined(spec.average)
+inline(spec.change)
+inline(spec.average)
 
 BITS = {"float16": np.uint16, "bfloat16": np.int16}
 
 
-@inlined
+@inline
 def from_plain(x):
     return np.float64(x)
 
 
-@inlined
+@inline
 def from_half(bits):
     # Sign aside, the bits of a float16 at the top of a float64 read as its value times 2^-1008.
     bits = np.int64(bits)
@@ -38,12 +38,12 @@ def from_half(bits):
     return -x if bits & 0x8000 else x
 
 
-@inlined
+@inline
 def from_bfloat(bits):
     return np.float64(np.int32(np.int32(bits) << 16).view(np.float32))
 
 
-@inlined
+@inline
 def snap(x, drop, least, anchor):
     """Round to 53 - drop significant bits, from `least` down to the spacing there, ties to even; still a float64.
 
@@ -58,7 +58,7 @@ def snap(x, drop, least, anchor):
     return near if x == x else x
 
 
-@inlined
+@inline
 def to_half(x):
     y = abs(snap(x, 42, 2.0**-14, 1.5 * 2.0**28))
     if y != y:
@@ -71,7 +71,7 @@ def to_half(x):
     return np.uint16(bits | 0x8000 if sign else bits)
 
 
-@inlined
+@inline
 def to_bfloat(x):
     # A bfloat16 is the upper half of a float32, which holds the rounded number as it is, or infinity.
     y = np.float32(snap(x, 45, 2.0**-126, 1.5 * 2.0**-81))
@@ -97,12 +97,12 @@ def _single_to_half(typingctx, x) -> Any:
     return types.uint16(types.float32), generate
 
 
-@inlined
+@inline
 def from_half_fast(bits):
     return np.float64(_half_to_single(bits))  # pyright: ignore[reportCallIssue]
 
 
-@inlined
+@inline
 def to_half_fast(x):
     # Cut to the 24 bits of a float32, the last one set if anything was cut: such a number lies between the same two
     # float16, on the same side of their middle, so that the second rounding is that of x.
@@ -144,7 +144,7 @@ def store(a, i, x):
     a[i] = _writer(a.dtype)(x)
 
 
-def averaged(m, i, delta, mu):
+def average_into(m, i, delta, mu):
     """Return the change, averaged into ``m[i]``; without momentum (None) as it is."""
     if m is None:
         return delta
@@ -158,14 +158,14 @@ def cut(a, start, stop):
     return None if a is None else a[start:stop]
 
 
-@specialised(clip)
+@specialise(clip)
 def _clip(g, chi):
     if chi == types.none:
         return lambda g, chi: g
     return lambda g, chi: chi if g > chi else -chi if g < -chi else g
 
 
-@specialised(load)
+@specialise(load)
 def _load(a, i):
     if not isinstance(a, types.Array):
         return lambda a, i: a
@@ -173,7 +173,7 @@ def _load(a, i):
     return lambda a, i: read(a[i])
 
 
-@specialised(store)
+@specialise(store)
 def _store(a, i, x):
     write = types.float32 if a.dtype == types.float32 else _writer(a.dtype)
     if a.dtype == types.uint16 and _converts_halves():
@@ -185,8 +185,8 @@ def _store(a, i, x):
     return put
 
 
-@specialised(averaged)
-def _averaged(m, i, delta, mu):
+@specialise(average_into)
+def _average_into(m, i, delta, mu):
     if m == types.none:
         return lambda m, i, delta, mu: delta
 
@@ -198,7 +198,7 @@ def _averaged(m, i, delta, mu):
     return average
 
 
-@specialised(cut)
+@specialise(cut)
 def _cut(a, start, stop):
     if a == types.none:
         return lambda a, start, stop: None

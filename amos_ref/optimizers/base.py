@@ -21,7 +21,7 @@ from amos_ref.checks import (
     named_arrays,
     named_gradients,
 )
-from amos_ref.dtypes import Shape, rounded
+from amos_ref.dtypes import Shape, round_like
 from amos_ref.errors import StateError
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
@@ -187,7 +187,7 @@ class Optimizer(abc.ABC):
             deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
             for part, old in leaf.written().items():
                 if part != "theta":
-                    parts[part][leaf.name] = rounded(after[part], old)
+                    parts[part][leaf.name] = round_like(after[part], old)
         for part, new in ready.moments.items():
             parts[part].update(new)
         return tree.unflatten(deltas, params), state._replace(count=int(state.count) + 1, **parts)
@@ -418,5 +418,5 @@ def apply_updates(params: Any, updates: Any) -> Any:
         delta = check_array(deltas[name], f"update of leaf {name!r}")
         check_shape(delta, theta.shape, f"update of leaf {name!r}")
         with np.errstate(all="ignore"):
-            new[name] = rounded(theta.astype(np.float64) + delta.astype(np.float64), theta)
+            new[name] = round_like(theta.astype(np.float64) + delta.astype(np.float64), theta)
     return tree.unflatten(new, params)

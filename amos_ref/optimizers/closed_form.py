@@ -213,7 +213,9 @@ class ClosedFormAmos(Optimizer):
         for name, g in gradients.items():
             check_finite(g, f"gradient of leaf {name!r}", squared=True)
             wide = g.astype(np.float64)
-            found[name] = np.asarray(np.sign(wide)) if direction == "sign" else _called(direction, name, wide, count)
+            found[name] = (
+                np.asarray(np.sign(wide)) if direction == "sign" else _call_direction(direction, name, wide, count)
+            )
         return found, {}
 
     def _stages(self, leaf: DirectedLeaf, ready: Prepared, rates: ClosedRates) -> dict[str, Any]:
@@ -222,7 +224,7 @@ class ClosedFormAmos(Optimizer):
         return dict(g=ready.gradients[leaf.name], **moments, **super()._stages(leaf, ready, rates), error=error)
 
 
-def _called(direction: Callable[[str, np.ndarray, int], Any], name: str, g: np.ndarray, t: int) -> np.ndarray:
+def _call_direction(direction: Callable[[str, np.ndarray, int], Any], name: str, g: np.ndarray, t: int) -> np.ndarray:
     """Return what a callable direction gives, or raise DirectionError."""
     where = f"direction of leaf {name!r}"
     shape = g.shape

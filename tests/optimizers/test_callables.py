@@ -128,7 +128,7 @@ def test_a_step_goes_on_where_no_thread_can_be_started(monkeypatch):
     start, g = rng.standard_normal((2, LITTLE + 5))
     for backend in ("numpy", "cpu"):
         params, opt = start.copy(), amos_ref.Amos(0.1, backend=backend)
-        with threads.limited(4):
+        with threads.limit_threads(4):
             state = opt.step(params, g, opt.init(params))
         found.append([own.bits(a) for a in (params, state.v[""], state.b[""])])
     assert found[0] == found[1]

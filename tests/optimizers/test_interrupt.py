@@ -155,7 +155,7 @@ def test_what_a_rule_raises_leaves_everything_as_it_was():
 #: Backend, method, and what fails: a function of a module, or the optimizer's own page. Launches of the kernels only
 #: read at first, at least four times with the tree above.
 ALLOCATIONS = {
-    "results": ("numpy", "step", page, "rounded"),
+    "results": ("numpy", "step", page, "round_like"),
     "reductions": ("cpu", "step", cpu.Part, "reduce"),
     "launches": ("cpu", "step", cpu, "launch"),
     "checks": ("numpy", "step", base, "check_written"),

@@ -95,7 +95,7 @@ class PlainWatch:
     def __init__(self, arrays: Sequence[np.ndarray], fixed: int) -> None:
         self.fixed = fixed
         self.kinds = [type(a) for a in arrays]
-        self.rows = [_described(a) for a in arrays]
+        self.rows = [_describe(a) for a in arrays]
         self.writeable = [a.flags.writeable for a in arrays[:fixed]]
         self.data = [address(a) for a in arrays[:fixed]]
 
@@ -103,7 +103,7 @@ class PlainWatch:
         """Return the addresses of the arrays behind the fixed ones; None if anything else is not as it was."""
         if len(arrays) != len(self.rows):
             raise AssertionError("a kept step compares as many arrays as it has rows for")
-        if [type(a) for a in arrays] != self.kinds or [_described(a) for a in arrays] != self.rows:
+        if [type(a) for a in arrays] != self.kinds or [_describe(a) for a in arrays] != self.rows:
             return None
         here = [a.flags.writeable or not wanted for a, wanted in zip(arrays, self.writeable, strict=False)]
         if not all(here) or [address(a) for a in arrays[: self.fixed]] != self.data:
@@ -111,7 +111,7 @@ class PlainWatch:
         return np.array([address(a) for a in arrays[self.fixed :]], np.int64)
 
 
-def _described(a: np.ndarray) -> tuple[Any, ...]:
+def _describe(a: np.ndarray) -> tuple[Any, ...]:
     return a.dtype, a.shape, a.flags.c_contiguous and a.flags.aligned
 
 

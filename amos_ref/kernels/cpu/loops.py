@@ -13,8 +13,8 @@ from numba import types
 
 from amos_ref import spec
 from amos_ref.kernels.cpu.memory import view
-from amos_ref.kernels.jit import inlined, kernel, specialised
-from amos_ref.kernels.scalar import averaged, clip, cut, load, store
+from amos_ref.kernels.jit import inline, kernel, specialise
+from amos_ref.kernels.scalar import average_into, clip, cut, load, store
 from amos_ref.kernels.table import (
     INNER,
     LEAF,
@@ -36,13 +36,13 @@ CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 WIDE = 1024  # columns whose float64 sums, or alpha and rho, stay in the first-level cache
 
 
-@inlined
+@inline
 def leaf_of(task, starts):
     """Return the leaf that a task belongs to."""
     return np.searchsorted(starts, task, side="right") - 1
 
 
-@inlined
+@inline
 def onward(i, task, starts):
     """Return the leaf of a task that is leaf i's or behind it."""
     while task >= starts[i + 1]:
@@ -53,20 +53,20 @@ def onward(i, task, starts):
 # reduce
 
 
-@inlined
+@inline
 def square(g, i, chi):
     x = clip(load(g, i), chi)
     return x * x
 
 
-@inlined
+@inline
 def add_squares(acc, g, chi):
     """acc += clip(g)^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
     for i in range(g.size):
         acc[i] += square(g, i, chi)
 
 
-@inlined
+@inline
 def add_eight_squares(acc, g, chi):
     """Add the squares of eight rows in order, so that sums too many for the first-level cache are read once for all."""
     n = acc.size
@@ -77,8 +77,8 @@ def add_eight_squares(acc, g, chi):
         acc[i] = total + square(g4, i, chi) + square(g5, i, chi) + square(g6, i, chi) + square(g7, i, chi)
 
 
-@inlined
-def halved(acc, width):
+@inline
+def halve(acc, width):
     """Combine lanes by halving."""
     half = LANES // 2
     while half > 0:
@@ -105,7 +105,7 @@ def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
         acc[:width] = 0.0
         for left in range(0, g.size, LANES):
             add_squares(acc, g[left : left + LANES], chi)
-        sums[leaves[i, SUMS] + k] = halved(acc, width)
+        sums[leaves[i, SUMS] + k] = halve(acc, width)
 
 
 @kernel
@@ -123,7 +123,7 @@ def combine_rows(first, last, starts, leaves, sums, totals):
         acc[:width] = part[:width]
         for k in range(width, count):
             acc[k % LANES] += part[k]
-        totals[leaves[i, PLACES] + row] = halved(acc, width)
+        totals[leaves[i, PLACES] + row] = halve(acc, width)
 
 
 @kernel
@@ -172,7 +172,7 @@ def combine_columns(first, last, starts, leaves, sums, totals):
         totals[place : place + width] = sums[begin : begin + width]
 
 
-@inlined
+@inline
 def add(acc, x):
     for i in range(x.size):
         acc[i] += x[i]
@@ -216,21 +216,21 @@ def check_elements(first, last, starts, leaves, like_g, chi):
 # apply
 
 
-@inlined
-def moved(i, theta, g, m, alpha, rho, chi, mu):
+@inline
+def step_entry(i, theta, g, m, alpha, rho, chi, mu):
     """Return the new ``theta[i]``, not yet rounded; ``m[i]`` is written."""
     x = load(theta, i)
-    return x + averaged(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
+    return x + average_into(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
 
 
-@inlined
+@inline
 def move(theta, g, m, alpha, rho, chi, mu):
     """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
     for i in range(theta.size):
-        store(theta, i, moved(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu))
+        store(theta, i, step_entry(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu))
 
 
-@inlined
+@inline
 def move_four(theta, g, m, alpha, rho, chi, mu):
     """Four rows, so that alpha and rho too many for the first-level cache are read once for four."""
     n = alpha.size
@@ -239,8 +239,8 @@ def move_four(theta, g, m, alpha, rho, chi, mu):
     m0, m1, m2, m3 = cut(m, 0, n), cut(m, n, 2 * n), cut(m, 2 * n, 3 * n), cut(m, 3 * n, 4 * n)
     for i in range(n):
         a, r = alpha[i], rho[i]
-        x0, x1 = moved(i, t0, g0, m0, a, r, chi, mu), moved(i, t1, g1, m1, a, r, chi, mu)
-        x2, x3 = moved(i, t2, g2, m2, a, r, chi, mu), moved(i, t3, g3, m3, a, r, chi, mu)
+        x0, x1 = step_entry(i, t0, g0, m0, a, r, chi, mu), step_entry(i, t1, g1, m1, a, r, chi, mu)
+        x2, x3 = step_entry(i, t2, g2, m2, a, r, chi, mu), step_entry(i, t3, g3, m3, a, r, chi, mu)
         store(t0, i, x0)
         store(t1, i, x1)
         store(t2, i, x2)
@@ -296,7 +296,7 @@ def state_of(leaves, i, start, stop, like):
     return view(leaves[i, STATE_0], start, stop, like), view(leaves[i, STATE_1], start, stop, like)
 
 
-@specialised(state_of)
+@specialise(state_of)
 def _state_of(leaves, i, start, stop, like):
     if like == types.none:
         return lambda leaves, i, start, stop, like: ()
@@ -311,7 +311,7 @@ def load_each(state, s):
     return tuple(load(a, s) for a in state)
 
 
-@specialised(load_each)
+@specialise(load_each)
 def _load_each(state, s):
     if len(state) == 0:
         return lambda state, s: ()
@@ -324,7 +324,7 @@ def store_each(state, s, values):
         store(a, s, x)
 
 
-@specialised(store_each)
+@specialise(store_each)
 def _store_each(state, s, values):
     if len(state) == 0:
         return lambda state, s, values: None
@@ -345,7 +345,7 @@ def deciding(decide, states):
     """
     if states not in (0, MOST_STATES):
         raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
-    inlined(decide)
+    inline(decide)
 
     @kernel
     def slots(first, last, starts, leaves, like_state, means, alpha, rho, scale, numbers):
@@ -377,6 +377,6 @@ def deciding(decide, states):
                 x = clip(load(g, k), chi)
                 decided = decide(*((x * x,) + load_each(state, k) + own + numbers))  # noqa: RUF005
                 store_each(state, k, decided)
-                store(theta, k, moved(k, theta, g, m, decided[0], decided[1], chi, mu))
+                store(theta, k, step_entry(k, theta, g, m, decided[0], decided[1], chi, mu))
 
     return SimpleNamespace(slots=slots, elements=elements if states else None)

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-from amos_ref.kernels.jit import kernel, specialised
+from amos_ref.kernels.jit import kernel, specialise
 
 
 def view(address, start, stop, like) -> Any:
@@ -32,7 +32,7 @@ def _pointer(typingctx, address) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@specialised(view)
+@specialise(view)
 def _view(address, start, stop, like):
     if like == types.none:
         return lambda address, start, stop, like: None
@@ -53,7 +53,7 @@ def _word_now(typingctx, address) -> Any:
     return types.int64(types.int64), generate
 
 
-@specialised(word)
+@specialise(word)
 def _word(address):
     return lambda address: _word_now(address)  # pyright: ignore[reportCallIssue]
 

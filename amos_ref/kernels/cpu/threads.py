@@ -24,7 +24,7 @@ PAUSE = 2e-5  # seconds between looks from then on, where helpers wait for a pro
 launches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # where helpers wait
 helpers: list[threading.Thread] = []
 _hiring = threading.Lock()
-_limits: list[int] = []  # what `limited` says; the last counts
+_limits: list[int] = []  # what `limit_threads` says; the last counts
 
 
 def _forget() -> None:
@@ -103,7 +103,7 @@ def most() -> int:
 
 
 @contextlib.contextmanager
-def limited(threads: int) -> Iterator[None]:
+def limit_threads(threads: int) -> Iterator[None]:
     """Let every launch use so many threads meanwhile."""
     _limits.append(threads)
     try:

@@ -120,7 +120,7 @@ def applying(theta: str, g: str, state: str, averages: bool) -> Any:
 @functools.cache
 def stepping(method: Any, count: int, theta: str, g: str, state: str, averages: bool) -> Any:
     """Return the kernel that decides and applies for element slots; `method`, `count`: see `deciding` in slots.py."""
-    decide, numbers_at = scalar.rounded(method), getter("float64", count)
+    decide, numbers_at = scalar.compile_rounded(method), getter("float64", count)
     width = lanes_each(theta, g, state)
     threads = LANES // width
     load, store = line(theta, width)

@@ -47,6 +47,8 @@ def fingerprint(a: Any) -> Any:
 
 def device_array(a: Any, where: str) -> DeviceArray:
     """Return what a step must know of an array on a GPU, or raise DtypeError or BackendError."""
+    if isinstance(a, DeviceArray):
+        return a
     plain = isinstance(a, np.ndarray | np.generic)
     a = a.detach() if getattr(a, "requires_grad", False) else a
     interface = None if plain else cuda_interface(a)
@@ -78,11 +80,11 @@ def as_device_tree(params: Any, what: str) -> Any:
 
 
 def as_device_state(state: Any) -> Any:
-    """Return the same state with a DeviceArray for every array; what is no state is left to be refused."""
-    if not hasattr(state, "_replace") or state._fields != ("count", "v", "b", "m"):
+    """Return the same state with a DeviceArray for every array; anything else as it is, to be refused later."""
+    if not hasattr(state, "_replace"):
         return state
     parts = {}
-    for part, arrays in zip("vbm", state[1:], strict=True):
+    for part, arrays in zip(state._fields, state, strict=True):
         if isinstance(arrays, dict):
             parts[part] = {name: device_array(a, f"state.{part} of leaf {name!r}") for name, a in arrays.items()}
     return state._replace(**parts)

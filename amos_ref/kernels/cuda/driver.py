@@ -225,7 +225,7 @@ def _of_driver(error: Exception) -> bool:
     return type(error).__module__.startswith(("numba.cuda.cudadrv.", "cuda."))
 
 
-def checked(what: str, result: tuple[Any, ...]) -> Any:
+def check_result(what: str, result: tuple[Any, ...]) -> Any:
     """Return what a function of the driver returned behind its error; raise BackendError if there is one."""
     error, *found = result
     if error:
@@ -237,7 +237,7 @@ def call(what: str, name: str, *args: Any) -> Any:
     """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
     from cuda.bindings import driver
 
-    return checked(f"{what}:", getattr(driver, name)(*args))
+    return check_result(f"{what}:", getattr(driver, name)(*args))
 
 
 def on(device: int) -> Any:

@@ -99,7 +99,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
             done += 1
 
     @device
-    def halved(acc, t, wide, shared, first):
+    def halve(acc, t, wide, shared, first):
         """Combine the lanes of a group by halving; every group of the block at once."""
         for k in range(width):
             shared[first + (t * width + k if wide else k * threads + t)] = acc[k]
@@ -139,7 +139,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 start = k % count * CHUNK
                 address = field(leaves, i, G) + (k // count * n + start) * size
                 wide = sum_row(address, min(CHUNK, n - start), t, acc, raw, chi)
-            halved(acc, t, wide, shared, group * LANES)
+            halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
                 put_real(sums, field(leaves, i, SUMS) + task - integer(starts, i), shared[group * LANES])
             cuda.syncthreads()
@@ -157,7 +157,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 count = max(ceiling(field(leaves, i, N), CHUNK), 1)
                 place = field(leaves, i, SUMS) + (task - integer(starts, i)) * count
                 wide = sum_row(sums + place * size, count, t, acc, raw, np.inf)
-            halved(acc, t, wide, shared, group * LANES)
+            halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
             cuda.syncthreads()

@@ -51,25 +51,25 @@ def _call(name: str, *args: ast.expr) -> ast.expr:
 
 
 @functools.cache
-def rounded(fn: Callable[..., Any]) -> Any:
+def compile_rounded(fn: Callable[..., Any]) -> Any:
     """Compile a function of float64 numbers, and all it calls, for the GPU: each operation rounds by itself."""
     tree = _Rounded().visit(ast.parse(textwrap.dedent(inspect.getsource(fn))))
-    space = {**_called(fn, rounded), **_NAMES}
+    space = {**_compile_calls(fn, compile_rounded), **_NAMES}
     exec(compile(ast.fix_missing_locations(tree), fn.__code__.co_filename, "exec"), space)
     return device(space[fn.__name__])
 
 
 @functools.cache
-def plain(fn: Callable[..., Any]) -> Any:
+def compile_plain(fn: Callable[..., Any]) -> Any:
     """Compile a function, and all it calls, for the GPU as it stands: one in which nothing can be fused."""
-    return device(types.FunctionType(fn.__code__, _called(fn, plain), fn.__name__))
+    return device(types.FunctionType(fn.__code__, _compile_calls(fn, compile_plain), fn.__name__))
 
 
-def _called(fn: Callable[..., Any], compiled: Callable[..., Any]) -> dict[str, Any]:
+def _compile_calls(fn: Callable[..., Any], compile_one: Callable[..., Any]) -> dict[str, Any]:
     space = dict(fn.__globals__)
     for name in fn.__code__.co_names:
         if inspect.isfunction(space.get(name)):
-            space[name] = compiled(space[name])
+            space[name] = compile_one(space[name])
     return space
 
 
@@ -77,22 +77,22 @@ def add_square(acc, x):
     return acc + x * x
 
 
-change, average = rounded(spec.change), rounded(spec.average)
-add_square = rounded(add_square)
-clip = plain(scalar.clip)
+change, average = compile_rounded(spec.change), compile_rounded(spec.average)
+add_square = compile_rounded(add_square)
+clip = compile_plain(scalar.clip)
 
 
 def reads(dtype: str) -> Any:
     """Return what makes a float64 of an element, by the dtype that its bits have in kernels."""
-    return plain({"uint16": scalar.from_half, "int16": scalar.from_bfloat}.get(dtype, scalar.from_plain))
+    return compile_plain({"uint16": scalar.from_half, "int16": scalar.from_bfloat}.get(dtype, scalar.from_plain))
 
 
 def writes(dtype: str) -> Any:
     """Return what rounds a float64 to an element."""
     halves = {"uint16": scalar.to_half, "int16": scalar.to_bfloat}
     if dtype in halves:
-        return plain(halves[dtype])
-    return plain(_to_single if dtype == "float32" else scalar.from_plain)
+        return compile_plain(halves[dtype])
+    return compile_plain(_to_single if dtype == "float32" else scalar.from_plain)
 
 
 def _to_single(x):

@@ -173,7 +173,7 @@ def spread_slots(starts, members, leaves, runs, alpha, rho):
 @functools.cache
 def deciding(method: Any, count: int, state: str) -> Any:
     """Return the kernel that decides, for a member's *decide* with `count` numbers, and state of a dtype."""
-    decide, numbers_at = scalar.rounded(method), getter("float64", count)
+    decide, numbers_at = scalar.compile_rounded(method), getter("float64", count)
     get, put, read, write = getter(state), putter(state), scalar.reads(state), scalar.writes(state)
 
     @kernel

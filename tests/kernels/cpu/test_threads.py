@@ -40,7 +40,7 @@ opt.step(params, params.copy(), opt.init(params))
 print(threads.count(), len(threads.helpers), parallel._is_initialized)
 numba.set_num_threads(2)
 print(threads.count())
-with threads.limited(1):
+with threads.limit_threads(1):
     print(threads.count())
 """
 
