@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize, scipy_method
     from amos_ref.optimizers.amos import Amos
-    from amos_ref.optimizers.base import apply_updates
     from amos_ref.optimizers.closed_form import ClosedFormAmos
     from amos_ref.optimizers.state import AmosState, ClosedFormState
     from amos_ref.optimizers.trace import Trace
+    from amos_ref.optimizers.updates import apply_updates
     from amos_ref.storage.checkpoint import load, load_state, save, save_state
 
 __version__ = "0.2.0"
@@ -51,7 +51,7 @@ _HOME = {
     "ClosedFormAmos": "optimizers.closed_form",
     "ClosedFormState": "optimizers.state",
     "Trace": "optimizers.trace",
-    "apply_updates": "optimizers.base",
+    "apply_updates": "optimizers.updates",
     "load": "storage.checkpoint",
     "load_state": "storage.checkpoint",
     "minimize": "minimizer",

@@ -14,7 +14,6 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import (
     Arrays,
-    check_array,
     check_finite,
     check_shape,
     check_written,
@@ -394,29 +393,3 @@ def _write(moments: Moments, state: Any) -> None:
     for part, arrays in moments.items():
         for name, a in arrays.items():
             getattr(state, part)[name][...] = a
-
-
-def apply_updates(params: Any, updates: Any) -> Any:
-    """Return new parameters: ``theta + delta`` in float64, rounded once to the parameter's dtype.
-
-    Parameters
-    ----------
-    params : tree of arrays
-    updates : tree like `params`
-        What :meth:`amos_ref.Amos.update` returned.
-
-    Raises
-    ------
-    TreeError, DtypeError, ShapeError
-        If `updates` is no tree of float arrays like `params`.
-    """
-    thetas = tree.flatten(params)
-    deltas = tree.match(tree.flatten(updates, "updates"), thetas, "updates")
-    new = {}
-    for name, theta in thetas.items():
-        check_array(theta, f"params leaf {name!r}")
-        delta = check_array(deltas[name], f"update of leaf {name!r}")
-        check_shape(delta, theta.shape, f"update of leaf {name!r}")
-        with np.errstate(all="ignore"):
-            new[name] = round_like(theta.astype(np.float64) + delta.astype(np.float64), theta)
-    return tree.unflatten(new, params)
