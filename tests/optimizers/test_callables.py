@@ -8,6 +8,7 @@ from helpers import strategies as own
 
 import amos_ref
 from amos_ref.errors import NonFiniteError
+from amos_ref.kernels.cpu import backend as cpu
 from amos_ref.kernels.cpu import threads
 from amos_ref.kernels.table import LITTLE
 
@@ -133,3 +134,22 @@ def test_a_step_goes_on_where_no_thread_can_be_started(monkeypatch):
         found.append([own.bits(a) for a in (params, state.v[""], state.b[""])])
     assert found[0] == found[1]
     assert threads.helpers == []
+
+
+@pytest.mark.parametrize("what", ["params", "grads", "v", "b"])
+def test_another_thread_may_take_an_array_out_of_the_trees(what, monkeypatch):
+    """As soon as a kept step has looked at it: the step holds what it has addresses of."""
+    params, grads, others = tree(1), tree(2), []
+    opt = amos_ref.Amos(0.1, slot_shape="element", backend="cpu")
+    state = opt.step(params, grads, opt.init(params))
+    right = cpu.Work.run
+
+    def run(work, rates, **launch):
+        {"params": params, "grads": grads, **parts(state)}[what]["b"] = None
+        others.extend(np.full(N, 7.0) for _ in range(4))
+        return right(work, rates, **launch)
+
+    monkeypatch.setattr(cpu.Work, "run", run)
+    monkeypatch.setattr(opt, "_lay_out", None)  # the layout is the kept one
+    opt.step(params, grads, state)
+    assert all((a == 7.0).all() for a in others)
