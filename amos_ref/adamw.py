@@ -93,6 +93,7 @@ class AdamW(Optimizer):
     method = Method(decide, 0, compute_stages)
     lines = LINES
     backends = ("numpy",)
+    _follows_gradients = False
 
     def __init__(
         self,
@@ -129,10 +130,6 @@ class AdamW(Optimizer):
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: AdamWState, rule: tuple[Shape]) -> DirectedLeaf:
         return DirectedLeaf(name, theta, direction, *rule, 1.0, "direction")
-
-    @property
-    def _follows_gradients(self) -> bool:
-        return False
 
     def _directions(self, gradients: Arrays, state: AdamWState) -> Aimed:
         betas = {name: self.options[name] for name in ("beta1", "beta2", "adam_epsilon")}

@@ -30,12 +30,13 @@ class KeptLayout:
         paths, thetas, self.structure = optree.tree_flatten_with_path(params, none_is_leaf=True)
         self.names = ["/".join(map(str, path)) for path in paths]
         self.state_type = type(state)
-        self.parts = [part is not None for part in state[1:]]
+        self.present = [k for k in range(1, len(state)) if state[k] is not None]
+        self.absent = [k for k in range(1, len(state)) if state[k] is None]
         leaves = optree.tree_leaves(grads, none_is_leaf=True)
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
         self.moved = [k for k, g in enumerate(leaves) if g is not None]
         self.single = [k for k in self.moved if np.ndim(leaves[k]) == 0]
-        self.fixed = len(thetas) * (1 + sum(self.parts))
+        self.fixed = len(thetas) * (1 + len(self.present))
         arrays = self._arrays(params, grads, state)
         self.watch = None if arrays is None else backend.watch(arrays, self.fixed)
 
@@ -72,16 +73,22 @@ class KeptLayout:
             gs, other = optree.tree_flatten(grads, none_is_leaf=True)
         except RecursionError:
             return None
-        if not (structure == other == self.structure) or any(gs[k] is not None for k in self.skipped):
+        if not (structure == other == self.structure):
             return None
         for k in self.single:
             if isinstance(gs[k], np.floating):  # as the mean of an array is
                 gs[k] = np.asarray(gs[k])
         if self.skipped:
+            if any(gs[k] is not None for k in self.skipped):
+                return None
             gs = [gs[k] for k in self.moved]  # the watch sees a None among them: it is no array
-        parts = [part for part, there in zip(state[1:], self.parts, strict=True) if there or part is not None]
-        if len(parts) != sum(self.parts) or any(type(a) is not dict or len(a) != len(thetas) for a in parts):
-            return None
+        for k in self.absent:
+            if state[k] is not None:
+                return None
+        parts = [state[k] for k in self.present]
+        for part in parts:
+            if type(part) is not dict or len(part) != len(thetas):
+                return None
         try:
             return thetas + [part[name] for part in parts for name in self.names] + gs
         except KeyError:

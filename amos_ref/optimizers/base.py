@@ -70,6 +70,8 @@ class Optimizer(abc.ABC):
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
     example: ClassVar[dict[str, Any]] = {}
+    _follows_gradients = True  # leaves move along their gradients; otherwise `_directions` says along what
+    _directs_by_callable = False  # `_directions` calls the caller's code
 
     def __init__(self, **options: Any) -> None:
         self.options = check_options(**options)
@@ -102,16 +104,6 @@ class Optimizer(abc.ABC):
     @abc.abstractmethod
     def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Any:
         """Return a leaf of the step."""
-
-    @property
-    def _follows_gradients(self) -> bool:
-        """Whether leaves move along their gradients; otherwise :meth:`_directions` says along what."""
-        return True
-
-    @property
-    def _directs_by_callable(self) -> bool:
-        """Whether :meth:`_directions` calls the caller's code."""
-        return False
 
     def _directions(self, gradients: Arrays, state: Any) -> Aimed:
         """Return along what each leaf moves, C-contiguous float64 arrays, and the new moments of the state."""
@@ -315,8 +307,8 @@ class Optimizer(abc.ABC):
     def _rates_of(self, state: Any) -> Any:
         """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code."""
         count: Any = getattr(state, "count", None)
-        whole = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 0
-        return self._rates(int(count)) if whole else None  # what is wrong is said where the state is checked
+        whole = type(count) is int or isinstance(count, np.integer)
+        return self._rates(int(count)) if whole and count >= 0 else None  # the check of the state says what is wrong
 
     def _prepare(self, grads: Any, state: Any, params: Any, aimed: Aimed | None = None) -> Prepared:
         """Check everything that one step is given; `aimed`: its directions and moments, if they are known.

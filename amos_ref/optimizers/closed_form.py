@@ -159,6 +159,8 @@ class ClosedFormAmos(Optimizer):
             validate=validate,
         )
         self.schedule = Schedule(**schedule)
+        self._follows_gradients = direction == "gradient"
+        self._directs_by_callable = callable(direction)
 
     @property
     def averages(self) -> bool:
@@ -193,14 +195,6 @@ class ClosedFormAmos(Optimizer):
     def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: tuple[Shape]) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"
         return DirectedLeaf(name, theta, direction, *rule, state.sigma[name], word)
-
-    @property
-    def _follows_gradients(self) -> bool:
-        return self.options["direction"] == "gradient"
-
-    @property
-    def _directs_by_callable(self) -> bool:
-        return callable(self.options["direction"])
 
     def _directions(self, gradients: Arrays, state: ClosedFormState) -> Aimed:
         direction, count = self.options["direction"], int(state.count)
