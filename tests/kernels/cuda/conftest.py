@@ -32,12 +32,18 @@ def poisoned(shape, dtype):
     return np.full(shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, kind)
 
 
-def poisoned_room(count):
+allocate = arrays.allocate
+
+
+def allocate_poisoned(count):
     """What `arrays.allocate` gives, full of NaN."""
-    return arrays.upload(np.full(max(count, 1), np.nan))
+    room = allocate(count)
+    arrays.refill(room, np.full(room.shape, np.nan), 0)
+    cuda_driver.synchronize(0)
+    return room
 
 
-arrays.allocate = poisoned_room
+arrays.allocate = allocate_poisoned
 
 if SIMULATED:
     from numba.cuda.simulator.kernelapi import FakeCUDALocal, FakeCUDAShared
