@@ -18,7 +18,7 @@ import amos_ref
 from amos_ref import Amos, errors
 from amos_ref.adamw import AdamW
 from amos_ref.kernels.cpu import backend as cpu
-from amos_ref.optimizers import base
+from amos_ref.optimizers import updates
 
 
 def run(opt, params, seeds=(1, 2, 3), state=None, dtype="float64"):
@@ -66,8 +66,8 @@ def test_step_is_update_and_apply_in_bits(name, backend, combination):
 
 @cases
 def test_a_step_that_rounds_otherwise_would_be_seen(name, backend, monkeypatch):
-    right = base.rounded
-    monkeypatch.setattr(base, "rounded", lambda a, like: np.nextafter(right(a, like), np.inf, dtype=like.dtype))
+    right = updates.round_like
+    monkeypatch.setattr(updates, "round_like", lambda a, like: np.nextafter(right(a, like), np.inf, dtype=like.dtype))
     with pytest.raises(AssertionError):
         check_faces(make(name, backend))
 
