@@ -35,6 +35,7 @@ class KeptLayout:
         leaves = optree.tree_leaves(grads, none_is_leaf=True)
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
         self.moved = [k for k, g in enumerate(leaves) if g is not None]
+        self.stepping = [self.names[k] for k in self.moved]
         self.single = [k for k in self.moved if np.ndim(leaves[k]) == 0]
         self.fixed = len(thetas) * (1 + len(self.present))
         arrays = self._arrays(params, grads, state)
@@ -47,11 +48,6 @@ class KeptLayout:
             return None
         layout = cls(backend, work, params, grads, state)
         return None if layout.match(params, grads, state) is None else layout
-
-    @property
-    def stepping(self) -> list[str]:
-        """The names of the leaves that have a gradient."""
-        return [self.names[k] for k in self.moved]
 
     def match(self, params: Any, grads: Any, state: Any) -> tuple[list[Any], Any] | None:
         """Return all arrays, behind the `fixed` ones the gradients of the leaves that step, and where these lie.

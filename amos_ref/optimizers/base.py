@@ -228,9 +228,9 @@ class Optimizer(abc.ABC):
             given, aimed = (None, None) if layout is None else self._aim(layout, params, grads, state)
             if layout is None or given is None:
                 work, layout, ready = self._lay_out(layout, params, grads, state, aimed, stream)
-                directions, moments = ready.directions, ready.moments
+                names, directions, moments = [leaf.name for leaf in ready.leaves], ready.directions, ready.moments
             else:
-                work = layout.work
+                work, names = layout.work, layout.stepping
                 gradients = given[0][layout.fixed :]
                 directions, moments = (gradients, {}) if aimed is None else (list(aimed[0].values()), aimed[1])
                 work.take(directions, None if aimed else given[1])
@@ -243,8 +243,7 @@ class Optimizer(abc.ABC):
             if layout is not None:
                 self._last.put(layout)
         if bad >= 0:
-            name = [name for name, g in tree.flatten(grads, "grads").items() if g is not None][bad]
-            self._refuse(name, self._backend.as_arrays(directions[bad], "grads"), rates)
+            self._refuse(names[bad], self._backend.as_arrays(directions[bad], "grads"), rates)
         return new if work.advanced else state
 
     def advance(self, state: Any, *, stream: Any = None) -> Any:

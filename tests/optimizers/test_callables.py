@@ -1,5 +1,6 @@
 """Schedules, rules and directions are the caller's code: whatever they do, a step is that of the page, or an error."""
 
+import collections
 import threading
 
 import numpy as np
@@ -153,3 +154,17 @@ def test_another_thread_may_take_an_array_out_of_the_trees(what, monkeypatch):
     monkeypatch.setattr(opt, "_lay_out", None)  # the layout is the kept one
     opt.step(params, grads, state)
     assert all((a == 7.0).all() for a in others)
+
+
+@backends
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_refused_gradient_is_named_whatever_the_order_of_its_tree(backend, kept):
+    """An OrderedDict keeps its order, and a dict of parameters is walked in the order of its names."""
+    params = {name: np.ones(3) for name in "abc"}
+    grads = collections.OrderedDict((name, np.ones(3)) for name in "cab")
+    opt = amos_ref.Amos(0.1, backend=backend)
+    state = opt.init(params)
+    state = opt.step(params, grads, state) if kept else state
+    grads["a"][1] = np.nan
+    with pytest.raises(NonFiniteError, match=r"gradient of leaf 'a'\[1\] is nan"):
+        opt.step(params, grads, state)
