@@ -5,11 +5,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import amos_ref
 from amos_ref.cli import bench, check, explain, info, run, schedule, vectors
 from amos_ref.cli.status import INTERRUPTED, MISSING, OK, USAGE
-from amos_ref.errors import AmosError, BackendError, MissingDependencyError
+from amos_ref.errors import AmosError, BackendError, MissingDependencyError, escape
+from amos_ref.terminal import complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,12 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, status: int) -> int:
-    print(f"amos-ref: {' '.join(str(error).split())}", file=sys.stderr)
+    complain(f"amos-ref: {' '.join(str(error).split())}")
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote what was given so that a terminal can show it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
         epilog="Exit status: 0 conforms or done, 1 departs, 2 usage or bad input, 3 something needed is not installed, "

@@ -1,6 +1,6 @@
 """How a port can fail: the verdict of a case, and one line that says what happened."""
 
-from amos_ref.errors import AmosError
+from amos_ref.errors import AmosError, escape
 
 
 class PortFailure(AmosError):
@@ -35,11 +35,6 @@ class Unsupported(PortFailure):
     """The port cannot do what the case needs; its arithmetic may be right."""
 
     verdict = "not supported"
-
-
-def escape(text: str) -> str:
-    """Return the text with control characters and halves of characters escaped, so that any report can hold it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quote(data: bytes | bytearray | str, length: int = 60) -> str:
