@@ -23,6 +23,7 @@ from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
 from amos_ref.conformance.ports.failures import escape
 from amos_ref.errors import ExpectationError
+from amos_ref.storage.files import open_regular
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
 KINDS = {"case": str, "dtype": str, "verdict": str, "stage": str, "step": int, "reason": str}
@@ -70,7 +71,7 @@ def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[E
 
 def _entries(path: str) -> list[Any]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = tomllib.load(file)
     except OSError as error:
         raise ExpectationError(f"cannot read {path!r}: {error.strerror or error}") from error
