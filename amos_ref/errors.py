@@ -6,9 +6,9 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OverlapError", "ProblemError", "ReadOnlyError",
-    "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError", "TargetError", "TreeError",
-    "UndecidedError", "VectorError",
+    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OutOfMemoryError", "OverlapError",
+    "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError",
+    "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
@@ -57,6 +57,10 @@ class StateError(AmosError, ValueError):
 
 class StorageError(AmosError, OSError):
     """A file cannot be written or read, or it is damaged, or it does not hold a state of this package."""
+
+
+class OutOfMemoryError(StorageError, MemoryError):
+    """There is not enough memory to write or read a file."""
 
 
 class NonFiniteError(AmosError, ValueError):
