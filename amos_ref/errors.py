@@ -6,9 +6,9 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OutOfMemoryError", "OverlapError",
-    "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError",
-    "TargetError", "TreeError", "UndecidedError", "VectorError",
+    "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError", "OutOfMemoryError",
+    "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError", "StateError",
+    "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
@@ -89,6 +89,10 @@ class MissingDependencyError(AmosError, ImportError):
 
 class TargetError(AmosError, ValueError):
     """The port to check cannot be found, loaded or driven."""
+
+
+class NoAnswerError(TargetError):
+    """The port to check gave no answer at all: its process ended, was killed or did not go on."""
 
 
 class ExpectationError(AmosError, ValueError):
