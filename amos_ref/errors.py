@@ -12,11 +12,20 @@ __all__ = [
 ]  # fmt: skip
 
 
+def escape(text: str) -> str:
+    """Return the text with control characters and halves of characters escaped.
+
+    Whatever others have written goes through here before it is printed, in an error or otherwise: any stream can hold
+    it, and there is nothing in it that a terminal would obey.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class AmosError(Exception):
-    """Base of all errors of this package; its message is one line, whatever it quotes."""
+    """Base of all errors of this package; its message is one printable line, whatever it quotes."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(escape(" ".join(message.split())))
 
 
 class HyperParameterError(AmosError, ValueError):

@@ -8,6 +8,8 @@ from typing import Any
 
 import amos_ref
 from amos_ref.cli.status import OK
+from amos_ref.errors import BackendError, escape
+from amos_ref.kernels import load_backend
 
 _NEEDED = ("numpy", "numba", "scipy", "optree", "rich", "ml_dtypes")
 _OPTIONAL = ("torch", "jax", "optax", "pytorch_optimizer", "jestimator")
@@ -36,13 +38,15 @@ def main(args: argparse.Namespace) -> int:
     else:
         for title, rows in (("versions", versions), ("backends", backends)):
             print(title)
-            print("\n".join(f"  {name:18} {value}" for name, value in rows.items()))
+            print("\n".join(f"  {name:18} {escape(value)}" for name, value in rows.items()))
     return OK
 
 
 def _describe_cpu() -> str:
     try:
-        from amos_ref.kernels.cpu.threads import count
-    except ImportError as error:
-        return f"cannot be used: {error}"
+        load_backend("cpu")
+    except BackendError as error:
+        return str(error)
+    from amos_ref.kernels.cpu.threads import count
+
     return f"compiled kernels, {count()} threads; arrays that are not C-contiguous are stepped through a copy"

@@ -5,9 +5,12 @@ its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and give
 backend imports an optimizer, and no optimizer names a backend.
 """
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from amos_ref.errors import BackendError
@@ -204,4 +207,21 @@ def check_backend(name: Any, among: Sequence[str] = tuple(BACKENDS)) -> None:
 @functools.cache
 def load_backend(name: str) -> Backend:
     """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
-    return importlib.import_module(BACKENDS[name]).BACKEND
+    try:
+        with _shorten_warnings():
+            return importlib.import_module(BACKENDS[name]).BACKEND
+    except (ImportError, ValueError) as error:  # as Numba's, where one of its variables is not valid
+        given = ", ".join(f"{key}={value}" for key, value in os.environ.items() if key.startswith("NUMBA_"))
+        raise BackendError(
+            f"backend {name!r} cannot be used: {error} ({given or 'no NUMBA_ variable is set'})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _shorten_warnings() -> Iterator[None]:
+    """Keep the first line of each warning: Numba's about a variable that is no number go on with a traceback."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for w in found:
+        warnings.warn_explicit(str(w.message).partition("\n")[0], w.category, w.filename, w.lineno)

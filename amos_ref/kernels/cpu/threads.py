@@ -19,6 +19,7 @@ from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.table import Tasks, address
 
 SPINS = 500_000  # looks at whether helpers are done, some 300 us: to sleep and wake takes 70
+MOST_THREADS = 64  # where there are no more processors
 PAUSE = 2e-5  # seconds between looks from then on, where helpers wait for a processor
 
 launches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # where helpers wait
@@ -98,8 +99,8 @@ def count() -> int:
 
 
 def most() -> int:
-    """Return how many threads Numba may use at most."""
-    return getattr(config, "NUMBA_NUM_THREADS", 1)
+    """Return how many threads Numba may use at most, but never so many that the system would end the process."""
+    return min(getattr(config, "NUMBA_NUM_THREADS", 1), max(os.cpu_count() or 1, MOST_THREADS))
 
 
 @contextlib.contextmanager
