@@ -14,6 +14,7 @@ from amos_ref.checks import Arrays, check_array
 from amos_ref.dtypes import as_dtype, dtype_of
 from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
 from amos_ref.optimizers.state import AmosState, check_fit
+from amos_ref.optimizers.turn import check_unused
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
 _TORCH_FIELDS = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
@@ -61,6 +62,7 @@ def to_optax(state: AmosState, like: Any) -> Any:
     StateError, ShapeError, TreeError
         If `like` has other leaves, shapes or momentum than `state`, or its counter cannot hold the count.
     """
+    check_unused(state)
     _take_only(_find(like, _AMOS), "state with count, v and b")
     if (emas := _find(like, _EMA)) and state.m is not None:
         _take_only(emas, "ema")
@@ -123,6 +125,7 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
     StateError, TreeError
         If names, slots or momentum of `state` and `like` do not match.
     """
+    check_unused(state)
     groups, own = _split_state_dict(like)
     keys = _match_names(groups, names)
     _check_momentum(state, any(group.get("momentum", 0) > 0 for group in groups), "like")
