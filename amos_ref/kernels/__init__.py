@@ -79,7 +79,7 @@ class Work(Protocol):
     advanced : bool
         Whether the last `run` advanced the arrays; False where it was only recorded, to be replayed later.
     begun : bool
-        Whether the last `run` has written anything. If it raises after that, the arrays may hold half a step.
+        Whether the last `run` has, or may have, written anything. If it raises then, the arrays may hold half a step.
     late : BaseException or None
         What was raised from outside while the last `run` wrote, which it did to the end.
     vanished : sequence of int
@@ -110,8 +110,9 @@ class Work(Protocol):
 class PlainWork:
     """What works have in common of which nothing is told but what `run` returns."""
 
-    advanced, begun, vanished = True, False, ()
+    advanced, begun = True, False
     late: BaseException | None = None
+    vanished: Sequence[int] = ()
 
 
 def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:
@@ -126,15 +127,15 @@ def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:
         What the last of so many calls raised.
     """
     late = None
-    for left in reversed(range(times)):
+    while True:
         try:
             write()
             return late
         except BaseException as error:
-            if not left:
+            times -= 1
+            if times <= 0:
                 raise
             late = late if isinstance(error, MemoryError) else error
-    return late
 
 
 class Watch(Protocol):

@@ -114,6 +114,13 @@ class Taking:
 
     def run(self, work: Any, moments: Moments, rates: Any, **launch: Any) -> int:
         """Run the work as the one step that is taken of this state; see :class:`amos_ref.kernels.Work`."""
+
+        def write() -> None:
+            for part, arrays in moments.items():
+                for name, a in arrays.items():
+                    getattr(self.state, part)[name][...] = a
+
+        work.begun = False
         self.turn.take(self.t)
         try:
             bad = work.run(rates, **launch)
@@ -124,17 +131,12 @@ class Taking:
         if bad >= 0 or not work.advanced:
             self.turn.give_back()
             return bad
-        late = [work.late, insist(lambda: self._write(moments)) if moments else None]
-        self.turn.stepped = self.done = True
-        for error in late:
-            if error is not None:
-                raise error
+        late = insist(write) if moments else None
+        self.turn.stepped = self.done = True  # from the last write to here nothing takes memory
+        late = work.late if late is None else late
+        if late is not None:
+            raise late
         return bad
-
-    def _write(self, moments: Moments) -> None:
-        for part, arrays in moments.items():
-            for name, a in arrays.items():
-                getattr(self.state, part)[name][...] = a
 
     def finish(self) -> Any:
         """Return the new state, as somebody else takes the step: a replay of a recorded one."""

@@ -123,26 +123,29 @@ class Work(PlainWork):
         numbers, mu = rates.numbers, rates.mu
 
         def write() -> None:
-            for part in self.parts:
-                part.decide(numbers)
-            for part in self.parts:
-                part.apply(numbers, chi, mu)
+            with np.errstate(all="ignore"):
+                for part in self.parts:
+                    part.decide(numbers)
+                for part in self.parts:
+                    part.apply(numbers, chi, mu)
             for name, target, copy in self.copies:
                 if name != "g":
                     target[...] = copy
 
+        self.begun = False
         for part in self.parts:
             part.clear()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi) for part in self.parts])
-            if bad < 0:
-                self.late = insist(write)
-        return bad
-
-    @property
-    def begun(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the last run has written anything."""
-        return any(part.begun for part in self.parts)
+        if bad >= 0:
+            return bad
+        self.begun = True
+        try:
+            self.late = insist(write)
+        except BaseException:
+            self.begun = any(part.begun for part in self.parts)
+            raise
+        return -1
 
     @property
     def vanished(self) -> list[int]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -17,7 +17,7 @@ from numba.np.ufunc import parallel
 from amos_ref.float_mode import is_ieee
 from amos_ref.kernels.cpu.memory import word
 from amos_ref.kernels.jit import kernel
-from amos_ref.kernels.table import Tasks, address
+from amos_ref.kernels.table import BATCHES, Tasks, address
 
 SPINS = 500_000  # looks at whether helpers are done, some 300 us: to sleep and wake takes 70
 PAUSE = 2e-5  # seconds between looks from then on, where helpers wait for a processor
@@ -124,9 +124,14 @@ class Marks:
     """
 
     def __init__(self, tasks: Tasks) -> None:
-        self.tasks, self.done = tasks, np.zeros(1, np.int64)
-        self._heads: dict[int, list[Head]] = {}
+        self.tasks = tasks
+        self._make(1 if tasks.little else most() * BATCHES)
         self._under_way: list[Head] | None = None
+
+    def _make(self, batches: int) -> None:
+        self.done = np.zeros(batches, np.int64)
+        self.at = address(self.done)
+        self._heads: dict[int, list[Head]] = {}
 
     def clear(self) -> None:
         """Begin a new launch."""
@@ -140,9 +145,8 @@ class Marks:
         if threads not in self._heads:
             batches = _batches(self.tasks, threads)
             if len(batches) > self.done.size:
-                self.done, self._heads = np.zeros(len(batches), np.int64), {}
-            marks = range(address(self.done), address(self.done) + 8 * len(batches), 8)
-            self._heads[threads] = [(*batch, self.tasks.starts, at) for batch, at in zip(batches, marks, strict=True)]
+                self._make(len(batches))
+            self._heads[threads] = [(*b, self.tasks.starts, self.at + 8 * k) for k, b in enumerate(batches)]
         self._under_way = self._heads[threads]
         return self._under_way
 
