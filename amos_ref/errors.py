@@ -6,9 +6,9 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OverlapError", "ProblemError", "ReadOnlyError",
-    "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError", "TargetError", "TreeError",
-    "UndecidedError", "VectorError",
+    "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError", "OutOfMemoryError",
+    "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError", "StateError",
+    "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
@@ -59,6 +59,10 @@ class StorageError(AmosError, OSError):
     """A file cannot be written or read, or it is damaged, or it does not hold a state of this package."""
 
 
+class OutOfMemoryError(StorageError, MemoryError):
+    """There is not enough memory to write or read a file."""
+
+
 class NonFiniteError(AmosError, ValueError):
     """A value that must be finite is NaN or infinite, or its square overflows float64."""
 
@@ -85,6 +89,10 @@ class MissingDependencyError(AmosError, ImportError):
 
 class TargetError(AmosError, ValueError):
     """The port to check cannot be found, loaded or driven."""
+
+
+class NoAnswerError(TargetError):
+    """The port to check gave no answer at all: its process ended, was killed or did not go on."""
 
 
 class ExpectationError(AmosError, ValueError):

@@ -26,7 +26,7 @@ from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_back
 from amos_ref.kernels.layout import KeptLayout, LastLayout
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.leaf import refuse_gradient
-from amos_ref.optimizers.state import PARTS, check_state, check_state_values
+from amos_ref.optimizers.state import PARTS, as_count, check_state, check_state_values
 from amos_ref.optimizers.trace import Lines, Trace
 from amos_ref.options import check_options
 
@@ -305,9 +305,8 @@ class Optimizer(abc.ABC):
 
     def _rates_of(self, state: Any) -> Any:
         """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code."""
-        count: Any = getattr(state, "count", None)
-        whole = type(count) is int or isinstance(count, np.integer)
-        return self._rates(int(count)) if whole and count >= 0 else None  # the check of the state says what is wrong
+        count = as_count(getattr(state, "count", None))
+        return None if count is None else self._rates(count)  # the check of the state says what is wrong
 
     def _prepare(self, grads: Any, state: Any, params: Any, aimed: Aimed | None = None) -> Prepared:
         """Check everything that one step is given; `aimed`: its directions and moments, if they are known.

@@ -16,11 +16,11 @@ class InterruptGuard:
 
     Parameters
     ----------
-    state : AmosState
+    state : AmosState, optional
         The state that holds once the block has come to its end.
     """
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any = None) -> None:
         self.state = state
         self.came: tuple[int, FrameType | None] | None = None
         self.handler: Any = None
@@ -41,6 +41,6 @@ class InterruptGuard:
             try:
                 self.handler(*self.came)
             except KeyboardInterrupt as interrupt:
-                if error is None:
+                if error is None and self.state is not None:
                     interrupt.amos_state = self.state  # pyright: ignore[reportAttributeAccessIssue]
                 raise

@@ -1,5 +1,6 @@
 """The state of the optimizer between steps."""
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +96,21 @@ def kind_of(state: Any) -> type:
     return next((kind for kind in PARTS if isinstance(state, kind)), AmosState)
 
 
+def as_count(value: Any) -> int | None:
+    """Return a count of steps as an int, or None unless it is a whole number >= 0, perhaps as an array of shape ().
+
+    That is how files and frameworks give back an int: ``np.load``, ``jax.tree.map(np.asarray, state)``.
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool") or getattr(value, "shape", ()):
+            return None
+        try:
+            value = operator.index(value)
+        except TypeError:
+            return None
+    return value if value >= 0 else None
+
+
 def check_state(
     state: State, shapes: dict[str, tuple], dtypes: dict[str, np.dtype], kind: type = AmosState, *, optional: bool
 ) -> None:
@@ -115,9 +131,8 @@ def check_state(
     constants, slots, entries, words = PARTS[kind]
     if not isinstance(state, kind):
         raise StateError(f"state is not of type {kind.__name__} but {type(state).__name__}; init(params) makes one")
-    count = state.count
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-        raise StateError(f"state.count is {count!r}; it must be an integer >= 0")
+    if as_count(state.count) is None:
+        raise StateError(f"state.count is {state.count!r:.60}; it must be an integer >= 0")
     for part in entries:
         if (getattr(state, part) is not None) != optional:
             have, want = ("has no", "has them") if optional else ("has", "has none")

@@ -125,7 +125,7 @@ def test_bad_ports_fail_in_one_line(run):
     result = run("Odd", "-k", "plain/float64")
     result.stdout.fnmatch_lines(["raises at step 1: ValueError: *"])
     result = run("Endless", "-k", "plain/float64", "--amos-timeout", "0.05")
-    result.stdout.fnmatch_lines(["hangs at step 2: no answer within 0.05 s"])
+    result.stdout.fnmatch_lines(["hangs at step 2: gave no answer within 0.05 s"])
     result = run("Scribbling", "-k", "plain/float64")
     result.stdout.fnmatch_lines(["overwrites its input: it writes to the gradient of 'bias', 'kernel'*"])
 
