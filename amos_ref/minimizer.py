@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -78,6 +79,17 @@ class Result(NamedTuple):
     gradient: Any
     state: Any
     opt: Any
+
+
+class _Reached(Result):
+    """What an exception has of a training: pickled with it, but for an optimizer (with a lambda) that cannot be."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            pickle.dumps(self.opt)
+        except Exception:  # whatever the caller's own types raise
+            return Result, (*self[:-1], None)
+        return Result, tuple(self)
 
 
 def minimize(
@@ -187,7 +199,7 @@ def minimize(
     except BaseException as error:
         state = getattr(error, "amos_state", state)
         with contextlib.suppress(AttributeError, TypeError):  # of an exception that takes no attributes
-            error.amos_result = Result(  # pyright: ignore[reportAttributeAccessIssue]
+            error.amos_result = _Reached(  # pyright: ignore[reportAttributeAccessIssue]
                 params, loss, int(state.count), "error", _collect(rows, named), grads, state, opt
             )
         raise

@@ -153,10 +153,7 @@ def _explain(end: Result, limits: dict[str, Any], maxiter: int | None) -> tuple[
     if missed:
         return 1, f"Maximum number of iterations has been exceeded: {end.steps} steps did not reach {missed}."
     if maxiter is None:
-        return (
-            1,
-            f"Maximum number of iterations has been exceeded: {end.steps}, since maxiter was not given, and no tolerance.",
-        )
+        return 1, f"Maximum number of iterations has been exceeded: {end.steps}, as neither maxiter nor tol was given."
     return 0, "All steps were taken, as maxiter asks; no tolerance was given."
 
 

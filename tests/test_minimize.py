@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import pickle
 import signal
 
 import numpy as np
@@ -338,6 +339,17 @@ def test_an_error_has_what_was_reached(place):
     assert all_bits((result.params, result.state)) == all_bits((whole.params, whole.state))
     assert result.history.loss == whole.history.loss[:4]
     assert len(result.history.alpha["a"]) == len(result.history.step) == 4
+
+
+@pytest.mark.parametrize("rate", [0.1, lambda t: 0.1], ids=["plain", "callable"])
+def test_an_error_goes_to_another_process(rate):
+    with pytest.raises(errors.NonFiniteError) as raised:
+        minimize(lambda p: (math.nan, p), start(), learning_rate=rate)
+    error = pickle.loads(pickle.dumps(raised.value))
+    assert str(error) == str(raised.value) == "loss at step 0 is nan; it must be a finite number"
+    assert all_bits(error.amos_result.params) == all_bits(start())
+    assert (error.amos_result.opt is None) == callable(rate)
+    assert raised.value.amos_result.opt is not None
 
 
 def test_an_error_that_takes_no_attributes_passes_as_it_is():

@@ -53,8 +53,8 @@ ENDS = {
     "patience": (dict(patience=3, maxiter=5000, learning_rate=1.0), 3, "no new lowest loss in 3 steps"),
     "as many as asked for": (dict(maxiter=5), 0, "All steps were taken, as maxiter asks"),
     "none at all": (dict(maxiter=0), 0, "All steps were taken, as maxiter asks"),
-    "nothing asked for": (dict(), 1, "1000, since maxiter was not given"),
-    "no number": (dict(maxiter=None), 1, "1000, since maxiter was not given"),
+    "nothing asked for": (dict(), 1, "1000, as neither maxiter nor tol was given"),
+    "no number": (dict(maxiter=None), 1, "1000, as neither maxiter nor tol was given"),
 }
 
 

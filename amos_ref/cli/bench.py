@@ -13,6 +13,7 @@ from amos_ref import plots
 from amos_ref.bench import contenders, gpu, workloads
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError
+from amos_ref.storage.files import read_file
 from amos_ref.terminal import print_table
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
@@ -181,8 +182,7 @@ def _load(path: str) -> dict[str, Any]:
     """Return a report that --json printed."""
     from amos_ref.bench.report import BENCH_FORMAT
 
-    with open(path, encoding="utf-8") as file:
-        report = json.load(file)
+    report = json.loads(read_file(path))
     if not isinstance(report, dict) or report.get("format") != BENCH_FORMAT:
         raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({BENCH_FORMAT})")
     return report
@@ -193,7 +193,7 @@ def _name_file(path: str | None) -> Iterator[None]:
     """Turn what goes wrong with a stored report into an error that names its file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if path is None or isinstance(error, AmosError):
             raise
         raise StorageError(f"cannot read {path!r}: {type(error).__name__}: {error}") from error

@@ -22,7 +22,8 @@ from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
 from amos_ref.conformance.ports.failures import escape
-from amos_ref.errors import ExpectationError
+from amos_ref.errors import ExpectationError, StorageError
+from amos_ref.storage.files import read_file
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
 KINDS = {"case": str, "dtype": str, "verdict": str, "stage": str, "step": int, "reason": str}
@@ -72,10 +73,9 @@ def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[E
 
 def _entries(path: str) -> list[Any]:
     try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise ExpectationError(f"cannot read {path!r}: {error.strerror or error}") from error
+        content = tomllib.loads(read_file(path).decode())
+    except StorageError as error:
+        raise ExpectationError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ExpectationError(f"{path!r} is not TOML: {error}") from error
     entries = content.pop("departure", [])

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from amos_ref.errors import AmosError, OutOfMemoryError, StorageError
 
+LONGEST_TEXT = 100_000_000  # bytes of a file that is read at once, by others than the readers of states
 LONGEST_ERROR = 10_000  # characters; names in a file can be a million times as long
 
 
@@ -44,6 +45,15 @@ def regular(path: str) -> str:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise StorageError("it is not an ordinary file")
     return path
+
+
+def read_file(path: Any) -> bytes:
+    """Return the content of an ordinary file of at most LONGEST_TEXT bytes."""
+    with name_errors("read", path) as path, open(regular(path), "rb") as file:
+        data = file.read(LONGEST_TEXT + 1)
+        if len(data) > LONGEST_TEXT:
+            raise StorageError(f"it holds more than {LONGEST_TEXT} bytes")
+        return data
 
 
 def replace_file(path: str, fill: Callable[[int], None]) -> None:

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from helpers.messages import one_line
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import amos_ref
@@ -215,7 +215,6 @@ def check_coming_back(options):
     return True
 
 
-@settings(max_examples=400)
 @given(eta=rules_of(SCALES), slot=rules_of(SLOTS), rate=SCALES, momentum=SCALES)
 def test_options_come_back_or_are_refused_when_they_are_saved(eta, slot, rate, momentum):
     options = {"eta": eta, "slot_shape": slot, "learning_rate": rate, "momentum": momentum}

@@ -13,6 +13,7 @@ from helpers.messages import one_line
 
 import amos_ref
 from amos_ref import errors
+from amos_ref.conformance import expect
 from amos_ref.storage import files
 
 
@@ -46,11 +47,21 @@ def test_what_is_no_path_is_named(place):
         one_line(caught.value, [repr(place), "no path"])
 
 
+def test_a_file_that_is_read_at_once_has_a_longest_length(path, monkeypatch):
+    size = path.stat().st_size
+    monkeypatch.setattr(files, "LONGEST_TEXT", size)
+    assert files.read_file(path) == path.read_bytes()
+    monkeypatch.setattr(files, "LONGEST_TEXT", size - 1)
+    check_refusal(path, ["cannot read", f"more than {size - 1} bytes"], files.read_file)
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     if not hasattr(os, "mkfifo"):
         pytest.skip("needs pipes with names")
     os.mkfifo(tmp_path / "pipe")
-    check_refusal(tmp_path / "pipe", ["not an ordinary file"])
+    for read in (amos_ref.load_state, files.read_file, expect.read):
+        kind = errors.ExpectationError if read is expect.read else errors.StorageError
+        check_refusal(tmp_path / "pipe", ["cannot read", "not an ordinary file"], read, kind)
     check_refusal(tmp_path / "pipe", ["not an ordinary file"], save_new)
 
 
