@@ -77,7 +77,7 @@ def open_standard_streams() -> bool:
             os.set_inheritable(fd, True)
         os.close(fd)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     return there
 
 

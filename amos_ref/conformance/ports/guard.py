@@ -38,7 +38,7 @@ def main() -> None:
             signal.signal(number, signal.SIG_DFL)
         prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")  # where memory runs out, this is what the kernel ends
 
     try:
