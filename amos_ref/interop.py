@@ -267,11 +267,17 @@ def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         words = f"a dict of {', '.join(map(repr, state_dict))}" if isinstance(state_dict, Mapping) else repr(state_dict)
         raise StateError(f"{words:.80} is no state_dict of an optimizer: it must have state and param_groups")
-    groups, own = list(state_dict["param_groups"]), state_dict["state"]
-    keys = {key for group in groups for key in group.get("params", ())}
+    groups, own = state_dict["param_groups"], state_dict["state"]
+    if not isinstance(own, Mapping) or not isinstance(groups, list | tuple):
+        kinds = f"{type(own).__name__} and {type(groups).__name__}"
+        raise StateError(f"state and param_groups of the state_dict are {kinds}; they must be a dict and a list")
+    try:
+        keys = {key for group in groups for key in group.get("params", ())}
+    except (AttributeError, TypeError) as error:
+        raise StateError(f"the param_groups are not dicts that have a list of params: {error}") from None
     if odd := [key for key in own if key not in keys]:
         raise StateError(f"the state_dict has a state of parameter {odd[0]!r}, which is in none of its param_groups")
-    return groups, own
+    return list(groups), own
 
 
 def _match_names(groups: list[Mapping[str, Any]], names: Any) -> dict[str, Any]:

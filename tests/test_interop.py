@@ -329,6 +329,10 @@ def test_arrays_in_place_of_tensors_are_taken():
 
 TORCH = {
     "a checkpoint": ({"model": {}, "optimizer": {}}, NAMES, S, ["a dict of 'model', 'optimizer'", "state_dict"]),
+    "no states": (state_dict(state=None), NAMES, S, ["are NoneType and list"]),
+    "no list of groups": (state_dict(param_groups=3), NAMES, S, ["are dict and int"]),
+    "no groups in it": (state_dict(param_groups=[3]), NAMES, S, ["param_groups are not dicts", "int"]),
+    "lists as keys": (state_dict(param_groups=[{"params": [[1]]}]), NAMES, S, ["param_groups are not dicts", "list"]),
     "no names": (state_dict(), None, T, ["names is of type NoneType"]),
     "one name": (state_dict(), "wx", T, ["1 names", "2 parameters"]),
     "parameters": (state_dict(), [Tensor(np.ones(2)), Tensor(np.ones(2))], T, ["names[0] is of type Tensor"]),

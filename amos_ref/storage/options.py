@@ -37,8 +37,10 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _calls(value: Any) -> bool:
     """Whether a rule is a callable, or has one among its values."""
-    if isinstance(value, Preset | Mapping):
-        return any(map(_calls, value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, Preset):
+        return any(map(_calls, value))
+    if isinstance(value, Mapping):
+        return any(map(callable, value.values()))
     return callable(value)
 
 

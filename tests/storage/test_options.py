@@ -158,6 +158,11 @@ REFUSED = {
 }
 
 
+ENDLESS: dict = {}
+ENDLESS["w"] = ENDLESS
+REFUSED["rules within themselves"] = (ENDLESS, ["eta for 'w' is {'w': {...}}"])
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_a_file_could_not_give_back_is_refused_when_it_is_saved(case, tmp_path):
     eta, words = REFUSED[case]
