@@ -60,7 +60,7 @@ class Interrupt:
 
 def interrupt_everywhere(call, sources, check):
     """Call with an interrupt at the first, second, ... bytecode until it has no such bytecode; return how many."""
-    n, left, tracer = 0, 0, sys.gettrace()
+    n, left, tracer = -1, 0, sys.gettrace()  # the first run interrupts nothing: Python 3.12 has to see the code once
     while left <= 0:
         n += 1
         interrupt = Interrupt(n, sources)
@@ -209,6 +209,7 @@ for call in calls:
 """
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself ends where it has no room for a function")
 def test_any_allocation_may_fail(tmp_path):
     pytest.importorskip("_testcapi")
     code = [sys.executable, "-W", "ignore", "-c", ALLOCATIONS, str(tmp_path / "state")]
