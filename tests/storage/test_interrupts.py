@@ -125,11 +125,12 @@ class Failing:
     """System calls of which the n-th of all fails; a close that fails closes nevertheless, as on Linux."""
 
     def __init__(self, n, error):
-        self.left, self.error = n, error
+        self.left, self.error, self.calls = n, error, []
 
     def wrap(self, name, original):
         def call(*arguments, **options):
             self.left -= 1
+            self.calls += [name] * (self.left >= 0)
             if self.left == 0:
                 if name == "close":
                     original(*arguments)
@@ -154,7 +155,8 @@ def test_every_system_call_may_fail(code, path, check, monkeypatch):
             except errors.StorageError as error:
                 caught = error
         left = failing.left
-        assert (caught is None) == (left > 0)
+        harmless = failing.calls[-3:] == ["replace", "fsync", "close"]  # of the folder, when all is done
+        assert (caught is None) == (left > 0 or harmless)
         if caught is not None:
             one_line(caught, ["cannot write", repr(str(path)), os.strerror(code)])
         check()
