@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
-from amos_ref.conformance.ports.failures import escape
-from amos_ref.errors import ExpectationError, StorageError
+from amos_ref.errors import ExpectationError, StorageError, escape
 from amos_ref.storage.files import read_file
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
 KINDS = {"case": str, "dtype": str, "verdict": str, "stage": str, "step": int, "reason": str}
+FORMERLY = {"ended": "crashes", "killed": "crashes"}  # what lists of 0.2.0 call them
 NEEDED = ("case", "verdict", "reason")
 
 
@@ -47,7 +47,8 @@ class Expectation(NamedTuple):
 
     def fits(self, r: Result) -> bool:
         """Whether a case that the entry is about came out as it says."""
-        return r.verdict == self.verdict and self.stage in (None, r.stage) and self.step in (None, r.step)
+        named = self.verdict in (r.verdict, FORMERLY.get(r.verdict))
+        return named and self.stage in (None, r.stage) and self.step in (None, r.step)
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (f"step {self.step}" if self.step else "", self.stage) if part)

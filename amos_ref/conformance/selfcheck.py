@@ -59,6 +59,8 @@ def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name:
 
 def _vectors(label: str, backend: str, dtype_name: str) -> Result:
     count, wrong = vectors.verify(dtype_name, backend)
+    if not count:
+        return Result(label, dtype_name, "stored cases", "departs", detail="there is no stored case to compare with")
     if wrong:
         return Result(label, dtype_name, "stored cases", "departs", detail=wrong[0])
     return Result(label, dtype_name, "stored cases", "conforms", detail=f"{count} cases, every bit")

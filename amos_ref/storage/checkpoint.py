@@ -210,7 +210,7 @@ def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
 
 def _describe(state: State) -> dict[str, str]:
     """Return the texts that a file has beside the arrays of the state."""
-    if state.count >= 10**MOST_DIGITS:
+    if int(state.count) >= 10**MOST_DIGITS:
         raise StateError(f"state.count has more than {MOST_DIGITS} digits, the most that a file holds")
     kind = kind_of(state)
     momentum = any(getattr(state, part) is not None for part in PARTS[kind].entries)
