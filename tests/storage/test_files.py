@@ -232,12 +232,16 @@ OTHERS = {
 
 
 def writes(tree):
-    """Yield the lines of a source that write a file by themselves."""
+    """Yield the lines of a source that write a file by themselves; the system's own (/dev/null, /proc) are none."""
     for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
-        reads = all(isinstance(mode, ast.Constant) and not set(str(mode.value)) & set("wax+") for mode in modes)
-        if name in ("write_text", "write_bytes") or (isinstance(node.func, ast.Name) and name == "open" and not reads):
+        if isinstance(node.func, ast.Name) and name == "open":
+            place = ast.unparse(node.args[0])
+            modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+            reads = all(isinstance(mode, ast.Constant) and not set(str(mode.value)) & set("wax+") for mode in modes)
+            if not reads and place != "os.devnull" and not place.startswith("'/proc/"):
+                yield node.lineno
+        elif name in ("write_text", "write_bytes"):
             yield node.lineno
 
 
