@@ -57,7 +57,7 @@ def save_state(path: Path, state: State) -> None:
     Parameters
     ----------
     path : str or path
-        An existing file is replaced; the new one has its permissions.
+        An existing file is replaced; the new one has its permissions, owner and group.
     state : AmosState, ClosedFormState or AdamWState
         Its arrays may have any of the four dtypes and any memory layout.
 
@@ -67,6 +67,11 @@ def save_state(path: Path, state: State) -> None:
         If `state` is not a state.
     StorageError
         If the file cannot be written: no such folder, disk full, ... The old file is intact.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the system does not let the new file have the owner or group of the old one.
 
     Examples
     --------

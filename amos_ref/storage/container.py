@@ -8,6 +8,7 @@ One of the texts is ``sha256``, the hash of the whole file with zeros in place o
 length, every byte of the header and all the data, and no bit of the file can change unnoticed.
 """
 
+import collections
 import hashlib
 import io
 import json
@@ -149,11 +150,10 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    named: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in named:
-            raise StorageError(f"its header names {name!r:.80} twice")
-        named[name] = value
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        ((name, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise StorageError(f"its header names {name!r:.80} twice")
     return named
 
 

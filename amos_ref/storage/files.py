@@ -86,7 +86,8 @@ def replace_file(path: str, fill: Callable[[int], None]) -> None:
         os.replace(temporary, target)
         if flushable is not None:
             _flush_folder(flushable)
-            _close_last(opened)
+            with contextlib.suppress(OSError):  # all is done
+                _close_last(opened)
     except BaseException:
         while opened:
             with contextlib.suppress(OSError):

@@ -3,8 +3,10 @@
 After each the old file is whole, nothing is left beside it, and the error is named and in one line.
 """
 
+import ast
 import errno
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -219,3 +221,36 @@ def test_a_file_is_written_whole(content, path):
     files.write_file(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert os.listdir(path.parent) == [path.name]
+
+
+# the only writer
+
+ROOT = pathlib.Path(amos_ref.__file__).parent.parent
+OTHERS = {
+    "amos_ref/conformance/ports/command.py",  # a transcript grows line by line, so that it survives a port that dies
+}
+
+
+def writes(tree):
+    """Yield the lines of a source that write a file by themselves; the system's own (/dev/null, /proc) are none."""
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if isinstance(node.func, ast.Name) and name == "open":
+            place = ast.unparse(node.args[0])
+            modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+            reads = all(isinstance(mode, ast.Constant) and not set(str(mode.value)) & set("wax+") for mode in modes)
+            if not reads and place != "os.devnull" and not place.startswith("'/proc/"):
+                yield node.lineno
+        elif name in ("write_text", "write_bytes"):
+            yield node.lineno
+
+
+def test_every_file_of_the_package_and_its_tools_is_written_by_one_function():
+    paths = [*(ROOT / "amos_ref").rglob("*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "noxfile.py"]
+    found = {str(path.relative_to(ROOT)) for path in paths if any(writes(ast.parse(path.read_text("utf-8"))))}
+    assert found == OTHERS
+
+
+@pytest.mark.parametrize("text", ["open(p, 'w')", "open(p, mode)", "p.write_text(x)", "open(p, mode='r+b')"])
+def test_another_writer_would_be_seen(text):
+    assert list(writes(ast.parse(text))) == [1]

@@ -60,7 +60,7 @@ class Interrupt:
 
 def interrupt_everywhere(call, sources, check):
     """Call with an interrupt at the first, second, ... bytecode until it has no such bytecode; return how many."""
-    n, left, tracer = 0, 0, sys.gettrace()
+    n, left, tracer = -1, 0, sys.gettrace()  # the first run interrupts nothing: Python 3.12 has to see the code once
     while left <= 0:
         n += 1
         interrupt = Interrupt(n, sources)
@@ -125,11 +125,12 @@ class Failing:
     """System calls of which the n-th of all fails; a close that fails closes nevertheless, as on Linux."""
 
     def __init__(self, n, error):
-        self.left, self.error = n, error
+        self.left, self.error, self.calls = n, error, []
 
     def wrap(self, name, original):
         def call(*arguments, **options):
             self.left -= 1
+            self.calls += [name] * (self.left >= 0)
             if self.left == 0:
                 if name == "close":
                     original(*arguments)
@@ -154,7 +155,8 @@ def test_every_system_call_may_fail(code, path, check, monkeypatch):
             except errors.StorageError as error:
                 caught = error
         left = failing.left
-        assert (caught is None) == (left > 0)
+        harmless = failing.calls[-3:] == ["replace", "fsync", "close"]  # of the folder, when all is done
+        assert (caught is None) == (left > 0 or harmless)
         if caught is not None:
             one_line(caught, ["cannot write", repr(str(path)), os.strerror(code)])
         check()
@@ -209,6 +211,7 @@ for call in calls:
 """
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself ends where it has no room for a function")
 def test_any_allocation_may_fail(tmp_path):
     pytest.importorskip("_testcapi")
     code = [sys.executable, "-W", "ignore", "-c", ALLOCATIONS, str(tmp_path / "state")]
