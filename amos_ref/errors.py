@@ -118,7 +118,3 @@ class VectorError(AmosError, ValueError):
 
 class UndecidedError(AmosError, ArithmeticError):
     """At its greatest precision the exact oracle cannot tell to which of two floats a number rounds."""
-
-
-class UnderflowWarning(RuntimeWarning):
-    """The second moment of a leaf is stored in float16, and is too small for it: it became 0 where it is not 0."""

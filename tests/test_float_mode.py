@@ -126,3 +126,11 @@ def test_info_names_the_mode(mode, capsys):
     with float_mode(mode):
         assert main(["info"]) == 0
     assert words_of(mode) in capsys.readouterr().out
+
+
+def test_check_judges_nothing_in_another_mode(capsys):
+    with float_mode(next(iter(MODES))):
+        assert main(["check", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "subnormal numbers are flushed to zero" in err

@@ -11,6 +11,7 @@ from amos_ref.cli.status import DEPARTS, NO_ANSWER, OK, delivered
 from amos_ref.conformance.judging.verdicts import SILENT
 from amos_ref.conformance.ports.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
+from amos_ref.float_mode import check_mode
 from amos_ref.storage.files import reserve_file
 from amos_ref.terminal import show_progress
 
@@ -82,6 +83,7 @@ def main(args: argparse.Namespace) -> int:
     """Check, and write the reports that are asked for; return 0 if the port conforms and all of them are written."""
     from amos_ref import conformance
 
+    check_mode()
     options = _options_of_target(args)
     with contextlib.ExitStack() as stack:
         outputs = _open_outputs(args, stack)

@@ -9,7 +9,7 @@ import numpy as np
 
 from amos_ref.checks import Arrays, check_array, check_finite
 from amos_ref.dtypes import broadcasts
-from amos_ref.errors import DtypeError, StateError, UnderflowWarning
+from amos_ref.errors import DtypeError, StateError
 from amos_ref.optimizers.turn import Steppable, check_unused
 
 
@@ -204,6 +204,10 @@ def check_state_values(state: State) -> None:
             least = a.astype(np.float64).min(initial=0.0)
             if part != "m" and least < 0:
                 raise StateError(f"state.{part} of leaf {name!r} holds {float(least)!r}; it must be >= 0")
+
+
+class UnderflowWarning(RuntimeWarning):
+    """The second moment of a leaf is stored in float16, and too small for it: it became 0 where it is not 0."""
 
 
 def warn_once(warned: set[str], names: Sequence[str], t: int) -> None:

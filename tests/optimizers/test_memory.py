@@ -24,7 +24,7 @@ def second_step(name, backend, number, monkeypatch):
     """Take a second step in which the allocation of this number fails; whatever it returned or raised, and all bits.
 
     Allocations are Python's own: of numbers, tuples, frames, array headers. They fail inside the part of the step that
-    writes and what leads to it. Before that nothing can be torn, and optree 0.19 crashes when memory runs out.
+    writes and what leads to it. Before that nothing can be torn, and optree 0.20 crashes when memory runs out.
     """
     opt, params = make(name, backend), tree()
     state = opt.step(params, tree(10), opt.init(params))

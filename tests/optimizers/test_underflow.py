@@ -12,9 +12,9 @@ from helpers.optimizers import BACKENDS
 from helpers.trees import all_bits
 
 import amos_ref
-from amos_ref import errors
 from amos_ref.kernels import page
 from amos_ref.kernels.cpu import backend as cpu
+from amos_ref.optimizers.state import UnderflowWarning
 
 SMALL = 1e-4  # a gradient whose square times 1 - beta is below half of the least float16, 2^-25
 
@@ -39,7 +39,7 @@ def warned(call, *args):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = call(*args)
-    assert {one.category for one in caught} <= {errors.UnderflowWarning}
+    assert {one.category for one in caught} <= {UnderflowWarning}
     return found, [str(one.message).split("'")[1] for one in caught]
 
 
@@ -114,7 +114,7 @@ def test_a_warning_that_is_an_error_comes_with_the_new_state(backend):
     opt, params, state = start(backend)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(errors.UnderflowWarning) as caught:
+        with pytest.raises(UnderflowWarning) as caught:
             opt.step(params, tree(SMALL), state)
     want, other, first = start("numpy")
     last, _ = warned(want.step, other, tree(SMALL), first)
