@@ -165,6 +165,16 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def atheris(session: nox.Session) -> None:
+    """Fuzzing that looks for new code to reach, a minute for each target: nox -s atheris -- SECONDS [TARGET ...]."""
+    session.install(*PINNED, "-e", ".[test]", "atheris")
+    seconds, *names = session.posargs or ["60"]
+    names = names or sorted(path.name for path in pathlib.Path("tests/corpus").iterdir())
+    for name in names:
+        session.run("python", "tools/fuzz.py", name, f"-max_total_time={seconds}", "-timeout=30", "-max_len=8000")
+
+
+@nox.session
 def cuda(session: nox.Session) -> None:
     """The CUDA kernels without a GPU: Numba's simulator, and the code that the compiler makes (about five minutes)."""
     session.install(*TOOLKIT, "-e", ".[test]")

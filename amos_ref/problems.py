@@ -12,6 +12,7 @@ import numpy as np
 
 from amos_ref.checks import check_finite
 from amos_ref.errors import MissingDependencyError, ProblemError
+from amos_ref.rules import number
 
 Fun = Callable[[Any], tuple[float, Any]]
 
@@ -79,11 +80,11 @@ def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
     >>> problem.best
     0.0
     """
-    if not (_is_integer(n, 1) and 1 <= condition < np.inf):
+    if not (_is_integer(n, 1) and 1 <= number(condition) < np.inf):
         raise ProblemError(
             f"a quadratic needs n >= 1 and a finite condition >= 1, not n={n!r}, condition={condition!r}"
         )
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
     hessian = basis * np.geomspace(1.0, condition, n) @ basis.T
     hessian = (hessian + hessian.T) / 2
@@ -112,8 +113,8 @@ def linear_regression(x: Any = None, y: Any = None, seed: int = 0) -> Problem:
     ProblemError, NonFiniteError
         If the shapes do not fit, there are fewer than two samples, or a number is NaN or infinite.
     """
-    if x is None:
-        rng = np.random.default_rng(seed)
+    if x is None and y is None:
+        rng = _generator(seed)
         x = rng.normal(size=(200, 5)) * [1.0, 2.0, 0.5, 1.0, 3.0]
         y = x @ [1.0, -2.0, 0.5, 0.0, 1.5] + 0.7 + 0.3 * rng.normal(size=200)
     a, b = _samples(x, y)
@@ -153,14 +154,14 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
     ProblemError, NonFiniteError
         If the shapes do not fit, the labels are not 0 and 1, l2 is not > 0, or a number is NaN or infinite.
     """
-    if x is None:
-        rng = np.random.default_rng(seed)
+    if x is None and y is None:
+        rng = _generator(seed)
         x = rng.normal(size=(200, 5))
         y = (x @ [1.0, -2.0, 0.5, 0.0, 1.5] + 0.7 + rng.normal(size=200) > 0).astype(float)
     a, b = _samples(x, y)
     if set(b) != {0.0, 1.0}:
         raise ProblemError(f"the labels of a logistic regression must be 0 and 1, not {sorted(set(b))[:3]}...")
-    if not 0 < l2 < np.inf:
+    if not 0 < number(l2) < np.inf:
         raise ProblemError(f"l2 is {l2!r}; it must be finite and > 0")
     sign = 2 * b - 1
 
@@ -223,7 +224,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     except ImportError:
         raise MissingDependencyError("digits needs scikit-learn: pip install 'amos_ref[digits]'") from None
     data: Any = load_digits()
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     order = rng.permutation(data.target.size)
     images, labels = data.data[order] / 16.0, data.target[order]
     train, held_out = slice(None, 1347), slice(1347, None)
@@ -286,8 +287,10 @@ def _lbfgs(fun: Fun, start: Any) -> Any:
 def _samples(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return samples and targets as float64 arrays; raise ProblemError or NonFiniteError if they do not fit."""
     try:
+        if any(np.asarray(data).dtype.kind in "cSU" for data in (x, y)):
+            raise TypeError("they are complex, or texts")
         a, b = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProblemError(f"samples and targets must be numbers: {error}") from None
     if a.ndim != 2 or b.shape != a.shape[:1] or a.shape[1] < 1:
         raise ProblemError(f"samples have shape {a.shape} and targets {b.shape}; they must be (n, features) and (n,)")
@@ -300,6 +303,13 @@ def _samples(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _linear_start(a: np.ndarray) -> Any:
     return {"bias": np.zeros(()), "weight": np.zeros(a.shape[1])}
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"seed is {seed!r:.80}: {error}") from None
 
 
 def _is_integer(n: Any, least: int) -> bool:

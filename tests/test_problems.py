@@ -148,6 +148,14 @@ BAD = {
     "labels": (problems.logistic_regression, dict(x=X, y=Y + 1), ["0 and 1", "2.0"]),
     "one label": (problems.logistic_regression, dict(x=X, y=Y * 0), ["0 and 1"]),
     "l2": (problems.logistic_regression, dict(l2=0), ["l2 is 0"]),
+    "l2 text": (problems.logistic_regression, dict(l2="1"), ["l2 is '1'"]),
+    "condition text": (problems.quadratic, dict(condition="9"), ["condition='9'"]),
+    "seed": (problems.digits, dict(seed=-1), ["seed is -1"]),
+    "seed text": (problems.linear_regression, dict(seed="x"), ["seed is 'x'"]),
+    "huge": (problems.linear_regression, dict(x=[[10**400], [1]], y=[1, 2]), ["must be numbers"]),
+    "digits in text": (problems.linear_regression, dict(x=[["2024_01"], ["1"]], y=[1, 2]), ["must be numbers"]),
+    "complex": (problems.linear_regression, dict(x=X + 1j, y=Y), ["must be numbers"]),
+    "targets alone": (problems.linear_regression, dict(y=Y), ["must be (n, features)"]),
 }
 
 

@@ -32,7 +32,7 @@ from amos_ref.cli import main
         ("run quadratic --feature y", "says something about a CSV file; the problem is 'quadratic'"),
         ("run quadratic:n=0", "a quadratic needs n >= 1"),
         ("run quadratic:n=1.5", "a quadratic needs n >= 1"),
-        ("run quadratic:seed=-1", "'quadratic:seed=-1' is not a valid problem: "),
+        ("run quadratic:seed=-1", "seed is -1: expected non-negative integer"),
         ("run quadratic:n=100000000", "'quadratic:n=100000000' is not a valid problem: Unable to allocate"),
         ("run linear-regression:x=3,a=1", "'linear-regression' has no option 'x', 'a'"),
         ("run quadratic:n", "'quadratic:n' is not of the form NAME:option=value,option=value"),

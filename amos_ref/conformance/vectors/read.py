@@ -6,6 +6,7 @@ float64, 8 for float32, 4 for float16 and bfloat16. No float parser is needed to
 (learning_rate, beta, ...) are float64 bits likewise. write.py writes the files.
 """
 
+import contextlib
 import importlib.resources
 import json
 from collections.abc import Callable, Iterator
@@ -104,8 +105,20 @@ class StoredCase:
 
 def verify_case(entry: Json, dtype: np.dtype, backend: str) -> str:
     """Run a stored case on a backend; return "" if every bit agrees, else where the first difference is."""
-    case = StoredCase(entry, dtype)
-    return _verify_refusal(case, backend) if "error" in entry else _verify_steps(case, backend)
+    with _name_damage("a case"):
+        case = StoredCase(entry, dtype)
+        return _verify_refusal(case, backend) if "error" in entry else _verify_steps(case, backend)
+
+
+@contextlib.contextmanager
+def _name_damage(what: str) -> Iterator[None]:
+    """Turn what an entry that is not of the format does to the code that reads it into a VectorError."""
+    try:
+        yield
+    except AmosError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise VectorError(f"{what} is not of the format: {type(error).__name__}: {error}") from error
 
 
 def _verify_steps(case: StoredCase, backend: str) -> str:
@@ -135,7 +148,7 @@ def _difference(got: dict[str, Any], stored: dict[str, Any]) -> str:
 
 def _verify_refusal(case: StoredCase, backend: str) -> str:
     (step,) = case.entry["steps"]
-    now, expected = case.state(step, "pre"), getattr(errors, case.entry["error"])
+    now, expected = case.state(step, "pre"), _error_class(case.entry["error"])
     try:
         opt = case.optimizer(backend)
         opt.init(now["theta"])
@@ -147,6 +160,12 @@ def _verify_refusal(case: StoredCase, backend: str) -> str:
         return f"{case.id} is refused, but {where} was changed" if where else ""
     except AmosError as error:
         return f"{case.id} is refused with {type(error).__name__}, not {case.entry['error']}: {error}"
+
+
+def _error_class(name: Any) -> type[AmosError]:
+    if name not in errors.__all__:
+        raise VectorError(f"there is no error {name!r:.80}")
+    return getattr(errors, name)
 
 
 def load(dtype_name: str) -> Json:
@@ -163,9 +182,9 @@ def load(dtype_name: str) -> Json:
 
 def cases(document: Json) -> Iterator[tuple[Json, np.dtype]]:
     """Yield each case of a document with the dtype of its group."""
-    for group in document["groups"]:
-        for entry in group["cases"]:
-            yield entry, dtype_of(group["dtype"])
+    with _name_damage("the document"):
+        found = [(entry, dtype_of(group["dtype"])) for group in document["groups"] for entry in group["cases"]]
+    yield from found
 
 
 def verify(dtype_name: str, backend: str, progress: Callable[[Any], Any] = iter) -> tuple[int, list[str]]:
