@@ -41,6 +41,11 @@ def round_like(x: Any, like: np.ndarray) -> np.ndarray:
         return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
 
 
+def vanishes(x: Any, rounded: np.ndarray) -> bool:
+    """Whether an entry of x above 0 is 0 in float16."""
+    return rounded.dtype == np.float16 and bool(((rounded == 0) & (np.asarray(x) > 0)).any())
+
+
 def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return `a` itself, or a copy of another dtype, rounded once."""
     return a if a.dtype == dtype else round_like(a.astype(np.float64), np.empty(a.shape, dtype))

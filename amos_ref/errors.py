@@ -6,17 +6,26 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError", "OutOfMemoryError",
-    "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError", "StateError",
-    "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
+    "FloatModeError", "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError",
+    "OutOfMemoryError", "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError",
+    "StateError", "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
+def escape(text: str) -> str:
+    """Return the text with control characters and halves of characters escaped.
+
+    Whatever others have written goes through here before it is printed, in an error or otherwise: any stream can hold
+    it, and there is nothing in it that a terminal would obey.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class AmosError(Exception):
-    """Base of all errors of this package; its message is one line, whatever it quotes."""
+    """Base of all errors of this package; its message is one printable line, whatever it quotes."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(escape(" ".join(message.split())))
 
 
 class HyperParameterError(AmosError, ValueError):
@@ -52,7 +61,7 @@ class ShapeError(AmosError, ValueError):
 
 
 class StateError(AmosError, ValueError):
-    """The state does not belong to these parameters and options."""
+    """The state does not belong to these parameters and options, or a step in place has taken its arrays over."""
 
 
 class StorageError(AmosError, OSError):
@@ -65,6 +74,10 @@ class OutOfMemoryError(StorageError, MemoryError):
 
 class NonFiniteError(AmosError, ValueError):
     """A value that must be finite is NaN or infinite, or its square overflows float64."""
+
+
+class FloatModeError(AmosError, ArithmeticError):
+    """The processor does not compute as IEEE 754 says: it flushes subnormal numbers, or does not round to nearest."""
 
 
 class ProblemError(AmosError, ValueError):
@@ -105,3 +118,7 @@ class VectorError(AmosError, ValueError):
 
 class UndecidedError(AmosError, ArithmeticError):
     """At its greatest precision the exact oracle cannot tell to which of two floats a number rounds."""
+
+
+class UnderflowWarning(RuntimeWarning):
+    """The second moment of a leaf is stored in float16, and is too small for it: it became 0 where it is not 0."""

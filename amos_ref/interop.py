@@ -15,6 +15,7 @@ from amos_ref.checks import Arrays, check_array
 from amos_ref.dtypes import as_dtype, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
 from amos_ref.optimizers.state import AmosState, as_count, check_fit
+from amos_ref.optimizers.turn import check_unused
 from amos_ref.rules import number
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
@@ -80,6 +81,7 @@ def to_optax(state: AmosState, like: Any) -> Any:
     StateError, ShapeError, TreeError
         If `like` has other leaves, shapes or momentum than `state`, or its counter cannot hold the count.
     """
+    check_unused(state)
     amos, emas = _find_parts(like)
     _check_momentum(state, bool(emas), "like")
     new: dict[str, Arrays] = {"v": state.v, "b": state.b, "ema": state.m or {}}
@@ -152,6 +154,7 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
     StateError, TreeError
         If names, slots or momentum of `state` and `like` do not match.
     """
+    check_unused(state)
     groups, own = _split_state_dict(like)
     keys = _match_names(groups, names)
     _check_momentum(state, any(number(group.get("momentum", 0)) > 0 for group in groups), "like")

@@ -6,6 +6,9 @@ in style and marker as well as in colour.
 
 import contextlib
 import io
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -239,9 +242,14 @@ def _name_roof(report: Mapping[str, Any]) -> str:
 def figure(width: float = 6.4, height: float = 4.8) -> Any:
     """Return an empty figure of this size in inches, which pyplot does not know of."""
     try:
-        from matplotlib.figure import Figure
+        with _unset("MPLBACKEND") as backend:
+            import matplotlib
+            from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError("plots need matplotlib: pip install 'amos_ref[plot]'") from None
+    if backend is not None:
+        with contextlib.suppress(ValueError):  # as a notebook's backend that is not here; these figures need none
+            matplotlib.rcParams["backend"] = backend
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -249,7 +257,8 @@ def figure(width: float = 6.4, height: float = 4.8) -> Any:
 def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
     """Yield a figure and write it to `path` when the block ends; without a path yield None.
 
-    A path that cannot be written to is an error at the start. If the block fails, the old file is what it was.
+    A path that cannot be written to is an error at the start. If the block fails, or matplotlib does, the old file is
+    what it was.
     """
     if path is None:
         yield None
@@ -261,8 +270,34 @@ def picture(path: str | None, width: float, height: float) -> Iterator[Any]:
     with reserve_file(path) as file:
         yield drawing
         content = io.BytesIO()  # a picture's writer may want to seek, and close
-        drawing.savefig(content, format=form, dpi=120)
+        try:
+            _save(drawing, content, form)
+        except Exception as error:
+            raise StorageError(f"cannot draw {path!r}: {type(error).__name__}: {error}") from error
         file.write(content.getvalue())
+
+
+def _save(drawing: Any, content: io.BytesIO, form: str) -> None:
+    """Write a figure without TeX, which may not be there, and without a warning for each letter that no font has."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.usetex": False}):
+        warnings.simplefilter("ignore")
+        for text in drawing.findobj(Text):
+            text.set_usetex(False)
+        drawing.savefig(content, format=form, dpi=120)
+
+
+@contextlib.contextmanager
+def _unset(name: str) -> Iterator[str | None]:
+    """Take a variable out of the environment while matplotlib is imported, unless it is already; yield its value."""
+    value = None if "matplotlib" in sys.modules else os.environ.pop(name, None)
+    try:
+        yield value
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def _contender_styles(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -295,5 +330,6 @@ def _next_style(ax: Any, t: Any) -> dict[str, Any]:
 def _finish(ax: Any) -> Any:
     ax.grid(color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend()
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.legend().get_texts()):
+        text.set_parse_math(False)  # a name may hold two dollars
     return ax

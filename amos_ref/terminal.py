@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from amos_ref.errors import escape
+
 
 def is_terminal(stream: Any) -> bool:
     """Whether a stream is a terminal that shows lines and colours (or FORCE_COLOR says so), and NO_COLOR is not set."""
@@ -37,22 +39,34 @@ def show_progress(
     name, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[text]"))
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True), text)
     with Progress(*columns, console=Console(stderr=True, force_terminal=True), transient=transient) as bars:
-        tasks = {name: bars.add_task(name, total=total, text="", start=False) for name in names}
+        tasks = {name: bars.add_task(escape(name), total=total, text="", start=False) for name in names}
 
         def show(name: str, done: int, text: str) -> None:
             bars.start_task(tasks[name])  # of the first call: later ones change nothing
-            bars.update(tasks[name], completed=done, text=text, refresh=transient)
+            bars.update(tasks[name], completed=done, text=escape(text), refresh=transient)
 
         yield show
 
 
 def _print_line(name: str, done: int, total: int, text: str) -> None:
     if done == total or done % max(total // 10, 1) == 0:
-        print(f"{name}{': ' if name else ''}step {done} of {total}, {text}", file=sys.stderr)
+        complain(f"{name}{': ' if name else ''}step {done} of {total}, {text}")
+
+
+def complain(text: str) -> None:
+    """Print a line on standard error, if anybody can read it; what is done does not depend on that."""
+    if sys.stderr is None:
+        return
+    try:
+        print(escape(text), file=sys.stderr)
+    except OSError:  # as on a full disk; what is left in the buffer would fail again when Python ends
+        with contextlib.suppress(OSError), open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), sys.stderr.fileno())
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text, the first column aligned to the left and the others to the right."""
+    columns, *rows = [[escape(text) for text in row] for row in (columns, *rows)]
     if is_terminal(sys.stdout):
         from rich import box
         from rich.console import Console

@@ -5,6 +5,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import amos_ref
 from amos_ref.cli import bench, check, explain, info, run, schedule, vectors
@@ -21,8 +22,8 @@ from amos_ref.cli.status import (
     silence_standard_output,
     terminated_by_signals,
 )
-from amos_ref.conformance.ports.failures import escape
-from amos_ref.errors import AmosError, BackendError, MissingDependencyError, NoAnswerError
+from amos_ref.errors import AmosError, BackendError, MissingDependencyError, NoAnswerError, escape
+from amos_ref.terminal import complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,13 +66,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _complain(error: object, status: int) -> int:
-    with contextlib.suppress(OSError):
-        print(f"amos-ref: {escape(' '.join(str(error).split()))}", file=sys.stderr)
+    complain(f"amos-ref: {' '.join(str(error).split())}")
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote what was given so that a terminal can show it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
         epilog="Exit status: 0 conforms or done, 1 departs, 2 usage or bad input, 3 something needed is not installed, "

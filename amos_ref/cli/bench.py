@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 from amos_ref import plots
 from amos_ref.bench import contenders, gpu, workloads
 from amos_ref.cli.status import INTERRUPTED, OK
-from amos_ref.errors import AmosError, HyperParameterError, StorageError
+from amos_ref.errors import AmosError, HyperParameterError, StorageError, escape
 from amos_ref.storage.files import read_file
-from amos_ref.terminal import print_table
+from amos_ref.terminal import complain, print_table
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
 _HOW = ("quick", "peers", "seconds", "rounds")
@@ -155,12 +154,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         _print_head(report)
     try:
         for i, work in enumerate(works, 1):
-            print(f"{i} of {len(works)}: {work}", file=sys.stderr)
+            complain(f"{i} of {len(works)}: {work}")
             report["workloads"].append(measure_workload(work, settings))
             if not args.json:
                 _print_workload(report["workloads"][-1])
         if args.start or (planned and not args.quick and args.backend == "cpu"):
-            print("starting in fresh processes", file=sys.stderr)
+            complain("starting in fresh processes")
             report["start"] = measure_start(args.backend)
             if not args.json:
                 _print_start(report["start"])
@@ -174,7 +173,7 @@ def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
     plan = workloads.plan(quick, backend)
     if importlib.util.find_spec("ml_dtypes") is not None:
         return plan
-    print("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'", file=sys.stderr)
+    complain("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'")
     return [work for work in plan if work.dtype != "bfloat16"]
 
 
@@ -182,10 +181,19 @@ def _load(path: str) -> dict[str, Any]:
     """Return a report that --json printed."""
     from amos_ref.bench.report import BENCH_FORMAT
 
-    report = json.loads(read_file(path))
+    report = _escape_texts(json.loads(read_file(path)))
     if not isinstance(report, dict) or report.get("format") != BENCH_FORMAT:
         raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({BENCH_FORMAT})")
     return report
+
+
+def _escape_texts(value: Any) -> Any:
+    """Return what JSON holds with every text in it escaped."""
+    if isinstance(value, dict):
+        return {escape(key): _escape_texts(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_escape_texts(entry) for entry in value]
+    return escape(value) if isinstance(value, str) else value
 
 
 @contextlib.contextmanager
@@ -193,8 +201,8 @@ def _name_file(path: str | None) -> Iterator[None]:
     """Turn what goes wrong with a stored report into an error that names its file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        if path is None or isinstance(error, AmosError):
+    except Exception as error:
+        if path is None or isinstance(error, AmosError | OSError):
             raise
         raise StorageError(f"cannot read {path!r}: {type(error).__name__}: {error}") from error
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from amos_ref import plots
 from amos_ref.checks import named_arrays
 from amos_ref.cli import csv_data
 from amos_ref.cli.status import INTERRUPTED, OK
-from amos_ref.errors import AmosError, HyperParameterError, ProblemError
+from amos_ref.errors import AmosError, HyperParameterError, ProblemError, escape
 from amos_ref.minimizer import OPTIMIZERS, Result, build_optimizer, measure_distance, minimize
 from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.terminal import format_number, print_table, show_progress
@@ -35,7 +36,8 @@ def add_to(commands: Any) -> None:
     run.add_argument(
         "problem",
         metavar="PROBLEM",
-        help=f"{names}; with options as in quadratic:n=5,condition=1000; or a CSV file, for a linear regression",
+        help=f"{names}; with options as in quadratic:n=5,condition=1000; or a CSV file, "
+        "perhaps compressed by gzip, or - for standard input, for a linear regression",
     )
     run.add_argument("--target", metavar="COLUMN", help="of a CSV file: the column to predict")
     run.add_argument(
@@ -44,6 +46,8 @@ def add_to(commands: Any) -> None:
         action="append",
         help="predict it from this column (may be repeated; default all)",
     )
+    run.add_argument("--delimiter", metavar="C", help="of a CSV file: what is between its fields, or tab (default ,)")
+    run.add_argument("--decimal", choices=csv_data.DECIMALS, help="of a CSV file (default .; with , fields end with ;)")
     run.add_argument(
         "--algorithm",
         metavar="NAME",
@@ -75,12 +79,13 @@ def main(args: argparse.Namespace) -> int:
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
         results = _train(problem, optimizers, args.steps)
+        if args.json:
+            print(json.dumps(_describe(results, problem, regression), indent=1))
+        else:
+            _print_results(results, problem, regression)
         if figure is not None:
+            sys.stdout.flush()  # what was trained is not lost to its picture
             _draw(figure, results, problem, best)
-    if args.json:
-        print(json.dumps(_describe(results, problem, regression), indent=1))
-    else:
-        _print_results(results, problem, regression)
     return INTERRUPTED if any(r.status == "interrupted" for r in results.values()) else OK
 
 
@@ -104,8 +109,9 @@ def split_options(text: str) -> tuple[str, dict[str, Any]]:
 
 def _build_problem(args: argparse.Namespace) -> Problem:
     name, options = split_options(args.problem)
-    if args.target is not None or args.feature:
-        raise ProblemError(f"--target and --feature say something about a CSV file; the problem is {name!r}")
+    for option in ("target", "feature", "delimiter", "decimal"):
+        if getattr(args, option) is not None:
+            raise ProblemError(f"--{option} says something about a CSV file; the problem is {name!r}")
     known = set(inspect.signature(PROBLEMS[name]).parameters) - {"x", "y"}
     if unknown := [repr(key) for key in options if key not in known]:
         raise ProblemError(f"{name!r} has no option {', '.join(unknown)}")
@@ -118,9 +124,10 @@ def _build_problem(args: argparse.Namespace) -> Problem:
 
 
 def _read_regression(args: argparse.Namespace) -> csv_data.Regression:
-    if not os.path.exists(args.problem):
+    if args.problem != csv_data.STANDARD_INPUT and not os.path.exists(args.problem):
         raise ProblemError(f"there is no problem and no file {args.problem!r}; the problems are {', '.join(PROBLEMS)}")
-    return csv_data.read_regression(args.problem, args.target, args.feature or ())
+    form = csv_data.Form(args.delimiter, args.decimal or ".")
+    return csv_data.read_regression(args.problem, args.target, args.feature or (), form)
 
 
 def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
@@ -233,4 +240,4 @@ def _draw(figure: Any, results: Results, problem: Problem, best: float) -> None:
     plots.losses({name: r.history for name, r in results.items()}, best, axes[0])
     for name, r in planned:
         plots.errors(r.history, r.opt.schedule, axes[1], name)
-    figure.suptitle(problem.name)
+    figure.suptitle(escape(problem.name), parse_math=False)

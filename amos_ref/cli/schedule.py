@@ -43,9 +43,14 @@ def main(args: argparse.Namespace) -> int:
     t = sorted({0, args.steps} | {n for n in round_ones if n < args.steps})
     rates = plots.rates(np.array(t), **options)
     with plots.picture(args.plot, 11.0, 5.5) as figure:
+        _print(args, t, rates, options)
         if figure is not None:
             for quantity, ax in zip(("alpha", "rho"), figure.subplots(1, 2), strict=True):
                 plots.schedules(quantity, args.steps, ax, **options)
+    return OK
+
+
+def _print(args: argparse.Namespace, t: list[int], rates: dict[str, Any], options: dict[str, Any]) -> None:
     if args.json:
         lists = {name: {"alpha": alpha.tolist(), "rho": rho.tolist()} for name, (alpha, rho) in rates.items()}
         print(json.dumps({"options": options, "t": t, "schedules": lists}, indent=1))
@@ -55,4 +60,3 @@ def main(args: argparse.Namespace) -> int:
                 print()
             rows = zip(map(str, t), *([format_number(x) for x in pair[i]] for pair in rates.values()), strict=True)
             print_table([f"{title} at t", *rates], [list(row) for row in rows])
-    return OK

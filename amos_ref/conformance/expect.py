@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
-from amos_ref.conformance.ports.failures import escape
-from amos_ref.errors import ExpectationError, StorageError
+from amos_ref.errors import ExpectationError, StorageError, escape
 from amos_ref.storage.files import read_file
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")

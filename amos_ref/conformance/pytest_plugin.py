@@ -48,9 +48,8 @@ class PortUnderTest(pytest.Collector):
         from amos_ref.conformance import cases_of, expect
         from amos_ref.conformance.judging.drive import unsupported
         from amos_ref.conformance.ports import watchdog
-        from amos_ref.conformance.ports.failures import escape
         from amos_ref.conformance.ports.supervised import TargetPort
-        from amos_ref.errors import AmosError, TargetError
+        from amos_ref.errors import AmosError, TargetError, escape
 
         option: Any = self.config.getoption
         limit = option("--amos-timeout")
@@ -116,8 +115,7 @@ class CaseTest(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return one line, without a traceback: the mistake is in the port, not here."""
-        from amos_ref.conformance.ports.failures import escape
-        from amos_ref.errors import AmosError
+        from amos_ref.errors import AmosError, escape
 
         if isinstance(excinfo.value, Departure | AmosError):
             return escape(str(excinfo.value))

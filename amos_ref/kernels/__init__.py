@@ -5,9 +5,12 @@ its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and give
 backend imports an optimizer, and no optimizer names a backend.
 """
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from amos_ref.errors import BackendError
@@ -78,10 +81,20 @@ class Work(Protocol):
         Whether the same work can serve a later step with the same arrays.
     advanced : bool
         Whether the last `run` advanced the arrays; False where it was only recorded, to be replayed later.
+    begun : bool
+        Whether the last `run` has, or may have, written anything. If it raises then, the arrays may hold half a step.
+    late : BaseException or None
+        What was raised from outside while the last `run` wrote, which it did to the end.
+    vanished : sequence of int
+        The leaves of whose new state, the first array of it, an entry above 0 was rounded to 0 by the last `run`; told
+        for float16 alone.
     """
 
     keeps: bool
     advanced: bool
+    begun: bool
+    late: BaseException | None
+    vanished: Sequence[int]
 
     def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place and return -1; or write nothing and return the number of the first leaf whose
@@ -95,6 +108,37 @@ class Work(Protocol):
         `addresses` is what the layout's watch said of them, or None where it did not look at these arrays.
         """
         ...
+
+
+class PlainWork:
+    """What works have in common of which nothing is told but what `run` returns."""
+
+    advanced, begun = True, False
+    late: BaseException | None = None
+    vanished: Sequence[int] = ()
+
+
+def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:
+    """Call what can be called again until it is not disturbed; return the last exception that came from outside.
+
+    An asynchronous exception, or memory that runs out for a moment, does not leave half of it done. Memory that was
+    there after all is no error.
+
+    Raises
+    ------
+    BaseException
+        What the last of so many calls raised.
+    """
+    late = None
+    while True:
+        try:
+            write()
+            return late
+        except BaseException as error:
+            times -= 1
+            if times <= 0:
+                raise
+            late = late if isinstance(error, MemoryError) else error
 
 
 class Watch(Protocol):
@@ -204,4 +248,21 @@ def check_backend(name: Any, among: Sequence[str] = tuple(BACKENDS)) -> None:
 @functools.cache
 def load_backend(name: str) -> Backend:
     """Import the backend (for "cpu" this imports Numba, and the first step compiles or loads the kernels)."""
-    return importlib.import_module(BACKENDS[name]).BACKEND
+    try:
+        with _shorten_warnings():
+            return importlib.import_module(BACKENDS[name]).BACKEND
+    except (ImportError, ValueError) as error:  # as Numba's, where one of its variables is not valid
+        given = ", ".join(f"{key}={value}" for key, value in os.environ.items() if key.startswith("NUMBA_"))
+        raise BackendError(
+            f"backend {name!r} cannot be used: {error} ({given or 'no NUMBA_ variable is set'})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _shorten_warnings() -> Iterator[None]:
+    """Keep the first line of each warning: Numba's about a variable that is no number go on with a traceback."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for w in found:
+        warnings.warn_explicit(str(w.message).partition("\n")[0], w.category, w.filename, w.lineno)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amos_ref.errors import AmosError
+from amos_ref.errors import AmosError, escape
 
 
 class PortFailure(AmosError):
@@ -58,15 +58,6 @@ FAILURES = {cls.__name__: cls for cls in (PortFailure, PortError, Hang, Crash, E
 def failure_of(error: BaseException) -> type[PortFailure] | None:
     """Return which of these failures an error is, whatever a port derived from it and says of itself."""
     return next((cls for cls in reversed(FAILURES.values()) if issubclass(type(error), cls)), None)
-
-
-def escape(text: str) -> str:
-    """Return the text with control characters and halves of characters escaped.
-
-    All that a port has said goes through here before it is printed or written: any report can hold it, and there is
-    nothing in it that a terminal would obey.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def text_of(value: Any, otherwise: str = "(it cannot be printed)") -> str:

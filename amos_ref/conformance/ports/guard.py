@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # to end, which the guard does when its control is closed
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # of <linux/prctl.h>
 
 
@@ -29,7 +30,12 @@ def main() -> None:
     allowed = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = memory if allowed == resource.RLIM_INFINITY else min(memory, allowed)
 
+    for number in ASKS:
+        signal.signal(number, signal.SIG_IGN)
+
     def prepare() -> None:
+        for number in ASKS:
+            signal.signal(number, signal.SIG_DFL)
         prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

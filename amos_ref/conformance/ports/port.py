@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy import array, iscomplexobj  # by themselves: a port may change the module
 
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line, text_of
 from amos_ref.errors import TargetError
@@ -239,8 +240,8 @@ def copy_shown(theta: Any, state: Any, leaves: Iterable[str]) -> dict[str, Array
 
 def _as_real(a: Any, what: str, name: str) -> np.ndarray:
     try:
-        if not np.iscomplexobj(a):
-            return np.array(a, dtype=np.float64)
+        if not iscomplexobj(a):
+            return array(a, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise Garbage(f"{what} of leaf {name!r} is not an array of real numbers: {first_line(error)}") from error
     raise Garbage(f"{what} of leaf {name!r} is complex")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.child import Child
-from amos_ref.conformance.ports.failures import FAILURES, Garbage, Hang, PortError, PortFailure, escape
+from amos_ref.conformance.ports.failures import FAILURES, Garbage, Hang, PortError, PortFailure
 from amos_ref.conformance.ports.port import STATE_NAMES, Arrays
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
-from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError
+from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, escape
 
 START = 60.0  # seconds until the process is ready to import a port
 LONGEST_ANSWER = 1 << 24  # bytes
