@@ -29,7 +29,7 @@ APART = (
 # What is tried without the names that Windows lacks.
 CORE = (
     *("tests/optimizers/test_amos.py", "tests/optimizers/test_closed_form.py", "tests/optimizers/test_bad_input.py"),
-    *("tests/optimizers/test_interrupt.py", "tests/storage/test_checkpoint.py", "tests/storage/test_options.py"),
+    *("tests/storage/test_checkpoint.py", "tests/storage/test_options.py"),
     *("tests/cli/test_explain.py", "tests/cli/test_main.py", "tests/cli/test_csv_data.py"),
 )
 LARGEST = 3_000_000  # bytes of a wheel or sdist

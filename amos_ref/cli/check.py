@@ -151,6 +151,10 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
     return renamed
 
 
+def _place(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
 def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
     """Open, before the check, the files that are written after it; None stands for standard output."""
     paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
@@ -160,14 +164,14 @@ def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict
     for option, path in paths.items():
         if path is None:
             continue
-        place = "-" if path == "-" else os.path.realpath(path)
+        place = "-" if path == "-" else _place(path)
         if place in taken:
             raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
         taken[place] = option
         if path == "-":
             outputs[option] = None
             continue
-        if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+        if option == "--write-expect" and os.path.exists(path) and place != _place(args.expect or "-"):
             raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
         outputs[option] = stack.enter_context(reserve_file(path))
     return outputs

@@ -161,8 +161,13 @@ class CommandPort:
             raise TargetError(f"the transcript cannot be written: {error}") from None
 
 
-def _split(command: str) -> list[str]:
+def _split(command: str, windows: bool = os.name == "nt") -> list[str]:
+    """Split a command into words as a shell would; on Windows a backslash is part of a path, and only " quotes."""
+    words = shlex.shlex(command, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.commenters = True, ""
+    if windows:
+        words.escape, words.quotes = "", '"'
     try:
-        return shlex.split(command)
+        return list(words)
     except ValueError as error:
         raise TargetError(f"the command {command!r} cannot be split into words: {error}") from None
