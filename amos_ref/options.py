@@ -103,14 +103,14 @@ class ReadOnlyOptions(dict[str, Any]):
 
 
 def freeze(value: Any) -> Any:
-    """Return an option that its giver can no longer change: mappings, lists and 0-d arrays are copied."""
+    """Return an option that its giver can no longer change: mappings, lists and arrays are copied."""
     if isinstance(value, Preset):
         return Preset(*map(freeze, value))
     if isinstance(value, Mapping):
         return ReadOnlyOptions({key: freeze(rule) for key, rule in value.items()})
     if isinstance(value, list | tuple):
         return tuple(map(freeze, value))
-    return value[()] if isinstance(value, np.ndarray) else value
+    return np.array(value)[()] if isinstance(value, np.ndarray) else value
 
 
 def learning_rate_at(learning_rate: Any, t: int) -> float:

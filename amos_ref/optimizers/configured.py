@@ -18,7 +18,10 @@ class Configured:
 
     def __init__(self, **options: Any) -> None:
         checked = check_options(**options)
-        self._set(ReadOnlyOptions({name: freeze(value) for name, value in checked.items()}))
+        try:
+            self._set(ReadOnlyOptions({name: freeze(value) for name, value in checked.items()}))
+        except RecursionError:
+            raise HyperParameterError("an option holds itself, or is nested too deeply") from None
 
     def _set(self, options: ReadOnlyOptions) -> None:
         self.__dict__["options"] = options

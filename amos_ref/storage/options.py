@@ -27,12 +27,16 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     written = {}
     for name, value in options.items():
         if _calls(value) or (callable(value) and name not in RULES):
-            written[name] = {"callable": getattr(value, "__qualname__", type(value).__name__)}
+            written[name] = {"callable": _name(value)}
         elif isinstance(value, Preset):
             written[name] = {"preset": [_encode_rules(part, name) for part in value]}
         else:
             written[name] = _encode_rules(value, name)
     return written
+
+
+def _name(value: Any) -> str:
+    return "rules" if isinstance(value, Mapping) else getattr(value, "__qualname__", type(value).__name__)
 
 
 def _calls(value: Any) -> bool:
