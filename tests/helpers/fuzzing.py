@@ -4,6 +4,7 @@ Bytes are read as choices and numbers, so that a fuzzer that changes bytes chang
 """
 
 import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -175,11 +176,31 @@ def expectations(data):
 
 
 def vector(data):
-    """A file of vectors: every case of it is verified, or the file is damaged."""
+    """A file of vectors, or edits of a stored case: every case of it is verified, or the file is damaged."""
     with contextlib.suppress(ValueError, RecursionError):
-        document = json.loads(data)
+        document = json.loads(data) if data[:1] == b"{" else edited_vector(Drawn(data))
         for entry, dtype in vectors.cases(document):
             vectors.verify_case(entry, dtype, "numpy")
+
+
+@functools.cache
+def small_vectors():
+    group = vectors.load("float64")["groups"][0]
+    return json.dumps({"groups": [group | {"cases": [min(group["cases"], key=lambda case: len(json.dumps(case)))]}]})
+
+
+def edited_vector(drawn):
+    """A document with one stored case, some of whose parts are replaced."""
+    document = json.loads(small_vectors())
+    for _ in range(1 + drawn.take(1)[0] % 3):
+        at = document
+        while True:
+            key = drawn.choice(list(at) if isinstance(at, dict) else range(len(at)))
+            if not isinstance(at[key], dict | list) or not at[key] or drawn.take(1)[0] < 40:
+                break
+            at = at[key]
+        at[key] = drawn.choice([None, -1, 3, 1.5, "", "error", "00" * 8, [], {}, [1], {"t": 1}, True, "float32"])
+    return document
 
 
 def arguments(data):

@@ -183,8 +183,11 @@ def load(dtype_name: str) -> Json:
 def cases(document: Json) -> Iterator[tuple[Json, np.dtype]]:
     """Yield each case of a document with the dtype of its group."""
     with _name_damage("the document"):
-        found = [(entry, dtype_of(group["dtype"])) for group in document["groups"] for entry in group["cases"]]
-    yield from found
+        found = [(entry, group["dtype"]) for group in document["groups"] for entry in group["cases"]]
+        for _, name in found:
+            if name not in VECTOR_DTYPES:
+                raise VectorError(f"there are no vectors of dtype {name!r:.80}")
+    yield from ((entry, dtype_of(name)) for entry, name in found)
 
 
 def verify(dtype_name: str, backend: str, progress: Callable[[Any], Any] = iter) -> tuple[int, list[str]]:

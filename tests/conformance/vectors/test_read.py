@@ -81,3 +81,25 @@ def test_damaged_files_are_named(tmp_path, monkeypatch):
         path.write_text(content)
         with pytest.raises(VectorError, match=text):
             vectors.load("float64")
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({}, "the document is not of the format: KeyError: 'groups'"),
+        ({"groups": [{"dtype": ",", "cases": [{}]}]}, "there are no vectors of dtype ','"),
+        ({"groups": [{"dtype": "float32", "cases": [{"id": "x"}]}]}, "a case is not of the format: KeyError: 'leaves'"),
+        (
+            {
+                "groups": [
+                    {"dtype": "float32", "cases": [dict(id="x", leaves={}, steps=[dict(leaves={})], error="escape")]}
+                ]
+            },
+            "there is no error 'escape'",
+        ),
+    ],
+)
+def test_what_is_not_of_the_format_is_named(document, text):
+    with pytest.raises(VectorError, match=f"^{text}$"):
+        for entry, dtype in vectors.cases(document):
+            vectors.verify_case(entry, dtype, "numpy")
