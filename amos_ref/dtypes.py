@@ -41,9 +41,9 @@ def round_like(x: Any, like: np.ndarray) -> np.ndarray:
         return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
 
 
-def vanishes(x: Any, rounded: np.ndarray) -> bool:
-    """Whether an entry of x above 0 is 0 in float16."""
-    return rounded.dtype == np.float16 and bool(((rounded == 0) & (np.asarray(x) > 0)).any())
+def vanishes(g2: Any, v: np.ndarray) -> bool:
+    """Whether v is 0 in float16 somewhere where the mean square of the gradient is not."""
+    return v.dtype == np.float16 and bool(((v == 0) & (np.asarray(g2) > 0)).any())
 
 
 def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -86,8 +86,8 @@ class Work(Protocol):
     late : BaseException or None
         What was raised from outside while the last `run` wrote, which it did to the end.
     vanished : sequence of int
-        The leaves of whose new state, the first array of it, an entry above 0 was rounded to 0 by the last `run`; told
-        for float16 alone.
+        The leaves whose v, the first array of their state, the last `run` left at 0 where the mean square of the
+        gradient is not; told for float16 alone.
     """
 
     keeps: bool

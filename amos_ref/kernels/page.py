@@ -21,7 +21,7 @@ class Work(PlainWork):
         for number, leaf in enumerate(self.leaves):
             after = self.page(leaf, rates)
             rows += [(target, round_like(after[name], target)) for name, target in leaf.written().items()]
-            if leaf.state and vanishes(after["v"], round_like(after["v"], leaf.state[0])):
+            if leaf.state and vanishes(after["g2"], round_like(after["v"], leaf.state[0])):
                 vanished.append(number)
 
         def write() -> None:

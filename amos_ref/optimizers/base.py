@@ -177,7 +177,7 @@ class Optimizer(Configured, abc.ABC):
             for part, old in leaf.written().items():
                 if part != "theta":
                     parts[part][leaf.name] = round_like(after[part], old)
-            if leaf.state and vanishes(after["v"], parts["v"][leaf.name]):
+            if leaf.state and vanishes(after["g2"], parts["v"][leaf.name]):
                 vanished.append(leaf.name)
         for part, new in ready.moments.items():
             parts[part].update(new)

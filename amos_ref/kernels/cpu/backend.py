@@ -1,9 +1,10 @@
 """The CPU backend: a step as a few launches of kernels over tables of leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
 from amos_ref.kernels import HostBackend, Method, PlainWork, insist
 from amos_ref.kernels.cpu import loops
@@ -12,6 +13,9 @@ from amos_ref.kernels.cpu.memory import gather
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import LEAF, G, Table, address, tables
+
+#: What kernels that run as Python need, so that NumPy says nothing of overflow.
+quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
 
 
 def empty_like(dtype: np.dtype) -> np.ndarray:
@@ -122,16 +126,6 @@ class Work(PlainWork):
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         numbers, mu = rates.numbers, rates.mu
 
-        def write() -> None:
-            with np.errstate(all="ignore"):
-                for part in self.parts:
-                    part.decide(numbers)
-                for part in self.parts:
-                    part.apply(numbers, chi, mu)
-            for name, target, copy in self.copies:
-                if name != "g":
-                    target[...] = copy
-
         self.begun = False
         for part in self.parts:
             part.clear()
@@ -141,11 +135,21 @@ class Work(PlainWork):
             return bad
         self.begun = True
         try:
-            self.late = insist(write)
+            self.late = insist(lambda: self._write(numbers, chi, mu))
         except BaseException:
             self.begun = any(part.begun for part in self.parts)
             raise
         return -1
+
+    @quiet
+    def _write(self, numbers: tuple[float, ...], chi: float | None, mu: float) -> None:
+        for part in self.parts:
+            part.decide(numbers)
+        for part in self.parts:
+            part.apply(numbers, chi, mu)
+        for name, target, copy in self.copies:
+            if name != "g":
+                target[...] = copy
 
     @property
     def vanished(self) -> list[int]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -311,12 +311,11 @@ def deciding(decide, states):
             state = state_of(leaves, i, begin, stop - starts[i], like_state)
             mean = means[base + begin : base + stop - starts[i]]
             alphas, rhos = alpha[base + begin : base + stop - starts[i]], rho[base + begin : base + stop - starts[i]]
-            lost = False
             for s in range(mean.size):
                 decided = decide(*((mean[s],) + load_each(state, s) + (scale[i],) + numbers))  # noqa: RUF005
                 alphas[s], rhos[s] = decided[0], decided[1]
-                lost |= store_each(state, s, decided)
-            note(vanished, i, lost)
+                store_each(state, s, decided)
+            note(vanished, i, state, mean)
             first, i = stop, i + 1
         set_word(mark, 1)
 
@@ -332,13 +331,12 @@ def deciding(decide, states):
             stop, own = min(start + CHUNK, leaves[i, N]), (scale[i],)
             theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
             state, m = state_of(leaves, i, start, stop, like_state), view(leaves[i, M], start, stop, like_m)
-            lost = False
             for k in range(theta.size):
                 x = clip(load(g, k), chi)
                 decided = decide(*((x * x,) + load_each(state, k) + own + numbers))  # noqa: RUF005
-                lost |= store_each(state, k, decided)
+                store_each(state, k, decided)
                 store(theta, k, step_entry(k, theta, g, m, decided[0], decided[1], chi, mu))
-            note(vanished, i, lost)
+            note(vanished, i, state, g)
         set_word(mark, 1)
 
     return SimpleNamespace(slots=slots, elements=elements if states else None)

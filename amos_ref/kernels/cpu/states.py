@@ -1,6 +1,5 @@
 """The state of slots, as kernels read and write it: two arrays, or none."""
 
-import numpy as np
 from numba import types
 
 from amos_ref.kernels.cpu.memory import view
@@ -39,42 +38,42 @@ def _load_each(state, s):
 
 
 def store_each(state, s, values):
-    """Set entry s of each array, rounded once; their values are the last of `values`.
-
-    Return whether the first is above 0 and becomes 0 in float16.
-    """
+    """Set entry s of each array, rounded once; their values are the last of `values`."""
     for a, x in zip(state, values[2:], strict=True):
         store(a, s, x)
-    return bool(state) and state[0].dtype == np.uint16 and values[2] > 0.0 and state[0][s] == 0
 
 
 @specialise(store_each)
 def _store_each(state, s, values):
     if len(state) == 0:
-        return lambda state, s, values: False
-    half = state[0].dtype == types.uint16
+        return lambda state, s, values: None
 
     def put(state, s, values):
         store(state[0], s, values[2])
         store(state[1], s, values[3])
-        return half and values[2] > 0.0 and state[0][s] == 0
 
     return put
 
 
-def note(vanished, i, lost):
-    """Set ``vanished[i]`` if something was lost; nothing where `vanished` is None."""
-    if vanished is not None and lost:
+def note(vanished, i, state, x):
+    """Set ``vanished[i]`` if v is 0 somewhere where x, a gradient or its mean square, is not; unless that is None.
+
+    In a loop of its own: in that of the step it would keep the compiler from using vectors.
+    """
+    if vanished is not None and any(state[0][k] == 0 and load(x, k) != 0.0 for k in range(x.size)):
         vanished[i] = 1
 
 
 @specialise(note)
-def _note(vanished, i, lost):
+def _note(vanished, i, state, x):
     if vanished == types.none:
-        return lambda vanished, i, lost: None
+        return lambda vanished, i, state, x: None
 
-    def set_it(vanished, i, lost):
+    def look(vanished, i, state, x):
+        lost, v = 0, state[0]
+        for k in range(x.size):
+            lost += (v[k] == 0) & (load(x, k) != 0.0)
         if lost:
             vanished[i] = 1
 
-    return set_it
+    return look
