@@ -17,7 +17,7 @@ from amos_ref.cli import check, status
 from amos_ref.conformance import selfcheck
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.report import Report
-from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError
+from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, VectorError
 
 
 def result(verdict, expected=None):
@@ -197,6 +197,11 @@ def test_cases_that_were_left_out_are_no_pass(monkeypatch):
 
     with pytest.raises(TargetError, match=r"\d+ of 36 cases were not run: `progress` left them out"):
         conformance.check(ToyPort(), suite="quick", progress=lambda cases: cases[:2])
+
+
+def test_checks_of_the_installation_that_were_left_out_are_no_pass():
+    with pytest.raises(VectorError, match="11 of 12 checks were not run"):
+        conformance.check(progress=lambda checks: checks[:1])
 
 
 def test_no_stored_vectors_are_no_pass(monkeypatch):

@@ -217,7 +217,7 @@ class _Heard:
                 return bytes(line[len(mark) :])
             self._keep_error(bytes(line) + b"\n" if line else b"")
         if len(self.said) > self.limit:
-            raise Garbage(f"answered with more than {self.limit} bytes")
+            raise Garbage(f"answered with more than {self.limit - len(mark)} bytes")
         return None
 
     def take(self) -> bytes:
