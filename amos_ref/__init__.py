@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
     from amos_ref.errors import AmosError
-    from amos_ref.minimizer import minimize, scipy_method
+    from amos_ref.minimizer import minimize
     from amos_ref.optimizers.amos import Amos
     from amos_ref.optimizers.closed_form import ClosedFormAmos
     from amos_ref.optimizers.state import AmosState, ClosedFormState
     from amos_ref.optimizers.trace import Trace
     from amos_ref.optimizers.updates import apply_updates
+    from amos_ref.scipy_minimizer import scipy_method
     from amos_ref.storage.checkpoint import load, load_state, save, save_state
 
 __version__ = "0.2.0"
@@ -57,7 +58,7 @@ _HOME = {
     "minimize": "minimizer",
     "save": "storage.checkpoint",
     "save_state": "storage.checkpoint",
-    "scipy_method": "minimizer",
+    "scipy_method": "scipy_minimizer",
 }
 
 

@@ -221,6 +221,11 @@ class Schedule:
         if self.sums is None and not 0 < self._elapsed(1.0) < math.inf:
             raise HyperParameterError(f"half_life {half_life!r}, p_0 {p_0!r}: alpha_0 p_0 has no value in float64")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise HyperParameterError(f"{name} of a Schedule is read-only; make another one")
+        super().__setattr__(name, value)
+
     def _elapsed(self, t):
         """Return x = alpha_0 p t, twice that for a falling p; exactly 1, or sqrt(2) - 1, at the half-life."""
         if self.half_life is not None:

@@ -41,6 +41,11 @@ def round_like(x: Any, like: np.ndarray) -> np.ndarray:
         return np.asarray(spec.round_to(np.asarray(x), like.dtype)).reshape(like.shape)
 
 
+def vanishes(g2: Any, v: np.ndarray) -> bool:
+    """Whether v is 0 in float16 somewhere where the mean square of the gradient is not."""
+    return v.dtype == np.float16 and bool(((v == 0) & (np.asarray(g2) > 0)).any())
+
+
 def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return `a` itself, or a copy of another dtype, rounded once."""
     return a if a.dtype == dtype else round_like(a.astype(np.float64), np.empty(a.shape, dtype))

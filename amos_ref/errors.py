@@ -6,9 +6,9 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "HyperParameterError", "MissingDependencyError", "NonFiniteError", "OverlapError", "ProblemError", "ReadOnlyError",
-    "RuleError", "ScheduleError", "ShapeError", "StateError", "StorageError", "TargetError", "TreeError",
-    "UndecidedError", "VectorError",
+    "FloatModeError", "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError",
+    "OutOfMemoryError", "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError",
+    "StateError", "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
@@ -61,15 +61,23 @@ class ShapeError(AmosError, ValueError):
 
 
 class StateError(AmosError, ValueError):
-    """The state does not belong to these parameters and options."""
+    """The state does not belong to these parameters and options, or a step in place has taken its arrays over."""
 
 
 class StorageError(AmosError, OSError):
     """A file cannot be written or read, or it is damaged, or it does not hold a state of this package."""
 
 
+class OutOfMemoryError(StorageError, MemoryError):
+    """There is not enough memory to write or read a file."""
+
+
 class NonFiniteError(AmosError, ValueError):
     """A value that must be finite is NaN or infinite, or its square overflows float64."""
+
+
+class FloatModeError(AmosError, ArithmeticError):
+    """The processor does not compute as IEEE 754 says: it flushes subnormal numbers, or does not round to nearest."""
 
 
 class ProblemError(AmosError, ValueError):
@@ -94,6 +102,10 @@ class MissingDependencyError(AmosError, ImportError):
 
 class TargetError(AmosError, ValueError):
     """The port to check cannot be found, loaded or driven."""
+
+
+class NoAnswerError(TargetError):
+    """The port to check gave no answer at all: its process ended, was killed or did not go on."""
 
 
 class ExpectationError(AmosError, ValueError):

@@ -4,6 +4,7 @@ With a converted state the next step is the same up to rounding, provided that b
 state does not hold them. A framework is imported only where its arrays are built.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,12 +13,16 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import Arrays, check_array
 from amos_ref.dtypes import as_dtype, dtype_of
-from amos_ref.errors import HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
-from amos_ref.optimizers.state import AmosState, check_fit
+from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
+from amos_ref.optimizers.state import AmosState, as_count, check_fit
+from amos_ref.optimizers.turn import check_unused
+from amos_ref.rules import number
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
 _TORCH_FIELDS = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
-_AMOS, _EMA = ("count", "v", "b"), ("count", "ema")
+_AMOS, _EMA, _MULTI_STEPS = ("count", "v", "b"), ("count", "ema"), ("mini_step", "acc_grads")
+
+Parts = dict[tree.Path, dict[str, Any]]  # parts of an optax state, each with its fields by name
 
 
 def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> AmosState:
@@ -25,25 +30,40 @@ def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> AmosS
 
     Parameters
     ----------
-    opt_state : ScaleByAmosState, or nested tuples with one in them
-        As ``amos(...).init`` and ``update`` return it, alone or inside ``optax.chain``. The momentum is the ``ema`` of
-        the chain, if it has one.
+    opt_state : ScaleByAmosState, or containers with some in them
+        As ``amos(...).init`` and ``update`` return it, alone or inside ``optax.chain``, ``masked``, ``partition`` and
+        the like; containers are tuples, lists, mappings and dataclasses. The momentum is the ``ema`` of the chain, if
+        it has one. Several such states become one if no leaf is in two of them, as under ``partition``.
     params : tree of arrays
-        Of JAX or NumPy.
+        Of JAX or NumPy, in such containers, without the leaves that are masked.
     state_dtype : {"param", "float64"}
         "param" keeps the arrays' dtypes; "float64" widens them, which is exact.
 
     Raises
     ------
-    StateError
-        If there is no such state or more than one, or it does not fit `params`; the error names the leaf.
+    StateError, TreeError
+        If there is no such state, several have a leaf in common or differ in their counts, gradients are being
+        accumulated, or it does not fit `params`. The error names the leaf, or what was found and where.
     """
-    amos = _take_only(_find(opt_state, _AMOS), "state with count, v and b")
-    emas = _find(opt_state, _EMA)
-    thetas = {name: np.asarray(a) for name, a in tree.flatten(params).items()}
-    parts = {"v": amos.v, "b": amos.b} | ({"m": _take_only(emas, "ema").ema} if emas else {})
-    arrays = {part: _copy_leaves(leaves, thetas, f"opt_state.{part}") for part, leaves in parts.items()}
-    return _convert(AmosState(_as_count(amos.count), arrays["v"], arrays["b"], arrays.get("m")), thetas, state_dtype)
+    amos, emas = _find_parts(opt_state)
+    for path, node in tree.walk(opt_state):
+        if set(_MULTI_STEPS) <= set(tree.fields_of(node)) and as_count(tree.fields_of(node)["mini_step"]) != 0:
+            where = f"{type(node).__name__} at {_at(path)}"
+            raise StateError(f"{where} holds gradients of a step that is not whole, which AmosState cannot hold")
+    counts = {path: _as_count(part["count"]) for path, part in amos.items()}
+    if len(set(counts.values())) > 1:
+        words = ", ".join(f"{count} at {_at(path)}" for path, count in counts.items())
+        raise StateError(f"parts of the optax state differ in their counts: {words}; AmosState has one for all")
+    leaves = tree.flatten_any(params, "params")
+    thetas = {n: a if hasattr(a, "shape") else _as_array(a, f"params leaf {n!r}") for n, a in leaves.items()}
+    if lost := [name for name in thetas if name in _find_masked(amos)]:
+        raise StateError(f"the optax state has a MaskedNode for leaf {lost[0]!r}; give params without such leaves")
+    arrays = {}
+    for part, found, field in (("v", amos, "v"), ("b", amos, "b"), *([("m", emas, "ema")] if emas else [])):
+        leaves = tree.match(_merge(found, field), thetas, f"opt_state.{field}")
+        arrays[part] = {name: _as_array(a, f"opt_state.{field} of leaf {name!r}") for name, a in leaves.items()}
+    count = next(iter(counts.values()))
+    return _convert(AmosState(count, arrays["v"], arrays["b"], arrays.get("m")), thetas, state_dtype)
 
 
 def to_optax(state: AmosState, like: Any) -> Any:
@@ -53,19 +73,28 @@ def to_optax(state: AmosState, like: Any) -> Any:
     ----------
     state : AmosState
     like : optax state
-        As ``amos(...).init(params)`` returns it. Its count, v, b and ema are replaced by ours, rounded once to their
-        dtypes; everything else stays.
+        As ``amos(...).init(params)`` returns it, in any containers that :func:`from_optax` knows. Its counts, v, b and
+        ema are replaced by ours, rounded once to their dtypes; everything else stays.
 
     Raises
     ------
     StateError, ShapeError, TreeError
         If `like` has other leaves, shapes or momentum than `state`, or its counter cannot hold the count.
     """
-    _take_only(_find(like, _AMOS), "state with count, v and b")
-    if (emas := _find(like, _EMA)) and state.m is not None:
-        _take_only(emas, "ema")
+    check_unused(state)
+    amos, emas = _find_parts(like)
     _check_momentum(state, bool(emas), "like")
-    return _replace_parts(like, state)
+    new: dict[str, Arrays] = {"v": state.v, "b": state.b, "ema": state.m or {}}
+    for field, arrays in new.items():
+        words = f"leaves of state.{'m' if field == 'ema' else field}"
+        tree.match(arrays, _merge(emas if field == "ema" else amos, field), words)
+
+    def replace(path: tree.Path, part: Any) -> Any:
+        own = tree.fields_of(part)
+        changed: dict[str, Any] = {name: _fill_leaves(new[name], own[name], name) for name in new if name in own}
+        return tree.rebuild(part, own | changed | {"count": _fill_count(state.count, own["count"])})
+
+    return tree.replace_parts(like, amos | emas, replace)
 
 
 def from_torch(
@@ -78,7 +107,9 @@ def from_torch(
     state_dict : dict
         v is its ``exp_avg_sq``, b its ``decay``; m is minus its ``exp_avg``, since it subtracts its average.
     names : iterable of str
-        The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``.
+        The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``; the
+        pairs of ``named_parameters()`` do as well. Of an optimizer that was itself given names, the state_dict holds
+        them: these same names may stand in any order, and all others are the leaves' new names, in its order.
     like : tree of NumPy arrays, optional
         The parameters by these names. They are needed if one of them never had a gradient: the optimizer then has no
         state of it, and here its state is 0.
@@ -87,14 +118,14 @@ def from_torch(
 
     Raises
     ------
-    StateError
+    StateError, TreeError
         If names or groups do not match, or the groups differ in their steps or in having momentum.
     """
     groups, own = _split_state_dict(state_dict)
     keys = _match_names(groups, names)
     thetas = None if like is None else tree.match(tree.flatten(like, "like"), keys, "like")
     steps = {_as_count(group.get("step", 0)) for group in groups}
-    averaged = {group.get("momentum", 0) > 0 for group in groups}
+    averaged = {number(group.get("momentum", 0)) > 0 for group in groups}
     for values, what in ((steps, "steps taken"), (averaged, "whether they have momentum")):
         if len(values) != 1:
             raise StateError(f"the param_groups differ in {what}: {sorted(values)}; AmosState has one for all")
@@ -113,7 +144,7 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
     state : AmosState
         With one slot an array, as that optimizer has.
     names : iterable of str
-        The parameters' names in the optimizer's order.
+        The parameters' names, as in :func:`from_torch`.
     like : dict
         ``optimizer.state_dict()``. Its options are kept, its steps and arrays are replaced. `load_state_dict` gives
         the arrays the dtype of their parameters; where `like` has arrays, they are rounded to their dtype here.
@@ -123,9 +154,10 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
     StateError, TreeError
         If names, slots or momentum of `state` and `like` do not match.
     """
+    check_unused(state)
     groups, own = _split_state_dict(like)
     keys = _match_names(groups, names)
-    _check_momentum(state, any(group.get("momentum", 0) > 0 for group in groups), "like")
+    _check_momentum(state, any(number(group.get("momentum", 0)) > 0 for group in groups), "like")
     tree.match(state.v, keys, "leaves of state")
     theirs: dict[Any, dict[str, Any]] = {key: {} for key in keys.values()}
     for name, key in keys.items():
@@ -142,47 +174,69 @@ def to_torch(state: AmosState, names: Iterable[str], like: Mapping[str, Any]) ->
 # optax
 
 
-def _fields(node: Any) -> tuple[str, ...]:
-    return getattr(node, "_fields", ()) if isinstance(node, tuple) else ()
+def _at(path: tree.Path) -> str:
+    return "".join(["opt_state", *(f"[{key!r}]" for key in path)])
 
 
-def _find(node: Any, fields: tuple[str, ...]) -> list[Any]:
-    """Return every named tuple with these fields in nested tuples."""
-    if set(fields) <= set(_fields(node)):
-        return [node]
-    return [match for child in node for match in _find(child, fields)] if isinstance(node, tuple) else []
+def _is_named(path: tree.Path, node: Any) -> bool:
+    """Whether this is the whole tree, or a container with a type of its own."""
+    return path == () or hasattr(node, "_fields") or dataclasses.is_dataclass(node)
 
 
-def _take_only(parts: list[Any], what: str) -> Any:
-    if len(parts) != 1:
-        raise StateError(f"the optax state has {len(parts)} parts that are a {what}; it must have one")
-    return parts[0]
+def _find(root: Any, names: tuple[str, ...]) -> Parts:
+    """Return every container that has these fields (of a mapping: no others), but none inside another."""
+    found: Parts = {}
+    for path, node in tree.walk(root):
+        own = set(tree.fields_of(node))
+        fits = own == set(names) if isinstance(node, Mapping) else own >= set(names)
+        if fits and not any(path[: len(above)] == above for above in found):
+            found[path] = tree.fields_of(node)
+    return found
 
 
-def _replace_parts(node: Any, state: AmosState) -> Any:
-    """Return nested tuples like `node` with the state's numbers in it."""
-    fields = set(_fields(node))
-    if set(_AMOS) <= fields:
-        v, b = _fill_leaves(state.v, node.v, "v"), _fill_leaves(state.b, node.b, "b")
-        return node._replace(count=_fill_count(state.count, node.count), v=v, b=b)
-    if set(_EMA) <= fields and state.m is not None:
-        return node._replace(count=_fill_count(state.count, node.count), ema=_fill_leaves(state.m, node.ema, "m"))
-    if not isinstance(node, tuple):
-        return node
-    children = [_replace_parts(child, state) for child in node]
-    return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
+def _find_parts(root: Any) -> tuple[Parts, Parts]:
+    """Return the states of Amos, and the averages that are not of masked leaves alone: somebody else's."""
+    amos = _find(root, _AMOS)
+    if not amos:
+        kinds = [f"{type(node).__name__} at {_at(path)}" for path, node in tree.walk(root) if _is_named(path, node)]
+        words = ", ".join(kinds[:8]) + ", ..." * (len(kinds) > 8)
+        raise StateError(f"the optax state has 0 parts that are a state with count, v and b; there is {words}")
+    masked, emas = _find_masked(amos), _find(root, _EMA)
+    theirs = {path: set(tree.flatten_any(part["ema"], "ema")) for path, part in emas.items()}
+    return amos, {path: part for path, part in emas.items() if not theirs[path] or theirs[path] - masked}
+
+
+def _find_masked(amos: Parts) -> set[str]:
+    """Return the names of the leaves that no state of Amos has, because optax put a MaskedNode there."""
+    nodes = [item for part in amos.values() for item in tree.walk(part["v"])]
+    masked = {tree.name_of(path) for path, node in nodes if type(node).__name__ == "MaskedNode"}
+    return masked - {tree.name_of(path) for path, node in nodes if tree.children_of(node) is None}
+
+
+def _merge(parts: Parts, field: str) -> dict[str, Any]:
+    """Return the leaves of this field of all parts; raise StateError if two parts have the same leaf."""
+    merged: dict[str, tuple[tree.Path, Any]] = {}
+    for path, part in parts.items():
+        for name, leaf in tree.flatten_any(part[field], f"opt_state.{field}").items():
+            if name in merged:
+                what = "an ema" if field == "ema" else "a state with count, v and b"
+                where = f"both {_at(merged[name][0])} and {_at(path)} have leaf {name!r}"
+                raise StateError(f"the optax state has {len(parts)} parts that are {what}, and {where}")
+            merged[name] = path, leaf
+    return {name: leaf for name, (_, leaf) in merged.items()}
 
 
 def _fill_leaves(arrays: Arrays, like: Any, part: str) -> Any:
-    leaves = tree.flatten(like, f"like.{part}")
-    named = tree.match(arrays, leaves, f"leaves of state.{part}")
-    new = {}
-    for name, a in named.items():
-        old = leaves[name]
+    """Return a tree like this one with these arrays, of its leaves' shapes, rounded to their dtypes."""
+
+    def fill(path: tree.Path, old: Any) -> Any:
+        a = arrays[tree.name_of(path)]
         if a.shape != old.shape:
-            raise ShapeError(f"state.{part} of leaf {name!r} has shape {a.shape}; like has shape {old.shape}")
-        new[name] = _as_array_of(old, as_dtype(a, np.dtype(old.dtype)))
-    return tree.unflatten(new, like)
+            words = f"state.{'m' if part == 'ema' else part} of leaf {tree.name_of(path)!r}"
+            raise ShapeError(f"{words} has shape {a.shape}; like has shape {old.shape}")
+        return _as_array_of(old, as_dtype(a, np.dtype(old.dtype)))
+
+    return tree.replace_parts(like, {path for path, leaf in tree.walk(like) if tree.children_of(leaf) is None}, fill)
 
 
 def _fill_count(count: Any, like: Any) -> Any:
@@ -205,27 +259,62 @@ def _as_array_of(like: Any, a: np.ndarray) -> Any:
     return jnp.asarray(a)
 
 
-def _copy_leaves(leaves: Any, thetas: Arrays, what: str) -> Arrays:
-    return {name: np.array(a) for name, a in tree.match(tree.flatten(leaves, what), thetas, what).items()}
-
-
 # torch
 
 
 def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
     """Return the groups and the state of each parameter."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-        raise StateError(f"{state_dict!r:.60} is not a state_dict: it must have state and param_groups")
-    return list(state_dict["param_groups"]), state_dict["state"]
+        words = f"a dict of {', '.join(map(repr, state_dict))}" if isinstance(state_dict, Mapping) else repr(state_dict)
+        raise StateError(f"{words:.80} is no state_dict of an optimizer: it must have state and param_groups")
+    groups, own = state_dict["param_groups"], state_dict["state"]
+    if not isinstance(own, Mapping) or not isinstance(groups, list | tuple):
+        kinds = f"{type(own).__name__} and {type(groups).__name__}"
+        raise StateError(f"state and param_groups of the state_dict are {kinds}; they must be a dict and a list")
+    try:
+        keys = {key for group in groups for key in group.get("params", ())}
+    except (AttributeError, TypeError) as error:
+        raise StateError(f"the param_groups are not dicts that have a list of params: {error}") from None
+    if odd := [key for key in own if key not in keys]:
+        raise StateError(f"the state_dict has a state of parameter {odd[0]!r}, which is in none of its param_groups")
+    return list(groups), own
 
 
-def _match_names(groups: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """Return ``{name: key of the parameter in the state_dict}``."""
-    keys, names = [key for group in groups for key in group["params"]], list(names)
+def _match_names(groups: list[Mapping[str, Any]], names: Any) -> dict[str, Any]:
+    """Return ``{name: key of the parameter in the state_dict}``; names that it holds itself decide about the order."""
+    keys = [key for group in groups for key in group.get("params", ())]
+    if not isinstance(names, Iterable):
+        raise TreeError(f"names is of type {type(names).__name__}; it must be the names of all parameters")
+    names = [_as_name(entry, i) for i, entry in enumerate([names] if isinstance(names, str) else names)]
+    known = [name for group in groups for name in group.get("param_names", group.get("params", ()))]
     if len(names) != len(keys) or len(set(names)) != len(names):
         many = f"{len(names)} names, {len(set(names))} of them different"
-        raise TreeError(f"there are {many}, for {len(keys)} parameters in the param_groups")
+        raise TreeError(f"there are {many}, for {len(keys)} parameters in the param_groups{_compare(names, known)}")
+    if len(known) == len(keys) and set(known) == set(names):
+        own = dict(zip(known, keys, strict=True))
+        return {name: own[name] for name in names}
+    for i, (name, other) in enumerate(zip(names, known, strict=False)):
+        if name != other and (name in known or other in names):
+            raise TreeError(f"names[{i}] is {name!r}; the state_dict has {other!r} there{_compare(names, known)}")
     return dict(zip(names, keys, strict=True))
+
+
+def _as_name(entry: Any, i: int) -> str:
+    """Return a name, also from a pair of ``named_parameters()``."""
+    name = entry[0] if isinstance(entry, tuple) and len(entry) == 2 else entry
+    if not isinstance(name, str):
+        raise TreeError(
+            f"names[{i}] is of type {type(entry).__name__}; it must be a str, or a pair of named_parameters()"
+        )
+    return name
+
+
+def _compare(names: list[str], known: list[Any]) -> str:
+    """Return how names differ from those in the state_dict, if it has any."""
+    if not all(isinstance(name, str) for name in known):
+        return ""
+    rows = (("missing", [n for n in known if n not in names]), ("extra", [n for n in names if n not in known]))
+    return "".join(f"; {word} {', '.join(map(repr, odd))}" for word, odd in rows if odd)
 
 
 def _from_tensor(own: Mapping[str, Any], name: str, field: str, thetas: dict[str, Any] | None) -> np.ndarray:
@@ -239,11 +328,15 @@ def _from_tensor(own: Mapping[str, Any], name: str, field: str, thetas: dict[str
         # Minus 0, since the average changes its sign.
         return np.full(theta.shape, -0.0, theta.dtype) if field == "exp_avg" else np.zeros((), theta.dtype)
     if field not in own:
-        raise StateError(f"the state_dict has no {field} of leaf {name!r}")
-    tensor = own[field].detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        return tensor.float().numpy().astype(dtype_of("bfloat16"))
-    return np.array(tensor.numpy())
+        raise StateError(f"the state_dict has no {field} of leaf {name!r}; it has {', '.join(map(str, own))}")
+    tensor = own[field]
+    try:
+        tensor = tensor.detach().cpu() if hasattr(tensor, "detach") else tensor
+        if str(tensor.dtype) == "torch.bfloat16":
+            return tensor.float().numpy().astype(dtype_of("bfloat16"))
+        return np.array(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+    except (AttributeError, TypeError, RuntimeError) as error:  # of a number, a sparse tensor, one without data
+        raise StateError(f"{field} of leaf {name!r} is {type(tensor).__name__}, not a dense array: {error}") from None
 
 
 def _to_tensor(a: np.ndarray, like: Any) -> Any:
@@ -264,11 +357,21 @@ def _to_tensor(a: np.ndarray, like: Any) -> Any:
 # both
 
 
+def _as_array(a: Any, where: str) -> np.ndarray:
+    """Return a NumPy copy of an array of any library."""
+    try:
+        copied = np.array(a)
+    except Exception as error:  # whatever another library raises
+        raise DtypeError(f"{where} is of type {type(a).__name__}, not an array: {error}") from None
+    if copied.dtype == object:
+        raise DtypeError(f"{where} is of type {type(a).__name__}, not an array")
+    return copied
+
+
 def _as_count(value: Any) -> int:
-    count = np.asarray(value)
-    if count.shape != () or count.dtype.kind not in "iu" or count < 0:
+    if (count := as_count(value)) is None:
         raise StateError(f"the count is {value!r:.60}; it must be an integer >= 0")
-    return int(count)
+    return count
 
 
 def _check_momentum(state: AmosState, theirs: bool, what: str) -> None:

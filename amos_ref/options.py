@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.rules import Preset, number
@@ -82,6 +84,33 @@ def check_options(**options: Any) -> dict[str, Any]:
             if name == "learning_rate" and not callable(value):
                 options[name] = number(value)
     return options
+
+
+class ReadOnlyOptions(dict[str, Any]):
+    """Options of an optimizer, or rules by name: a dict that cannot be changed."""
+
+    def _refuse(self, *args: Any, **changes: Any) -> NoReturn:
+        raise HyperParameterError(
+            "the options of an optimizer and their rules are read-only; make another optimizer, which can step the "
+            "same state, or call set_learning_rate"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = _refuse
+    setdefault = update = _refuse  # pyright: ignore[reportAssignmentType]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """Return an option that its giver can no longer change: mappings, lists and arrays are copied."""
+    if isinstance(value, Preset):
+        return Preset(*map(freeze, value))
+    if isinstance(value, Mapping):
+        return ReadOnlyOptions({key: freeze(rule) for key, rule in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(map(freeze, value))
+    return np.array(value)[()] if isinstance(value, np.ndarray) else value
 
 
 def learning_rate_at(learning_rate: Any, t: int) -> float:

@@ -1,6 +1,9 @@
 """Interop without the frameworks: what the states of others may look like, and the errors for the rest."""
 
 import builtins
+import collections
+import dataclasses
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +32,38 @@ class Wrapper(NamedTuple):
 
 class EmptyState(NamedTuple):
     pass
+
+
+class MaskedNode(NamedTuple):
+    pass
+
+
+class MultiStepsState(NamedTuple):
+    mini_step: Any
+    inner_opt_state: Any
+    acc_grads: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    step: int
+    opt_state: Any
+
+
+class FrozenDict(collections.abc.Mapping):
+    """As flax has it."""
+
+    def __init__(self, entries):
+        self.entries = dict(entries)
+
+    def __getitem__(self, key):
+        return self.entries[key]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
 
 
 PARAMS = {"w": np.ones((2, 3)), "x": [np.ones(())]}
@@ -76,10 +111,75 @@ def test_state_dtype_float64_widens():
 
 
 S, T = errors.StateError, errors.TreeError
+# Under optax.partition each transformation has the leaves of one label, and a MaskedNode for all others.
+LEFT, RIGHT = {"w": None, "x": [MaskedNode()]}, {"w": MaskedNode(), "x": [None]}
+
+
+def part(kind, where, count=7):
+    """AMOS or EMA for the leaves of one label."""
+    fields = [
+        ({"w": f["w"], "x": [MaskedNode()]} if where is LEFT else {"w": MaskedNode(), "x": f["x"]}) for f in kind[1:]
+    ]
+    return kind._replace(count=np.array(count), **dict(zip(kind._fields[1:], fields, strict=True)))
+
+
+def partition(left, right):
+    return Wrapper(3, {"left": Wrapper(3, left), "right": Wrapper(3, right)})
+
+
+CONTAINERS = {
+    "dataclass": TrainState(5, CHAIN),
+    "list": [EmptyState(), [AMOS, EMA]],
+    "mappings": FrozenDict({"0": {}, "1": AMOS._asdict(), "2": EMA._asdict()}),
+    "read-only mapping": types.MappingProxyType({"a": CHAIN}),
+    "default": collections.defaultdict(list, a=CHAIN),
+    "mapping of arrays": (
+        AMOS._replace(v=FrozenDict(V), b=FrozenDict({"w": B["w"], "x": {"0": B["x"][0]}})), EMA,
+    ),
+    "two parts": partition((part(AMOS, LEFT), part(EMA, LEFT)), (part(AMOS, RIGHT), part(EMA, RIGHT))),
+    "whole steps": MultiStepsState(np.array(0), CHAIN, {"w": np.ones((2, 3)), "x": [np.ones(())]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONTAINERS)
+def test_a_state_is_found_in_any_container_and_given_back_in_it(case):
+    opt_state = CONTAINERS[case]
+    assert repr(from_optax(opt_state, PARAMS)) == repr(from_optax(CHAIN, PARAMS))
+    frozen = FrozenDict({"w": PARAMS["w"], "x": FrozenDict({0: PARAMS["x"][0]})})
+    assert repr(from_optax(opt_state, frozen)) == repr(from_optax(CHAIN, PARAMS))
+    state = from_optax(CHAIN, PARAMS)
+    new = AmosState(8, *({n: np.asarray(a + 1) for n, a in arrays.items()} for arrays in state[1:]))
+    given = to_optax(new, opt_state)
+    assert type(given) is type(opt_state)
+    assert repr(from_optax(given, PARAMS)) == repr(new)
+    assert repr(from_optax(opt_state, PARAMS)) == repr(state)
+
+
+def test_leaves_of_other_transformations_are_left_out():
+    # Beside Amos for "w" alone stands something with an average of its own.
+    opt_state = partition((part(AMOS, LEFT),), (part(EMA, RIGHT),))
+    state = from_optax(opt_state, {"w": PARAMS["w"]})
+    assert (list(state.v), state.m) == (["w"], None)
+    assert repr(from_optax(to_optax(state, opt_state), {"w": PARAMS["w"]})) == repr(state)
+    raised(S, ["MaskedNode for leaf 'x/0'", "give params without"], from_optax, opt_state, PARAMS)
+
+
+def test_without_looking_into_mappings_these_states_would_not_be_found(monkeypatch):
+    monkeypatch.setattr(
+        "amos_ref.tree.children_of", lambda node: dict(enumerate(node)) if type(node) is tuple else None
+    )
+    with pytest.raises(S, match="0 parts"):
+        test_a_state_is_found_in_any_container_and_given_back_in_it("two parts")
+
+
+def nested(levels):
+    return (nested(levels - 1),) if levels else AMOS
+
+
 OPTAX = {
     "none": ((EmptyState(), EMA), S, ["0 parts", "count, v and b"]),
     "no tuple": ({"v": 1}, S, ["0 parts"]),
-    "two": ((AMOS, AMOS), S, ["2 parts"]),
+    "two": ((AMOS, AMOS), S, ["2 parts", "both opt_state[0] and opt_state[1] have leaf 'w'"]),
     "two averages": ((AMOS, EMA, EMA), S, ["2 parts", "ema"]),
     "leaf missing": (AMOS._replace(v={"w": V["w"]}), T, ["opt_state.v", "missing 'x/0'"]),
     "leaf extra": (AMOS._replace(b=B | {"z": np.ones(1)}), T, ["opt_state.b", "extra 'z'"]),
@@ -164,7 +264,94 @@ def test_a_torch_state_has_the_opposite_momentum():
     assert repr(found) == repr(want)
 
 
+def named_dict(names=("w", "x")):
+    """The state_dict of an optimizer that was given names."""
+    group = {**state_dict()["param_groups"][0], "param_names": list(names)}
+    sd = state_dict(param_groups=[group])
+    sd["state"][1]["exp_avg_sq"] = Tensor(np.array(0.75))
+    return sd
+
+
+def by_name():
+    """The state_dict of a distributed optimizer, whose keys are names."""
+    sd = named_dict()
+    return {
+        "state": {"w": sd["state"][0], "x": sd["state"][1]},
+        "param_groups": [{**state_dict()["param_groups"][0], "params": NAMES}],
+    }
+
+
+ORDERS = {
+    "as they are": NAMES,
+    "reversed": NAMES[::-1],
+    "pairs": [("w", Tensor(np.ones(2))), ("x", Tensor(np.ones(2)))],
+    "reversed pairs": [("x", None), ("w", None)],
+    "a generator": (name for name in NAMES),
+    "a dict": {"x": None, "w": None},
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("given", [named_dict, by_name])
+def test_names_in_the_state_dict_decide_which_leaf_is_which(order, given):
+    names = [*ORDERS[order]] if order != "a generator" else (name for name in NAMES)
+    state = from_torch(given(), names)
+    assert (state.v["w"], state.v["x"], state.m["w"].shape) == (0.5, 0.75, (2, 3))
+    again = from_torch(to_torch_without_torch(state, list(state.v)[::-1], given()), NAMES)
+    assert repr(again) == repr(from_torch(given(), NAMES))
+
+
+def to_torch_without_torch(state, names, like):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amos_ref.interop._to_tensor", lambda a, like: Tensor(a))
+        return to_torch(state, names, like)
+
+
+def test_other_names_are_new_names_in_the_order_of_the_optimizer():
+    for names in (["module.w", "module.x"], ["w", "y"]):
+        state = from_torch(named_dict(), names)
+        assert [state.v[name] for name in names] == [0.5, 0.75]
+
+
+def test_names_by_their_order_alone_would_be_noticed(monkeypatch):
+    by_order = lambda groups, names: dict(zip(names, groups[0]["params"], strict=True))  # noqa: E731
+    monkeypatch.setattr("amos_ref.interop._match_names", by_order)
+    with pytest.raises((AssertionError, errors.AmosError)):
+        test_names_in_the_state_dict_decide_which_leaf_is_which("reversed", named_dict)
+
+
+def test_arrays_in_place_of_tensors_are_taken():
+    sd = state_dict()
+    sd["state"] = {key: {name: t.a for name, t in own.items()} for key, own in sd["state"].items()}
+    sd["param_groups"][0]["step"] = np.array(7)
+    assert repr(from_torch(sd, NAMES)) == repr(from_torch(state_dict(), NAMES))
+
+
 TORCH = {
+    "a checkpoint": ({"model": {}, "optimizer": {}}, NAMES, S, ["a dict of 'model', 'optimizer'", "state_dict"]),
+    "no states": (state_dict(state=None), NAMES, S, ["are NoneType and list"]),
+    "no list of groups": (state_dict(param_groups=3), NAMES, S, ["are dict and int"]),
+    "no groups in it": (state_dict(param_groups=[3]), NAMES, S, ["param_groups are not dicts", "int"]),
+    "lists as keys": (state_dict(param_groups=[{"params": [[1]]}]), NAMES, S, ["param_groups are not dicts", "list"]),
+    "no names": (state_dict(), None, T, ["names is of type NoneType"]),
+    "one name": (state_dict(), "wx", T, ["1 names", "2 parameters"]),
+    "parameters": (state_dict(), [Tensor(np.ones(2)), Tensor(np.ones(2))], T, ["names[0] is of type Tensor"]),
+    "moved names": (
+        named_dict(),
+        ["x", "y"],
+        T,
+        ["names[0] is 'x'; the state_dict has 'w' there", "missing 'w'", "'y'"],
+    ),
+    "tied": (named_dict(), ["w", "x", "head"], T, ["3 names", "2 parameters", "extra 'head'"]),
+    "state of no parameter": (state_dict(state={"0": {}}), NAMES, S, ["state of parameter '0'"]),
+    "groups without parameters": (state_dict(param_groups=[{"lr": 1}]), NAMES, S, ["state of parameter 0"]),
+    "of Adam": (
+        state_dict(state={0: {"step": 1}, 1: {"step": 1}}),
+        NAMES,
+        S,
+        ["no exp_avg_sq of leaf 'w'; it has step"],
+    ),
+    "no tensor": (state_dict(0.0, state={0: {"exp_avg_sq": 3.0}}), NAMES, S, ["exp_avg_sq of leaf 'w' is float"]),
     "no state_dict": (3, NAMES, S, ["3", "state_dict"]),
     "no groups": ({"state": {}}, NAMES, S, ["param_groups"]),
     "a name too few": (state_dict(), ["w"], T, ["1 names", "2 parameters"]),

@@ -1,12 +1,14 @@
 """The training loop: what it steps is the optimizer, what it records is what happened, and it always comes back."""
 
+import contextlib
 import math
+import pickle
 import signal
 
 import numpy as np
 import pytest
-import scipy.optimize
 from helpers import strategies as own
+from helpers.messages import one_line
 from helpers.trees import all_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,6 +147,98 @@ def test_callback_sees_each_step_and_stops_it():
     assert all_bits(seen[3][2]) == all_bits(result.params)
 
 
+class Answer:
+    """A truth value of another library."""
+
+    def __init__(self, value, dtype="torch.bool", shape=()):
+        self.value, self.dtype, self.shape = value, dtype, shape
+
+    def __bool__(self):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "stops"),
+    [
+        (True, True), (np.True_, True), (np.array(True), True), (np.array([[True]]), True), (Answer(True), True),
+        (False, False), (np.False_, False), (np.array(False), False), (Answer(False), False), (None, False),
+        (1, False), (np.array(1.0), False), ("stop", False), ([True], False), (Answer(True, "torch.int64"), False),
+    ],
+)  # fmt: skip
+def test_a_callback_stops_it_by_any_librarys_true(answer, stops):
+    result = minimize(bowl, start(), steps=3, callback=lambda t, loss, x: answer)
+    assert (result.status, result.steps) == (("callback", 0) if stops else ("steps", 3))
+
+
+def test_a_callback_may_raise_stop_iteration_and_change_what_it_is_given():
+    def rude(t, loss, x):
+        for a in x.values():
+            a[...] = np.nan
+        if t == 2:
+            raise StopIteration
+
+    result = minimize(bowl, start(), steps=9, learning_rate=0.1, callback=rude)
+    assert (result.status, result.steps) == ("callback", 2)
+    # bowl returns its argument as the gradient.
+    assert all_bits(result.gradient) == all_bits(result.params)
+
+
+def test_a_callback_that_answers_for_each_entry_is_refused():
+    with pytest.raises(errors.ProblemError, match=r"callback returned array\(\[ True, False\]\) at step 0; it must"):
+        minimize(bowl, start(), callback=lambda t, loss, x: x["a"] > 0)
+
+
+def test_python_alone_would_not_stop_by_numpys_true(monkeypatch):
+    wrong = lambda callback, t, loss, named, like: callback(t, loss, named) is True  # noqa: E731
+    monkeypatch.setattr("amos_ref.minimizer._asks_to_stop", wrong)
+    with pytest.raises(AssertionError):
+        test_a_callback_stops_it_by_any_librarys_true(np.True_, True)
+
+
+def test_one_buffer_for_all_gradients_is_as_good_as_many():
+    buffer = {name: np.empty_like(a) for name, a in start().items()}
+
+    def fun(params):
+        for name, a in params.items():
+            buffer[name][...] = a
+        return bowl(buffer)
+
+    kept = minimize(fun, start(), steps=5, learning_rate=0.1)
+    assert all_bits(kept.params) == all_bits(minimize(bowl, start(), steps=5, learning_rate=0.1).params)
+    fun({name: a * np.nan for name, a in start().items()})
+    assert all_bits(kept.gradient) == all_bits(kept.params)
+
+
+def test_the_start_and_the_optimum_may_change_meanwhile():
+    def fun(params):
+        for a in (*x0.values(), *optimum.values()):
+            a += 1
+        return bowl(params)
+
+    x0, optimum = start(), {name: np.zeros_like(a) for name, a in start().items()}
+    found = minimize(fun, x0, optimum=optimum, steps=5, learning_rate=0.1)
+    want = minimize(bowl, start(), optimum={"a": np.zeros(2), "b": np.zeros(())}, steps=5, learning_rate=0.1)
+    assert (all_bits(found.params), found.history) == (all_bits(want.params), want.history)
+
+
+def test_without_copies_each_of_these_would_be_noticed(monkeypatch):
+    monkeypatch.setattr("amos_ref.minimizer._copy", lambda named: named)
+    for check in (
+        test_fun_may_keep_and_change_what_it_is_given,
+        test_a_callback_may_raise_stop_iteration_and_change_what_it_is_given,
+        test_one_buffer_for_all_gradients_is_as_good_as_many,
+        test_the_start_and_the_optimum_may_change_meanwhile,
+    ):
+        with pytest.raises((AssertionError, errors.AmosError)):
+            check()
+
+
+def test_no_gradient_at_all_is_no_small_gradient():
+    result = minimize(lambda p: (1.0, {"a": None, "b": None}), start(), steps=2, gtol=1.0)
+    assert (result.status, result.steps) == ("steps", 2)
+    assert minimize(lambda p: (1.0, {"a": None, "b": np.array(0.5)}), start(), steps=2, gtol=1.0).status == "gtol"
+
+
 def test_every_records_the_last_step_too():
     whole, thin = (minimize(bowl, start(), steps=10, learning_rate=0.1, every=every) for every in (1, 4))
     assert thin.history.step == [0, 4, 8, 10]
@@ -194,6 +288,82 @@ def test_ctrl_c_inside_a_step_counts_the_step(name, monkeypatch):
     assert all_bits((result.params, result.state)) == all_bits((whole.params, whole.state))
 
 
+class Late:
+    """An optimizer in which Ctrl-C comes when the step is done and its caller does not yet have the state."""
+
+    def __init__(self, opt, last):
+        self.opt, self.last, self.init, self.trace = opt, last, opt.init, opt.trace
+
+    def step(self, params, grads, state):
+        new = self.opt.step(params, grads, state)
+        if new.count == self.last:
+            signal.raise_signal(signal.SIGINT)
+        return new
+
+
+def check_ctrl_c_behind_a_step():
+    result = minimize(bowl, start(), Late(amos_ref.Amos(0.1), 4), steps=100)
+    whole = minimize(bowl, start(), steps=4, learning_rate=0.1)
+    assert (result.status, result.steps) == ("interrupted", 4)
+    assert all_bits((result.params, result.state)) == all_bits((whole.params, whole.state))
+
+
+def test_ctrl_c_behind_a_step_counts_the_step(monkeypatch):
+    check_ctrl_c_behind_a_step()
+    monkeypatch.setattr("amos_ref.minimizer.InterruptGuard", contextlib.nullcontext)
+    with pytest.raises(AssertionError):
+        check_ctrl_c_behind_a_step()
+
+
+@pytest.mark.parametrize("place", ["fun", "callback", "loss", "gradient"])
+def test_an_error_has_what_was_reached(place):
+    def fun(params):
+        if place == "fun" and len(seen) == 4:
+            raise ZeroDivisionError
+        loss, g = bowl(params)
+        bad = len(seen) == 4
+        return (math.nan if bad and place == "loss" else loss), (
+            {**g, "a": g["a"] * math.nan} if bad and place == "gradient" else g
+        )
+
+    def callback(t, loss, x):
+        seen.append(loss)
+        if place == "callback" and t == 4:
+            raise ZeroDivisionError
+
+    seen = []
+    with pytest.raises((ZeroDivisionError, errors.NonFiniteError)) as raised:
+        minimize(fun, start(), steps=9, learning_rate=0.1, callback=callback)
+    result, whole = raised.value.amos_result, minimize(bowl, start(), steps=4, learning_rate=0.1)
+    assert (result.status, result.steps) == ("error", 4)
+    assert all_bits((result.params, result.state)) == all_bits((whole.params, whole.state))
+    assert result.history.loss == whole.history.loss[:4]
+    assert len(result.history.alpha["a"]) == len(result.history.step) == 4
+
+
+@pytest.mark.parametrize("rate", [0.1, lambda t: 0.1], ids=["plain", "callable"])
+def test_an_error_goes_to_another_process(rate):
+    with pytest.raises(errors.NonFiniteError) as raised:
+        minimize(lambda p: (math.nan, p), start(), learning_rate=rate)
+    error = pickle.loads(pickle.dumps(raised.value))
+    assert str(error) == str(raised.value) == "loss at step 0 is nan; it must be a finite number"
+    assert all_bits(error.amos_result.params) == all_bits(start())
+    assert (error.amos_result.opt is None) == callable(rate)
+    assert raised.value.amos_result.opt is not None
+
+
+def test_an_error_that_takes_no_attributes_passes_as_it_is():
+    class Bare(Exception):
+        def __setattr__(self, name, value):
+            raise AttributeError(name)
+
+    def fun(params):
+        raise Bare
+
+    with pytest.raises(Bare):
+        minimize(fun, start())
+
+
 def test_progress_is_on_standard_error_and_changes_nothing(capsys):
     quiet = minimize(bowl, start(), steps=3, learning_rate=0.1)
     assert capsys.readouterr() == ("", "")
@@ -216,6 +386,10 @@ BAD = {
     "optimizer": (dict(optimizer="sgd"), errors.HyperParameterError, ["'sgd'", "'paper'", "'adamw'"]),
     "no optimizer": (dict(optimizer=None), errors.HyperParameterError, ["None"]),
     "option": (dict(momentun=0.9), errors.HyperParameterError, ["'paper' has no option 'momentun'"]),
+    "class": (dict(optimizer=amos_ref.Amos), errors.HyperParameterError, ["the class Amos", "an instance"]),
+    "no function": (dict(fun=3), errors.ProblemError, ["fun is 3", "callable"]),
+    "no callback": (dict(callback=3), errors.ProblemError, ["callback is 3", "callable"]),
+    "scipy's name": (dict(tol=1e-3), errors.HyperParameterError, ["no option 'tol'; it has learning_rate, eta"]),
     "option value": (dict(learning_rate=-1), errors.HyperParameterError, ["learning_rate is -1"]),
     "closed-form": (dict(optimizer="closed-form"), errors.HyperParameterError, ["half_life", "exactly one"]),
     "instance": (dict(optimizer=amos_ref.Amos(), eta=1.0), errors.HyperParameterError, ["instance already", "'eta'"]),
@@ -231,6 +405,32 @@ BAD = {
 }
 
 
+NO_GRADIENTS = {
+    "float": (6.0, errors.DtypeError, ["gradient of leaf 'b' is not a NumPy array but float: 6.0"]),
+    "int": (np.array(1), errors.DtypeError, ["gradient of leaf 'b' has dtype int64"]),
+    "complex": (np.array(1j), errors.DtypeError, ["gradient of leaf 'b' has dtype complex128"]),
+    "object": (np.array(1, object), errors.DtypeError, ["gradient of leaf 'b' has dtype object"]),
+    "list": ([1.0], errors.TreeError, ["missing 'b'", "extra 'b/0'"]),
+    "tensor": (
+        Answer(True, "torch.float64"),
+        errors.DtypeError,
+        ["gradient of leaf 'b' is not a NumPy array but Answer"],
+    ),
+    "shape": (np.ones(1), errors.ShapeError, ["gradient of leaf 'b' has shape (1,)"]),
+    "nan": (np.array(np.nan), errors.NonFiniteError, ["'b'", "is nan"]),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"gtol": 1e-3}, {"gtol": 1e-3, "every": 9}, {"steps": 0}, {"target": 1e9}])
+@pytest.mark.parametrize("case", NO_GRADIENTS)
+@each
+def test_a_gradient_that_is_none_is_named(name, case, options):
+    g, error, words = NO_GRADIENTS[case]
+    with pytest.raises(error) as raised:
+        minimize(lambda p: (1.0, {"a": p["a"], "b": g}), start(), name, **NAMED[name], **options)
+    one_line(raised.value, words)
+
+
 @pytest.mark.parametrize(("changes", "error", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_named(changes, error, words):
     with pytest.raises(error) as raised:
@@ -241,98 +441,3 @@ def test_bad_input_is_named(changes, error, words):
 def test_an_optimum_of_another_shape():
     with pytest.raises(errors.ShapeError, match=r"optimum leaf 'a' has shape \(3,\)"):
         minimize(bowl, start(), optimum={"a": np.ones(3), "b": np.array(0.0)})
-
-
-# scipy
-
-
-def solve(fun=scipy.optimize.rosen, x0=(-1.2, 1.0), jac=scipy.optimize.rosen_der, **arguments):
-    options = {"optimizer": "adamw", "learning_rate": 0.05, "maxiter": 50, **arguments.pop("options", {})}
-    return scipy.optimize.minimize(fun, x0, jac=jac, method=amos_ref.scipy_method, options=options, **arguments)
-
-
-def test_scipy_method_is_minimize():
-    found = solve()
-    ref = minimize(
-        lambda x: (scipy.optimize.rosen(x), scipy.optimize.rosen_der(x)),
-        np.array([-1.2, 1.0]), "adamw", steps=50, learning_rate=0.05,
-    )  # fmt: skip
-    assert own.bits(found.x) == own.bits(ref.params)
-    assert own.bits(found.jac) == own.bits(scipy.optimize.rosen_der(found.x))
-    assert found.fun == scipy.optimize.rosen(found.x) == ref.loss
-    assert (found.nit, found.nfev, found.njev, found.status, found.success) == (50, 51, 51, 0, True)
-    assert found.message == "All steps were taken."
-    assert found.history.step == [0, 50]
-
-
-def test_scipy_method_takes_fun_with_gradient_and_args():
-    both = solve(lambda x, k: (k * float(x @ x), 2 * k * x), [3, -4], jac=True, args=(0.5,))
-    apart = solve(lambda x, k: k * float(x @ x), [3, -4], jac=lambda x, k: 2 * k * x, args=0.5)
-    assert own.bits(both.x) == own.bits(apart.x)
-    assert both.fun < 12.5
-
-
-def test_scipy_method_ends_by_tol():
-    bowl = lambda x: (float(x @ x), 2 * x)  # noqa: E731
-    found = solve(bowl, [3.0, -4.0], jac=True, tol=0.1, options={"maxiter": 5000})
-    assert (found.status, found.success) == (0, True)
-    assert abs(found.jac).max() <= 0.1
-    assert found.nit < 5000
-    missed = solve(bowl, [3.0, -4.0], jac=True, tol=1e-9)
-    assert (missed.status, missed.success, missed.nit) == (1, False, 50)
-    assert "iterations" in missed.message
-
-
-def test_scipy_callbacks_of_both_forms():
-    seen, results = [], []
-
-    def stop(xk):
-        seen.append(xk)
-        if len(seen) == 3:
-            raise StopIteration
-
-    def keyword(intermediate_result):
-        results.append(intermediate_result)
-
-    found = solve(callback=stop)
-    assert (found.nit, found.status, found.success) == (3, 99, False)
-    assert own.bits(seen[2]) == own.bits(found.x)
-    found = solve(callback=keyword)
-    assert len(results) == found.nit == 50
-    assert (results[-1].fun, own.bits(results[-1].x)) == (found.fun, own.bits(found.x))
-
-
-def test_scipy_method_returns_after_ctrl_c():
-    def fun(x, calls=[]):  # noqa: B006
-        calls.append(x)
-        if len(calls) == 5:
-            signal.raise_signal(signal.SIGINT)
-        return float(x @ x)
-
-    found = solve(fun, [3.0, -4.0], jac=lambda x: 2 * x)
-    assert (found.nit, found.status, found.success, found.message) == (4, 2, False, "Interrupted.")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (dict(jac=None), ["jac", "needs the gradient"]),
-        (dict(jac="2-point"), ["jac", "needs the gradient"]),
-        (dict(bounds=[(0, 1), (0, 1)]), ["bounds is [(0, 1)"]),
-        (dict(bounds=scipy.optimize.Bounds(0, 1)), ["bounds is Bounds"]),
-        (dict(constraints={"type": "eq", "fun": sum}), ["constraints is {'type'"]),
-        (dict(constraints=[scipy.optimize.LinearConstraint([1, 1])]), ["constraints is [<"]),
-        (dict(hess=scipy.optimize.rosen_hess), ["hess is <function"]),
-        (dict(hessp=scipy.optimize.rosen_hess_prod), ["hessp is <function"]),
-        (dict(fun=lambda x: None), ["loss at step 0 is None"]),
-        (dict(fun=lambda x: x), ["loss at step 0 is array"]),
-        (dict(jac=lambda x: x[:1]), ["shape (1,)"]),
-        (dict(options={"momentun": 1}), ["no option 'momentun'"]),
-        (dict(options={"maxiter": -1}), ["maxiter is -1"]),
-        (dict(tol=np.nan), ["tol is nan"]),
-    ],
-)
-def test_what_scipy_method_cannot_use_is_named(arguments, words):
-    with pytest.raises(errors.AmosError) as error:
-        solve(**arguments)
-    assert all(word in str(error.value) for word in words), error.value

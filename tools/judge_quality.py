@@ -24,6 +24,7 @@ from amos_ref.conformance.judging.drive import Failure, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
 from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
 from amos_ref.conformance.ports.port import ALIASES
+from amos_ref.storage.files import write_file
 from tools.simulated_port import SimulatedPort
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -276,5 +277,5 @@ def _path(target: str) -> str:
 
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
-    (folder / "deviations.md").write_text(catalogue_page(), encoding="utf-8")
-    (folder / "matrix.md").write_text(matrix_page(), encoding="utf-8")
+    write_file(folder / "deviations.md", catalogue_page())
+    write_file(folder / "matrix.md", matrix_page())

@@ -2,37 +2,67 @@
 
 import argparse
 import contextlib
-import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 import amos_ref
 from amos_ref.cli import bench, check, explain, info, run, schedule, vectors
-from amos_ref.cli.status import INTERRUPTED, MISSING, OK, USAGE
-from amos_ref.errors import AmosError, BackendError, MissingDependencyError, escape
+from amos_ref.cli.status import (
+    INTERRUPTED,
+    MISSING,
+    NO_ANSWER,
+    PIPE,
+    USAGE,
+    Terminated,
+    Undelivered,
+    delivered,
+    open_standard_streams,
+    silence_standard_output,
+    terminated_by_signals,
+)
+from amos_ref.errors import AmosError, BackendError, MissingDependencyError, NoAnswerError, escape
 from amos_ref.terminal import complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return 0 conforms or done, 1 departs, 2 usage or bad input, 3 something is not installed."""
+    """Run the program and return its exit status: what each means is in :mod:`amos_ref.cli.status`.
+
+    It is 0 only if the command has done what it was asked for, and all that it printed has arrived.
+    """
+    if not open_standard_streams():
+        return _complain("standard output is closed: no answer could be delivered", NO_ANSWER)
     args = _build_parser().parse_args(argv)
     with contextlib.suppress(AttributeError):  # a stand-in for standard output need not have it
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    with terminated_by_signals() as received:
+        status = _run(args)
+    return 128 + received[0] if received else status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        return args.run(args)
+        status = args.run(args)
+        with delivered(status):
+            return status
+    except BrokenPipeError:
+        silence_standard_output()
+        return PIPE
+    except Undelivered as error:
+        silence_standard_output()
+        return _complain(error, error.status) if str(error) else error.status
     except (MissingDependencyError, BackendError) as error:
         return _complain(error, MISSING)
-    except AmosError as error:
+    except NoAnswerError as error:
+        return _complain(error, NO_ANSWER)
+    except (AmosError, OSError) as error:
         return _complain(error, USAGE)
-    except BrokenPipeError:
-        # The reader of our output is gone; a second failure at exit would print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except OSError as error:
-        return _complain(error, USAGE)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _complain(error if isinstance(error, Terminated) else "interrupted", INTERRUPTED)
+    except BaseException:  # a mistake of ours: 1 would say that something was compared, and SystemExit could say 0
+        traceback.print_exc()
+        return NO_ANSWER
 
 
 def _complain(error: object, status: int) -> int:
@@ -52,7 +82,7 @@ def _build_parser() -> argparse.ArgumentParser:
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
         epilog="Exit status: 0 conforms or done, 1 departs, 2 usage or bad input, 3 something needed is not installed, "
-        "130 interrupted.",
+        "4 no answer (the target ended, was killed or hung; output that did not arrive), 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

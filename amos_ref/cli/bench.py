@@ -12,7 +12,7 @@ from amos_ref import plots
 from amos_ref.bench import contenders, gpu, workloads
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError, escape
-from amos_ref.storage.files import open_regular
+from amos_ref.storage.files import read_file
 from amos_ref.terminal import complain, print_table
 
 _SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
@@ -181,8 +181,7 @@ def _load(path: str) -> dict[str, Any]:
     """Return a report that --json printed."""
     from amos_ref.bench.report import BENCH_FORMAT
 
-    with open_regular(path) as file:
-        report = _escape_texts(json.load(file))
+    report = _escape_texts(json.loads(read_file(path)))
     if not isinstance(report, dict) or report.get("format") != BENCH_FORMAT:
         raise StorageError(f"cannot read {path!r}: it is not what amos-ref bench --json prints ({BENCH_FORMAT})")
     return report

@@ -4,13 +4,14 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from amos_ref.cli.status import DEPARTS, OK
+from amos_ref.cli.status import DEPARTS, NO_ANSWER, OK, delivered
+from amos_ref.conformance.judging.verdicts import SILENT
 from amos_ref.conformance.ports.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
+from amos_ref.float_mode import check_mode
 from amos_ref.storage.files import reserve_file
 from amos_ref.terminal import show_progress
 
@@ -79,23 +80,31 @@ def add_to(commands: Any) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check, and write the reports that are asked for; return 0 if the port conforms, 1 if it does not."""
+    """Check, and write the reports that are asked for; return 0 if the port conforms and all of them are written."""
     from amos_ref import conformance
 
+    check_mode()
     options = _options_of_target(args)
     with contextlib.ExitStack() as stack:
         outputs = _open_outputs(args, stack)
-        with contextlib.redirect_stdout(sys.stderr):  # what a port prints is not our report
-            report = conformance.check(_load_port(args, stack), **options, progress=_show_cases)
+        report = conformance.check(_load_port(args, stack), **options, progress=_show_cases)
+        texts = {option: FORMS[option](report) for option in outputs}
         for option, file in outputs.items():
-            text = FORMS[option](report)
-            if file is None:
-                print(text, end="")
-            else:
-                file.write(text.encode())
-    if None not in outputs.values():
-        report.print()
-    return OK if report.ok else DEPARTS
+            if file is not None:
+                file.write(texts[option].encode())
+    status = status_of(report)
+    with delivered(status):
+        printed = [texts[option] for option, file in outputs.items() if file is None]
+        print(*printed, end="") if printed else report.print()
+    return status
+
+
+def status_of(report: "Report") -> int:
+    """Return 0 if the port conforms, 4 if all that is against it is that it gave no answer, and 1 otherwise."""
+    if report.ok:
+        return OK
+    failed = {r.verdict for r in report.results if r.failed}
+    return NO_ANSWER if failed and failed <= set(SILENT) else DEPARTS
 
 
 def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
@@ -142,6 +151,10 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
     return renamed
 
 
+def _place(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
 def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
     """Open, before the check, the files that are written after it; None stands for standard output."""
     paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
@@ -151,14 +164,14 @@ def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict
     for option, path in paths.items():
         if path is None:
             continue
-        place = "-" if path == "-" else os.path.realpath(path)
+        place = "-" if path == "-" else _place(path)
         if place in taken:
             raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
         taken[place] = option
         if path == "-":
             outputs[option] = None
             continue
-        if option == "--write-expect" and os.path.exists(path) and place != os.path.realpath(args.expect or "-"):
+        if option == "--write-expect" and os.path.exists(path) and place != _place(args.expect or "-"):
             raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
         outputs[option] = stack.enter_context(reserve_file(path))
     return outputs

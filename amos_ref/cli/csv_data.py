@@ -17,7 +17,7 @@ import numpy as np
 
 from amos_ref.errors import ProblemError
 from amos_ref.problems import Problem
-from amos_ref.storage.files import name_errors, open_regular
+from amos_ref.storage.files import name_errors, regular
 
 STANDARD_INPUT = "-"
 DECIMALS = {".": ",", ",": ";"}  # decimal mark -> what is between the fields where nothing else is said
@@ -118,7 +118,7 @@ def _open_text(path: str) -> Iterator[io.TextIOWrapper]:
     """Open a file, or standard input, as text in which bytes that are not UTF-8 are halves of characters."""
     with contextlib.ExitStack() as stack:
         if path != STANDARD_INPUT:
-            file: Any = stack.enter_context(open_regular(path))
+            file: Any = stack.enter_context(open(regular(path), "rb"))
         else:
             file = getattr(sys.stdin, "buffer", None)
             if file is None:

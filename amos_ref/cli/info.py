@@ -1,4 +1,4 @@
-"""The command ``amos-ref info``: versions and backends."""
+"""The command ``amos-ref info``: versions, backends, and how the processor computes."""
 
 import argparse
 import importlib.metadata
@@ -9,6 +9,7 @@ from typing import Any
 import amos_ref
 from amos_ref.cli.status import OK
 from amos_ref.errors import BackendError, escape
+from amos_ref.float_mode import describe_mode
 from amos_ref.kernels import load_backend
 
 _NEEDED = ("numpy", "numba", "scipy", "optree", "rich", "ml_dtypes")
@@ -23,7 +24,7 @@ def add_to(commands: Any) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print which versions and backends there are."""
+    """Print which versions and backends there are, and whether this thread computes as IEEE 754 says."""
     from amos_ref.kernels.cuda import driver as cuda_driver
 
     versions = {"amos_ref": amos_ref.__version__, "python": platform.python_version()}
@@ -33,10 +34,11 @@ def main(args: argparse.Namespace) -> int:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
     backends = {"numpy": "the page itself", "cpu": _describe_cpu(), "cuda": cuda_driver.status()}
+    found = {"versions": versions, "backends": backends, "processor": {"mode": describe_mode()}}
     if args.json:
-        print(json.dumps({"versions": versions, "backends": backends}, indent=1))
+        print(json.dumps(found, indent=1))
     else:
-        for title, rows in (("versions", versions), ("backends", backends)):
+        for title, rows in found.items():
             print(title)
             print("\n".join(f"  {name:18} {escape(value)}" for name, value in rows.items()))
     return OK

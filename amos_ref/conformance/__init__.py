@@ -48,8 +48,9 @@ def check(
     Parameters
     ----------
     port : Port, torch.optim.Optimizer class, optax-style factory or str, optional
-        A str is "module:attr" or "path/to/file.py:attr". None checks the installed backends against the page
-        and the page against the stored vectors, bit for bit.
+        A str is "module:attr" or "path/to/file.py:attr", which is imported and run in a process of its own: it can
+        end, hang and print as it likes. Any other object runs in this process. None checks the installed backends
+        against the page and the page against the stored vectors, bit for bit.
     suite : {"full", "quick"}
         "quick" runs the most precise dtype of the port only.
     eta : rule, optional
@@ -59,8 +60,8 @@ def check(
     expect : path or iterable of mapping, optional
         Departures that do not count as failures: a TOML file (see docs/checking.md), or its entries.
     timeout : float, optional
-        Seconds that importing the port, its init, and each of its steps may take; None is no limit. It rests on
-        SIGALRM: see :mod:`amos_ref.conformance.ports.watchdog` for what it cannot stop.
+        Seconds that importing the port, its init, and each of its steps may take; None is no limit. For an object
+        it rests on SIGALRM: see :mod:`amos_ref.conformance.ports.watchdog` for what it cannot stop.
     progress : callable
         Wraps the iterable of cases, as ``rich.progress.track`` does.
 
@@ -75,6 +76,8 @@ def check(
         If the port cannot be found, loaded or driven, or the timeout cannot be kept.
     ExpectationError
         If `expect` cannot be read or an entry of it means nothing.
+    NoAnswerError
+        If nothing can be asked of the port: importing it ends its process or does not end.
     MissingDependencyError
         If the port needs a framework that is not installed.
 
@@ -106,10 +109,12 @@ def check(
     from amos_ref.conformance.report import Report
 
     check_suite(suite)
-    timeout, listed = check_timeout(timeout), expectations.read(expect)
+    apart = isinstance(port, str)  # it runs in a process of its own, whose answers are waited for no longer than that
+    timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect)
     driven = as_port(port, renamed, timeout)
-    cases = cases_of(suite, driven)
+    timeout = None if apart else timeout
     try:
+        cases = cases_of(suite, driven)
         results, seen = run(driven, cases, eta, timeout, progress)
         departs = any(result.verdict == "departs" for result in results)
         diagnosis = diagnose(driven, seen, eta, timeout) if departs else None

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from amos_ref.conformance.cases import table
 from amos_ref.conformance.judging.judge import STAGES, Result
 from amos_ref.conformance.judging.verdicts import FAILING
-from amos_ref.conformance.ports.failures import escape
-from amos_ref.errors import ExpectationError
-from amos_ref.storage.files import open_regular
+from amos_ref.errors import ExpectationError, StorageError, escape
+from amos_ref.storage.files import read_file
 
 LISTABLE = tuple(verdict for verdict in FAILING if verdict != "no longer departs")
 KINDS = {"case": str, "dtype": str, "verdict": str, "stage": str, "step": int, "reason": str}
+FORMERLY = {"ended": "crashes", "killed": "crashes"}  # what lists of 0.2.0 call them
 NEEDED = ("case", "verdict", "reason")
 
 
@@ -47,7 +47,8 @@ class Expectation(NamedTuple):
 
     def fits(self, r: Result) -> bool:
         """Whether a case that the entry is about came out as it says."""
-        return r.verdict == self.verdict and self.stage in (None, r.stage) and self.step in (None, r.step)
+        named = self.verdict in (r.verdict, FORMERLY.get(r.verdict))
+        return named and self.stage in (None, r.stage) and self.step in (None, r.step)
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (f"step {self.step}" if self.step else "", self.stage) if part)
@@ -71,10 +72,9 @@ def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[E
 
 def _entries(path: str) -> list[Any]:
     try:
-        with open_regular(path) as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise ExpectationError(f"cannot read {path!r}: {error.strerror or error}") from error
+        content = tomllib.loads(read_file(path).decode())
+    except StorageError as error:
+        raise ExpectationError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ExpectationError(f"{path!r} is not TOML: {error}") from error
     entries = content.pop("departure", [])

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -k and --last-failed choose among the tests
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add a test for each case, if a port is named."""
-    if config.getoption("--amos-port"):
+    if config.getoption("--amos-port") is not None:  # an empty text is a mistake, and not as good as none
         tests = PortUnderTest.from_parent(session, name="amos-ref", nodeid="amos-ref").collect()
         config.hook.pytest_collectreport(
             report=pytest.CollectReport("amos-ref", "passed", None, [*tests])
@@ -40,31 +40,31 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 class PortUnderTest(pytest.Collector):
-    """The port, imported once, and what its cases came to."""
+    """The port, which runs in a process of its own, and what its cases came to."""
 
     def collect(self) -> list["CaseTest"]:
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
         from amos_ref.cli.check import renamed_of
         from amos_ref.conformance import cases_of, expect
-        from amos_ref.conformance.ports import target, watchdog
-        from amos_ref.errors import AmosError
+        from amos_ref.conformance.judging.drive import unsupported
+        from amos_ref.conformance.ports import watchdog
+        from amos_ref.conformance.ports.supervised import TargetPort
+        from amos_ref.errors import AmosError, TargetError, escape
 
         option: Any = self.config.getoption
         limit = option("--amos-timeout")
         try:
-            self.timeout = watchdog.DEFAULT if limit is None else watchdog.check_timeout(limit)
-            self.listed = expect.read(option("--amos-expect") or ())
-            self.port = target.as_port(option("--amos-port"), renamed_of(list(option("--amos-map"))), self.timeout)
+            timeout = watchdog.DEFAULT if limit is None else watchdog.check_timeout(limit, alarm=False)
+            self.listed = expect.read(() if option("--amos-expect") is None else option("--amos-expect"))
+            self.port = TargetPort(str(option("--amos-port")), renamed_of(list(option("--amos-map"))), timeout)
+            self.config.add_cleanup(self.port.close)
             self.cases = cases_of(str(option("--amos-suite")), self.port)
+            if all(unsupported(self.port, case) for case in self.cases):
+                raise TargetError(f"{self.port.name} supports none of the {len(self.cases)} cases: nothing is checked")
         except AmosError as error:
-            raise pytest.UsageError(f"--amos-port: {error}") from None
+            raise pytest.UsageError(f"--amos-port: {escape(str(error))}") from None
         self.judged: dict[tuple[str, str], Result] = {}
         return [CaseTest.from_parent(self, name=f"{case.name}/{case.dtype}", case=case) for case in self.cases]
-
-    def teardown(self) -> None:
-        """End what the port has open."""
-        if hasattr(self.port, "close"):
-            self.port.close()  # pyright: ignore[reportAttributeAccessIssue]
 
     def result(self, case: "Case") -> "Result":
         """Judge a case; where only its state departs, all cases are asked whether that is a form of its own."""
@@ -84,7 +84,7 @@ class PortUnderTest(pytest.Collector):
 
         key = (case.name, case.dtype)
         if key not in self.judged:
-            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"), self.timeout)[0]
+            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"))[0]
         return self.judged[key]
 
 
@@ -115,10 +115,10 @@ class CaseTest(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return one line, without a traceback: the mistake is in the port, not here."""
-        from amos_ref.errors import AmosError
+        from amos_ref.errors import AmosError, escape
 
         if isinstance(excinfo.value, Departure | AmosError):
-            return str(excinfo.value)
+            return escape(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:

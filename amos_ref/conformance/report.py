@@ -12,7 +12,8 @@ import amos_ref
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
-from amos_ref.conformance.ports.failures import escape
+from amos_ref.conformance.ports.failures import text_of
+from amos_ref.errors import escape
 from amos_ref.terminal import is_terminal
 
 REPORT_FORMAT = "amos-ref-report-1"
@@ -43,7 +44,7 @@ class Report:
         tolerance: str | None = None,
         diagnosis: Diagnosis | None = None,
     ) -> None:
-        self.target, self.results = escape(str(target)), results
+        self.target, self.results = escape(text_of(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
 
     @property

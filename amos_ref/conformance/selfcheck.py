@@ -44,7 +44,12 @@ def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     """Return a result a check: vectors on each backend and dtype, then kernels beside the page on live data."""
     checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.VECTOR_DTYPES]
     checks += [(_live, "cpu", name) for name in vectors.VECTOR_DTYPES]
-    return [_guarded(check, backend, name) for check, backend, name in progress(checks)]
+    results = [_guarded(check, backend, name) for check, backend, name in progress(checks)]
+    if len(results) < len(checks):
+        raise VectorError(
+            f"{len(checks) - len(results)} of {len(checks)} checks were not run: `progress` left them out"
+        )
+    return results
 
 
 def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
@@ -59,6 +64,8 @@ def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name:
 
 def _vectors(label: str, backend: str, dtype_name: str) -> Result:
     count, wrong = vectors.verify(dtype_name, backend)
+    if not count:
+        return Result(label, dtype_name, "stored cases", "departs", detail="there is no stored case to compare with")
     if wrong:
         return Result(label, dtype_name, "stored cases", "departs", detail=wrong[0])
     return Result(label, dtype_name, "stored cases", "conforms", detail=f"{count} cases, every bit")

@@ -81,10 +81,20 @@ class Work(Protocol):
         Whether the same work can serve a later step with the same arrays.
     advanced : bool
         Whether the last `run` advanced the arrays; False where it was only recorded, to be replayed later.
+    begun : bool
+        Whether the last `run` has, or may have, written anything. If it raises then, the arrays may hold half a step.
+    late : BaseException or None
+        What was raised from outside while the last `run` wrote, which it did to the end.
+    vanished : sequence of int
+        The leaves whose v, the first array of their state, the last `run` left at 0 where the mean square of the
+        gradient is not; told for float16 alone.
     """
 
     keeps: bool
     advanced: bool
+    begun: bool
+    late: BaseException | None
+    vanished: Sequence[int]
 
     def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place and return -1; or write nothing and return the number of the first leaf whose
@@ -98,6 +108,37 @@ class Work(Protocol):
         `addresses` is what the layout's watch said of them, or None where it did not look at these arrays.
         """
         ...
+
+
+class PlainWork:
+    """What works have in common of which nothing is told but what `run` returns."""
+
+    advanced, begun = True, False
+    late: BaseException | None = None
+    vanished: Sequence[int] = ()
+
+
+def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:
+    """Call what can be called again until it is not disturbed; return the last exception that came from outside.
+
+    An asynchronous exception, or memory that runs out for a moment, does not leave half of it done. Memory that was
+    there after all is no error.
+
+    Raises
+    ------
+    BaseException
+        What the last of so many calls raised.
+    """
+    late = None
+    while True:
+        try:
+            write()
+            return late
+        except BaseException as error:
+            times -= 1
+            if times <= 0:
+                raise
+            late = late if isinstance(error, MemoryError) else error
 
 
 class Watch(Protocol):

@@ -3,27 +3,33 @@
 from collections.abc import Sequence
 from typing import Any
 
-from amos_ref.dtypes import round_like
-from amos_ref.kernels import HostBackend, Method
+from amos_ref.dtypes import round_like, vanishes
+from amos_ref.kernels import HostBackend, Method, PlainWork, insist
 
 
-class Work:
+class Work(PlainWork):
     """The leaves of a step; see :class:`amos_ref.kernels.Work`."""
 
-    keeps, advanced = False, True
+    keeps = False
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.leaves, self.page = leaves, method.page
 
     def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; everything is computed before anything is written."""
-        results = []
-        for leaf in self.leaves:
+        rows, vanished = [], []
+        for number, leaf in enumerate(self.leaves):
             after = self.page(leaf, rates)
-            results.append([(target, round_like(after[name], target)) for name, target in leaf.written().items()])
-        for rows in results:
+            rows += [(target, round_like(after[name], target)) for name, target in leaf.written().items()]
+            if leaf.state and vanishes(after["g2"], round_like(after["v"], leaf.state[0])):
+                vanished.append(number)
+
+        def write() -> None:
             for target, value in rows:
                 target[...] = value
+
+        self.begun = True
+        self.late, self.vanished = insist(write), vanished
         return -1
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:

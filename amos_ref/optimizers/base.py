@@ -12,25 +12,19 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import numpy as np
 
 from amos_ref import tree
-from amos_ref.checks import (
-    Arrays,
-    check_finite,
-    check_shape,
-    check_written,
-    named_arrays,
-    named_gradients,
-)
-from amos_ref.dtypes import Shape, round_like
+from amos_ref.checks import Arrays, check_finite, check_shape, check_written, named_arrays, named_gradients
+from amos_ref.dtypes import Shape, round_like, vanishes
 from amos_ref.errors import StateError
+from amos_ref.float_mode import check_mode
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
+from amos_ref.optimizers.configured import Configured
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.leaf import refuse_gradient
-from amos_ref.optimizers.state import PARTS, check_state, check_state_values
+from amos_ref.optimizers.state import PARTS, as_count, check_state, check_state_values, warn_once
 from amos_ref.optimizers.trace import Lines, Trace
-from amos_ref.options import check_options
+from amos_ref.optimizers.turn import Moments, Taking, check_unused, share
 
-Moments = dict[str, Arrays]  # {part of the state: {leaf: its new array}}
 Aimed = tuple[Arrays, Moments]  # along what each leaf moves, and the new moments
 
 
@@ -45,11 +39,13 @@ class Prepared(NamedTuple):
     state: Any  # with its arrays as the backend sees them
 
 
-class Optimizer(abc.ABC):
+class Optimizer(Configured, abc.ABC):
     """Base of the optimizers. A member defines what follows, and calls ``super().__init__(**options)``.
 
     Attributes
     ----------
+    options : mapping
+        What it was made with, read-only; each is an attribute too.
     state_type : type
         A NamedTuple of `optimizers/state.py`: a count, and dicts of arrays by leaf name.
     method : Method
@@ -74,13 +70,11 @@ class Optimizer(abc.ABC):
     _directs_by_callable = False  # `_directions` calls the caller's code
 
     def __init__(self, **options: Any) -> None:
-        self.options = check_options(**options)
-        check_backend(self.options.get("backend", "numpy"), self.backends)
+        super().__init__(**options)
+        check_backend(options.get("backend", "numpy"), self.backends)
         self._rules: dict[tuple[str, Shape], Any] = {}
         self._last = LastLayout()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
+        self._warned: set[str] = set()  # the leaves whose v became 0
 
     # what a member says
 
@@ -129,6 +123,7 @@ class Optimizer(abc.ABC):
             If a leaf is no such array, holds NaN or infinity, a rule gives nothing that is right for it, or it shares
             its name with another leaf.
         """
+        check_mode()
         thetas = named_arrays(self._backend.as_arrays(params, "params"))
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
@@ -160,7 +155,9 @@ class Optimizer(abc.ABC):
             If a leaf is no array that can be stepped, a gradient has another shape than its parameter, or the trees
             differ.
         StateError
-            If the state does not belong to these parameters and options.
+            If the state does not belong to these parameters and options, or it was stepped in place.
+        FloatModeError
+            If the processor does not compute as IEEE 754 says.
         NonFiniteError
             If a gradient, or the sum of its squares, is not finite.
         ScheduleError
@@ -169,26 +166,33 @@ class Optimizer(abc.ABC):
         self._backend.check_host("update")
         rates = self._rates_of(state)
         ready = self._prepare(grads, state, params)
+        check_mode()
         deltas = {name: np.full(a.shape, -0.0) for name, a in ready.thetas.items()}
-        parts: dict[str, Any] = {
-            part: None if a is None else dict(a) for part, a in zip(state._fields[1:], state[1:], strict=True)
-        }
+        named = zip(state._fields[1:], state[1:], strict=True)
+        parts: dict[str, Any] = {part: None if a is None else dict(a) for part, a in named}
+        vanished = []
         for leaf in ready.leaves:
             after = self.method.page(leaf, rates)
             deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
             for part, old in leaf.written().items():
                 if part != "theta":
                     parts[part][leaf.name] = round_like(after[part], old)
+            if leaf.state and vanishes(after["g2"], parts["v"][leaf.name]):
+                vanished.append(leaf.name)
         for part, new in ready.moments.items():
             parts[part].update(new)
-        return tree.unflatten(deltas, params), state._replace(count=int(state.count) + 1, **parts)
+        new = type(state)(int(state.count) + 1, **parts)
+        if vanished:
+            warn_once(self._warned, vanished, int(new.count) - 1 + self.first_step)
+        return tree.unflatten(deltas, params), share(new, state) if len(ready.leaves) < len(ready.thetas) else new
 
     def step(self, params: Any, grads: Any, state: Any, *, stream: Any = None, sync: bool = True) -> Any:
         """Compute one step in place: the arrays of `params` and of `state` are overwritten.
 
         The bits are those of :meth:`update` followed by :func:`amos_ref.apply_updates`, on every backend and with any
-        number of threads. On an error nothing is written. Ctrl-C takes effect after the whole step; the
-        KeyboardInterrupt then has the new state as its attribute ``amos_state``.
+        number of threads. On an error nothing is written. Signals that are handled in Python wait for the whole step;
+        what their handlers raise (for Ctrl-C a KeyboardInterrupt) then has the new state as its attribute
+        ``amos_state``.
 
         Parameters
         ----------
@@ -197,7 +201,8 @@ class Optimizer(abc.ABC):
         grads : tree like `params`
             None for a leaf that this step skips.
         state : NamedTuple
-            Its arrays are overwritten; use the returned state from here on.
+            Its arrays are overwritten, and it is refused from here on: use the returned state. A step that raises
+            leaves it as it was.
         stream : CUDA stream, optional
             Of Numba, CuPy, torch or cuda.core, or its handle: where a backend on a GPU runs the step, by default in the
             default stream. If it is being captured into a graph, the step is recorded, not run, and the state returned
@@ -217,13 +222,13 @@ class Optimizer(abc.ABC):
             If an array cannot be written in place.
         BackendError
             If the backend cannot step these arrays, or not in this stream.
-        DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
+        FloatModeError, DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As in :meth:`update`.
         """
         self._backend.check_launch(stream, sync)
         validate = self.options.get("validate", False)
         rates = self._rates_of(state)
-        layout = None if validate else self._last.take()
+        layout, taking = None if validate else self._last.take(), None
         try:
             given, aimed = (None, None) if layout is None else self._aim(layout, params, grads, state)
             if layout is None or given is None:
@@ -234,17 +239,22 @@ class Optimizer(abc.ABC):
                 gradients = given[0][layout.fixed :]
                 directions, moments = (gradients, {}) if aimed is None else (list(aimed[0].values()), aimed[1])
                 work.take(directions, None if aimed else given[1])
-            new = state._replace(count=int(state.count) + 1)
-            with InterruptGuard(new):
-                bad = work.run(rates, stream=stream, sync=sync or validate)
-                if moments and bad < 0:
-                    _write(moments, state)
+            check_mode()
+            taking = Taking(state, self.first_step)
+            with InterruptGuard():
+                bad = taking.run(work, moments, rates, stream=stream, sync=sync or validate)
+            if work.vanished:
+                warn_once(self._warned, [names[k] for k in work.vanished], taking.t)
+        except BaseException as error:
+            if taking is not None:
+                taking.hand_over(error)
+            raise
         finally:
             if layout is not None:
                 self._last.put(layout)
         if bad >= 0:
             self._refuse(names[bad], self._backend.as_arrays(directions[bad], "grads"), rates)
-        return new if work.advanced else state
+        return taking.new if work.advanced else state
 
     def advance(self, state: Any, *, stream: Any = None) -> Any:
         """Make ready for one replay of a recorded step: put the numbers that change from step to step on the GPU.
@@ -268,10 +278,10 @@ class Optimizer(abc.ABC):
             As in :meth:`update`.
         """
         layout, rates = self._last.peek(), self._rates_of(state)
-        if layout is not None and rates is None:
+        if layout is not None and (rates is None or not isinstance(state, self.state_type)):
             raise StateError(f"state is of type {type(state).__name__}; init(params) makes one")
         self._backend.advance(None if layout is None else layout.work, rates, stream)
-        return state._replace(count=int(state.count) + 1)
+        return Taking(state, self.first_step).finish()
 
     def synchronize(self, *, stream: Any = None) -> None:
         """Wait for the steps that a backend on a GPU runs in a stream.
@@ -292,6 +302,7 @@ class Optimizer(abc.ABC):
         self._backend.check_host("trace")
         rates = self._rates_of(state)
         ready = self._prepare(grads, state, params)
+        check_mode()
         steps = {leaf.name: (leaf, self._stages(leaf, ready, rates)) for leaf in ready.leaves}
         return Trace(int(state.count) + self.first_step, rates, steps, self.lines)
 
@@ -304,10 +315,13 @@ class Optimizer(abc.ABC):
         return load_backend(self.options.get("backend", "numpy"))
 
     def _rates_of(self, state: Any) -> Any:
-        """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code."""
-        count: Any = getattr(state, "count", None)
-        whole = type(count) is int or isinstance(count, np.integer)
-        return self._rates(int(count)) if whole and count >= 0 else None  # the check of the state says what is wrong
+        """Return the numbers of the next step, before anything is looked at: a schedule is the caller's code.
+
+        Raise StateError for a state that was stepped in place.
+        """
+        check_unused(state)
+        count = as_count(getattr(state, "count", None))
+        return None if count is None else self._rates(count)  # the check of the state says what is wrong
 
     def _prepare(self, grads: Any, state: Any, params: Any, aimed: Aimed | None = None) -> Prepared:
         """Check everything that one step is given; `aimed`: its directions and moments, if they are known.
@@ -378,9 +392,3 @@ class Optimizer(abc.ABC):
         if key not in self._rules:
             self._rules[key] = self._rule(name, shape)
         return self._rules[key]
-
-
-def _write(moments: Moments, state: Any) -> None:
-    for part, arrays in moments.items():
-        for name, a in arrays.items():
-            getattr(state, part)[name][...] = a

@@ -158,9 +158,14 @@ class ClosedFormAmos(Optimizer):
             backend=backend,
             validate=validate,
         )
-        self.schedule = Schedule(**schedule)
+        self._schedule = Schedule(**schedule)
         self._follows_gradients = direction == "gradient"
         self._directs_by_callable = callable(direction)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What its step sizes and weight decay follow, apart from sigma and u."""
+        return self._schedule
 
     @property
     def averages(self) -> bool:

@@ -1,5 +1,8 @@
 """The state of the optimizer between steps."""
 
+import operator
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,9 +10,17 @@ import numpy as np
 from amos_ref.checks import Arrays, check_array, check_finite
 from amos_ref.dtypes import broadcasts
 from amos_ref.errors import DtypeError, StateError
+from amos_ref.optimizers.turn import Steppable, check_unused
 
 
-class AmosState(NamedTuple):
+class _AmosFields(NamedTuple):
+    count: int
+    v: dict[str, np.ndarray]
+    b: dict[str, np.ndarray]
+    m: dict[str, np.ndarray] | None
+
+
+class AmosState(Steppable, _AmosFields):
     """What Amos remembers from one step to the next.
 
     Attributes
@@ -24,13 +35,15 @@ class AmosState(NamedTuple):
         Momentum per leaf name, the parameter's shape; None without momentum.
     """
 
+
+class _ClosedFormFields(NamedTuple):
     count: int
-    v: dict[str, np.ndarray]
-    b: dict[str, np.ndarray]
+    sigma: dict[str, np.ndarray]
     m: dict[str, np.ndarray] | None
+    v: dict[str, np.ndarray] | None
 
 
-class ClosedFormState(NamedTuple):
+class ClosedFormState(Steppable, _ClosedFormFields):
     """What ClosedFormAmos remembers from one step to the next.
 
     Attributes
@@ -44,13 +57,16 @@ class ClosedFormState(NamedTuple):
         direction is Adam's.
     """
 
+    _constants = ("sigma",)
+
+
+class _AdamWFields(NamedTuple):
     count: int
-    sigma: dict[str, np.ndarray]
-    m: dict[str, np.ndarray] | None
-    v: dict[str, np.ndarray] | None
+    m: dict[str, np.ndarray]
+    v: dict[str, np.ndarray]
 
 
-class AdamWState(NamedTuple):
+class AdamWState(Steppable, _AdamWFields):
     """What AdamW remembers from one step to the next.
 
     Attributes
@@ -60,10 +76,6 @@ class AdamWState(NamedTuple):
     m, v : dict of str to ndarray
         Means of the gradient and of its square per leaf name, the parameter's shape, float64.
     """
-
-    count: int
-    m: dict[str, np.ndarray]
-    v: dict[str, np.ndarray]
 
 
 State = AmosState | ClosedFormState | AdamWState
@@ -85,7 +97,7 @@ class Parts(NamedTuple):
 
 PARTS: dict[type, Parts] = {
     AmosState: Parts((), ("v", "b"), ("m",), "momentum m"),
-    ClosedFormState: Parts(("sigma",), (), ("m", "v"), "moments m and v"),
+    ClosedFormState: Parts(ClosedFormState._constants, (), ("m", "v"), "moments m and v"),
     AdamWState: Parts((), (), ("m", "v"), "moments m and v"),
 }
 
@@ -93,6 +105,21 @@ PARTS: dict[type, Parts] = {
 def kind_of(state: Any) -> type:
     """Return the kind of state that this is, or (of what is none) should be."""
     return next((kind for kind in PARTS if isinstance(state, kind)), AmosState)
+
+
+def as_count(value: Any) -> int | None:
+    """Return a count of steps as an int, or None unless it is a whole number >= 0, perhaps as an array of shape ().
+
+    That is how files and frameworks give back an int: ``np.load``, ``jax.tree.map(np.asarray, state)``.
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool") or getattr(value, "shape", ()):
+            return None
+        try:
+            value = operator.index(value)
+        except TypeError:
+            return None
+    return value if value >= 0 else None
 
 
 def check_state(
@@ -115,9 +142,8 @@ def check_state(
     constants, slots, entries, words = PARTS[kind]
     if not isinstance(state, kind):
         raise StateError(f"state is not of type {kind.__name__} but {type(state).__name__}; init(params) makes one")
-    count = state.count
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-        raise StateError(f"state.count is {count!r}; it must be an integer >= 0")
+    if as_count(state.count) is None:
+        raise StateError(f"state.count is {state.count!r:.60}; it must be an integer >= 0")
     for part in entries:
         if (getattr(state, part) is not None) != optional:
             have, want = ("has no", "has them") if optional else ("has", "has none")
@@ -147,7 +173,11 @@ def _check_part(a, where, shape, dtype) -> None:
 
 
 def check_fit(state: Any, kind: type, thetas: Arrays | None, *, optional: bool) -> None:
-    """Raise StateError unless this is a state of that kind (for these parameters), of whatever dtype and slots."""
+    """Raise StateError unless this is a state of that kind (for these parameters), of whatever dtype and slots.
+
+    A state that was stepped in place is none: its count is not that of its arrays.
+    """
+    check_unused(state)
 
     def leaves_of(parts: tuple[str, ...]) -> Arrays:
         arrays = getattr(state, parts[0], None) if parts else None
@@ -174,3 +204,20 @@ def check_state_values(state: State) -> None:
             least = a.astype(np.float64).min(initial=0.0)
             if part != "m" and least < 0:
                 raise StateError(f"state.{part} of leaf {name!r} holds {float(least)!r}; it must be >= 0")
+
+
+class UnderflowWarning(RuntimeWarning):
+    """The second moment of a leaf is stored in float16, and too small for it: it became 0 where it is not 0."""
+
+
+def warn_once(warned: set[str], names: Sequence[str], t: int) -> None:
+    """Warn of those leaves, unless they are among the `warned`, that their v became 0 in step t."""
+    for name in names:
+        if name not in warned:
+            warned.add(name)
+            warnings.warn(
+                f"state.v of leaf {name!r} became 0 at step {t}, as float16 holds nothing so small: from here on its "
+                "steps are far too long; give state_dtype='float64', or scale the loss",
+                UnderflowWarning,
+                stacklevel=3,
+            )

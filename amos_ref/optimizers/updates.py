@@ -7,6 +7,7 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import check_array, check_shape
 from amos_ref.dtypes import round_like
+from amos_ref.float_mode import check_mode
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -22,7 +23,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     ------
     TreeError, DtypeError, ShapeError
         If `updates` is no tree of float arrays like `params`.
+    FloatModeError
+        If the processor does not compute as IEEE 754 says.
     """
+    check_mode()
     thetas = tree.flatten(params)
     deltas = tree.match(tree.flatten(updates, "updates"), thetas, "updates")
     new = {}

@@ -26,7 +26,7 @@ from amos_ref.optimizers.closed_form import ClosedFormAmos
 from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_fit, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
-from amos_ref.storage.files import name_errors, open_regular
+from amos_ref.storage.files import name_errors, regular
 from amos_ref.storage.options import decode_options, encode_options
 
 STATE_FORMAT, STATE_VERSION = "amos-ref-state", "1"
@@ -57,7 +57,7 @@ def save_state(path: Path, state: State) -> None:
     Parameters
     ----------
     path : str or path
-        An existing file is replaced; the new one has its permissions.
+        An existing file is replaced; the new one has its permissions, owner and group.
     state : AmosState, ClosedFormState or AdamWState
         Its arrays may have any of the four dtypes and any memory layout.
 
@@ -67,6 +67,11 @@ def save_state(path: Path, state: State) -> None:
         If `state` is not a state.
     StorageError
         If the file cannot be written: no such folder, disk full, ... The old file is intact.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the system does not let the new file have the owner or group of the old one.
 
     Examples
     --------
@@ -142,16 +147,16 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
     if state_dtype not in (None, "float64", "param") or (state_dtype == "param" and like is None):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
     thetas = None if like is None else named_arrays(like, "like")
-    with name_errors("read", path) as path, open_regular(path) as file:
+    with name_errors("read", path) as path, open(regular(path), "rb") as file:
         header, leaves = _read_header(file)
         if thetas is not None:
             _check_like(header, leaves, thetas, parameters=False)
         wanted = {entry.name for entry in header.entries if not entry.name.startswith("theta/")}
         arrays = container.read_arrays(file, header, wanted)
-    dtypes = {} if state_dtype is None else dict.fromkeys(leaves, np.dtype(np.float64))
-    if state_dtype == "param" and thetas is not None:
-        dtypes = {name: a.dtype for name, a in thetas.items()}
-    return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes)
+        dtypes = {} if state_dtype is None else dict.fromkeys(leaves, np.dtype(np.float64))
+        if state_dtype == "param" and thetas is not None:
+            dtypes = {name: a.dtype for name, a in thetas.items()}
+        return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes)
 
 
 def load(path: Path, like: Any, **options: Any) -> Checkpoint:
@@ -178,15 +183,15 @@ def load(path: Path, like: Any, **options: Any) -> Checkpoint:
         If an option that was a callable is not given, or one is given that does not exist.
     """
     thetas = named_arrays(like, "like")
-    with name_errors("read", path) as path, open_regular(path) as file:
+    with name_errors("read", path) as path, open(regular(path), "rb") as file:
         header, leaves = _read_header(file)
         if "optimizer" not in header.metadata:
             raise StorageError("it holds a state alone, without parameters and optimizer; load_state reads it")
         _check_like(header, leaves, thetas, parameters=True)
         opt = _build_optimizer(header, options)
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
-    params = tree.unflatten({name: arrays[f"theta/{name}"] for name in thetas}, like)
-    return Checkpoint(params, _build_state(header, arrays, list(thetas), {}), opt)
+        params = tree.unflatten({name: arrays[f"theta/{name}"] for name in thetas}, like)
+        return Checkpoint(params, _build_state(header, arrays, list(thetas), {}), opt)
 
 
 def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
@@ -205,7 +210,7 @@ def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
 
 def _describe(state: State) -> dict[str, str]:
     """Return the texts that a file has beside the arrays of the state."""
-    if state.count >= 10**MOST_DIGITS:
+    if int(state.count) >= 10**MOST_DIGITS:
         raise StateError(f"state.count has more than {MOST_DIGITS} digits, the most that a file holds")
     kind = kind_of(state)
     momentum = any(getattr(state, part) is not None for part in PARTS[kind].entries)

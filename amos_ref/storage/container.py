@@ -8,22 +8,25 @@ One of the texts is ``sha256``, the hash of the whole file with zeros in place o
 length, every byte of the header and all the data, and no bit of the file can change unnoticed.
 """
 
+import collections
 import hashlib
 import io
 import json
 import math
 import os
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref.dtypes import FLOATS, dtype_of
-from amos_ref.errors import StorageError
+from amos_ref.errors import OutOfMemoryError, StorageError
+from amos_ref.storage import files
 from amos_ref.storage.files import replace_file
 
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors library refuses a longer one
 MOST_DIMENSIONS = 64  # of a NumPy array
-BYTES_AT_ONCE = 2**20  # bytes read at a time
+BYTES_AT_ONCE = 2**20  # read or written at a time; a multiple of 8
 
 _SAFETENSORS_CODES: dict[str, str] = dict(zip(FLOATS, ("F16", "BF16", "F32", "F64"), strict=True))
 _DTYPE_NAMES = {code: name for name, code in _SAFETENSORS_CODES.items()}
@@ -53,23 +56,42 @@ class Header(NamedTuple):
 
 
 def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write a file of this format; if that fails, the old file stays as it was."""
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
+    """Write a file of this format; if that fails, the old file stays as it was.
+
+    What is written is what was hashed, even if somebody writes to the arrays meanwhile.
+    """
+    # Views, so that no array can be given another shape after the header has told its size.
+    arrays = {name: a.view() for name, a in sorted(arrays.items(), key=lambda item: -item[1].itemsize)}
     header = _build_header(arrays, metadata)
-    with replace_file(path) as out:
-        _write_arrays(out, header, arrays)
+    replace_file(path, lambda file: _write_arrays(file, header, arrays))
 
 
-def _write_arrays(out: BinaryIO, header: bytes, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(file: int, header: bytes, arrays: dict[str, np.ndarray]) -> None:
     sha = hashlib.sha256(header)
-    out.write(header)
+    files.write(file, header)
+    for piece in _copy_pieces(arrays):
+        sha.update(piece)
+        files.write(file, piece)
+    os.lseek(file, header.index(_MARK) + len(_MARK), os.SEEK_SET)
+    files.write(file, sha.hexdigest().encode())
+
+
+def _copy_pieces(arrays: dict[str, np.ndarray]) -> Iterator[memoryview]:
+    """Yield copies of the arrays' bytes, one array after the other, in one buffer that is filled again and again."""
+    buffer, used = np.empty(BYTES_AT_ONCE, np.uint8), 0
     for a in arrays.values():
-        little = np.ascontiguousarray(a).view(f"u{a.itemsize}").astype(f"<u{a.itemsize}", copy=False)
-        data = little.reshape(-1).view(np.uint8).data
-        sha.update(data)
-        out.write(data)
-    out.seek(header.index(_MARK) + len(_MARK))
-    out.write(sha.hexdigest().encode())
+        bits = a.view(f"u{a.itemsize}")
+        flat = bits.reshape(-1) if a.flags.c_contiguous else bits.flat  # a slice of the latter is a copy
+        at = 0
+        while at < a.size:
+            # Wider arrays come first, so that a whole number of items always fits.
+            room = buffer[used:].view(f"<u{a.itemsize}")[: a.size - at]
+            room[:] = flat[at : at + room.size]
+            at, used = at + room.size, used + room.nbytes
+            if used == buffer.size:
+                yield buffer.data
+                used = 0
+    yield buffer[:used].data
 
 
 def _build_header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
@@ -128,11 +150,10 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    named: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in named:
-            raise StorageError(f"its header names {name!r:.80} twice")
-        named[name] = value
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        ((name, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise StorageError(f"its header names {name!r:.80} twice")
     return named
 
 
@@ -202,7 +223,8 @@ def _allocate(entry: Entry, whole: bool) -> np.ndarray:
         shape = entry.shape if whole else min(count, BYTES_AT_ONCE // entry.dtype.itemsize)
         return np.empty(shape, f"<u{entry.dtype.itemsize}")
     except (ValueError, MemoryError) as error:
-        raise StorageError(f"there is no room for array {entry.name!r} of shape {entry.shape}: {error}") from None
+        kind = OutOfMemoryError if isinstance(error, MemoryError) else StorageError
+        raise kind(f"there is no room for array {entry.name!r:.80} of shape {entry.shape}: {error}") from None
 
 
 def _fill(file: io.BufferedReader, sha: Any, entry: Entry, room: memoryview) -> None:

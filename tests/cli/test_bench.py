@@ -1,6 +1,7 @@
 """The command ``amos-ref bench``: what it selects, prints, refuses and draws, on the host and on a made-up GPU."""
 
 import json
+import os
 
 import jsonschema
 import pytest
@@ -75,7 +76,8 @@ def test_bench_prints_tables_and_json_of_one_schema(capsys, tmp_path):
         (["--rounds", "0"], "--rounds is 0; it must be 1 or more"),
         (["--start", "--sizes", "1e3"], "--start goes without --sizes"),
         (["--from", "x.json", "--start"], "--start goes without --from"),
-        (["--from", "/no/such/file.json"], "No such file"),
+        (["--from", "/no/such/file.json"], "cannot read '/no/such/file.json': No such file"),
+        (["--from", os.devnull], "it is not an ordinary file"),
         (["--plot", "x.txt"], "its name must end in .pdf, .png, .svg"),
     ],
 )
@@ -92,7 +94,7 @@ def test_wrong_choices_are_usage_errors(argv):
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "other"}', '{"format": "amos-ref-bench-1"}'])
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 10**5, '{"format": "other"}', '{"format": "amos-ref-bench-1"}'])
 def test_a_damaged_report_is_a_named_error(capsys, tmp_path, content):
     path = tmp_path / "report.json"
     path.write_text(content)

@@ -20,7 +20,7 @@ TWO = "extra_l2 and not aged"  # two of the cases that see a wrong extra_l2: pla
 LACKING = sum(bool(unsupported(ToyPort(), case)) for case in QUICK)
 
 PORTS = f"""
-import sys
+import os, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.bad_ports import Endless, Odd, Scribbling
 from helpers.toy_port import OPTIONS, ToyPort
@@ -34,6 +34,13 @@ class Hard(ToyPort):
         super().init(params, hyper | {{"eta": dict.fromkeys(params, 0.75)}})
 
 right, wrong, few = ToyPort(), ToyPort("extra_l2 sign"), ToyPort(options=OPTIONS - {{"clip_value"}})
+lacking = ToyPort(options=["learning_rate"])
+lacking.dtypes = ()
+
+class Ending(ToyPort):
+    def __init__(self):
+        os._exit(0)
+
 own, wrong_own, hard = Own(), Own("c with xi"), Hard(options=OPTIONS - {{"eta"}})
 """
 
@@ -125,7 +132,7 @@ def test_bad_ports_fail_in_one_line(run):
     result = run("Odd", "-k", "plain/float64")
     result.stdout.fnmatch_lines(["raises at step 1: ValueError: *"])
     result = run("Endless", "-k", "plain/float64", "--amos-timeout", "0.05")
-    result.stdout.fnmatch_lines(["hangs at step 2: no answer within 0.05 s"])
+    result.stdout.fnmatch_lines(["hangs at step 2: gave no answer within 0.05 s"])
     result = run("Scribbling", "-k", "plain/float64")
     result.stdout.fnmatch_lines(["overwrites its input: it writes to the gradient of 'bias', 'kernel'*"])
 
@@ -142,6 +149,9 @@ def test_options_of_the_port(run):
     ("args", "text"),
     [
         (["nothing"], "ERROR: --amos-port: my_ports has no attribute 'nothing'"),
+        (["Ending"], "ERROR: --amos-port: my_ports:Ending ended with exit status 0 while it was imported"),
+        (["lacking"], "ERROR: --amos-port: toy supports none of the 0 cases: nothing is checked"),
+        (["right", "--amos-port", ""], "ERROR: --amos-port: target '' is not of the form module:attr or file.py:attr"),
         (["right", "--amos-map", "x"], "ERROR: --amos-port: --map 'x' is not of the form OURS=THEIRS"),
         (["right", "--amos-expect", "no.toml"], "ERROR: --amos-port: cannot read 'no.toml': No such file or directory"),
         (["right", "--amos-timeout", "0"], "ERROR: --amos-port: timeout is 0.0; it must be above 0 *"),

@@ -3,9 +3,6 @@
 How far apart two right steps from one start may be is the bound of amos_ref.conformance.judging.bound, derived there.
 """
 
-import importlib.metadata
-import importlib.util
-
 import numpy as np
 import pytest
 from helpers import strategies as own
@@ -68,26 +65,6 @@ def assert_same_step(opt, before, state, grads, after, state_after, dtype):
 
 NESTED = {"dense": {"kernel": (3, 4), "bias": (4,)}, "gain": [(), (2, 2)]}
 SLOTS = {"dense/kernel": (1, 4), "dense/bias": (4,), "gain/0": (), "gain/1": (2, 1)}
-
-
-@pytest.fixture(scope="module")
-def authors():
-    """The authors' amos.py, loaded by its path, since `import jestimator` fails on today's JAX."""
-    jax = pytest.importorskip("jax")
-    pytest.importorskip("flax")
-    pytest.importorskip("optax")
-    jax.config.update("jax_enable_x64", True)
-    try:
-        files = importlib.metadata.files("jestimator") or []
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("needs jestimator")
-    path = next(f for f in files if str(f) == "jestimator/amos.py").locate()
-    spec = importlib.util.spec_from_file_location("jestimator_amos", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Jestimator:

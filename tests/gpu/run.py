@@ -19,7 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STANDIN = ROOT / "tests/gpu/standin"
 # Python libraries ask the driver for functions that it may lack: an error of its interface, and none of a kernel.
-TOOLS = {"memcheck": ["--report-api-errors", "no"], "racecheck": [], "synccheck": []}
+TOOLS = {"memcheck": ["--report-api-errors", "no"], "initcheck": [], "racecheck": [], "synccheck": []}
 FEW = "dtype or wide or borders or finite or captured"  # a sanitizer slows kernels a hundredfold
 SANITIZERS = (
     "/usr/local/cuda*/bin",

@@ -42,6 +42,32 @@ class Odd(ToyPort):
         raise ValueError("\x00\x1b[31m\udc80 <&]]>|`é")
 
 
+class Above(BaseException):
+    pass
+
+
+class Raised(ToyPort):
+    def step(self, grads):
+        raise Above("of all exceptions")
+
+
+class Posing(ToyPort):
+    """Its failure says of itself that it conforms."""
+
+    def step(self, grads):
+        class Posed(Crash):
+            verdict = "conforms"
+
+        raise Posed("all is well")
+
+
+class Named(ToyPort):
+    """Its exception has a name that a terminal would obey."""
+
+    def step(self, grads):
+        raise type("\x1b[2J", (Exception,), {})
+
+
 class Crashed(ToyPort):
     def step(self, grads):
         raise Crash("ended by signal 11")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -50,3 +52,37 @@ def sealed(text, data):
     whole = len(text).to_bytes(8, "little") + text + data
     digest = hashlib.sha256(whole).hexdigest().encode()
     return whole.replace(b'"sha256":"' + b"0" * 64, b'"sha256":"' + digest, 1)
+
+
+def save_new(path):
+    amos_ref.save_state(path, NEW)
+
+
+def check_untouched(path):
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert state_bits(amos_ref.load_state(path)) == state_bits(OLD)
+
+
+def in_child(code, *arguments):
+    """Run code in a child that has STATE of count 2; return what it printed."""
+    start = "import os, sys, numpy as np, amos_ref\nfrom amos_ref import AmosState, errors\n"
+    start += (
+        "ones = {str(i): np.ones(500) for i in range(8)}\nSTATE = AmosState(2, ones, ones, None)\namos_ref.save_state\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", start + code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return found.stdout.strip()
+
+
+# A child that saves its STATE.
+SAVE_AND_PRINT = """
+try:
+    amos_ref.save_state(sys.argv[1], STATE)
+except errors.StorageError as error:
+    print(error)
+"""

@@ -81,6 +81,7 @@ class Life:
         self.shapes, self.dtypes = dict(shapes), dict(dtypes)
         self.state = self.opt.init(self.tree(self.params))
         self.grads: dict[str, Any] = dict.fromkeys(self.names)
+        self.used = None  # the state that the last step was taken of
 
     def tree(self, leaves):
         """A nested tree of named leaves."""
@@ -113,6 +114,7 @@ class Life:
         got = outcome(self.opt, self.tree(self.params), self.tree(self.grads), self.state)
         assert got[1] == wanted[1], f"{got[1]} but should be {wanted[1]}"
         if got[1] is None:
+            self.used = self.state
             self.state, state = got[0], wanted[0]
         after, _, now = self.host()
         assert now.count == state.count
@@ -229,6 +231,18 @@ class Life:
 
     # mistakes
 
+    def forgotten_state(self):
+        """Step with the state before the last step, or with one that shares its arrays."""
+        if self.used is None:
+            return
+        used = self.pick([self.used, copy.copy(self.used), self.used._replace(count=3)])
+        before = [[own.bits(self.back(a)) for a in (*self.params.values(), *parts(self.state).values())]]
+        got = outcome(self.opt, self.tree(self.params), self.tree(self.grads), used)[1]
+        before.append([own.bits(self.back(a)) for a in (*self.params.values(), *parts(self.state).values())])
+        assert str(got).startswith("StateError: this state was stepped in place at step "), got
+        assert before[0] == before[1]
+        self.compare()
+
     def wrong_gradient(self, change):
         """Step with one gradient that is refused, then with the right one."""
         there = [name for name in self.names if self.grads[name] is not None and math.prod(self.shapes[name])]
@@ -295,7 +309,7 @@ def outcome(opt, params, grads, state):
 
 
 #: Moves on any device; and those for which arrays must lie in NumPy's memory.
-ANYWHERE = ("skip_at_random", "one_more_or_less", "same_gradients", "gradients", "later", "copies")
+ANYWHERE = ("skip_at_random", "one_more_or_less", "same_gradients", "gradients", "later", "copies", "forgotten_state")
 ONLY_HERE = (
     "numbers_for_arrays copied_state other_state saved_and_loaded laid_out other_dtype resized other_tree "
     "copied_optimizer threads not_finite wrong_shape wrong_dtype read_only overlap"

@@ -70,6 +70,29 @@ def test_a_driver_older_than_the_toolkit_is_named(monkeypatch):
     assert cuda_driver.older_driver() is None
 
 
+def test_versions_that_compile_no_kernel_together_are_named_in_one_line(monkeypatch):
+    def fail():
+        raise AttributeError("module 'numpy' has no attribute 'row_stack'\n(in ufuncs.py)")
+
+    monkeypatch.setattr(cuda_driver, "_run_kernel", fail)
+    monkeypatch.setattr(cuda_driver.metadata, "version", {"numba-cuda": "0.30.4", "numpy": "2.5.2"}.get)
+    assert cuda_driver.why_no_kernel() == (
+        "numba-cuda 0.30.4 and numpy 2.5.2 compile no kernel together (AttributeError: module 'numpy' has no attribute "
+        "'row_stack' (in ufuncs.py)); install versions that do, such as numpy<2.5"
+    )
+    monkeypatch.setattr(cuda_driver, "_run_kernel", lambda: None)
+    assert cuda_driver.why_no_kernel() is None
+
+
+@pytest.mark.skipif(cuda_driver.simulated(), reason="the simulator compiles nothing")
+def test_a_device_is_usable_only_after_a_kernel_ran_on_it(monkeypatch):
+    monkeypatch.setattr("numba.cuda.gpus", [0])
+    monkeypatch.setattr(cuda_driver, "older_driver", lambda: None)
+    for said in ("no kernel", None):
+        monkeypatch.setattr(cuda_driver, "why_no_kernel", lambda said=said: said)
+        assert cuda_driver._reason() == said
+
+
 def test_a_seen_array_has_shape_dtype_and_address():
     found = device_array(Shown((2, 3), "<f4"), "w")
     assert (found.shape, found.dtype, found.address, found.nbytes) == ((2, 3), np.float32, 0x1000, 24)

@@ -2,13 +2,17 @@
 
 import ast
 import errno
+import hashlib
+import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import warnings
 
 import numba
 import pytest
+from numba.core.caching import IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 
 import amos_ref
@@ -24,9 +28,9 @@ def one_more(x):
 
 @pytest.fixture
 def warn_afresh():
-    jit._warn_uncached.cache_clear()
+    jit._told.cache_clear()
     yield
-    jit._warn_uncached.cache_clear()
+    jit._told.cache_clear()
 
 
 @compiled_only
@@ -65,13 +69,154 @@ def test_a_disk_that_fails_is_one_warning_and_the_right_answer(method, monkeypat
 
 
 @compiled_only
-def test_no_place_for_a_cache_is_one_warning_and_the_right_answer(monkeypatch, warn_afresh):
+def test_no_place_for_a_cache_is_one_warning_whatever_the_reasons(monkeypatch, warn_afresh):
+    reasons = iter([RuntimeError("no locator available"), RuntimeError("not here either"), OSError("nor here")])
+
     def nowhere(*args):
-        raise RuntimeError("no locator available")
+        raise next(reasons)
 
     monkeypatch.setattr(jit, "_Cache", nowhere)
-    with pytest.warns(RuntimeWarning, match="no locator available"):
-        assert jit.kernel(one_more)(1.0) == 2.0
+    with pytest.warns(RuntimeWarning, match="no locator available") as seen:
+        assert [jit.kernel(one_more)(1.0) for _ in range(3)] == [2.0, 2.0, 2.0]
+    assert len(seen) == 1
+
+
+# damaged files
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder of a cache that holds one kernel, in an index and a file of data."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    jit.kernel(one_more)(1.0)
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.suffix for path in folder.iterdir()) == [".nbc", ".nbi"]
+    return folder
+
+
+def hits():
+    """Call the kernel in a new dispatcher; return whether it was loaded from the cache."""
+    kernel = jit.kernel(one_more)
+    assert kernel(1.0) == 2.0
+    return sum(kernel.stats.cache_hits.values())
+
+
+def sealed(content):
+    data = pickle.dumps(content)
+    return hashlib.sha256(data).digest() + data
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+VERSION, UNKNOWN = pickle.dumps(numba.__version__, protocol=-1), b"cno\nsuch\n."
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:-1],
+    "a bit at the end": lambda data: flipped(data, len(data) - 1),
+    "a bit in the middle": lambda data: flipped(data, len(data) // 2),
+    "a pickle": lambda data: pickle.dumps({"another": "thing"}),
+    "a list with its hash": lambda data: sealed([1, 2, 3]),
+    "an index of another kind": lambda data: VERSION + sealed(("stamp", [3])),
+    "what cannot be unpickled": lambda data: VERSION + hashlib.sha256(UNKNOWN).digest() + UNKNOWN,
+}
+
+
+@compiled_only
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_compiled_anew_and_replaced(damage, suffix, kept):
+    (path,) = kept.glob(f"*{suffix}")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert hits() == 0
+    assert hits() == 1
+
+
+@compiled_only
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_what_is_no_file_is_compiled_anew_and_replaced(suffix, kept):
+    (path,) = kept.glob(f"*{suffix}")
+    path.unlink()
+    assert [hits(), hits()] == [0, 1]
+    for target in ("nowhere", "/dev/zero"):
+        path.unlink()
+        path.symlink_to(target)
+        assert [hits(), hits()] == [0, 1]
+    path.unlink()
+    os.mkfifo(path)
+    assert [hits(), hits()] == [0, 1]
+
+
+@compiled_only
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_folder_in_the_place_of_a_file_is_one_warning(suffix, kept, warn_afresh):
+    (path,) = kept.glob(f"*{suffix}")
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(RuntimeWarning, match="not kept on disk.*Is a directory") as seen:
+        assert [hits(), hits()] == [0, 0]
+    assert len(seen) == 1
+
+
+@compiled_only
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_without_hashes_and_care_a_damaged_cache_breaks_the_kernel(damage, kept, monkeypatch):
+    monkeypatch.setattr(jit, "_Files", IndexDataCacheFile)
+    monkeypatch.setattr(jit._Cache, "load_overload", jit.FunctionCache.load_overload)
+    (path,) = kept.glob("*.nbi")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises((EOFError, pickle.UnpicklingError)):
+        hits()
+
+
+@pytest.mark.parametrize(("files", "found"), [(jit._Files, None), (IndexDataCacheFile, "one")])
+def test_two_processes_that_give_two_kernels_one_name_do_not_mix_them_up(files, found, tmp_path):
+    """As Numba has it, an index that one process writes over another's can lead to the other's kernel."""
+    kept = files(str(tmp_path), "kernel", "stamp")
+    kept.save("float64", "one")
+    assert kept.load("float64") == "one" or files is IndexDataCacheFile
+    kept._save_index({"float32": "kernel.1.nbc"})
+    assert kept.load("float32") == found
+
+
+# others who may write
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+
+
+@posix_only
+@compiled_only
+@pytest.mark.parametrize("where", ["folder", "parent"])
+def test_a_folder_that_everybody_may_write_to_is_not_used(where, kept, warn_afresh):
+    place = kept if where == "folder" else kept.parent
+    place.chmod(0o777)
+    with pytest.warns(RuntimeWarning, match=f"not kept on disk.*{place.name}' may be written by everybody") as seen:
+        assert [hits(), hits()] == [0, 0]
+    assert len(seen) == 1
+    # As in /tmp, where nobody may rename what belongs to another user.
+    kept.parent.chmod(0o1777)
+    kept.chmod(0o755)
+    assert hits() == 1
+
+
+@posix_only
+@compiled_only
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="needs the superuser")
+def test_a_folder_of_another_user_is_not_used(kept, warn_afresh):
+    os.chown(kept, 65534, -1)
+    with pytest.warns(RuntimeWarning, match="belongs to user 65534"):
+        assert hits() == 0
+
+
+@posix_only
+@compiled_only
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_file_that_everybody_may_write_to_is_not_loaded_but_replaced(suffix, kept):
+    (path,) = kept.glob(f"*{suffix}")
+    path.chmod(0o666)
+    assert [hits(), hits()] == [0, 1]
+    assert path.stat().st_mode & 0o002 == 0
 
 
 # the source

@@ -97,7 +97,7 @@ def test_init_update_and_trace_are_pure(name, monkeypatch):
         return right(self, grads, state, params)
 
     monkeypatch.setattr(MEMBERS[name][0], "trace", careless)
-    with pytest.raises(AssertionError):
+    with pytest.raises(errors.StateError, match="stepped in place"):
         check_purity(make(name))
 
 

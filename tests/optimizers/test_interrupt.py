@@ -1,6 +1,11 @@
-"""Nothing half done, by any optimizer: Ctrl-C, exceptions from the caller's own code, memory that runs out."""
+"""Nothing half done, by any optimizer: signals, exceptions from the caller's own code, memory that runs out."""
 
+import collections
+import itertools
 import signal
+import socket
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +16,7 @@ from helpers.trees import all_bits
 from amos_ref import errors
 from amos_ref.kernels import page
 from amos_ref.kernels.cpu import backend as cpu
-from amos_ref.optimizers import base
+from amos_ref.optimizers import base, interrupt
 
 
 def tree(seed=1):
@@ -33,67 +38,272 @@ def after(steps, name, **changes):
     return all_bits((params, state[1:]))
 
 
-# Ctrl-C
+# signals
+
+
+class Told(BaseException):
+    """What a handler raises that nobody expects."""
+
+
+SIGNALS = {
+    "SIGINT": KeyboardInterrupt,
+    "SIGALRM": TimeoutError,
+    "SIGTERM": SystemExit,
+    "SIGUSR1": Told,
+    "SIGRTMIN": ZeroDivisionError,
+}
+WHICH = [name for name in SIGNALS if hasattr(signal, name)]
+
+
+@pytest.fixture
+def handlers():
+    """Set handlers, which are taken back when the test ends: ``handlers(name, function)`` returns the number."""
+    kept = {}
+
+    def put(name, action):
+        number = getattr(signal, name)
+        kept.setdefault(number, signal.getsignal(number))
+        signal.signal(number, action)
+        return number
+
+    yield put
+    for number, action in kept.items():
+        signal.signal(number, action)
+
+
+def raiser(kind):
+    def act(number, frame):
+        raise kind(f"signal {number}")
+
+    return act
+
+
+def disturbed(monkeypatch, backend, numbers, moment="between leaves"):
+    """Let signals arrive while a step writes."""
+
+    def run_all(leaves, run):
+        if moment == "before":
+            list(map(signal.raise_signal, numbers))
+        for leaf in leaves:
+            run([leaf])
+            if moment == "between leaves":
+                list(map(signal.raise_signal, numbers))
+        if moment == "behind":
+            list(map(signal.raise_signal, numbers))
+        return -1
+
+    wrap_run(monkeypatch, BACKENDS[backend].Work, run_all)
 
 
 @pytest.mark.parametrize("moment", ["before", "between leaves", "behind"])
 @cases
-def test_ctrl_c_waits_for_the_whole_step(name, backend, moment, monkeypatch):
-    def interrupted(leaves, run):
-        if moment == "before":
-            signal.raise_signal(signal.SIGINT)
-        for leaf in leaves:
-            run([leaf])
-            if moment == "between leaves":
-                signal.raise_signal(signal.SIGINT)
-        if moment == "behind":
-            signal.raise_signal(signal.SIGINT)
-        return -1
-
-    opt, params, state = start(name, backend)
-    wrap_run(monkeypatch, BACKENDS[backend].Work, interrupted)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        opt.step(params, tree(10), state)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert stop.value.amos_state.count == 1
-    monkeypatch.undo()
-    assert all_bits((params, stop.value.amos_state[1:])) == after(1, name)
+def test_a_signal_waits_for_the_whole_step(name, backend, moment, handlers, monkeypatch):
+    for which in WHICH:
+        kind = SIGNALS[which]
+        action = raiser(kind)
+        number = handlers(which, action)
+        opt, params, state = start(name, backend)
+        with monkeypatch.context() as context:
+            disturbed(context, backend, [number], moment)
+            with pytest.raises(kind) as stop:
+                opt.step(params, tree(10), state)
+        assert signal.getsignal(number) is action
+        assert stop.value.amos_state.count == 1
+        assert all_bits((params, stop.value.amos_state[1:])) == after(1, name)
+        with pytest.raises(errors.StateError, match="amos_state"):
+            opt.step(params, tree(11), state)
+        later = opt.step(params, tree(11), stop.value.amos_state)
+        assert all_bits((params, later[1:])) == after(2, name)
 
 
 @cases
-def test_without_the_guard_half_a_step_would_be_left_behind(name, backend, monkeypatch):
+def test_without_the_guard_half_a_step_would_be_left_behind(name, backend, handlers, monkeypatch):
     class Nothing:
-        def __init__(self, state):
-            pass
-
         __enter__ = __exit__ = lambda self, *args: None
 
     wanted = after(0, name), after(1, name)
     monkeypatch.setattr(base, "InterruptGuard", Nothing)
-
-    def interrupted(leaves, run):
-        run(leaves[:1])
-        signal.raise_signal(signal.SIGINT)
-
+    disturbed(monkeypatch, backend, [handlers("SIGALRM", raiser(TimeoutError))])
     opt, params, state = start(name, backend)
-    wrap_run(monkeypatch, BACKENDS[backend].Work, interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TimeoutError):
         opt.step(params, tree(10), state)
     assert all_bits((params, state[1:])) not in wanted
 
 
 @cases
-def test_ctrl_c_that_meets_an_error_carries_no_state(name, backend, monkeypatch):
+def test_a_signal_that_meets_an_error_carries_no_state(name, backend, monkeypatch):
     def failing(leaves, run):
         signal.raise_signal(signal.SIGINT)
         raise MemoryError
 
     opt, params, state = start(name, backend)
-    wrap_run(monkeypatch, BACKENDS[backend].Work, failing)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        opt.step(params, tree(10), state)
+    with monkeypatch.context() as context:
+        wrap_run(context, BACKENDS[backend].Work, failing)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            opt.step(params, tree(10), state)
     assert not hasattr(stop.value, "amos_state")
+    assert isinstance(stop.value.__context__, MemoryError)
     assert all_bits((params, state[1:])) == after(0, name)
+    state = opt.step(params, tree(10), state)  # it was not stepped, so it still can be
+    assert all_bits((params, state[1:])) == after(1, name)
+
+
+def test_all_handlers_act_in_the_order_in_which_signals_came(handlers, monkeypatch):
+    acted = []
+    numbers = [handlers(which, lambda number, frame: acted.append(number)) for which in WHICH]
+    numbers.append(handlers("SIGTERM", raiser(SystemExit)))
+    numbers.append(handlers("SIGHUP", raiser(TimeoutError)))
+    disturbed(monkeypatch, "cpu", numbers, "behind")
+    opt, params, state = start("Amos", "cpu")
+    with pytest.raises(TimeoutError) as stop:
+        opt.step(params, tree(10), state)
+    assert acted == [number for number in numbers[:-2] if number != signal.SIGTERM]
+    assert isinstance(stop.value.__context__, SystemExit)
+    assert stop.value.amos_state.count == 1
+
+
+def test_what_is_no_handler_of_pythons_is_left_alone(handlers, monkeypatch):
+    ignored, untouched = handlers("SIGUSR1", signal.SIG_IGN), handlers("SIGUSR2", signal.SIG_DFL)
+    looked = []
+    disturbed(monkeypatch, "cpu", [ignored])
+    monkeypatch.setattr(
+        cpu, "first_bad", lambda found: looked.append([signal.getsignal(n) for n in (ignored, untouched)]) or -1
+    )
+    opt, params, state = start("Amos", "cpu")
+    opt.step(params, tree(10), state)
+    assert looked[0] == [signal.SIG_IGN, signal.SIG_DFL]
+
+
+def test_a_handler_may_step_save_and_set_handlers(handlers, monkeypatch):
+    opt, params, state = start("Amos", "cpu")
+    other, own = tree(2), opt.init(tree(2))
+    seen = []
+
+    def act(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        seen.append(all_bits(params))  # as a handler sees it that saves a checkpoint
+        seen.append(opt.step(other, tree(10), own).count)
+        with pytest.raises(errors.StateError, match="stepped in place"):
+            opt.step(params, tree(11), state)
+
+    number = handlers("SIGUSR1", act)
+    with monkeypatch.context() as context:
+        disturbed(context, "cpu", [number], "behind")
+        new = opt.step(params, tree(10), state)
+    assert seen == [all_bits(params), 1]
+    assert signal.getsignal(number) == signal.SIG_IGN
+    assert all_bits((params, new[1:])) == after(1, "Amos")
+
+
+def test_a_wakeup_descriptor_is_woken_once(handlers, monkeypatch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            disturbed(monkeypatch, "cpu", [handlers("SIGUSR1", lambda number, frame: None)], "behind")
+            opt, params, state = start("Amos", "cpu")
+            opt.step(params, tree(10), state)
+        finally:
+            signal.set_wakeup_fd(before)
+        assert ours.recv(8) == bytes([signal.SIGUSR1])
+
+
+def test_a_handler_that_raises_while_handlers_are_held_or_put_back_leaves_all_as_they_were(handlers, monkeypatch):
+    """At each call that sets a handler another signal arrives first."""
+    for at in range(1, 9):
+        actions = {which: raiser(SIGNALS[which]) for which in WHICH}
+        numbers = [handlers(which, action) for which, action in actions.items()]
+        calls = []
+
+        def signal_first(number, action, at=at, calls=calls, numbers=numbers, right=interrupt.signal):
+            calls.append(number)
+            if len(calls) == at:
+                signal.raise_signal(numbers[-1])
+            right(number, action)
+
+        opt, params, state = start("Amos", "cpu")
+        with monkeypatch.context() as context:
+            context.setattr(interrupt, "signal", signal_first)
+            with pytest.raises(SIGNALS[WHICH[-1]]) as stop:
+                opt.step(params, tree(10), state)
+        assert [signal.getsignal(number) for number in numbers] == list(actions.values())
+        new = getattr(stop.value, "amos_state", None)
+        assert all_bits((params, state[1:])) == after(0 if new is None else 1, "Amos")
+        opt.step(params, tree(11), state if new is None else new)
+
+
+def test_other_threads_leave_handlers_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(interrupt, "signal", lambda *args: calls.append(args))
+    opt, params, state = start("Amos", "cpu")
+    thread = threading.Thread(target=opt.step, args=(params, tree(10), state))
+    thread.start()
+    thread.join()
+    assert calls == []
+    assert all_bits((params, state[1:])) == after(1, "Amos")
+
+
+# exceptions from outside that are no signals: they come at any line
+
+
+def interrupt_at(number, call, *args):
+    """Call with an exception raised at the line of this number that the package runs in this thread.
+
+    PyThreadState_SetAsyncExc does that between any two instructions. Return what was raised, or None.
+    """
+    lines = itertools.count(1)
+
+    def look(frame, event, arg):
+        if "amos_ref/" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(lines) == number:
+            raise Told
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        call(*args)
+    except Told as error:
+        return error
+    finally:
+        sys.settrace(before)
+    return None
+
+
+@pytest.mark.parametrize("name", ["Amos that averages and clips", "ClosedFormAmos by Adam"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_exception_at_any_line_leaves_nothing_torn_that_is_not_refused(name, backend):
+    """Nothing happened, and the state can be stepped; or all did, and the exception has the new state; or the state is
+    refused, wherever its arrays are not those of its count."""
+    none, whole = after(0, name), after(1, name)
+    counted = collections.Counter()
+    opt, params, state = start(name, backend)
+    opt.step(params, tree(10), state)
+    for number in itertools.count(1, 7):
+        opt, params, state = start(name, backend)
+        error = interrupt_at(number, opt.step, params, tree(10), state)
+        bits = all_bits((params, state[1:]))
+        new = getattr(error, "amos_state", None)
+        if error is None:
+            break
+        if new is not None:
+            counted["whole"] += 1
+            assert bits == whole
+            assert new.count == 1
+            opt.step(params, tree(11), new)
+            assert all_bits((params, new[1:])) == after(2, name)
+            continue
+        try:
+            again = opt.step(params, tree(10), state)
+            counted["nothing"] += 1
+            assert bits == none
+            assert all_bits((params, again[1:])) == whole
+        except errors.StateError:
+            counted["refused"] += 1
+    assert counted["nothing"] > 5
+    assert counted["whole"] + counted["refused"] > 1
 
 
 # what the caller's own code raises

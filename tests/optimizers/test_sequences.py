@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from amos_ref.kernels import layout
 from amos_ref.kernels.cpu import backend as cpu
+from amos_ref.optimizers import base, turn
 
 pytestmark = pytest.mark.no_cover  # thousands of moves, and what each does is tested elsewhere
 MOVES = (*ANYWHERE, *ONLY_HERE)
@@ -85,6 +86,16 @@ def test_a_layout_that_is_careless_of_missing_gradients_is_seen(careless, said, 
     life = Life("amos", "cpu", FOUR)
     with pytest.raises(AssertionError, match=said):
         transitions(life)
+
+
+def test_an_optimizer_that_takes_a_used_state_is_seen(monkeypatch):
+    monkeypatch.setattr(base, "check_unused", lambda state: None)
+    monkeypatch.setattr(turn.Turn, "take", lambda self, t: None)
+    monkeypatch.setattr(turn.Turn, "give_back", lambda self: None)
+    life = Life("amos", "cpu", FOUR)
+    life.gradients()
+    with pytest.raises(AssertionError, match="None"):
+        life.forgotten_state()
 
 
 def test_scratch_memory_is_not_read_before_it_is_written():

@@ -10,7 +10,7 @@ from helpers.checkpoints import NEW, OLD, check_refusal, naive_file, sealed, sta
 
 import amos_ref
 from amos_ref import Amos, AmosState, errors
-from amos_ref.storage import container
+from amos_ref.storage import container, files
 
 LIKE = {"w": np.zeros(2, "f4"), "x": np.zeros((2, 1))}
 
@@ -91,6 +91,62 @@ def test_a_file_that_changes_while_it_is_read_is_refused(change, words, path, mo
 
     monkeypatch.setattr(container, "verify", verify_then_change)
     check_refusal(path, words)
+
+
+# arrays that another thread writes to while they are saved
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """A state that changes before and after everything that is written, as if a thread stepped it meanwhile."""
+    a = np.arange(100.0).reshape(10, 10)
+    arrays = {"w": a, "strided": a[::2, ::-1], "f2": np.zeros(9, "f2"), "again": np.broadcast_to(a[0], (3, 10))}
+    write = files.write
+
+    def step():
+        a[:] += 1
+        arrays["f2"] += 1
+
+    def write_and_step(file, data):
+        step()
+        write(file, data)
+        step()
+
+    monkeypatch.setattr(files, "write", write_and_step)
+    monkeypatch.setattr(container, "BYTES_AT_ONCE", 64)
+    return AmosState(1, arrays, dict(arrays), None)
+
+
+def test_a_save_while_the_arrays_are_written_to_gives_a_whole_file(busy, path):
+    amos_ref.save_state(path, busy)
+    found = amos_ref.load_state(path)
+    assert {name: a.shape for name, a in found.v.items()} == {name: a.shape for name, a in busy.v.items()}
+    assert not np.array_equal(found.v["w"], busy.v["w"])
+
+
+def test_a_writer_that_hashes_the_arrays_themselves_is_caught(busy, path, monkeypatch):
+    def view_pieces(arrays):
+        return (np.ascontiguousarray(a).reshape(-1).view(np.uint8).data for a in arrays.values())
+
+    monkeypatch.setattr(container, "_copy_pieces", view_pieces)
+    amos_ref.save_state(path, busy)
+    check_refusal(path, ["damaged"])
+
+
+def test_an_array_that_gets_another_shape_while_it_is_saved_keeps_the_one_in_the_header(path, monkeypatch):
+    build = container._build_header
+
+    def build_and_reshape(arrays, metadata):
+        header = build(arrays, metadata)
+        a.shape = (6,)
+        with pytest.raises(ValueError, match="resize"):
+            a.resize(3)
+        return header
+
+    a = np.ones((2, 3))
+    monkeypatch.setattr(container, "_build_header", build_and_reshape)
+    amos_ref.save_state(path, AmosState(1, {"w": a}, {"w": a}, None))
+    assert amos_ref.load_state(path).v["w"].shape == (2, 3)
 
 
 # files made to deceive: their hash is right
@@ -193,6 +249,13 @@ OPTIONS = {
     "option out of range": ({"options": '{"beta": 2.0}'}, ["beta", "2.0"], errors.HyperParameterError),
     "option of no kind": ({"options": '{"eta": {"code": "x"}}'}, ["{'code': 'x'}"], errors.StorageError),
     "rules of three": ({"options": '{"eta": {"rules": [["a", 1, 2]]}}'}, ["rules"], errors.StorageError),
+    "rules too deep": (
+        {"options": '{"eta":' + "[" * 900 + "]" * 900 + "}"},
+        ["nested too deeply"],
+        errors.StorageError,
+    ),
+    "a name of a million letters": ({"options": '{"' + "a" * 10**6 + '": 1}'}, ["aaa"], errors.HyperParameterError),
+    "a number that floats cannot hold": ({"options": '{"beta": 1e999}'}, ["beta is inf"], errors.HyperParameterError),
     "rules named by numbers": ({"options": '{"eta": {"rules": [[1, 2]]}}'}, ["rules"], errors.StorageError),
 }
 
@@ -203,6 +266,9 @@ def test_options_that_cannot_be_are_refused(case, tmp_path):
     data = naive_file({**TEXTS, **OPT, **changes}, {**ARRAYS, "theta/w": np.ones(2)})
     (tmp_path / "made").write_bytes(data)
     check_refusal(tmp_path / "made", words, lambda path: amos_ref.load(path, {"w": np.ones(2)}), error)
+    with pytest.raises(error) as caught:
+        amos_ref.load(tmp_path / "made", {"w": np.ones(2)})
+    assert len(str(caught.value)) < 11_000
 
 
 def test_the_file_that_the_made_ones_change_is_a_good_one(tmp_path):

@@ -3,32 +3,23 @@
 After each the old file is whole, nothing is left beside it, and the error is named and in one line.
 """
 
+import ast
 import errno
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
 import pytest
-from helpers.checkpoints import NEW, OLD, check_refusal, state_bits
+from helpers.checkpoints import NEW, OLD, SAVE_AND_PRINT, check_refusal, check_untouched, in_child, save_new, state_bits
 from helpers.messages import one_line
 
 import amos_ref
 from amos_ref import AmosState, errors
 from amos_ref.storage import files
-
-
-def save_new(path):
-    amos_ref.save_state(path, NEW)
-
-
-def check_untouched(path):
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert state_bits(amos_ref.load_state(path)) == state_bits(OLD)
 
 
 class FailingCall:
@@ -126,66 +117,7 @@ def test_two_saves_at_once_do_not_meet(path, monkeypatch):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_places_where_no_file_can_be(path):
-    folder = path.parent
-    for place, words in (
-        (folder / "none" / "state", ["No such file"]),
-        (path / "state", ["Not a directory"]),
-        (folder, ["not an ordinary file"]),
-        (pathlib.Path(os.devnull), ["not an ordinary file"]),
-        (folder / ("n" * 300), ["name too long"]),
-    ):
-        check_refusal(place, ["cannot write", *words], save_new)
-    if os.path.isdir("/proc/self"):
-        check_refusal(pathlib.Path("/proc/amos_ref_state"), ["cannot write"], save_new)
-    for place, words in (
-        (folder / "none", ["No such file"]),
-        (path / "state", ["Not a directory"]),
-        (folder, ["not an ordinary file"]),
-        (pathlib.Path(os.devnull), ["not an ordinary file"]),
-    ):
-        check_refusal(place, ["cannot read", *words])
-    check_untouched(path)
-
-
-@pytest.mark.parametrize("place", [3, None, "a\0b", "\ud800", 0.5])
-def test_what_is_no_path_is_named(place):
-    for call in (amos_ref.load_state, save_new):
-        with pytest.raises(errors.StorageError) as caught:
-            call(place)
-        one_line(caught.value, [repr(place), "no path"])
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("needs pipes with names")
-    os.mkfifo(tmp_path / "pipe")
-    check_refusal(tmp_path / "pipe", ["not an ordinary file"])
-    check_refusal(tmp_path / "pipe", ["not an ordinary file"], save_new)
-
-
-def in_child(code, *arguments):
-    """Run code in a child that has STATE of count 2; return what it printed."""
-    start = "import os, sys, numpy as np, amos_ref\nfrom amos_ref import AmosState, errors\n"
-    start += (
-        "ones = {str(i): np.ones(500) for i in range(8)}\nSTATE = AmosState(2, ones, ones, None)\namos_ref.save_state\n"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", start + code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return found.stdout.strip()
-
-
-SAVE_AND_PRINT = """
-try:
-    amos_ref.save_state(sys.argv[1], STATE)
-except errors.StorageError as error:
-    print(error)
-"""
+# full disks and killed processes
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
@@ -195,20 +127,6 @@ def test_a_full_disk_leaves_the_old_file(limit, path):
     message = in_child(code, path)
     assert message == f"cannot write {str(path)!r}: {os.strerror(errno.EFBIG)}"
     check_untouched(path)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs permissions")
-def test_a_folder_that_may_not_be_written_to_keeps_its_file():
-    # The superuser may write anywhere, so the child becomes somebody else.
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "state"
-        amos_ref.save_state(path, OLD)
-        path.chmod(0o644)
-        os.chmod(folder, 0o555)
-        message = in_child("if os.geteuid() == 0: os.setuid(65534)" + SAVE_AND_PRINT, path)
-        os.chmod(folder, 0o755)
-        assert message == f"cannot write {str(path)!r}: {os.strerror(errno.EACCES)}"
-        check_untouched(path)
 
 
 # A process that has imported everything forks a child at each line that it reads. The child saves on and on.
@@ -303,3 +221,36 @@ def test_a_file_is_written_whole(content, path):
     files.write_file(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert os.listdir(path.parent) == [path.name]
+
+
+# the only writer
+
+ROOT = pathlib.Path(amos_ref.__file__).parent.parent
+OTHERS = {
+    "amos_ref/conformance/ports/command.py",  # a transcript grows line by line, so that it survives a port that dies
+}
+
+
+def writes(tree):
+    """Yield the lines of a source that write a file by themselves; the system's own (/dev/null, /proc) are none."""
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if isinstance(node.func, ast.Name) and name == "open":
+            place = ast.unparse(node.args[0])
+            modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+            reads = all(isinstance(mode, ast.Constant) and not set(str(mode.value)) & set("wax+") for mode in modes)
+            if not reads and place != "os.devnull" and not place.startswith("'/proc/"):
+                yield node.lineno
+        elif name in ("write_text", "write_bytes"):
+            yield node.lineno
+
+
+def test_every_file_of_the_package_and_its_tools_is_written_by_one_function():
+    paths = [*(ROOT / "amos_ref").rglob("*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "noxfile.py"]
+    found = {str(path.relative_to(ROOT)) for path in paths if any(writes(ast.parse(path.read_text("utf-8"))))}
+    assert found == OTHERS
+
+
+@pytest.mark.parametrize("text", ["open(p, 'w')", "open(p, mode)", "p.write_text(x)", "open(p, mode='r+b')"])
+def test_another_writer_would_be_seen(text):
+    assert list(writes(ast.parse(text))) == [1]

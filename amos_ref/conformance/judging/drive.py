@@ -1,17 +1,18 @@
 """Run a port through a case: what it shows after each step, or how it failed."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.ports.failures import Garbage, PortFailure, first_line, message
-from amos_ref.conformance.ports.port import Arrays, Port
+from amos_ref.conformance.ports.failures import Crash, Hang, failure_of, first_line, message, text_of
+from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
-from amos_ref.errors import MissingDependencyError, TargetError
+from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.rules import eta_of
 
@@ -66,19 +67,20 @@ class Failure(Exception):
     """The port failed: at its start (step None) or at a step."""
 
     def __init__(self, step: int | None, error: BaseException) -> None:
-        told = isinstance(error, PortFailure | Hangs)
-        self.step, self.error, self.verdict = step, error, error.verdict if told else "raises"
+        told = Hangs if isinstance(error, Hangs) else failure_of(error)
+        self.step, self.error, self.verdict = step, error, told.verdict if told else "raises"
         self.detail = message(error) if told else first_line(error)
 
 
 @contextlib.contextmanager
 def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
+    """Run the port's code: what it prints is no part of our output, and whatever it raises is a failure of its own."""
     try:
-        with time_limit(timeout):
+        with contextlib.redirect_stdout(sys.stderr), time_limit(timeout):
             yield
-    except (MissingDependencyError, TargetError):
+    except (MissingDependencyError, TargetError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit, Hangs) as error:
+    except BaseException as error:
         raise Failure(step, error) from error
 
 
@@ -104,14 +106,16 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
     if eta is not None:
         return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
     try:
-        with time_limit(timeout):
+        with _failures_of(None, timeout):
             own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
-    except (Exception, SystemExit, Hangs) as error:
-        raise TargetError(f"{port.name} failed to tell its eta: {first_line(error)}") from error
+    except Failure as failed:
+        kind = NoAnswerError if isinstance(failed.error, Hang | Crash | Hangs) else TargetError
+        where = f"case {case.name}, {case.dtype}"
+        raise kind(f"{port.name} failed to tell its eta: {first_line(failed.error)} ({where})") from failed
     if own is None:
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
     if not isinstance(own, dict) or set(own) != set(case.params):
-        raise TargetError(f"{port.name} tells its eta as {own!r}; it must be a dict with an entry for each leaf")
+        raise TargetError(f"{port.name} tells its eta as {text_of(own)}; it must be a dict with an entry for each leaf")
     return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
 
 
@@ -134,7 +138,7 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
         given.append({name: g.astype(dtype_of(case.dtype)) for name, g in grads.items() if g is not None})
         with _failures_of(t, timeout):
             theta, state = port.step(dict.fromkeys(grads) | given[-1]), port.state()
-            shown = _copy_shown(theta, state, case)
+            shown = copy_shown(theta, state, case.params)
             if t == 1 and case.inject:
                 port.put(_values_to_put(case, shown))  # type: ignore
         for ours, theirs in zip(case.grads, given, strict=False):
@@ -153,25 +157,3 @@ def _values_to_put(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
         if m.shape == moved.shape and 4 * np.abs(m + moved).max(initial=0.0) < np.abs(m - moved).max(initial=0.0):
             values["m"][name] *= -1.0
     return values
-
-
-def _copy_shown(theta: Any, state: Any, case: Case) -> dict[str, Arrays]:
-    """Return float64 copies, since a port may go on writing to what it has shown; raise Garbage if there are none."""
-    if not isinstance(state, Mapping):
-        raise Garbage(f"state returned {type(state).__name__}; it must be a dict")
-    shown = {"theta": theta, **state}
-    for what, arrays in shown.items():
-        if not isinstance(arrays, Mapping):
-            raise Garbage(f"{what} is {type(arrays).__name__}; it must be a dict of arrays by leaf")
-    if set(theta) != set(case.params):
-        raise Garbage(f"step returned leaves {sorted(map(str, theta))} for {sorted(case.params)}")
-    return {what: {name: _as_real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
-
-
-def _as_real(a: Any, what: str, name: str) -> np.ndarray:
-    try:
-        if not np.iscomplexobj(a):
-            return np.array(a, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise Garbage(f"{what} of leaf {name!r} is not an array of real numbers: {first_line(error)}") from error
-    raise Garbage(f"{what} of leaf {name!r} is complex")

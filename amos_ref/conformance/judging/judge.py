@@ -22,7 +22,8 @@ STAGES = {
 }
 
 
-PATIENCE = 3  # cases that may hang before the rest is given up, so that a check comes to an end
+#: How many cases may come to these before the rest is given up, so that a check comes to an end.
+PATIENCE = {"hangs": 3, "ended": 10, "killed": 10}
 
 
 class Result(NamedTuple):
@@ -32,7 +33,7 @@ class Result(NamedTuple):
     ----------
     case, dtype, about : str
     verdict : {"conforms", "departs", "wrong shape", "not finite", "overwrites its input", "raises", "hangs", \
-"crashes", "garbage", "no longer departs", "not supported"}
+"ended", "killed", "crashes", "garbage", "no longer departs", "not supported"}
         What each means is in :data:`amos_ref.conformance.judging.verdicts.VERDICTS`.
     step : int or None
         The first step that departs or fails, from 1; None if that was init.
@@ -199,13 +200,16 @@ def run(
     """
     results, seen = [], []
     for case in progress(cases):
-        if sum(r.verdict == "hangs" for r in results) >= PATIENCE:
-            detail = f"not run, since {PATIENCE} cases before it gave no answer"
-            results.append(Result(case.name, case.dtype, case.about, "hangs", detail=detail))
+        lost = next((v for v, n in PATIENCE.items() if sum(r.verdict == v for r in results) >= n), None)
+        if lost is not None:
+            detail = f"not run, since {PATIENCE[lost]} cases before it gave no answer"
+            results.append(Result(case.name, case.dtype, case.about, lost, detail=detail))
             continue
         result, observation = judge(port, case, eta, timeout)
         results.append(result)
         seen += [observation] if observation else []
+    if len(results) < len(cases):
+        raise TargetError(f"{len(cases) - len(results)} of {len(cases)} cases were not run: `progress` left them out")
     driven = [r for r in results if r.verdict != "not supported"]
     if driven and all(r.verdict == "raises" and r.step is None for r in driven):
         raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")

@@ -9,7 +9,9 @@ VERDICTS = {
     "overwrites its input": "the numbers are right, but the port writes to the gradients it is given",
     "raises": "the port raised",
     "hangs": "no answer in time",
-    "crashes": "the port's process ended",
+    "ended": "the port's process ended",
+    "killed": "the port's process was killed by a signal, as by a segmentation fault",
+    "crashes": "the port can answer no more",
     "garbage": "what the port answered cannot be understood",
     "no longer departs": "a departure that was listed as expected did not happen",
     "not supported": "the port lacks what the case needs",
@@ -19,4 +21,7 @@ VERDICTS = {
 FAILING = tuple(verdict for verdict in VERDICTS if verdict not in ("conforms", "not supported"))
 
 #: Those of them in which the port gave no numbers to judge.
-UNANSWERED = ("raises", "hangs", "crashes", "garbage")
+UNANSWERED = ("raises", "hangs", "ended", "killed", "crashes", "garbage")
+
+#: Those of them in which the port said nothing at all.
+SILENT = ("hangs", "ended", "killed", "crashes")

@@ -1,22 +1,31 @@
-"""A child process that answers each line with one line: in time, never too much, and never outliving its port."""
+"""A child process that answers each line with one line: in time, never too much, and never outliving its port.
+
+Its pipes are read by threads, so this works wherever Python has subprocess. On Linux a guard (guard.py) stands between:
+it ends all that the child has started, in whichever session, also when this process is killed.
+"""
 
 import contextlib
 import os
-import selectors
+import queue
 import signal
 import subprocess
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from amos_ref.conformance.ports.failures import Crash, Garbage, Hang, quote
+from amos_ref.conformance.ports.failures import Ended, Garbage, Hang, Killed, quote
 
 LAST = 1.0  # seconds for a child to end by itself
 KEPT = 4096  # bytes of standard error, for its last line
+UNHEARD = 1 << 16  # bytes of standard error that wait to be noted; what is more is dropped
+LEAST_MEMORY = 4 << 30  # bytes for a process of the child, where the machine has not twice as much
 
 
 class Child:
-    """A running command, in a process group of its own.
+    """A running command.
 
     Parameters
     ----------
@@ -32,144 +41,277 @@ class Child:
     """
 
     def __init__(self, argv: Sequence[str], note: Callable[[str, bytes], None]) -> None:
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        self.process, control = _start(argv)
+        self.note, self.heard, self.unsent = note, _Heard(), queue.SimpleQueue()
         # Also when the port is dropped or the program ends; without a reference to self, or it would never be dropped.
-        self._kill = weakref.finalize(self, _kill, self.process)
-        self.note = note
-        self.said, self.errors, self.unnoted = bytearray(), b"", b""
-        self.ready = selectors.DefaultSelector()
-        for pipe in (self.process.stdout, self.process.stderr):
-            os.set_blocking(pipe.fileno(), False)  # type: ignore[union-attr]
-            self.ready.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
-        os.set_blocking(self.process.stdin.fileno(), False)  # type: ignore[union-attr]
+        self._kill = weakref.finalize(self, _kill, self.process, control, self.unsent)
+        stdin, stdout, stderr = self.process.stdin, self.process.stdout, self.process.stderr
+        for work in (
+            (_write, stdin, self.unsent.get),
+            (_read, stdout, self.heard.hear),
+            (_read, stderr, self.heard.overhear),
+        ):
+            threading.Thread(target=work[0], args=work[1:], daemon=True).start()
 
-    def ask(self, line: bytes, timeout: float, limit: int) -> bytes:
+    @property
+    def errors(self) -> bytes:
+        """The end of what came on standard error."""
+        return self.heard.errors
+
+    def ask(self, line: bytes, timeout: float | None, limit: int, mark: bytes = b"") -> bytes:
         """Send a line and return the answer, both without their ends.
+
+        Parameters
+        ----------
+        line : bytes
+        timeout : float or None
+            Seconds.
+        limit : int
+            The most bytes that the answer may have.
+        mark : bytes, optional
+            What the answer begins with, and what is not returned of it. Lines without it are no answers: they are
+            noted as if they had come on standard error. Without a mark, every line is an answer.
 
         Raises
         ------
-        Hang, Crash, Garbage
-            No answer within `timeout` seconds; an end instead of one; more than `limit` bytes or more than one line.
+        Hang, Ended, Killed, Garbage
+            No answer in time; an end instead of one; more than `limit` bytes or more than one line.
         """
-        self._move(b"", 0)
-        if self.said:
-            raise Garbage(f"said {quote(self.said.rstrip())} without being asked")
+        heard = self.heard
+        if not mark and (early := heard.take()):
+            raise Garbage(f"said {quote(early.rstrip())} without being asked")
         self.note(">", line)
-        unsent, deadline = line + b"\n", time.monotonic() + timeout
-        try:
-            while b"\n" not in self.said and self._speaks() and len(self.said) <= limit:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Hang(self._describe_silence(timeout))
-                unsent = self._move(unsent, left)
-        finally:
-            if self.said:
-                self.note("<", bytes(self.said.rstrip(b"\n")))
-        return self._take_answer(limit)
-
-    def _take_answer(self, limit: int) -> bytes:
-        answer, newline, rest = self.said.partition(b"\n")
+        heard.limit = limit + len(mark)
+        self.unsent.put(line + b"\n")
+        answer = self._wait_for_answer(timeout, mark)
+        if mark:
+            return answer
+        said = heard.take()
+        self.note("<", said.rstrip(b"\n"))
         if len(answer) > limit:
             raise Garbage(f"answered with more than {limit} bytes, beginning {quote(answer)}")
-        if not newline:
-            raise Crash(self._describe_end())
-        if rest:
+        if rest := said[len(answer) + 1 :]:
             raise Garbage(f"said {quote(rest.rstrip())} after its answer; an answer is one line")
-        self.said.clear()
-        return bytes(answer)
+        return answer
 
-    def _speaks(self) -> bool:
-        return self.process.stdout in self.ready.get_map()
+    def _wait_for_answer(self, timeout: float | None, mark: bytes) -> bytes:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            answer, ended = self.heard.wait(left, mark)
+            self._note_errors()
+            if answer is not None:
+                return answer
+            if ended:
+                raise self._describe_end()
+            if left is not None and left <= 0:
+                raise Hang(self._describe_silence(timeout, mark))
 
-    def _move(self, unsent: bytes, wait: float) -> bytes:
-        """Wait until a pipe is ready, read and write as much as the pipes allow, and return what is still unsent.
+    def _note_errors(self) -> None:
+        if lines := self.heard.take_errors():
+            self.note("!", lines)
 
-        All pipes are served at once, so that a child that is busy writing to one cannot block on another.
-        """
-        stdin, stdout = self.process.stdin, self.process.stdout
-        if unsent:
-            self.ready.register(stdin, selectors.EVENT_WRITE)  # type: ignore[arg-type]
-        try:
-            events = self.ready.select(wait)
-        finally:
-            if unsent:
-                self.ready.unregister(stdin)  # type: ignore[arg-type]
-        for key, _ in events:
-            if key.fileobj is stdin:
-                unsent = _write(key.fd, unsent)
-                continue
-            data = os.read(key.fd, 1 << 16)
-            if key.fileobj is stdout:
-                self.said += data
-            else:
-                self._overhear(data)
-            if not data:
-                self.ready.unregister(key.fileobj)
-        return unsent
+    def _describe_silence(self, timeout: float | None, mark: bytes) -> str:
+        said = self._take_rest()
+        begun = f"; it began a line, {quote(said)}, and did not end it" if said and not mark else ""
+        hint = "" if mark else " (is its output flushed after every line?)"
+        return f"gave no answer within {timeout:g} s{begun or hint}"
 
-    def _overhear(self, data: bytes) -> None:
-        """Keep the end of standard error, and note its lines when they are whole, or it is closed (no data)."""
-        self.errors = (self.errors + data)[-KEPT:]
-        whole, newline, rest = (self.unnoted + data).rpartition(b"\n")
-        if newline or not data:
-            self.note("!", whole if newline else rest)
-        self.unnoted = rest[-KEPT:] if data else b""
-
-    def _describe_silence(self, timeout: float) -> str:
-        begun = f"; it began a line, {quote(self.said)}, and did not end it" if self.said else ""
-        return f"gave no answer within {timeout:g} s{begun or ' (is its output flushed after every line?)'}"
-
-    def _describe_end(self) -> str:
+    def _describe_end(self) -> Ended | Killed:
         """Say how the child ended, with the last line of its standard error."""
         self._drain(time.monotonic() + LAST)
+        kind = Ended
         try:
             status = self.process.wait(LAST)
         except subprocess.TimeoutExpired:
             how = "closed its standard output"
         else:
+            kind = Ended if status >= 0 else Killed
             how = f"ended with exit status {status}" if status >= 0 else f"was killed by {_signal_name(-status)}"
-        begun = f" in the middle of a line, {quote(self.said)}" if self.said else ""
+        said = self._take_rest()
+        begun = f" in the middle of a line, {quote(said)}" if said else ""
         lines = self.errors.split(b"\n")
         last = next((line for line in reversed(lines) if line.strip()), b"")
-        return f"{how}{begun}" + (f"; last on its standard error: {quote(last, 200)}" if last else "")
+        return kind(f"{how}{begun}" + (f"; last on its standard error: {quote(last, 200)}" if last else ""))
+
+    def _take_rest(self) -> bytes:
+        if said := self.heard.take():
+            self.note("<", said.rstrip(b"\n"))
+        return said
 
     def _drain(self, deadline: float) -> None:
-        """Read until all is closed or the time is up."""
-        while self.ready.get_map() and (left := deadline - time.monotonic()) > 0:
-            self._move(b"", left)
+        """Wait until both outputs are closed or the time is up."""
+        while not self.heard.closed and (left := deadline - time.monotonic()) > 0:
+            self.heard.wait_for_news(left)
+            self._note_errors()
+        self._note_errors()
 
     def end(self, farewell: bytes | None = None) -> None:
         """Say farewell, if there is one, and give the child a moment to end; then kill all that is left of it."""
         try:
             if farewell is not None and self._kill.alive:
                 self.note(">", farewell)
-                _write(self.process.stdin.fileno(), farewell + b"\n")  # type: ignore[union-attr]
-                self.process.stdin.close()  # type: ignore[union-attr]
+                self.unsent.put(farewell + b"\n")
+                self.unsent.put(None)
                 self._drain(time.monotonic() + LAST)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(LAST)
         finally:
-            self.ready.close()
             self._kill()
 
 
-def _write(fd: int, data: bytes) -> bytes:
-    """Write as much as the pipe takes and return the rest; nothing is left for a child that no longer listens."""
+class _Heard:
+    """What the threads have read; it is bounded, however much there is to read."""
+
+    def __init__(self) -> None:
+        self.news = threading.Condition()
+        self.said, self.limit = bytearray(), KEPT
+        self.errors, self.unnoted = b"", bytearray()
+        self.silent = self.errors_closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self.silent and self.errors_closed
+
+    def hear(self, data: bytes) -> None:
+        """Take what came on standard output; b"" is its end. More than one byte too much need not be kept."""
+        with self.news:
+            self.said += data[: max(self.limit + 2 - len(self.said), 0)]
+            self.silent |= not data
+            self.news.notify_all()
+
+    def overhear(self, data: bytes) -> None:
+        """Take what came on standard error; b"" is its end. Nobody is woken for less: there may be very much of it."""
+        with self.news:
+            self._keep_error(data)
+            if not data:
+                self.errors_closed = True
+                self.news.notify_all()
+
+    def _keep_error(self, data: bytes) -> None:
+        self.errors = (self.errors + data)[-KEPT:]
+        self.unnoted += data[: max(UNHEARD - len(self.unnoted), 0)]
+
+    def wait_for_news(self, timeout: float) -> None:
+        with self.news:
+            if not self.closed:
+                self.news.wait(timeout)
+
+    def wait(self, timeout: float | None, mark: bytes) -> tuple[bytes | None, bool]:
+        """Wait for news; return an answer, or None, and whether none can come."""
+        with self.news:
+            found = self._find(mark)
+            if found is None and not self.silent and (timeout is None or timeout > 0):
+                self.news.wait(timeout)
+                found = self._find(mark)
+            return found, self.silent
+
+    def _find(self, mark: bytes) -> bytes | None:
+        """Return the answer, whole or so far as it is too long; it stays in `said` unless there is a mark."""
+        if not mark:
+            line, newline, _ = self.said.partition(b"\n")
+            return bytes(line) if newline or len(line) > self.limit else None
+        while b"\n" in self.said:
+            line, _, self.said = self.said.partition(b"\n")
+            if line.startswith(mark):
+                return bytes(line[len(mark) :])
+            self._keep_error(bytes(line) + b"\n" if line else b"")
+        if len(self.said) > self.limit:
+            raise Garbage(f"answered with more than {self.limit - len(mark)} bytes")
+        return None
+
+    def take(self) -> bytes:
+        """Return what was said and forget it."""
+        with self.news:
+            said, self.said = bytes(self.said), bytearray()
+            return said
+
+    def take_errors(self) -> bytes:
+        """Return the whole lines of standard error that nobody has seen, or all of it when it is closed or long."""
+        with self.news:
+            whole, _, rest = self.unnoted.rpartition(b"\n")
+            if self.errors_closed or len(rest) > KEPT:
+                whole, rest = self.unnoted, bytearray()
+            self.unnoted = rest
+            return bytes(whole)
+
+
+def _start(argv: Sequence[str]) -> tuple[subprocess.Popen, int | None]:
+    """Start a command and return its process, and the descriptor whose closing ends it, if there is a guard."""
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"bufsize": 0}
+    if not _has_guard():
+        return subprocess.Popen(argv, start_new_session=os.name == "posix", **pipes), None
+    (control, holds), (status, tells) = os.pipe(), os.pipe()
+    guard = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guard.py")]
     try:
-        return data[os.write(fd, data) :]
-    except BlockingIOError:
-        return data
-    except OSError:
-        return b""
+        whole = [*guard, str(control), str(tells), str(memory_limit()), *argv]
+        process = subprocess.Popen(whole, start_new_session=True, pass_fds=(control, tells), **pipes)
+    except BaseException:
+        os.close(holds)
+        os.close(status)
+        raise
+    finally:
+        os.close(control)
+        os.close(tells)
+    with open(status, "rb") as file:
+        number = file.read()
+    process.args = argv
+    if number:
+        _kill(process, holds, None)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()  # type: ignore[union-attr]
+        raise OSError(int(number), os.strerror(int(number)))
+    return process, holds
 
 
-def _kill(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _has_guard() -> bool:
+    return sys.platform == "linux" and bool(sys.executable)
+
+
+def memory_limit() -> int:
+    """Return how many bytes of data a process of the child may have: half of what the machine has, or 4 GiB."""
+    return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, LEAST_MEMORY)
+
+
+def _write(pipe: Any, take: Callable[[], bytes | None]) -> None:
+    """Write what is to be sent; a child that no longer listens is sent nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        while (data := take()) is not None:
+            while data:
+                data = data[pipe.write(data) :]
+    with contextlib.suppress(OSError):
+        pipe.close()
+
+
+def _read(pipe: Any, give: Callable[[bytes], None]) -> None:
+    """Hand over what comes until the end, b""."""
+    data = b" "
+    while data:
+        try:
+            data = pipe.read(1 << 16)
+        except (OSError, ValueError):
+            data = b""
+        give(data)
+    pipe.close()
+
+
+def _kill(process: subprocess.Popen, control: int | None, unsent: queue.SimpleQueue | None) -> None:
+    """End a process and what it has started, and wait for it."""
+    if unsent is not None:
+        unsent.put(None)
+    if control is not None:
+        os.close(control)
+        with contextlib.suppress(OSError):
+            process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LAST)
+    if control is None or process.poll() is None:
+        with contextlib.suppress(OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        pipe.close()  # type: ignore[union-attr]
 
 
 def _signal_name(number: int) -> str:

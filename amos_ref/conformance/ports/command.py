@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.child import Child
-from amos_ref.conformance.ports.failures import Crash, PortFailure
+from amos_ref.conformance.ports.failures import Crash, Ended, Hang, PortFailure
 from amos_ref.conformance.ports.port import Arrays
 from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parse, read_done, read_hello, read_step
 from amos_ref.conformance.vectors.read import encode
-from amos_ref.errors import TargetError
+from amos_ref.errors import NoAnswerError, TargetError
 
 
 class CommandPort:
@@ -33,6 +33,8 @@ class CommandPort:
     ------
     TargetError
         If the command cannot be started, or its answer to hello is not of the protocol.
+    NoAnswerError
+        If there is no answer to hello.
 
     Examples
     --------
@@ -58,7 +60,8 @@ class CommandPort:
         try:
             hello = self._start()
         except PortFailure as failure:
-            raise TargetError(f"{self.command[0]} {failure}") from None
+            kind = NoAnswerError if isinstance(failure, Hang | Crash) else TargetError
+            raise kind(f"{self.command[0]} {failure}") from None
         self.name: str = hello["name"]
         self.options, self.dtypes = set(hello["options"]), set(hello["dtypes"])
         self.skips_none: bool = hello["null_gradients"]
@@ -134,7 +137,7 @@ class CommandPort:
     def _ask(self, call: str, read: Callable[[dict[str, Any]], Any], **rest: Any) -> Any:
         """Send a call and return what `read` makes of its answer; after any failure the child is ended."""
         if self.child is None:
-            raise Crash(f"cannot answer {call}: it ended during an earlier call")
+            raise Ended(f"cannot answer {call}: it ended during an earlier call")
         limit = 2**16 + sum(2**10 + 64 * math.prod(form.shape) for form in self.forms.values())
         try:
             return read(parse(call, self.child.ask(line(call, **rest), self.timeout, limit)))
@@ -158,8 +161,13 @@ class CommandPort:
             raise TargetError(f"the transcript cannot be written: {error}") from None
 
 
-def _split(command: str) -> list[str]:
+def _split(command: str, windows: bool = os.name == "nt") -> list[str]:
+    """Split a command into words as a shell would; on Windows a backslash is part of a path, and only " quotes."""
+    words = shlex.shlex(command, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.commenters = True, ""
+    if windows:
+        words.escape, words.quotes = "", '"'
     try:
-        return shlex.split(command)
+        return list(words)
     except ValueError as error:
         raise TargetError(f"the command {command!r} cannot be split into words: {error}") from None

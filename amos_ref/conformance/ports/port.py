@@ -7,12 +7,13 @@ function.py from a plain function, command.py from a program in any language.
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy import array, iscomplexobj  # by themselves: a port may change the module
 
-from amos_ref.conformance.ports.failures import Unsupported
+from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line, text_of
 from amos_ref.errors import TargetError
 
 Arrays = dict[str, np.ndarray]
@@ -219,3 +220,28 @@ def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:
         raise LookupError(f"asked for a leaf by {args!r:.80}, in which there is neither a name nor a shape")
 
     return find
+
+
+def copy_shown(theta: Any, state: Any, leaves: Iterable[str]) -> dict[str, Arrays]:
+    """Return float64 copies of theta and the state after a step, since a port may go on writing to what it has shown.
+
+    Garbage is raised where they are no arrays of real numbers by leaf.
+    """
+    if not isinstance(state, Mapping):
+        raise Garbage(f"state returned {type(state).__name__}; it must be a dict")
+    shown = {"theta": theta, **state}
+    for what, arrays in shown.items():
+        if not isinstance(arrays, Mapping):
+            raise Garbage(f"{text_of(what)} is {type(arrays).__name__}; it must be a dict of arrays by leaf")
+    if set(theta) != set(leaves):
+        raise Garbage(f"step returned leaves {sorted(map(text_of, theta))} for {sorted(leaves)}")
+    return {what: {name: _as_real(a, what, name) for name, a in arrays.items()} for what, arrays in shown.items()}
+
+
+def _as_real(a: Any, what: str, name: str) -> np.ndarray:
+    try:
+        if not iscomplexobj(a):
+            return array(a, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Garbage(f"{what} of leaf {name!r} is not an array of real numbers: {first_line(error)}") from error
+    raise Garbage(f"{what} of leaf {name!r} is complex")

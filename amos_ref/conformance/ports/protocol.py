@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Garbage, PortError, escape, quote
+from amos_ref.conformance.ports.failures import Garbage, PortError, quote
 from amos_ref.conformance.ports.port import ALIASES, Arrays
 from amos_ref.conformance.vectors.read import decode
 from amos_ref.dtypes import FLOATS
+from amos_ref.errors import escape
 
 PROTOCOL = "amos-ref-port-1"
 

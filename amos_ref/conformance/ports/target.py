@@ -12,7 +12,7 @@ from typing import Any
 from amos_ref.conformance.ports.failures import first_line
 from amos_ref.conformance.ports.function import NumpyPort, is_step
 from amos_ref.conformance.ports.port import Port
-from amos_ref.conformance.ports.watchdog import Hangs, time_limit
+from amos_ref.conformance.ports.supervised import TargetPort
 from amos_ref.errors import MissingDependencyError, TargetError
 
 _FRAMEWORKS = {
@@ -74,7 +74,9 @@ def _import_file(name: str) -> Any:
 def _name_failures(name: str) -> Iterator[None]:
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _import_failure(name, error) from error
 
 
@@ -89,15 +91,17 @@ def _import_failure(name: str, error: BaseException) -> Exception:
 
 
 def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
-    """Return a port for a Port, an optimizer class of torch or Keras, a step, an optax-style factory, or a text."""
-    try:
-        with time_limit(timeout):
-            return _as_port(target, renamed or {})
-    except Hangs:
-        raise TargetError(f"{target} was not imported within {timeout:g} s: its import does not end") from None
+    """Return a port for a Port, an optimizer class of torch or Keras, a step, or an optax-style factory.
+
+    A text that names one of them is run in a process of its own, in which `timeout` holds; an object, in this one.
+    """
+    if isinstance(target, str):
+        return TargetPort(target, renamed, timeout)
+    return load_port(target, renamed or {})
 
 
-def _as_port(target: Any, renamed: Mapping[str, str]) -> Port:
+def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
+    """Return a port that runs in this process, also for a text."""
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
     if isinstance(found, Port) and not isinstance(found, type):
@@ -140,5 +144,7 @@ def _instantiate(cls: type) -> Any:
         return None
     try:
         return cls()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise TargetError(f"{cls.__qualname__}() failed: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""A limit on how long a port may take, for ports that run in this process.
+"""A limit on how long a port may take, for objects: ports that run in this process.
 
 It rests on SIGALRM: it interrupts Python code, and compiled code once that returns to Python; compiled code that
 never returns cannot be stopped from within its own process. Only the main thread of a POSIX system can have it.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from amos_ref.errors import TargetError
 
 AVAILABLE = hasattr(signal, "setitimer")
-DEFAULT = 60.0 if AVAILABLE else None  # seconds
+DEFAULT = 60.0  # seconds
 LONGEST = 86400.0
 AGAIN = 1.0  # seconds until the next alarm, for a port that catches the first
 
@@ -23,12 +23,14 @@ class Hangs(BaseException):
     verdict = "hangs"
 
 
-def check_timeout(seconds: float | None) -> float | None:
-    """Return the limit; raise TargetError if it is out of range or cannot be kept here."""
+def check_timeout(seconds: float | None, alarm: bool) -> float | None:
+    """Return the limit; raise TargetError if it is out of range or, as an `alarm`, cannot be kept here."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST:
         raise TargetError(f"timeout is {seconds!r}; it must be above 0 and at most {LONGEST:g} seconds")
+    if not alarm:
+        return seconds
     if not AVAILABLE or threading.current_thread() is not threading.main_thread():
         raise TargetError(f"timeout is {seconds!r}; it can be kept only in the main thread, on a system with SIGALRM")
     return seconds

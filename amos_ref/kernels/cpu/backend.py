@@ -1,17 +1,21 @@
 """The CPU backend: a step as a few launches of kernels over tables of leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
-from amos_ref.kernels import HostBackend, Method
+from amos_ref.kernels import HostBackend, Method, PlainWork, insist
 from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.memory import gather
-from amos_ref.kernels.cpu.threads import launch
+from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import LEAF, G, Table, address, tables
+
+#: What kernels that run as Python need, so that NumPy says nothing of overflow.
+quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
 
 
 def empty_like(dtype: np.dtype) -> np.ndarray:
@@ -40,6 +44,21 @@ class Part:
         self.kernels = loops.deciding(method.decide, method.states)
         self.sums = scratch(table.sums)
         self.means, self.alpha, self.rho = scratch(3, table.places)
+        self.decided, self.applied = Marks(table.slots), Marks(table.apply)
+        half = method.states > 0 and key.state == np.float16
+        self.vanished = np.zeros(len(table.leaves), np.int8) if half else None
+
+    def clear(self) -> None:
+        """Begin a step."""
+        self.decided.clear()
+        self.applied.clear()
+        if self.vanished is not None:
+            self.vanished.fill(0)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was written since."""
+        return bool(self.decided.done.any() or self.applied.done.any())
 
     def reduce(self, chi: float | None) -> int:
         """Compute the mean square of each slot; return the first leaf for which it is not finite, or -1."""
@@ -57,8 +76,8 @@ class Part:
         """Fill alpha and rho, and write the new state."""
         t = self.table
         if t.key.kind != "elements":
-            between = self.means, self.alpha, self.rho
-            launch(self.kernels.slots, t.slots, t.leaves, self.state, *between, t.scale, numbers)
+            between = self.means, self.alpha, self.rho, self.vanished
+            launch_marked(self.kernels.slots, self.decided, t.leaves, self.state, *between, t.scale, numbers)
             for leaf in t.mixed:
                 leaf.spread(self.alpha)
                 leaf.spread(self.rho)
@@ -67,19 +86,18 @@ class Part:
         """Write theta and m; for element slots the state too."""
         t, arrays = self.table, (self.theta, self.g, self.m)
         if t.key.kind == "elements":
-            launch(self.kernels.elements, t.apply, t.leaves, *arrays, self.state, chi, mu, t.scale, numbers)
+            state = self.state, self.vanished
+            launch_marked(self.kernels.elements, self.applied, t.leaves, *arrays, *state, chi, mu, t.scale, numbers)
         else:
             kernel = loops.apply_rows if t.key.kind == "rows" else loops.apply_columns
-            launch(kernel, t.apply, t.leaves, *arrays, self.alpha, self.rho, chi, mu)
+            launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu)
 
 
-class Work:
+class Work(PlainWork):
     """The leaves of a step as tables; see :class:`amos_ref.kernels.Work`.
 
     What is not contiguous is stepped as a copy.
     """
-
-    advanced = True
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
@@ -107,18 +125,37 @@ class Work:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         numbers, mu = rates.numbers, rates.mu
+
+        self.begun = False
+        for part in self.parts:
+            part.clear()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi) for part in self.parts])
-            if bad >= 0:
-                return bad
-            for part in self.parts:
-                part.decide(numbers)
-            for part in self.parts:
-                part.apply(numbers, chi, mu)
+        if bad >= 0:
+            return bad
+        self.begun = True
+        try:
+            self.late = insist(lambda: self._write(numbers, chi, mu))
+        except BaseException:
+            self.begun = any(part.begun for part in self.parts)
+            raise
+        return -1
+
+    @quiet
+    def _write(self, numbers: tuple[float, ...], chi: float | None, mu: float) -> None:
+        for part in self.parts:
+            part.decide(numbers)
+        for part in self.parts:
+            part.apply(numbers, chi, mu)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy
-        return -1
+
+    @property
+    def vanished(self) -> list[int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The leaves whose v became 0."""
+        halves = [(part.table.leaves, part.vanished) for part in self.parts if part.vanished is not None]
+        return [int(k) for leaves, vanished in halves for k in leaves[vanished != 0, LEAF]]
 
     def take(self, gradients: Sequence[Any], addresses: np.ndarray | None) -> None:
         """Take gradients at other addresses, in the order of the leaves; read the scales anew."""

@@ -1,7 +1,8 @@
 """The CPU kernels: reduce, apply and decide over a table of leaves, and a fused kernel for element slots.
 
 A kernel does the tasks from `first` to `last`, numbered through all leaves of its table (kernels/table.py); `starts`
-has the first task of each leaf. Every task is done whole by one thread, so the number of threads changes no bit.
+has the first task of each leaf. Every task is done whole by one thread, so the number of threads changes no bit. A
+kernel that writes parameters or state sets the word at the address `mark` when it has done all of them.
 Arguments named `like_` are empty arrays that only say which dtype lies at an address.
 """
 
@@ -9,11 +10,11 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from numba import types
 
 from amos_ref import spec
-from amos_ref.kernels.cpu.memory import view
-from amos_ref.kernels.jit import inline, kernel, specialise
+from amos_ref.kernels.cpu.memory import set_word, view
+from amos_ref.kernels.cpu.states import load_each, note, state_of, store_each
+from amos_ref.kernels.jit import inline, kernel
 from amos_ref.kernels.scalar import average_into, clip, cut, load, store
 from amos_ref.kernels.table import (
     INNER,
@@ -22,8 +23,6 @@ from amos_ref.kernels.table import (
     PIECE,
     PLACES,
     SLOTS,
-    STATE_0,
-    STATE_1,
     STRIP,
     SUMS,
     THETA,
@@ -248,7 +247,7 @@ def move_four(theta, g, m, alpha, rho, chi, mu):
 
 
 @kernel
-def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
     """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -260,10 +259,11 @@ def apply_rows(first, last, starts, leaves, like_theta, like_g, like_m, alpha, r
         theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
         place = leaves[i, PLACES] + row
         move(theta, g, view(leaves[i, M], start, stop, like_m), alpha[place], rho[place], chi, mu)
+    set_word(mark, 1)
 
 
 @kernel
-def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+def apply_columns(first, last, starts, mark, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
     """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -284,56 +284,10 @@ def apply_columns(first, last, starts, leaves, like_theta, like_g, like_m, alpha
             else:
                 move(theta, g, m, alphas, rhos, chi, mu)
             row += rows
+    set_word(mark, 1)
 
 
 # decide
-
-
-def state_of(leaves, i, start, stop, like):
-    """Return the entries start <= s < stop of the arrays of a leaf's state; nothing where `like` is None."""
-    if like is None:
-        return ()
-    return view(leaves[i, STATE_0], start, stop, like), view(leaves[i, STATE_1], start, stop, like)
-
-
-@specialise(state_of)
-def _state_of(leaves, i, start, stop, like):
-    if like == types.none:
-        return lambda leaves, i, start, stop, like: ()
-    return lambda leaves, i, start, stop, like: (
-        view(leaves[i, STATE_0], start, stop, like),
-        view(leaves[i, STATE_1], start, stop, like),
-    )
-
-
-def load_each(state, s):
-    """Return entry s of each array, as float64."""
-    return tuple(load(a, s) for a in state)
-
-
-@specialise(load_each)
-def _load_each(state, s):
-    if len(state) == 0:
-        return lambda state, s: ()
-    return lambda state, s: (load(state[0], s), load(state[1], s))
-
-
-def store_each(state, s, values):
-    """Set entry s of each array, rounded once; their values are the last of `values`."""
-    for a, x in zip(state, values[2:], strict=True):
-        store(a, s, x)
-
-
-@specialise(store_each)
-def _store_each(state, s, values):
-    if len(state) == 0:
-        return lambda state, s, values: None
-
-    def put(state, s, values):
-        store(state[0], s, values[2])
-        store(state[1], s, values[3])
-
-    return put
 
 
 @functools.cache
@@ -348,7 +302,7 @@ def deciding(decide, states):
     inline(decide)
 
     @kernel
-    def slots(first, last, starts, leaves, like_state, means, alpha, rho, scale, numbers):
+    def slots(first, last, starts, mark, leaves, like_state, means, alpha, rho, vanished, scale, numbers):
         """Decide for each slot: mean -> state, alpha, rho; a task is one slot."""
         i = leaf_of(first, starts)
         while first < last:
@@ -361,10 +315,14 @@ def deciding(decide, states):
                 decided = decide(*((mean[s],) + load_each(state, s) + (scale[i],) + numbers))  # noqa: RUF005
                 alphas[s], rhos[s] = decided[0], decided[1]
                 store_each(state, s, decided)
+            note(vanished, i, state, mean)
             first, i = stop, i + 1
+        set_word(mark, 1)
 
     @kernel
-    def elements(first, last, starts, leaves, like_theta, like_g, like_m, like_state, chi, mu, scale, numbers):
+    def elements(
+        first, last, starts, mark, leaves, like_theta, like_g, like_m, like_state, vanished, chi, mu, scale, numbers
+    ):
         """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
         i = leaf_of(first, starts)
         for task in range(first, last):
@@ -378,5 +336,7 @@ def deciding(decide, states):
                 decided = decide(*((x * x,) + load_each(state, k) + own + numbers))  # noqa: RUF005
                 store_each(state, k, decided)
                 store(theta, k, step_entry(k, theta, g, m, decided[0], decided[1], chi, mu))
+            note(vanished, i, state, g)
+        set_word(mark, 1)
 
     return SimpleNamespace(slots=slots, elements=elements if states else None)

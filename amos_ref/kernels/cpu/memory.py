@@ -24,6 +24,11 @@ def word(address):
     return ctypes.c_int64.from_address(int(address)).value
 
 
+def set_word(address, value):
+    """Set the 64-bit integer at an address."""
+    ctypes.c_int64.from_address(int(address)).value = int(value)
+
+
 @intrinsic
 def _pointer(typingctx, address) -> Any:
     def generate(context, builder, signature, args):
@@ -56,6 +61,20 @@ def _word_now(typingctx, address) -> Any:
 @specialise(word)
 def _word(address):
     return lambda address: _word_now(address)  # pyright: ignore[reportCallIssue]
+
+
+@intrinsic
+def _set_word(typingctx, address, value) -> Any:
+    def generate(context, builder, signature, args):
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), generate
+
+
+@specialise(set_word)
+def _set_word_now(address, value):
+    return lambda address, value: _set_word(address, value)  # pyright: ignore[reportCallIssue]
 
 
 @kernel

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numba
@@ -14,9 +14,10 @@ import numpy as np
 from numba.core import config
 from numba.np.ufunc import parallel
 
+from amos_ref.float_mode import is_ieee
 from amos_ref.kernels.cpu.memory import word
 from amos_ref.kernels.jit import kernel
-from amos_ref.kernels.table import Tasks, address
+from amos_ref.kernels.table import BATCHES, Tasks, address
 
 SPINS = 500_000  # looks at whether helpers are done, some 300 us: to sleep and wake takes 70
 MOST_THREADS = 64  # where there are no more processors
@@ -50,15 +51,18 @@ def idle(at, count, spins):
     return False
 
 
+Head = tuple[Any, ...]  # the first arguments of a kernel, which say what batch of tasks it does
+
+
 class Launch:
     """One kernel under way: each thread takes a batch of its tasks, and then another one.
 
     A helper that comes too late finds none left, and nobody has waited for it.
     """
 
-    def __init__(self, run: Callable[..., Any], tasks: Tasks, args: tuple[Any, ...], threads: int) -> None:
-        self.run, self.starts, self.args = run, tasks.starts, args
-        self.batches = iter(tasks.batches(threads))  # which gives each entry to one thread
+    def __init__(self, run: Callable[..., Any], heads: Sequence[Head], args: tuple[Any, ...], threads: int) -> None:
+        self.run, self.args = run, args
+        self.heads = iter(heads)  # which gives each entry to one thread
         self.busy = np.zeros(threads - 1, np.int64)  # whether a helper may be at work
         self.found: list[Any] = []
         self.errors: list[BaseException] = []
@@ -66,17 +70,18 @@ class Launch:
     def help(self, k: int) -> None:
         """Work as helper k."""
         self.busy[k] = 1
-        self.work()
+        if is_ieee():  # as the caller's thread is; otherwise the bits would depend on who does what
+            self.work()
         self.busy[k] = 0
 
     def work(self) -> None:
         """Take batches until there are no more; after an error nobody takes another."""
         try:
-            for first, last in self.batches:
-                self.found.append(self.run(first, last, self.starts, *self.args))
+            for head in self.heads:
+                self.found.append(self.run(*head, *self.args))
         except BaseException as error:
             self.errors.append(error)
-            list(self.batches)
+            list(self.heads)
 
     def wait(self) -> None:
         """Return when no helper is at work."""
@@ -113,6 +118,46 @@ def limit_threads(threads: int) -> Iterator[None]:
         _limits.pop()
 
 
+class Marks:
+    """Which batches of a launch are done: a kernel that writes marks each as its last act, in compiled code.
+
+    So whatever breaks a launch off, launched again it does what is left.
+    """
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+        self._make(1 if tasks.little else most() * BATCHES)
+        self._under_way: list[Head] | None = None
+
+    def _make(self, batches: int) -> None:
+        self.done = np.zeros(batches, np.int64)
+        self.at = address(self.done)
+        self._heads: dict[int, list[Head]] = {}
+
+    def clear(self) -> None:
+        """Begin a new launch."""
+        self._under_way = None
+        self.done.fill(0)
+
+    def left(self, threads: int) -> list[Head]:
+        """Return the batches that are not done, each with where it is marked; for so many threads, if none is yet."""
+        if self._under_way is not None:
+            return [head for head, done in zip(self._under_way, self.done, strict=False) if not done]
+        if threads not in self._heads:
+            batches = _batches(self.tasks, threads)
+            if len(batches) > self.done.size:
+                self._make(len(batches))
+            self._heads[threads] = [(*b, self.tasks.starts, self.at + 8 * k) for k, b in enumerate(batches)]
+        self._under_way = self._heads[threads]
+        return self._under_way
+
+
+def _batches(tasks: Tasks, threads: int) -> Sequence[tuple[int, int]]:
+    if threads > 1:
+        return tasks.batches(threads)
+    return [(0, tasks.count)] if tasks.count else []
+
+
 def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
     """Call ``run(first, last, tasks.starts, *args)`` for all batches of tasks, on as many threads as Numba may use.
 
@@ -129,10 +174,20 @@ def launch(run: Callable[..., Any], tasks: Tasks, *args: Any) -> list[Any]:
         What each call returned, in no order.
     """
     threads = 1 if tasks.little else count()
+    return _share([(*batch, tasks.starts) for batch in _batches(tasks, threads)], threads, run, args)
+
+
+def launch_marked(run: Callable[..., Any], marks: Marks, *args: Any) -> None:
+    """Call ``run(first, last, starts, mark, *args)`` likewise, for all batches that are not marked as done."""
+    threads = 1 if marks.tasks.little else count()
+    _share(marks.left(threads), threads, run, args)
+
+
+def _share(heads: Sequence[Head], threads: int, run: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
     if threads == 1:
-        return [run(0, tasks.count, tasks.starts, *args)] if tasks.count else []
+        return [run(*head, *args) for head in heads]
     threads = 1 + _hire(threads - 1)
-    launched = Launch(run, tasks, args, threads)
+    launched = Launch(run, heads, args, threads)
     for k in range(threads - 1):
         # In a copy of the caller's context, which holds NumPy's way with overflow (for kernels run as Python).
         launches.put((contextvars.copy_context(), launched, k))
@@ -160,7 +215,9 @@ def _hire(wanted: int) -> int:
 
 
 def _help(launches: queue.SimpleQueue) -> None:
-    while True:
+    while is_ieee():  # otherwise another thread is hired for the next launch
         context, launched, k = launches.get()
         context.run(launched.help, k)
         del context, launched  # which hold arrays
+    with _hiring:
+        helpers.remove(threading.current_thread())

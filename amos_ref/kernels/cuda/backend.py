@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.errors import AmosError, BackendError, NonFiniteError
-from amos_ref.kernels import Method
+from amos_ref.kernels import Method, PlainWork
 from amos_ref.kernels.cuda import arrays, driver
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
@@ -149,7 +149,7 @@ def _runs(table: Table) -> np.ndarray:
     return np.concatenate([heads.reshape(-1), np.array(runs, np.int64)])
 
 
-class Work:
+class Work(PlainWork):
     """The leaves of a step on one device: tables, numbers, and a flag; see :class:`amos_ref.kernels.Work`.
 
     Raises
@@ -196,11 +196,13 @@ class Work:
 
     def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is not finite."""
+        self.begun = False
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
             self.advanced = not driver.is_capturing(handle)
             if self.advanced:
                 self.set_rates(rates, handle)
+                self.begun = True
             elif self not in _recorded:
                 _recorded.append(self)
             self.launch(handle)
@@ -224,6 +226,7 @@ class Work:
                 self.pending = False
                 return -1
             arrays.refill(self.flag, np.array([NONE]), stream)
+        self.begun = False
         if self.pending:
             self.pending = False
             raise NonFiniteError(

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from typing import Any
 
 from amos_ref.errors import BackendError, MissingDependencyError
@@ -62,11 +63,42 @@ def _reason() -> str | None:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cuda-python warns of what older_driver says
-            return older_driver() if len(cuda.gpus) else "there is no GPU"
+            return (older_driver() or why_no_kernel()) if len(cuda.gpus) else "there is no GPU"
     except Exception as error:
         if not isinstance(error, OSError | RuntimeError | ImportError) and not _of_driver(error):
             raise
         return " ".join(str(error).split()).rstrip(" :")
+
+
+def why_no_kernel() -> str | None:
+    """Compile a kernel, run it and wait for it; return why that cannot be done here, or None."""
+    try:
+        _run_kernel()
+    except Exception as error:
+        if isinstance(error, OSError | RuntimeError | ImportError) or _of_driver(error):
+            raise
+        versions = " and ".join(f"{name} {metadata.version(name)}" for name in ("numba-cuda", "numpy"))
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{versions} compile no kernel together ({said:.200}); install versions that do, such as numpy<2.5"
+    return None
+
+
+@functools.cache
+def _run_kernel() -> None:
+    """Compile a kernel and run it in a stream of its own; what went well is not done again."""
+    from numba import cuda
+
+    with on(0):
+        stream = int(call(FAILED, "cuStreamCreate", 1))  # 1: it waits for no other stream
+        try:
+            _launcher(cuda.jit(_nothing, fastmath=False), 1, 1, stream)()
+            synchronize(stream)
+        finally:
+            call(FAILED, "cuStreamDestroy", stream)
+
+
+def _nothing() -> None:
+    """A kernel that does nothing."""
 
 
 def older_driver() -> str | None:
@@ -240,13 +272,28 @@ def call(what: str, name: str, *args: Any) -> Any:
     return check_result(f"{what}:", getattr(driver, name)(*args))
 
 
-def on(device: int) -> Any:
-    """Return a context in which a device is the current one."""
+@contextlib.contextmanager
+def on(device: int) -> Iterator[None]:
+    """Make a device the current one, and calls that wait or allocate harmless to what other streams record."""
     from numba import cuda
 
-    if simulated() or device == _current():
-        return contextlib.nullcontext()
-    return cuda.gpus[device]
+    if simulated():
+        yield
+        return
+    with contextlib.nullcontext() if device == _current() else cuda.gpus[device], _relaxed():
+        yield
+
+
+@contextlib.contextmanager
+def _relaxed() -> Iterator[None]:
+    """Have no recording forbid this thread a call; otherwise one of another stream fails it, and is spoilt by it."""
+    from cuda.bindings import driver
+
+    mode = call(FAILED, "cuThreadExchangeStreamCaptureMode", driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+    try:
+        yield
+    finally:
+        call(FAILED, "cuThreadExchangeStreamCaptureMode", mode)
 
 
 def _current() -> int | None:

@@ -1,5 +1,7 @@
 """Ports that misbehave while they are driven: each way has its verdict, and none is a crash of the check."""
 
+import sys
+
 import pytest
 from helpers import bad_ports
 from helpers.toy_port import OPTIONS, ToyPort
@@ -17,6 +19,9 @@ from amos_ref.errors import AmosError
         (bad_ports.Mute, "raises", "Mumble: (its message cannot be printed)"),
         (bad_ports.Lying, "raises", "Liar: all is well"),
         (bad_ports.Odd, "raises", "ValueError: \\x00\\x1b[31m\\udc80 <&]]>|`é"),
+        (bad_ports.Raised, "raises", "Above: of all exceptions"),
+        (bad_ports.Posing, "crashes", "all is well"),
+        (bad_ports.Named, "raises", r"\x1b[2J:"),
         (bad_ports.Crashed, "crashes", "ended by signal 11"),
         (bad_ports.Flat, "wrong shape", "shape (30,) where the page has (6, 5)"),
         (bad_ports.Reshaping, "wrong shape", "shape (2, 9) where the page has (6, 5)"),
@@ -39,6 +44,32 @@ def test_ports_that_misbehave(port, verdict, text, short_diagnosis):
     assert text in result.detail
     assert result.detail.isprintable()
     assert not check(port(), suite="quick").ok
+
+
+class Babbling(ToyPort):
+    """Prints, replaces standard output, and its name cannot be printed."""
+
+    class Nameless:
+        def __str__(self):
+            raise SystemExit
+
+    name = Nameless()
+
+    def step(self, grads):
+        print("a step")
+        sys.stdout = None
+        return super().step(grads)
+
+
+def test_what_a_port_prints_in_this_process_is_no_part_of_our_output(capsys):
+    before = sys.stdout
+    report = check(Babbling(), suite="quick")
+    assert sys.stdout is before
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "a step" in err
+    assert report.summary().startswith("(it cannot be printed): ")
+    assert report.ok
 
 
 def test_a_port_may_keep_and_step_the_parameters_it_was_given():

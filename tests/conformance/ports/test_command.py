@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers.children import PLAIN, judge_one
 from amos_ref.cli import main
 from amos_ref.conformance import CommandPort, check, table
 from amos_ref.conformance.judging import drive, judge
+from amos_ref.conformance.ports.command import _split
 from amos_ref.errors import TargetError
 
 EXTRA_L2 = {case.name for case in table() if "extra_l2" in case.options}
@@ -145,8 +147,29 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
     ],
 )
 def test_mistakes_on_the_command_line(argv, text, capsys):
-    assert main(argv) == 2
+    assert main(argv) == (4 if "false" in argv else 2)
     out, err = capsys.readouterr()
     assert out == ""
     assert text in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (r"C:\ports\mine.exe --fast", [r"C:\ports\mine.exe", "--fast"]),
+        (r'"C:\my ports\mine.exe" --name="a b" --x', [r"C:\my ports\mine.exe", "--name=a b", "--x"]),
+        (r"C:\o'neill\mine.exe #1 ''", [r"C:\o'neill\mine.exe", "#1", "''"]),
+    ],
+)
+def test_on_windows_a_backslash_is_part_of_a_path(command, words):
+    assert _split(command, windows=True) == words
+
+
+def test_a_shell_would_take_it_out():
+    assert _split(r"C:\ports\mine.exe", windows=False) == ["C:portsmine.exe"]
+
+
+@pytest.mark.parametrize("text", [r"a\ b 'c d' \"e f\" # 'g'\''h'", "", "  ", "'' x", "é\tx\ny", r"\\a"])
+def test_elsewhere_words_are_a_shells(text):
+    assert _split(text, windows=False) == shlex.split(text)

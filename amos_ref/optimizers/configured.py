@@ -1,0 +1,65 @@
+"""The options of an optimizer, which stay as they were given."""
+
+from collections.abc import Callable
+from typing import Any
+
+from amos_ref.errors import HyperParameterError
+from amos_ref.options import ReadOnlyOptions, check_options, freeze
+
+
+class Configured:
+    """Something made with options, which are read-only: as a mapping, ``options``, and as attributes.
+
+    Parameters
+    ----------
+    **options
+        Mappings and lists among them are copied.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        checked = check_options(**options)
+        try:
+            self._set(ReadOnlyOptions({name: freeze(value) for name, value in checked.items()}))
+        except RecursionError:
+            raise HyperParameterError("an option holds itself, or is nested too deeply") from None
+
+    def _set(self, options: ReadOnlyOptions) -> None:
+        self.__dict__["options"] = options
+
+    @property
+    def options(self) -> ReadOnlyOptions:
+        """What it was made with."""
+        return self.__dict__["options"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["options"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "options" or name in self.__dict__.get("options", ()):
+            how = "set_learning_rate sets it" if name == "learning_rate" else "make another one, for the same state"
+            raise HyperParameterError(f"{name} of an optimizer is read-only; {how}")
+        super().__setattr__(name, value)
+
+    def set_learning_rate(self, learning_rate: float | Callable[[int], float]) -> None:
+        """Set the learning rate from the next step on; for a recorded step, from the next ``advance`` on.
+
+        Parameters
+        ----------
+        learning_rate : float or callable
+            >= 0, or a schedule called with the step t, from 1.
+
+        Raises
+        ------
+        HyperParameterError
+            If it is not in its range, or this has no learning rate: the step size of ClosedFormAmos follows from its
+            schedule and the state's sigma as a whole.
+        """
+        if "learning_rate" not in self.options:
+            raise HyperParameterError(f"{type(self).__name__} has no learning_rate, but {', '.join(self.options)}")
+        self._set(ReadOnlyOptions({**self.options, **check_options(learning_rate=learning_rate)}))

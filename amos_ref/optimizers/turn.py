@@ -1,0 +1,151 @@
+"""A step in place takes the arrays of a state over: the old state cannot be stepped again by mistake."""
+
+import contextlib
+import threading
+from typing import Any, ClassVar, Self
+
+from amos_ref.checks import Arrays
+from amos_ref.errors import StateError
+from amos_ref.kernels import insist
+
+Moments = dict[str, Arrays]  # {part of the state: {leaf: its new array}}
+
+
+class Turn:
+    """Whether arrays are still what the states say that share them: one for all of these.
+
+    A step in place takes the turn, and gives it back if it has written nothing.
+    """
+
+    __slots__ = ("_lock", "stepped", "t")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.t, self.stepped = 0, False
+
+    def take(self, t: int) -> None:
+        """Take the turn for step t, or raise StateError: of two threads one gets it."""
+        if not self._lock.acquire(blocking=False):
+            self._refuse()
+        self.t = t
+
+    def give_back(self) -> None:
+        """Let others step the arrays, which are as they were."""
+        self._lock.release()
+
+    def check(self) -> None:
+        """Raise StateError if a step has taken the turn."""
+        if self._lock.locked():
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self.stepped:
+            raise StateError(
+                f"this state was stepped in place at step {self.t}: its arrays belong to the state that step returned; "
+                "use that one (after an interrupt, the exception's amos_state), or a copy made before the step"
+            )
+        raise StateError(
+            f"step {self.t} of this state began to write and did not end: another thread is at it, or an exception "
+            "broke it off, and parameters and state may be half stepped; use copies made before the step"
+        )
+
+
+class Steppable:
+    """What a kind of state is beside its fields: something whose arrays a step in place takes over.
+
+    A state shares its turn with those that share its arrays: made by ``_replace``, unless that replaces all arrays that
+    steps write, and by ``copy.copy``. One that is built from arrays, loaded, unpickled or made by ``copy.deepcopy`` is
+    fresh: whoever makes it says what its arrays are.
+    """
+
+    _fields: ClassVar[tuple[str, ...]]
+    _constants: ClassVar[tuple[str, ...]] = ()  # parts that no step writes
+
+    def _replace(self, **changes: Any) -> Self:
+        new = super()._replace(**changes)  # pyright: ignore[reportAttributeAccessIssue]
+        parts = [part for part in self._fields[1:] if getattr(self, part) is not None]
+        written = [part for part in parts if part not in self._constants] or parts
+        return share(new, self) if any(getattr(new, part) is getattr(self, part) for part in written) else new
+
+    def __copy__(self) -> Self:
+        return self._replace()
+
+    def __getstate__(self) -> None:
+        return None  # a pickle and a deep copy have nothing beside the fields
+
+
+def turn_of(state: Any) -> Turn:
+    """Return whose turn the arrays of a state are."""
+    try:
+        return state.__dict__["_turn"]
+    except KeyError:
+        return state.__dict__.setdefault("_turn", Turn())
+
+
+def share(new: Any, state: Any) -> Any:
+    """Return `new`, which has arrays of `state`."""
+    new.__dict__["_turn"] = turn_of(state)
+    return new
+
+
+def check_unused(state: Any) -> None:
+    """Raise StateError if a step in place took the arrays of this state over."""
+    if isinstance(state, Steppable) and "_turn" in state.__dict__:
+        turn_of(state).check()
+
+
+class Taking:
+    """A step in place of a state, from before it begins until the caller has the new state.
+
+    Attributes
+    ----------
+    t : int
+        The step.
+    new : NamedTuple
+        The state after it.
+    done : bool
+        Whether it has happened.
+    """
+
+    def __init__(self, state: Any, first_step: int) -> None:
+        self.state, self.turn, self.done = state, turn_of(state), False
+        self.t = int(state.count) + first_step
+        self.new = type(state)._make((int(state.count) + 1, *state[1:]))
+
+    def run(self, work: Any, moments: Moments, rates: Any, **launch: Any) -> int:
+        """Run the work as the one step that is taken of this state; see :class:`amos_ref.kernels.Work`."""
+
+        def write() -> None:
+            for part, arrays in moments.items():
+                for name, a in arrays.items():
+                    getattr(self.state, part)[name][...] = a
+
+        work.begun = False
+        self.turn.take(self.t)
+        try:
+            bad = work.run(rates, **launch)
+        except BaseException:
+            if not work.begun:
+                self.turn.give_back()
+            raise
+        if bad >= 0 or not work.advanced:
+            self.turn.give_back()
+            return bad
+        late = insist(write) if moments else None
+        self.turn.stepped = self.done = True  # from the last write to here nothing takes memory
+        late = work.late if late is None else late
+        if late is not None:
+            raise late
+        return bad
+
+    def finish(self) -> Any:
+        """Return the new state, as somebody else takes the step: a replay of a recorded one."""
+        self.turn.take(self.t)
+        self.turn.stepped = self.done = True
+        return self.new
+
+    def hand_over(self, error: BaseException) -> None:
+        """Let an exception have the new state, which the caller will not get otherwise."""
+        if self.done:
+            with contextlib.suppress(Exception):
+                error.amos_state = self.new  # pyright: ignore[reportAttributeAccessIssue]
