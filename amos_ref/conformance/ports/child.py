@@ -19,6 +19,7 @@ from typing import Any
 from amos_ref.conformance.ports.failures import Ended, Garbage, Hang, Killed, quote
 
 LAST = 1.0  # seconds for a child to end by itself
+PATIENT = 10.0  # seconds for a guard to end all that there is
 KEPT = 4096  # bytes of standard error, for its last line
 UNHEARD = 1 << 16  # bytes of standard error that wait to be noted; what is more is dropped
 LEAST_MEMORY = 4 << 30  # bytes for a process of the child, where the machine has not twice as much
@@ -33,6 +34,9 @@ class Child:
         Run directly, not through a shell.
     note : callable
         Called with ">" and a line sent, "<" and what was answered, "!" and what came on standard error.
+    memory : int, optional
+        How many bytes of data each of its processes may have, where there is a guard; 0 is no limit. (Programs with
+        a memory of shadows, as of AddressSanitizer, take terabytes that they never touch.)
 
     Raises
     ------
@@ -40,8 +44,8 @@ class Child:
         If the command cannot be started.
     """
 
-    def __init__(self, argv: Sequence[str], note: Callable[[str, bytes], None]) -> None:
-        self.process, control = _start(argv)
+    def __init__(self, argv: Sequence[str], note: Callable[[str, bytes], None], memory: int = 0) -> None:
+        self.process, control = _start(argv, memory)
         self.note, self.heard, self.unsent = note, _Heard(), queue.SimpleQueue()
         # Also when the port is dropped or the program ends; without a reference to self, or it would never be dropped.
         self._kill = weakref.finalize(self, _kill, self.process, control, self.unsent)
@@ -236,7 +240,7 @@ class _Heard:
             return bytes(whole)
 
 
-def _start(argv: Sequence[str]) -> tuple[subprocess.Popen, int | None]:
+def _start(argv: Sequence[str], memory: int) -> tuple[subprocess.Popen, int | None]:
     """Start a command and return its process, and the descriptor whose closing ends it, if there is a guard."""
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"bufsize": 0}
     if not _has_guard():
@@ -244,7 +248,7 @@ def _start(argv: Sequence[str]) -> tuple[subprocess.Popen, int | None]:
     (control, holds), (status, tells) = os.pipe(), os.pipe()
     guard = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guard.py")]
     try:
-        whole = [*guard, str(control), str(tells), str(memory_limit()), *argv]
+        whole = [*guard, str(control), str(tells), str(memory), *argv]
         process = subprocess.Popen(whole, start_new_session=True, pass_fds=(control, tells), **pipes)
     except BaseException:
         os.close(holds)
@@ -269,7 +273,9 @@ def _has_guard() -> bool:
 
 
 def memory_limit() -> int:
-    """Return how many bytes of data a process of the child may have: half of what the machine has, or 4 GiB."""
+    """Return how many bytes of data a process of a port may have: half of what the machine has, or 4 GiB."""
+    if not _has_guard():
+        return 0
     return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, LEAST_MEMORY)
 
 
@@ -304,7 +310,7 @@ def _kill(process: subprocess.Popen, control: int | None, unsent: queue.SimpleQu
         with contextlib.suppress(OSError):
             process.send_signal(signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(LAST)
+            process.wait(PATIENT)
     if control is None or process.poll() is None:
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.child import Child
-from amos_ref.conformance.ports.failures import Crash, Ended, Hang, PortFailure
+from amos_ref.conformance.ports.failures import Crash, Ended, Hang, PortFailure, escape
 from amos_ref.conformance.ports.port import Arrays
 from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parse, read_done, read_hello, read_step
 from amos_ref.conformance.vectors.read import encode
@@ -151,7 +151,7 @@ class CommandPort:
     def _note(self, mark: str, text: bytes) -> None:
         if self.transcript is not None:
             lines = text.decode("utf-8", "backslashreplace").splitlines()
-            self._write("a", "".join(f"{mark} {part}\n" for part in lines))
+            self._write("a", "".join(f"{mark} {escape(part)}\n" for part in lines))
 
     def _write(self, mode: str, text: str) -> None:
         try:

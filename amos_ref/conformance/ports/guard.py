@@ -4,8 +4,9 @@
 
 CONTROL is a descriptor that is closed when the command is to end, or when whoever asked for it has ended, even by
 SIGKILL. STATUS takes the number of the error if the command cannot be started, and is closed if it can. MEMORY is how
-many bytes each process may have. The guard is the reaper of all that the command starts: what is orphaned, in whichever
-session, becomes its child, and all its children are killed at the end. It ends as the command did.
+many bytes of data each process may have, or 0. The guard is the reaper of all that the command starts: what is
+orphaned, in whichever session, becomes its child, and all its children are killed at the end. It ends as the command
+did.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ def main() -> None:
     prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     allowed = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = memory if allowed == resource.RLIM_INFINITY else min(memory, allowed)
+    limit = memory if memory and (allowed == resource.RLIM_INFINITY or memory < allowed) else allowed
 
     for number in ASKS:
         signal.signal(number, signal.SIG_IGN)

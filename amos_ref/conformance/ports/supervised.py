@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.child import Child
+from amos_ref.conformance.ports.child import Child, memory_limit
 from amos_ref.conformance.ports.failures import FAILURES, Garbage, Hang, PortError, PortFailure
 from amos_ref.conformance.ports.port import STATE_NAMES, Arrays
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
@@ -94,7 +94,7 @@ class TargetPort:
         if not sys.executable:
             raise TargetError(f"{self.target} needs a process of its own, and this Python does not say what starts it")
         path = repr([os.fspath(part) for part in sys.path])
-        self.child = Child([sys.executable, "-P", "-c", _PROGRAM, path], self._note)
+        self.child = Child([sys.executable, "-P", "-c", _PROGRAM, path], self._note, memory_limit())
         try:
             self._question("start", START)
             return self._question("open", self.timeout, target=self.target, renamed=self.renamed)

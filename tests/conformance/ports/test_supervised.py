@@ -18,7 +18,7 @@ from amos_ref.cli import main
 from amos_ref.conformance import cases, check, table
 from amos_ref.conformance.judging.judge import judge
 from amos_ref.conformance.ports import child as child_module
-from amos_ref.conformance.ports import wire
+from amos_ref.conformance.ports import supervised, wire
 from amos_ref.conformance.ports.failures import Garbage
 from amos_ref.conformance.ports.supervised import TargetPort
 from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError
@@ -121,7 +121,7 @@ def test_a_port_that_does_not_answer_hangs(port):
 
 
 def test_memory_is_bounded(port, monkeypatch):
-    monkeypatch.setattr(child_module, "memory_limit", lambda: 1 << 30)
+    monkeypatch.setattr(supervised, "memory_limit", lambda: 1 << 30)
     result = judge_one(port("np.ones(1 << 28)"), PLAIN)
     assert result.verdict == "raises"
     assert "MemoryError: Unable to allocate 2.00 GiB" in result.detail
