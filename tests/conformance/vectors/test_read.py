@@ -101,5 +101,4 @@ def test_damaged_files_are_named(tmp_path, monkeypatch):
 )
 def test_what_is_not_of_the_format_is_named(document, text):
     with pytest.raises(VectorError, match=f"^{text}$"):
-        for entry, dtype in vectors.cases(document):
-            vectors.verify_case(entry, dtype, "numpy")
+        [vectors.verify_case(entry, dtype, "numpy") for entry, dtype in vectors.cases(document)]
