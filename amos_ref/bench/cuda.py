@@ -13,24 +13,49 @@ from amos_ref.kernels.cuda import arrays as device_arrays
 from amos_ref.kernels.cuda import driver
 
 
-class AmosReplay(Stepper):
-    """A step of this package's kernels, recorded once; each step is `advance` and a replay."""
+class AmosStep(Stepper):
+    """A step of this package's kernels, called each time and not waited for."""
 
     def __init__(self, work: Workload) -> None:
         self.amos, self.stream = AmosStepper(work, "cuda", _copy_to_device), gpu.find_stream()
-        opt, params, grads = self.amos.opt, self.amos.params, self.amos.grads
         driver.synchronize()  # the arrays were copied in another stream
-        self.state = opt.step(params, grads, self.amos.state, stream=self.stream)
-        self.replay = gpu.record(
-            self.stream, lambda: opt.step(params, grads, self.state, stream=self.stream, sync=False)
-        )
+        self.state = self.amos.state
+        self.state, self.taken = self.step(), 1
+
+    def step(self, **launch: bool) -> Any:
+        return self.amos.opt.step(self.amos.params, self.amos.grads, self.state, stream=self.stream, **launch)
 
     def launch(self) -> None:
-        self.state = self.amos.opt.advance(self.state, stream=self.stream)
-        self.replay()
+        self.state = self.step(sync=False)
 
     def wait(self) -> None:
         self.amos.opt.synchronize(stream=self.stream)
+
+
+class AmosReplay(AmosStep):
+    """A step of this package's kernels, recorded once; each step is a replay, which counts by itself."""
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.replay = gpu.record(self.stream, lambda: self.step(sync=False))
+
+    def launch(self) -> None:
+        self.replay()
+        self.taken += 1
+
+
+class AmosBound(AmosStep):
+    """A step of this package's kernels that is bound to its arrays."""
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.bound = self.amos.opt.bind(self.amos.params, self.amos.grads, self.state, stream=self.stream, sync=False)
+
+    def launch(self) -> None:
+        self.bound()
+
+    def wait(self) -> None:
+        self.bound.synchronize()
 
 
 def _copy_to_device(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -54,9 +79,7 @@ class DeviceCopy(Stepper):
         self.replay()
 
 
-CUDA_KERNELS = Contender(
-    "amos_ref.Amos, backend 'cuda': advance, and a replay of a recorded step", AmosReplay, clock=StreamClock()
-)
+CUDA_KERNELS = Contender("amos_ref.Amos, backend 'cuda': a replay of a recorded step", AmosReplay, clock=StreamClock())
 COPY = Contender(
     "a copy on the device that reads and writes as many bytes as an Amos step",
     DeviceCopy,

@@ -54,6 +54,19 @@ class Rates(Protocol):
     mu: float  # the decay of momentum; 0.0 without momentum
 
 
+class At(NamedTuple):
+    """Where in a run a step is, so that replays of a recorded one can find the numbers of the next."""
+
+    count: int  # the steps before it
+    #: The first number of the step is 1 - beta^(count + 1); None where it is something else.
+    beta: float | None = None
+    #: Whether the second number is the same at every step.
+    steady: bool = False
+
+
+BEGINNING = At(0)
+
+
 class Method(NamedTuple):
     """What a member of the family hands to a backend."""
 
@@ -96,7 +109,7 @@ class Work(Protocol):
     late: BaseException | None
     vanished: Sequence[int]
 
-    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place and return -1; or write nothing and return the number of the first leaf whose
         gradient is not finite.
         """
@@ -189,8 +202,11 @@ class Backend(Protocol):
         """
         ...
 
-    def advance(self, work: Work | None, rates: Any, stream: Any) -> None:
-        """Put the numbers of a step where the replay of a recorded one finds them."""
+    def advance(self, work: Work | None, rates: Sequence[Any], at: At, stream: Any) -> None:
+        """Put the numbers of the next steps, from `at` on, where replays of a recorded one find them.
+
+        Of a steady run those of one step do.
+        """
         ...
 
     def synchronize(self, work: Work | None, stream: Any) -> None:
@@ -223,7 +239,7 @@ class HostBackend:
     def release(self, work: Work | None, stream: Any) -> None:
         pass
 
-    def advance(self, work: Work | None, rates: Any, stream: Any) -> None:
+    def advance(self, work: Work | None, rates: Sequence[Any], at: At, stream: Any) -> None:
         raise BackendError("advance needs a step of backend 'cuda' before it, recorded into a graph")
 
     def synchronize(self, work: Work | None, stream: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from amos_ref.dtypes import round_like, vanishes
-from amos_ref.kernels import HostBackend, Method, PlainWork, insist
+from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insist
 
 
 class Work(PlainWork):
@@ -15,7 +15,7 @@ class Work(PlainWork):
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.leaves, self.page = leaves, method.page
 
-    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; everything is computed before anything is written."""
         rows, vanished = [], []
         for number, leaf in enumerate(self.leaves):

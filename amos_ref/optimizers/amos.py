@@ -8,7 +8,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.checks import Arrays
 from amos_ref.dtypes import Shape
-from amos_ref.kernels import Method
+from amos_ref.kernels import At, Method
 from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.leaf import Leaf, refuse_gradient
 from amos_ref.optimizers.state import AmosState
@@ -194,6 +194,9 @@ class Amos(Optimizer):
     def averages(self) -> bool:
         """Whether the state holds m."""
         return bool(self.options["momentum"])
+
+    def _at(self, state: AmosState) -> At:
+        return At(int(state.count), self.options["beta"], not callable(self.options["learning_rate"]))
 
     def _rates(self, count: int) -> Rates:
         o, t = self.options, count + 1

@@ -14,10 +14,10 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import Arrays, check_finite, check_shape, check_written, named_arrays, named_gradients
 from amos_ref.dtypes import Shape, round_like, vanishes
-from amos_ref.errors import StateError
 from amos_ref.float_mode import check_mode
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
+from amos_ref.optimizers.bound import Bindable
 from amos_ref.optimizers.configured import Configured
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.leaf import refuse_gradient
@@ -39,7 +39,7 @@ class Prepared(NamedTuple):
     state: Any  # with its arrays as the backend sees them
 
 
-class Optimizer(Configured, abc.ABC):
+class Optimizer(Configured, Bindable, abc.ABC):
     """Base of the optimizers. A member defines what follows, and calls ``super().__init__(**options)``.
 
     Attributes
@@ -228,7 +228,7 @@ class Optimizer(Configured, abc.ABC):
         self._backend.check_launch(stream, sync)
         validate = self.options.get("validate", False)
         rates = self._rates_of(state)
-        layout, taking = None if validate else self._last.take(), None
+        layout = None if validate else self._last.take()
         try:
             given, aimed = (None, None) if layout is None else self._aim(layout, params, grads, state)
             if layout is None or given is None:
@@ -239,60 +239,29 @@ class Optimizer(Configured, abc.ABC):
                 gradients = given[0][layout.fixed :]
                 directions, moments = (gradients, {}) if aimed is None else (list(aimed[0].values()), aimed[1])
                 work.take(directions, None if aimed else given[1])
-            check_mode()
-            taking = Taking(state, self.first_step)
-            with InterruptGuard():
-                bad = taking.run(work, moments, rates, stream=stream, sync=sync or validate)
-            if work.vanished:
-                warn_once(self._warned, [names[k] for k in work.vanished], taking.t)
-        except BaseException as error:
-            if taking is not None:
-                taking.hand_over(error)
-            raise
+            bad, new = self._take(work, names, moments, rates, state, stream=stream, sync=sync or validate)
         finally:
             if layout is not None:
                 self._last.put(layout)
         if bad >= 0:
             self._refuse(names[bad], self._backend.as_arrays(directions[bad], "grads"), rates)
-        return taking.new if work.advanced else state
+        return new
 
-    def advance(self, state: Any, *, stream: Any = None) -> Any:
-        """Make ready for one replay of a recorded step: put the numbers that change from step to step on the GPU.
-
-        Parameters
-        ----------
-        state : NamedTuple
-        stream : CUDA stream, optional
-            The one in which the graph is replayed next.
-
-        Returns
-        -------
-        NamedTuple
-            The state after the replay.
-
-        Raises
-        ------
-        BackendError
-            If there is no recorded step.
-        ScheduleError
-            As in :meth:`update`.
-        """
-        layout, rates = self._last.peek(), self._rates_of(state)
-        if layout is not None and (rates is None or not isinstance(state, self.state_type)):
-            raise StateError(f"state is of type {type(state).__name__}; init(params) makes one")
-        self._backend.advance(None if layout is None else layout.work, rates, stream)
-        return Taking(state, self.first_step).finish()
-
-    def synchronize(self, *, stream: Any = None) -> None:
-        """Wait for the steps that a backend on a GPU runs in a stream.
-
-        Raises
-        ------
-        NonFiniteError
-            If a gradient was not finite since the host last waited: that step and all after it wrote nothing.
-        """
-        layout = self._last.peek()
-        self._backend.synchronize(None if layout is None else layout.work, stream)
+    def _take(
+        self, work: Any, names: list[str], moments: Moments, rates: Any, state: Any, **launch: Any
+    ) -> tuple[int, Any]:
+        """Take the step that is laid out; return the leaf that is not finite, or -1, and the state from here on."""
+        check_mode()
+        taking = Taking(state, self.first_step)
+        try:
+            with InterruptGuard():
+                bad = taking.run(work, moments, rates, at=self._at(state), **launch)
+            if work.vanished:
+                warn_once(self._warned, [names[k] for k in work.vanished], taking.t)
+        except BaseException as error:
+            taking.hand_over(error)
+            raise
+        return bad, taking.new if bad < 0 and work.advanced else state
 
     def trace(self, grads: Any, state: Any, params: Any) -> Trace:
         """Return every intermediate of one step, per leaf; nothing is changed.

@@ -60,7 +60,7 @@ def test_ours_has_the_bits_of_the_cpu_kernels_after_as_many_steps(text, changed)
     rotation.time_steps(7)
     for copy in {id(c): c for c in (rotation.copies[0], rotation.copies[-1])}.values():
         expected = cpu.AmosStepper(replace(work, threads=1), "cpu")
-        for _ in range(copy.state.count):
+        for _ in range(copy.taken):
             expected.run()
         for name, a in expected.params.items():
             found = arrays.download(arrays.device_array(copy.amos.params[name], name))

@@ -63,13 +63,13 @@ class Life:
     backend : str
     names : tuple of str
         The leaves of its tree.
-    place, back : callable
-        How an array comes to where the backend wants it, and a copy of it back to NumPy.
+    place, back, fill : callable
+        How an array comes to where the backend wants it, a copy of it back to NumPy, and other numbers into it.
     """
 
-    def __init__(self, member, backend, names=tuple(SHAPES), place=lambda a: a, back=np.copy):
+    def __init__(self, member, backend, names=tuple(SHAPES), place=lambda a: a, back=np.copy, fill=np.copyto):
         self.make, self.backend, self.names = MEMBERS[member], backend, names
-        self.place, self.back = place, back
+        self.place, self.back, self.fill = place, back, fill
         self.opt, self.moves = self.make(backend), 0
         self.rng = np.random.default_rng(1)
         self.start(dict.fromkeys(names, "f4"), {name: SHAPES[name] for name in names})
@@ -105,13 +105,16 @@ class Life:
             found[part] = None if arrays is None else {k: self.back(a) for k, a in arrays.items()}
         return (*copied, state._replace(**found))
 
-    def compare(self):
-        """Step, and hold the answer against the page's."""
+    def compare(self, bound=None):
+        """Step, perhaps by a bound step, and hold the answer against the page's."""
         self.moves += 1
         params, grads, state = self.host()
         before = [own.bits(a) for a in (*params.values(), *parts(state).values())]
         wanted = outcome(self.make("numpy"), self.tree(params), self.tree(grads), state)
-        got = outcome(self.opt, self.tree(self.params), self.tree(self.grads), self.state)
+        if bound is None:
+            got = outcome(self.opt, self.tree(self.params), self.tree(self.grads), self.state)
+        else:
+            got = outcome(bound, state=self.state)
         assert got[1] == wanted[1], f"{got[1]} but should be {wanted[1]}"
         if got[1] is None:
             self.used = self.state
@@ -129,9 +132,12 @@ class Life:
 
     # gradients
 
-    def drawn(self, name):
+    def numbers(self, name):
         g = self.rng.standard_normal(self.shapes[name]) * math.ldexp(1.0, int(self.rng.integers(-3, 4)))
-        return self.place(np.asarray(g).astype(self.dtypes[name]))
+        return np.asarray(g).astype(self.dtypes[name])
+
+    def drawn(self, name):
+        return self.place(self.numbers(name))
 
     def gradients(self, skipped=(), how="new"):
         """Draw gradients for all leaves but the skipped: in new arrays, or where the old ones were freed."""
@@ -164,6 +170,18 @@ class Life:
             if self.shapes[name] == ():
                 self.grads[name] = self.place(np.asarray(self.drawn(name)))[()]
         self.compare()
+
+    def bound(self):
+        """Some steps that are bound to the arrays, with other gradients where the last ones lie."""
+        with self.opt.bind(self.tree(self.params), self.tree(self.grads), self.state) as step:
+            for wrong in (None, None, self.pick([None, np.nan, np.inf]), None):
+                for name, g in self.grads.items():
+                    if g is not None and not isinstance(g, np.floating):
+                        numbers = self.numbers(name)
+                        if wrong is not None:
+                            numbers.reshape(-1)[-1:] = wrong
+                        self.fill(g, numbers)
+                self.compare(step)
 
     # parameters and state
 
@@ -298,10 +316,12 @@ class Life:
         self.compare()
 
 
-def outcome(opt, params, grads, state):
+def outcome(step, *args, state=None):
     """``(new state, None)``, or the old one and what was raised; of several overlaps any may be named."""
+    if args:
+        state, step = args[-1], step.step
     try:
-        return opt.step(params, grads, state), None
+        return step(*args), None
     except OverlapError:
         return state, OverlapError
     except AmosError as error:
@@ -309,7 +329,10 @@ def outcome(opt, params, grads, state):
 
 
 #: Moves on any device; and those for which arrays must lie in NumPy's memory.
-ANYWHERE = ("skip_at_random", "one_more_or_less", "same_gradients", "gradients", "later", "copies", "forgotten_state")
+ANYWHERE = (
+    *("skip_at_random", "one_more_or_less", "same_gradients", "gradients", "later", "copies", "bound"),
+    "forgotten_state",
+)
 ONLY_HERE = (
     "numbers_for_arrays copied_state other_state saved_and_loaded laid_out other_dtype resized other_tree "
     "copied_optimizer threads not_finite wrong_shape wrong_dtype read_only overlap"

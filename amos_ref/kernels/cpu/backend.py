@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numba.core import config
 
-from amos_ref.kernels import HostBackend, Method, PlainWork, insist
+from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insist
 from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.memory import gather
@@ -121,7 +121,7 @@ class Work(PlainWork):
                 self.copies.append((name, a, changes[name]))
         return leaf._replace(**changes) if changes else leaf
 
-    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
         numbers, mu = rates.numbers, rates.mu

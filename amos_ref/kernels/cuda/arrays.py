@@ -4,7 +4,9 @@ Nothing here imports a framework, nor Numba before there is something to read fr
 """
 
 import ctypes
-from collections.abc import Callable
+import operator
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,13 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import GPU, ForeignArray, cuda_interface, dlpack_device
 from amos_ref.dtypes import FLOATS, dtype_of
-from amos_ref.errors import BackendError, DtypeError
+from amos_ref.errors import AmosError, BackendError, DtypeError
 from amos_ref.kernels.cuda import driver
 
 _BITS16 = np.dtype(np.uint16)  # how bfloat16 travels where there is no name for it
+FEW = 6  # numbers: to set one takes about two microseconds, to wait for a stream ten
+_SHAPE, _DTYPE = operator.attrgetter("shape"), operator.attrgetter("dtype")
+_LASTING = ("numba.cuda.cudadrv.devicearray", "numba.cuda.simulator.cudadrv.devicearray")
 _BFLOAT16 = "<V2"  # what ml_dtypes, torch and CuPy call it in an interface
 
 
@@ -43,6 +48,62 @@ def fingerprint(a: Any) -> Any:
         return found.address, *found.like
     masked = interface.get("mask") is not None
     return interface["data"], interface["shape"], interface["typestr"], interface.get("strides"), masked
+
+
+class Marks:
+    """The objects that were seen, and what of them may change in place: at a third of a microsecond each.
+
+    Numba's arrays are as they were made; torch's tensors may get other memory, shapes and dtypes.
+    """
+
+    def __init__(self, found: Sequence[Any]) -> None:
+        self.alive = True
+        self.objects = list(map(id, found))  # no other objects have these numbers before one of them is gone
+        self.references = [weakref.ref(a, self._forget) for a in {id(a): a for a in found}.values()]
+        self.places = [k for k, a in enumerate(found) if hasattr(a, "data_ptr")]
+        self.kind = type(found[self.places[0]]) if self.places else None
+        self.seen = self._look(found)
+
+    @classmethod
+    def of(cls, found: Sequence[Any]) -> "Marks | None":
+        """Return the marks of Numba's arrays and torch's tensors; None where there are others."""
+        tensors = [type(a) for a in found if hasattr(a, "data_ptr")]
+        known = all(hasattr(a, "data_ptr") or type(a).__module__ in _LASTING for a in found)
+        one = all(kind.data_ptr is tensors[0].data_ptr for kind in tensors)  # also of torch.nn.Parameter
+        return cls(found) if known and one else None
+
+    def hold(self, found: Sequence[Any]) -> bool:
+        """Whether these are the same objects, and as they were."""
+        return self.alive and list(map(id, found)) == self.objects and self._look(found) == self.seen
+
+    def _forget(self, reference: Any) -> None:
+        self.alive = False
+
+    def _look(self, found: Sequence[Any]) -> Any:
+        if self.kind is None:
+            return None
+        tensors = [found[k] for k in self.places]
+        return [list(map(ask, tensors)) for ask in (self.kind.data_ptr, self.kind.is_contiguous, _SHAPE, _DTYPE)]
+
+
+class DeviceWatch:
+    """What arrays on a device were like; all of them must stay where they are. See :class:`amos_ref.kernels.Watch`.
+
+    Of the very objects that were seen last only what can change in place is asked.
+    """
+
+    def __init__(self, found: Sequence[Any]) -> None:
+        self.fingerprints = list(map(fingerprint, found))
+        self.marks = Marks.of(found)
+
+    def compare(self, found: Sequence[Any]) -> tuple[()] | None:
+        """Return no addresses, as none may change; None if anything is not as it was."""
+        try:
+            if self.marks is not None and self.marks.hold(found):
+                return ()
+            return () if list(map(fingerprint, found)) == self.fingerprints else None
+        except (AmosError, RuntimeError, TypeError, KeyError, AttributeError):
+            return None  # what is wrong is said where everything is checked
 
 
 def device_array(a: Any, where: str) -> DeviceArray:
@@ -211,9 +272,24 @@ def read(a: DeviceArray, stream: int) -> np.ndarray:
     return host
 
 
-def refill(a: DeviceArray, host: np.ndarray, stream: int) -> None:
-    """Copy from NumPy to the current device, in the order of a stream."""
+def _differing(a: np.ndarray, b: np.ndarray) -> list[int]:
+    return np.flatnonzero(a.view(np.int64) != b.view(np.int64)).tolist()
+
+
+def refill(a: DeviceArray, host: np.ndarray, stream: int, known: np.ndarray | None = None) -> None:
+    """Put numbers at the beginning of an array on the current device, in the order of a stream.
+
+    Numbers that are like `known` are there already (NaN says that it is not known). A few travel inside the calls;
+    where there are more they are copied, and waited for: the driver may read NumPy's memory after the call.
+    """
     if driver.simulated():
-        a.source.copy_to_device(host)
+        ctypes.memmove(a.address, host.ctypes.data, host.nbytes)
+        return
+    words = host.view(np.uint32)
+    changed = range(host.size) if known is None else _differing(host, known)
+    if len(changed) <= FEW:
+        for k in (word for i in changed for word in (2 * i, 2 * i + 1)):
+            driver.call(driver.FAILED, "cuMemsetD32Async", a.address + 4 * k, int(words[k]), 1, stream)
     else:
-        driver.call(driver.FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, a.nbytes, stream)
+        driver.call(driver.FAILED, "cuMemcpyHtoDAsync", a.address, host.ctypes.data, host.nbytes, stream)
+        driver.synchronize(stream)

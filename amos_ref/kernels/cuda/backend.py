@@ -4,24 +4,25 @@ reduce, combine and perhaps fold for every table; then decide, perhaps spread, a
 the host, and the numbers of the step are on the device, so that a recorded step can be replayed.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from amos_ref.errors import AmosError, BackendError, NonFiniteError
-from amos_ref.kernels import Method, PlainWork
-from amos_ref.kernels.cuda import arrays, driver
+from amos_ref.errors import BackendError, NonFiniteError
+from amos_ref.kernels import BEGINNING, At, Method, PlainWork
+from amos_ref.kernels.cuda import arrays, driver, graphs
+from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
-from amos_ref.kernels.cuda.arrays import as_device_state, as_device_tree, fingerprint
+from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, reducing
 from amos_ref.kernels.cuda.slots import NONE, NUMBERS
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
 
 BLOCK = 256  # threads of a block: a multiple of 64
-_recorded: "list[Work]" = []  # a graph reads their tables for as long as it lives, and it may outlive the optimizer
 
 
 class Tasks:
@@ -165,25 +166,48 @@ class Work(PlainWork):
             raise BackendError("backend 'cuda' has no kernels for an optimizer whose slots have no state")
         located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
-        self.lasting: tuple[float, ...] | None = None  # the numbers on the device that no step changes
+        self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
+        self.own: Callable[[int], None] | None = None  # the launches of a step, recorded
+        self.compiled = False
         self.device = driver.check_devices(located)
         decide = method.decide, method.numbers
         with driver.on(self.device):
             self.rates, self.flag = arrays.allocate(NUMBERS + method.numbers), arrays.upload(np.array([NONE]))
+            self.place, self.table = arrays.upload(np.zeros(8, np.int64)), arrays.allocate(2)
+            self.placed: np.ndarray | None = None  # what was written at `place` last
             shared = dict(rates=self.rates.address, flag=self.flag.address)
             self.parts = [Part(table, decide, shared) for table in tables(leaves, True, lambda a: a.address)]
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:
         """Nothing is to be taken: all arrays are where they were."""
 
+    @property
+    def recorded(self) -> bool:
+        """Whether there may be a graph that replays the step, unseen by the host."""
+        return graphs.is_kept(self)
+
     def set_rates(self, rates: Any, stream: int) -> None:
         """Put the numbers of a step on the device, in the order of the stream."""
         first, second, *others = rates.numbers
-        lasting = (rates.chi, rates.mu, *others)
-        if lasting != self.lasting:
-            arrays.refill(self.rates, np.array([rates.chi, rates.mu, first, second, *others]), stream)
-            self.lasting = lasting
-        driver.launcher(kernels.set_rates, 1, 1, stream)(self.rates.address, first, second)
+        numbers = rates.chi, rates.mu, first, second, *others
+        if numbers != self.known:
+            known = None if self.known is None else np.array(self.known)
+            arrays.refill(self.rates, np.array(numbers), stream, known)
+            self.known = numbers
+
+    def set_place(self, at: At, stream: int, numbers: Sequence[tuple[float, ...]] = ()) -> None:
+        """Have the next replay take the step that is at `at`, and those that follow these pairs of numbers."""
+        if not at.steady and self.table.size < 2 * len(numbers):
+            driver.synchronize(stream)  # replays may read the old one
+            self.table, self.placed = arrays.allocate(2 * len(numbers)), None
+        if numbers and not at.steady:
+            arrays.refill(self.table, np.array(numbers).reshape(-1), stream)
+        rows = moving.STEADY if at.steady else len(numbers)
+        place = np.array([min(at.count, moving.MOST_COUNT), 0, rows, self.table.address])
+        # What replays change is written each time.
+        known = None if self.placed is None else np.where([True, True, False, False], ~place, self.placed)
+        arrays.refill(self.place, place, stream, known)
+        self.placed = place
 
     def launch(self, stream: int) -> None:
         """Run the kernels of a step, or have them recorded."""
@@ -194,29 +218,64 @@ class Work(PlainWork):
         for part in self.parts:
             part.apply(stream)
 
-    def run(self, rates: Any, *, stream: Any = None, sync: bool = True) -> int:
+    def begin(self, at: At, stream: int) -> None:
+        """Have the first replay take the step that is at `at`; in a stream that is not recorded."""
+        self.set_place(at, stream)
+        unused = self.place.address + 32
+        driver.launcher(moving.next_numbers, 1, 1, stream)(unused, unused, unused, 0.0)  # compiles and loads it
+        driver.synchronize(stream)
+
+    def record(self, at: At, stream: int) -> None:
+        """Have a step recorded that moves its numbers on by itself."""
+        addresses = self.rates.address, self.place.address, self.flag.address
+        driver.launcher(moving.next_numbers, 1, 1, stream)(*addresses, at.beta or 0.0)
+        self.launch(stream)
+
+    def launching(self) -> Callable[[int], None]:
+        """Return what runs the kernels of a step: at first one by one, from the second step on as a graph."""
+        if self.own is None and self.compiled and not driver.simulated():
+            with contextlib.suppress(BackendError):  # of a driver that cannot; the launches say what else is wrong
+                self.own = graphs.record(self.launch)
+        return self.own or self.launch
+
+    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is not finite."""
         self.begun = False
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
             self.advanced = not driver.is_capturing(handle)
             if self.advanced:
+                if self.recorded:
+                    self.pending = True
+                    self.forget()
+                    self.set_place(at._replace(count=at.count + 1), handle)
                 self.set_rates(rates, handle)
-                self.begun = True
-            elif self not in _recorded:
-                _recorded.append(self)
-            self.launch(handle)
+                launch, self.begun = self.launching(), True
+                launch(handle)
+                self.compiled = True
+            else:
+                graphs.keep(self, handle)
+                self.begin(at, driver.stream_aside(self.device))
+                self.record(at, handle)
         if not (self.advanced and sync):
             self.pending = True
             return -1
         return self.wait(handle)
 
-    def advance(self, rates: Any, stream: Any) -> None:
-        """Make ready for a replay."""
+    def advance(self, rates: Sequence[Any], at: At, stream: Any) -> None:
+        """Make ready for the replays of the next steps."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = self.unrecorded(stream)
-            self.set_rates(rates, handle)
+            if at.steady and self.known is not None and self.known[3] != rates[0].numbers[1]:
+                self.set_rates(rates[0], handle)
+            self.set_place(at, handle, [r.numbers[:2] for r in rates])
+            if not at.steady:
+                self.forget()
         self.pending = True
+
+    def forget(self) -> None:
+        """Replays may change the first two numbers of a step."""
+        self.known = self.known and (*self.known[:2], np.nan, np.nan, *self.known[4:])
 
     def wait(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
@@ -227,6 +286,12 @@ class Work(PlainWork):
                 return -1
             arrays.refill(self.flag, np.array([NONE]), stream)
         self.begun = False
+        if bad == moving.PAST:
+            self.pending = False
+            raise BackendError(
+                "a replay found no numbers for its step: more ran than opt.advance(state, steps=...) made ready; it "
+                "and all after it wrote nothing"
+            )
         if self.pending:
             self.pending = False
             raise NonFiniteError(
@@ -248,20 +313,6 @@ class Work(PlainWork):
         if driver.is_capturing(handle):
             raise BackendError("into a graph only a step is recorded; advance before each replay, synchronize after it")
         return handle
-
-
-class DeviceWatch:
-    """What arrays on a device were like; all of them must stay where they are. See :class:`amos_ref.kernels.Watch`."""
-
-    def __init__(self, found: Sequence[Any]) -> None:
-        self.fingerprints = list(map(fingerprint, found))
-
-    def compare(self, found: Sequence[Any]) -> tuple[()] | None:
-        """Return no addresses, as none may change; None if anything is not as it was."""
-        try:
-            return () if list(map(fingerprint, found)) == self.fingerprints else None
-        except (AmosError, RuntimeError, TypeError, KeyError, AttributeError):
-            return None  # what is wrong is said where everything is checked
 
 
 class CudaBackend:
@@ -302,10 +353,10 @@ class CudaBackend:
                 driver.synchronize()  # all streams: kernels in any of them may still read the tables
             work.synchronize(stream)
 
-    def advance(self, work: Any, rates: Any, stream: Any) -> None:
+    def advance(self, work: Any, rates: Sequence[Any], at: At, stream: Any) -> None:
         if work is None:
             raise BackendError("advance needs a step of backend 'cuda' before it, recorded into a graph")
-        work.advance(rates, stream)
+        work.advance(rates, at, stream)
 
     def synchronize(self, work: Any, stream: Any) -> None:
         if work is not None:

@@ -216,6 +216,12 @@ def _stream_device(handle: int) -> int:
     return int(number)
 
 
+@functools.cache
+def stream_aside(device: int) -> int:
+    """Return a stream, for the current device, that nothing waits for but who asked for it."""
+    return 0 if simulated() else int(call(FAILED, "cuStreamCreate", 1))
+
+
 def is_capturing(stream: int) -> bool:
     """Whether launches on a stream are recorded into a graph, not run.
 

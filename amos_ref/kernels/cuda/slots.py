@@ -85,13 +85,6 @@ def sum_rows(address, begin, count, stride):
 
 
 @kernel
-def set_rates(rates, first, second):
-    """Put the numbers that change from step to step where the step's kernels find them."""
-    put_real(rates, NUMBERS, first)
-    put_real(rates, NUMBERS + 1, second)
-
-
-@kernel
 def combine_columns(starts, members, leaves, sums, share, means, flag):
     """Sum the sums of 64 rows; a task is one column, a thread's."""
     for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):

@@ -22,6 +22,7 @@ import numba.cuda.dispatcher
 from numba import cuda, types
 
 from amos_ref.kernels.cuda import apply as cuda_apply
+from amos_ref.kernels.cuda import rates as cuda_rates
 from amos_ref.kernels.cuda import reduce as cuda_reduce
 from amos_ref.kernels.cuda import slots as cuda_kernels
 from amos_ref.optimizers.amos import Amos
@@ -54,7 +55,7 @@ class Case(NamedTuple):
 
 def cases():
     """Every kernel for every dtype."""
-    yield Case("set_rates", cuda_kernels.set_rates, 1, 2)
+    yield Case("next_numbers", cuda_rates.next_numbers, 3, 1)
     yield Case("combine_columns", cuda_kernels.combine_columns, 7, divides=True)
     yield Case("fold_slots", cuda_kernels.fold_slots, 7, divides=True)
     yield Case("spread_slots", cuda_kernels.spread_slots, 6)

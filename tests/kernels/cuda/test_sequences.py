@@ -11,8 +11,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 MEMBERS = ("amos", "amos with momentum")
 
 
+def fill(a, numbers):
+    a.copy_to_device(numbers)
+
+
 def life(member, names):
-    return Life(member, "cuda", names, place=to_device, back=lambda a: a.copy_to_host())
+    return Life(member, "cuda", names, place=to_device, back=lambda a: a.copy_to_host(), fill=fill)
 
 
 @pytest.mark.parametrize("member", MEMBERS)

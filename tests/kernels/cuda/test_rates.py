@@ -1,0 +1,132 @@
+"""Recorded steps find the numbers of each step by themselves, or in a table that was put on the device."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import strategies as own
+from helpers.placed import to_device
+
+import amos_ref
+from amos_ref import spec
+from amos_ref.errors import BackendError, HyperParameterError
+from amos_ref.kernels.cuda import arrays
+from amos_ref.kernels.cuda import backend as cuda
+from amos_ref.kernels.cuda import driver as cuda_driver
+from amos_ref.kernels.cuda import rates as moving
+from amos_ref.kernels.cuda.arrays import device_array
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def optimizer(backend, rate):
+    options = dict(slot_shape={"b": (), "w": "(1, SHAPE[1])"}, beta=0.75, momentum=0.9, extra_l2=0.05)
+    return amos_ref.Amos(rate, 0.6, **options, backend=backend)
+
+
+def tree(seed):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in {"b": (5,), "w": (3, 2)}.items()}
+
+
+def moved(arrays):
+    return {name: to_device(a) for name, a in arrays.items()}
+
+
+def same_bits(params, state, there, state_there):
+    assert state.count == state_there.count
+    for ours, theirs in ((params, there), *zip(state[1:], state_there[1:], strict=True)):
+        for name, a in ours.items():
+            assert own.bits(theirs[name].copy_to_host()) == own.bits(a), name
+
+
+def replays(rate):
+    """An optimizer on the page and one on the device, each with what it steps; the latter's work, as if recorded."""
+    ours, theirs = optimizer("numpy", rate), optimizer("cuda", rate)
+    params, grads = tree(1), tree(2)
+    there, gradients = moved(params), moved(grads)
+    state, state_there = ours.init(params), theirs.init(there)
+    state, state_there = ours.step(params, grads, state), theirs.step(there, gradients, state_there)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_driver, "is_capturing", lambda stream: True)
+        patch.setattr(cuda.Work, "launch", lambda work, stream: None)
+        patch.setattr(cuda_driver, "launcher", lambda *args: lambda *args: None)
+        assert theirs.step(there, gradients, state_there) is state_there
+    return (ours, params, grads, state), (theirs, there, gradients, state_there), theirs._last.peek().work
+
+
+def replay(work, opt):
+    """What a replay of a recorded step does."""
+    work.record(opt._at(SimpleNamespace(count=0)), cuda_driver.stream_of(None, 0))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("rate", [0.3, lambda t: 0.3 / t], ids=["constant", "schedule"])
+def test_advance_says_which_steps_are_replayed(rate, steps):
+    (ours, params, grads, state), (theirs, there, _held, state_there), work = replays(rate)
+    for _ in range(2):
+        state_there = theirs.advance(state_there, steps=steps)
+        for _ in range(steps):
+            state = ours.step(params, grads, state)
+            replay(work, theirs)
+    theirs.synchronize()
+    same_bits(params, state, there, state_there)
+
+
+def test_replays_at_a_constant_rate_need_no_advance_also_after_a_step_in_between():
+    (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(0.3)
+    for _ in range(3):
+        state = ours.step(params, grads, state)
+        replay(work, theirs)
+    state_there = state_there._replace(count=state.count)
+    state, state_there = ours.step(params, grads, state), theirs.step(there, gradients, state_there)
+    state = ours.step(params, grads, state)
+    replay(work, theirs)
+    theirs.synchronize()
+    same_bits(params, state, there, state_there._replace(count=state.count))
+
+
+def test_a_replay_beyond_the_table_writes_nothing_and_is_named():
+    (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(lambda t: 0.3 / t)
+    state_there = theirs.advance(state_there, steps=2)
+    for _ in range(2):
+        state = ours.step(params, grads, state)
+    for _ in range(4):
+        replay(work, theirs)
+    with pytest.raises(BackendError, match=r"more ran than opt\.advance"):
+        theirs.synchronize()
+    same_bits(params, state, there, state_there)
+    state, state_there = ours.step(params, grads, state), theirs.step(there, gradients, state_there)
+    same_bits(params, state, there, state_there)
+
+
+def test_a_learning_rate_that_is_set_reaches_replays_by_advance():
+    (ours, params, grads, state), (theirs, there, _held, state_there), work = replays(0.3)
+    for rate in (0.1, lambda t: 0.2 / t, 0.3):
+        for opt in (ours, theirs):
+            opt.set_learning_rate(rate)
+        state_there = theirs.advance(state_there, steps=2)
+        for _ in range(2):
+            state = ours.step(params, grads, state)
+            replay(work, theirs)
+    theirs.synchronize()
+    same_bits(params, state, there, state_there)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.0, True, None])
+def test_a_number_of_replays_that_is_none_is_refused(steps):
+    opt = optimizer("cuda", 0.3)
+    with pytest.raises(HyperParameterError, match=f"steps is {steps!r}; it must be a whole number"):
+        opt.advance(opt.init(moved(tree(1))), steps=steps)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 1 - 2**-53])
+def test_the_device_has_the_pages_power(beta):
+    for t in (1, 2, 3, 7, 1000, 12345, 2**31 + 1, 2**53 + 1, 2**62 + 5):
+        rates, flag = (to_device(np.zeros(5)) for _ in range(2))
+        place = to_device(np.array([t - 1, 0, moving.STEADY, 0]))
+        where = [device_array(a, "").address for a in (rates, flag)]
+        launch = cuda_driver.launcher(moving.next_numbers, 1, 1, 0)
+        launch(where[0], arrays.describe(place).address, where[1], beta)
+        assert rates.copy_to_host()[2] == spec.one_minus_power(beta, t)
+        assert place.copy_to_host()[0] == t
