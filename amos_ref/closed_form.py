@@ -27,6 +27,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.options import check_options
+from amos_ref.outside import pass_on
 from amos_ref.rules import number
 
 MOST_STEPS = 10_000_000  # of a recurrence that must be iterated
@@ -276,6 +277,7 @@ class _Sums:
         try:
             value = self.p_t(t, s)
         except Exception as error:
+            pass_on(error)
             raise ScheduleError(f"p_t({t}, {s!r}) raised {type(error).__name__}: {error}") from error
         p = number(value)
         if not 0 <= p < math.inf:

@@ -7,6 +7,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.errors import MissingDependencyError
+from amos_ref.float_mode import check_mode
 
 Shape = tuple[int, ...]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -48,7 +49,10 @@ def vanishes(g2: Any, v: np.ndarray) -> bool:
 
 def as_dtype(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return `a` itself, or a copy of another dtype, rounded once."""
-    return a if a.dtype == dtype else round_like(a.astype(np.float64), np.empty(a.shape, dtype))
+    if a.dtype == dtype:
+        return a
+    check_mode()
+    return round_like(a.astype(np.float64), np.empty(a.shape, dtype))
 
 
 def broadcasts(slot: Shape, shape: Shape) -> bool:

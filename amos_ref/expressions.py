@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from amos_ref.errors import ExpressionError
+from amos_ref.outside import pass_on
 
 Shape = tuple[int, ...]
 
@@ -72,6 +73,7 @@ def evaluate(expression: str, shape: Shape) -> Any:
     except ExpressionError as error:
         raise ExpressionError(f"expression {expression!r}: {error}") from None
     except (SyntaxError, ValueError, TypeError, ArithmeticError, IndexError, RecursionError, MemoryError) as error:
+        pass_on(error)
         raise ExpressionError(f"expression {expression!r} has no value for SHAPE {shape}: {error}") from None
 
 

@@ -29,6 +29,6 @@ def check_mode() -> None:
     """Raise FloatModeError unless this thread computes as IEEE 754 says."""
     if not is_ieee():
         raise FloatModeError(
-            f"in this thread {describe_mode()}, which would change the bits of a step; some library has set the "
+            f"in this thread {describe_mode()}, which would change the bits of results; some library has set the "
             "processor so: torch.set_flush_denormal(False), or C's fesetenv(FE_DFL_ENV), undoes it"
         )

@@ -16,6 +16,7 @@ from amos_ref.dtypes import as_dtype, dtype_of
 from amos_ref.errors import DtypeError, HyperParameterError, MissingDependencyError, ShapeError, StateError, TreeError
 from amos_ref.optimizers.state import AmosState, as_count, check_fit
 from amos_ref.optimizers.turn import check_unused
+from amos_ref.outside import pass_on
 from amos_ref.rules import number
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
@@ -362,6 +363,7 @@ def _as_array(a: Any, where: str) -> np.ndarray:
     try:
         copied = np.array(a)
     except Exception as error:  # whatever another library raises
+        pass_on(error)
         raise DtypeError(f"{where} is of type {type(a).__name__}, not an array: {error}") from None
     if copied.dtype == object:
         raise DtypeError(f"{where} is of type {type(a).__name__}, not an array")

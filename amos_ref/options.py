@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from amos_ref.errors import HyperParameterError, ScheduleError
+from amos_ref.outside import pass_on
 from amos_ref.rules import Preset, number
 
 # Options that are numbers: a test of the range, its words, and whether None is allowed.
@@ -120,6 +121,7 @@ def learning_rate_at(learning_rate: Any, t: int) -> float:
     try:
         value = learning_rate(t)
     except Exception as error:
+        pass_on(error)
         raise ScheduleError(f"learning_rate({t}) raised {type(error).__name__}: {error}") from error
     xi = number(value)
     if not 0 <= xi < math.inf:

@@ -16,6 +16,7 @@ import numpy as np
 from amos_ref.dtypes import broadcasts
 from amos_ref.errors import ExpressionError, RuleError
 from amos_ref.expressions import Shape, evaluate
+from amos_ref.outside import pass_on
 from amos_ref.patterns import Matcher
 
 
@@ -51,6 +52,7 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
         try:
             return rule(name, shape)
         except Exception as error:
+            pass_on(error)
             words = f"{type(error).__name__}: {error}"
             raise RuleError(f"{kind}: the callable failed for leaf {name!r}: {words}") from error
     if isinstance(rule, str) and rule not in ("tensor", "element", "init"):
@@ -79,7 +81,8 @@ def number(value: Any) -> float:
         return math.nan
     try:
         return float(value)
-    except Exception:  # whatever the conversion of somebody's own type raises
+    except Exception as error:  # whatever the conversion of somebody's own type raises
+        pass_on(error)
         return math.nan
 
 

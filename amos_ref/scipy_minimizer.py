@@ -8,6 +8,7 @@ import numpy as np
 
 from amos_ref.errors import HyperParameterError, ProblemError
 from amos_ref.minimizer import Result, check_bounds, check_callables, check_counts, minimize
+from amos_ref.outside import pass_on
 
 DEFAULT_STEPS = 1000
 #: Options that other methods, or `minimize` itself, have under these names, and what to do here.
@@ -167,7 +168,8 @@ def _as_loss(value: Any) -> Any:
     """Return the number in an array or list of one, as scipy takes them; anything else as it is, to be refused."""
     try:
         return np.asarray(value).item()
-    except Exception:  # whatever another library raises
+    except Exception as error:  # whatever another library raises
+        pass_on(error)
         return value
 
 
@@ -176,6 +178,7 @@ def _as_gradient(value: Any) -> np.ndarray:
     try:
         a = np.atleast_1d(np.asarray(value))
     except Exception as error:  # whatever another library raises
+        pass_on(error)
         raise ProblemError(f"jac returned {value!r:.60}, which is no array: {error}") from error
     if a.dtype.kind not in "fiu" and a.dtype.name != "bfloat16":
         raise ProblemError(f"jac returned {value!r:.60}, of dtype {a.dtype}; it must return real numbers")

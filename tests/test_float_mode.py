@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers.optimizers import cases, make
 from helpers.trees import all_bits, tree_of
 
 import amos_ref
-from amos_ref import errors
+from amos_ref import dtypes, errors, interop
 from amos_ref import float_mode as checked
 from amos_ref.cli import main
 from amos_ref.kernels.cpu import threads
@@ -134,3 +135,33 @@ def test_check_judges_nothing_in_another_mode(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "subnormal numbers are flushed to zero" in err
+
+
+class Theirs(NamedTuple):
+    """A state as optax keeps it."""
+
+    count: int = 3
+    v: object = np.array(1e-40, np.float32)
+    b: object = np.array(1.0, np.float32)
+
+
+CONVERSIONS = {
+    "load_state": lambda path: amos_ref.load_state(path, like=np.ones(3, np.float32), state_dtype="param").v[""],
+    "from_optax": lambda path: interop.from_optax(Theirs(), np.ones(3, np.float32), state_dtype="float64").v[""],
+}
+
+
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+def test_a_state_whose_numbers_are_rounded_on_the_way_is_not_flushed(conversion, tmp_path, monkeypatch):
+    """v of small gradients came out of a file or another library as 0, and the next step was far too long."""
+    path, convert = tmp_path / "state", CONVERSIONS[conversion]
+    amos_ref.save_state(path, amos_ref.Amos(0.1).init(np.ones(3))._replace(v={"": np.array(1e-40)}))
+    right = convert(path)
+    assert right > 0
+    with float_mode(max(MODES, key=lambda mode: mode.count("Z"))):
+        with pytest.raises(errors.FloatModeError):
+            convert(path)
+        monkeypatch.setattr(dtypes, "check_mode", lambda: None)
+        wrong = convert(path)
+        amos_ref.load_state(path)  # as it is in the file
+    assert wrong.tobytes() != right.tobytes()

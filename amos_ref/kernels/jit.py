@@ -16,6 +16,8 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 from numba.extending import overload, register_jitable
 
+from amos_ref.outside import pass_on
+
 _PACKAGE = pathlib.Path(__file__).parent.parent
 #: What ends up in compiled kernels: the pages, the *decide* of each member, and the kernels themselves.
 _COMPILED = ("spec.py", "closed_form.py", "optimizers/*.py", "kernels/*.py", "kernels/cpu/*.py")
@@ -96,7 +98,8 @@ class _Files(IndexDataCacheFile):
     def _undump(self, data):
         try:
             return pickle.loads(data[32:]) if hashlib.sha256(data[32:]).digest() == data[:32] else None
-        except Exception:  # whatever unpickling raises
+        except Exception as error:  # whatever unpickling raises
+            pass_on(error)
             return None
 
     def _read(self, path):
@@ -105,7 +108,8 @@ class _Files(IndexDataCacheFile):
             status = os.stat(path)
             _refuse_others(path, status)
             return pathlib.Path(path).read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return b""
 
 
@@ -123,16 +127,17 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except OSError as error:
-            _warn_uncached(str(error))
-        except Exception:  # whatever is wrong with it: the kernel is compiled, and replaces what was there
-            pass
+        except Exception as error:  # whatever is wrong with it: the kernel is compiled, and replaces what was there
+            pass_on(error)
+            if isinstance(error, OSError):
+                _warn_uncached(str(error))
         return None
 
     def save_overload(self, sig, data):
         try:
             super().save_overload(sig, data)
         except Exception as error:
+            pass_on(error)
             _warn_uncached(f"{type(error).__name__}: {error}")
 
 

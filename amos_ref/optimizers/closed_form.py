@@ -15,6 +15,7 @@ from amos_ref.optimizers.adam import adam_directions
 from amos_ref.optimizers.base import Aimed, Optimizer, Prepared
 from amos_ref.optimizers.leaf import DirectedLeaf, refuse_gradient
 from amos_ref.optimizers.state import ClosedFormState
+from amos_ref.outside import pass_on
 from amos_ref.rules import positive, resolve, slot_shape_of
 
 LINES = (
@@ -230,6 +231,7 @@ def _call_direction(direction: Callable[[str, np.ndarray, int], Any], name: str,
     try:
         u = direction(name, g, t)
     except Exception as error:
+        pass_on(error)
         raise DirectionError(f"{where}: the callable raised {type(error).__name__}: {error}") from error
     try:
         check_shape(check_array(np.asarray(u) if isinstance(u, np.floating) else u, where), shape, where)

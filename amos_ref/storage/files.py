@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from amos_ref.errors import AmosError, OutOfMemoryError, StorageError
+from amos_ref.outside import pass_on
 
 LONGEST_TEXT = 100_000_000  # bytes of a file that is read at once, by others than the readers of states
 LONGEST_ERROR = 10_000  # characters; names in a file can be a million times as long
@@ -32,12 +33,14 @@ def name_errors(doing: str, path: Any) -> Iterator[str]:
         yield path
     except AmosError as error:
         raise type(error)(f"cannot {doing} {path!r}: {error!s:.{LONGEST_ERROR}}") from error
-    except OSError as error:
-        raise StorageError(f"cannot {doing} {path!r}: {error.strerror or error}") from error
-    except RecursionError as error:
-        raise StorageError(f"cannot {doing} {path!r}: something in it is nested too deeply") from error
-    except MemoryError as error:
-        raise OutOfMemoryError(f"cannot {doing} {path!r}: there is not enough memory") from error
+    except (OSError, RecursionError, MemoryError) as error:
+        pass_on(error)
+        kind, why = StorageError, getattr(error, "strerror", None) or error
+        if isinstance(error, RecursionError):
+            why = "something in it is nested too deeply"
+        elif isinstance(error, MemoryError):
+            kind, why = OutOfMemoryError, "there is not enough memory"
+        raise kind(f"cannot {doing} {path!r}: {why}") from error
 
 
 def regular(path: str) -> str:
@@ -184,6 +187,7 @@ def _flush_folder(folder: int) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
+        pass_on(error)
         # Some file systems flush no folders and say so; nothing is wrong then.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             why = error.strerror or error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amos_ref.errors import HyperParameterError, StorageError
+from amos_ref.outside import pass_on
 from amos_ref.rules import Preset, number
 
 RULES = ("eta", "sigma", "slot_shape")  # the options that may be rules by name
@@ -82,7 +83,8 @@ def _encode_plain(value: Any, where: str) -> Any:
     if not getattr(value, "shape", ()):
         try:
             whole = operator.index(value)
-        except Exception:  # whatever the conversion of somebody's own type raises
+        except Exception as error:  # whatever the conversion of somebody's own type raises
+            pass_on(error)
             if math.isfinite(x := number(value)):
                 return x
         else:
