@@ -76,10 +76,7 @@ class Steppable:
 
 def turn_of(state: Any) -> Turn:
     """Return whose turn the arrays of a state are."""
-    try:
-        return state.__dict__["_turn"]
-    except KeyError:
-        return state.__dict__.setdefault("_turn", Turn())
+    return state.__dict__.get("_turn") or state.__dict__.setdefault("_turn", Turn())
 
 
 def share(new: Any, state: Any) -> Any:

@@ -133,4 +133,4 @@ def test_threads_have_a_bound(monkeypatch):
     from amos_ref.kernels.cpu import threads
 
     monkeypatch.setattr(threads.config, "NUMBA_NUM_THREADS", 99_999)
-    assert threads.most() == max(os.cpu_count() or 1, threads.MOST_THREADS)
+    assert threads.most() == threads.MOST_THREADS == max(os.cpu_count() or 1, 64)

@@ -103,6 +103,7 @@ class Work(PlainWork):
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
         made = tables(map(self._contiguous, leaves), method.states > 0, address)
         self.parts = [Part(table, method) for table in made]
+        self.halves = [part for part in self.parts if part.vanished is not None]
         self.count = len(leaves)
         scales = [leaf.scale for leaf in leaves]
         read = bool(scales) and isinstance(scales[0], np.ndarray)
@@ -154,8 +155,7 @@ class Work(PlainWork):
     @property
     def vanished(self) -> list[int]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The leaves whose v became 0."""
-        halves = [(part.table.leaves, part.vanished) for part in self.parts if part.vanished is not None]
-        return [int(k) for leaves, vanished in halves for k in leaves[vanished != 0, LEAF]]
+        return [int(k) for part in self.halves for k in part.table.leaves[part.vanished != 0, LEAF]]
 
     def take(self, gradients: Sequence[Any], addresses: np.ndarray | None) -> None:
         """Take gradients at other addresses, in the order of the leaves; read the scales anew."""
