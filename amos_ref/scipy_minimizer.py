@@ -102,7 +102,8 @@ def scipy_method(
 
     unused = {"hess": hess, "hessp": hessp, "bounds": bounds, "constraints": constraints}
     for name, value in unused.items():
-        if value is not None and not (isinstance(value, tuple | list) and len(value) == 0):
+        empty = value is None or (isinstance(value, tuple | list) and len(value) == 0)
+        if not empty and not (name == "bounds" and _are_open(value)):
             raise ProblemError(f"{name} is {value!r:.60}; this method cannot use it, so it must not be given")
     for name in options:
         if name in OTHERWISE:
@@ -162,6 +163,18 @@ def _as_start(x0: Any) -> np.ndarray:
     """Return the start as scipy passes it: one-dimensional, and of floats if it was of integers."""
     x0 = np.atleast_1d(np.asarray(x0))
     return x0.astype(np.float64) if x0.dtype.kind in "iu" else x0.astype(x0.dtype.newbyteorder("="))
+
+
+def _are_open(bounds: Any) -> bool:
+    """Whether bounds, in either of scipy's forms, bound nothing."""
+    from scipy.optimize import Bounds
+
+    if isinstance(bounds, Bounds):
+        return bool(np.all(np.isneginf(bounds.lb)) and np.all(np.isposinf(bounds.ub)))
+    try:
+        return all(low in (None, -np.inf) and high in (None, np.inf) for low, high in bounds)
+    except (TypeError, ValueError):  # of what are no pairs
+        return False
 
 
 def _as_loss(value: Any) -> Any:

@@ -226,12 +226,28 @@ def test_scipy_method_returns_after_ctrl_c():
 
 
 @pytest.mark.parametrize(
+    "bounds",
+    [[(None, None)] * 2, [(-np.inf, np.inf)] * 2, np.array([[-np.inf, np.inf]] * 2), scipy.optimize.Bounds()],
+    ids=["None", "infinite", "array", "Bounds"],
+)
+def test_bounds_that_bound_nothing_are_taken(bounds):
+    fun, start = (lambda x: float(x @ x)), [3.0, -4.0]
+    found = solve(fun, start, jac=lambda x: 2 * x, bounds=bounds)
+    assert np.array_equal(found.x, solve(fun, start, jac=lambda x: 2 * x).x)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (dict(jac=None), ["jac", "needs the gradient"]),
         (dict(jac="2-point"), ["jac", "needs the gradient"]),
         (dict(bounds=[(0, 1), (0, 1)]), ["bounds is [(0, 1)"]),
         (dict(bounds=scipy.optimize.Bounds(0, 1)), ["bounds is Bounds"]),
+        (dict(bounds=[(None, None), (None, 1)]), ["bounds is [(None"]),
+        (dict(bounds=[(None, None), (0, None)]), ["bounds is [(None"]),
+        (dict(bounds=scipy.optimize.Bounds([-np.inf, 0], np.inf)), ["bounds is Bounds"]),
+        (dict(bounds=[None, None]), ["bounds is [None"]),
+        (dict(bounds=3), ["bounds is 3"]),
         (dict(constraints={"type": "eq", "fun": sum}), ["constraints is {'type'"]),
         (dict(constraints=[scipy.optimize.LinearConstraint([1, 1])]), ["constraints is [<"]),
         (dict(hess=scipy.optimize.rosen_hess), ["hess is <function"]),
