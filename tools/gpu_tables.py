@@ -11,6 +11,8 @@ import pathlib
 import re
 import sys
 
+from amos_ref.storage.files import write_file
+
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = [ROOT / "docs/cuda.md", ROOT / "docs/performance.md"]
 COLUMNS = ("copy", "graph", "bound", "eager", "adamw graph", "adamw called")
@@ -66,7 +68,7 @@ def fill(text, report):
 def main(path, *files):
     report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     for file in map(pathlib.Path, files or FILES):
-        file.write_text(fill(file.read_text(encoding="utf-8"), report), encoding="utf-8")
+        write_file(file, fill(file.read_text(encoding="utf-8"), report))
 
 
 if __name__ == "__main__":

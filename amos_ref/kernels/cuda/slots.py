@@ -24,8 +24,8 @@ NONE = 2**62  # the flag where all gradients are finite
 CHI, MU, NUMBERS = range(3)  # at `rates`; behind them lies what *decide* takes
 
 # PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
-_options: dict[str, Any] = dict(fastmath=False) if SIMULATED else dict(fastmath=False, lto=False)
-kernel = cuda.jit(**_options)
+_options: dict[str, Any] = {} if SIMULATED else dict(lto=False)
+kernel = cuda.jit(fastmath=False, **_options)
 
 
 def crowded(blocks: int) -> Any:
