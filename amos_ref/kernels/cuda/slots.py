@@ -30,7 +30,8 @@ kernel = cuda.jit(fastmath=False, **_options)
 
 def crowded(blocks: int) -> Any:
     """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor."""
-    return cuda.jit(**_options) if SIMULATED else cuda.jit(**_options, launch_bounds=(256, blocks))
+    bounds = {} if SIMULATED else dict(launch_bounds=(256, blocks))
+    return cuda.jit(fastmath=False, **_options, **bounds)
 
 
 integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
