@@ -29,6 +29,14 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
 
 
+@pytest.fixture
+def hang_ups():
+    """SIGHUP is not ignored, as it is under nohup and then in every child."""
+    before = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "no_cover: pytest-cov does not look at the test")
 

@@ -24,6 +24,8 @@ def result(verdict, expected=None):
     return Result("plain", "float64", "", verdict, expected=expected)
 
 
+pytestmark = pytest.mark.usefixtures("hang_ups")
+
 RIGHT, WRONG = Report("port", [result("conforms")]), Report("port", [result("conforms"), result("departs")])
 ENDED = Report("port", [result("conforms"), result("ended")])
 BOTH = Report("port", [result("departs"), result("killed")])

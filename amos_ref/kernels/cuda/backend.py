@@ -22,7 +22,7 @@ from amos_ref.kernels.cuda.slots import NONE, NUMBERS
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
 
-BLOCK = 256  # threads of a block: a multiple of 64
+BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
 
 
 class Tasks:
@@ -49,7 +49,11 @@ class Part:
         self.method = decide
         self.rates, self.flag = shared["rates"], shared["flag"]
         runs = _runs(table)
-        starts = {name: np.concatenate([[0], np.cumsum(counts)]) for name, counts in _counts(table).items()}
+        small, large = GPU_PIECE
+        elements = int((table.leaves[:, OUTER] * table.leaves[:, N] * table.leaves[:, INNER]).sum())
+        self.piece = large if elements > large * driver.most_blocks() else small
+        counts = _counts(table, self.piece)
+        starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers = [*starts.values(), runs]
         self.leaves = arrays.upload(table.leaves.reshape(-1))
         self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
@@ -63,27 +67,34 @@ class Part:
         self.means, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
         self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state))
 
+    def block(self, tasks: str, width: int | None) -> int:
+        """Return how many threads a block has, with a thread a task, or a group with `width` elements a thread."""
+        threads = self.tasks[tasks].count * (1 if width is None else LANES // width)
+        return BLOCK if threads > SMALL_BLOCK * driver.most_blocks() else min(BLOCK, SMALL_BLOCK)
+
     def launch(self, kernel: Any, tasks: str, width: int | None, stream: int, *args: int) -> None:
-        """Run a kernel over all its tasks: one for each thread, or for each group with `width` elements a thread."""
-        each = BLOCK if width is None else BLOCK * width // LANES
-        count = self.tasks[tasks].count
+        """Run a kernel over all its tasks."""
+        count, block = self.tasks[tasks].count, self.block(tasks, width)
+        each = block if width is None else block * width // LANES
         if count:
             blocks = min(-(-count // each), driver.most_blocks())
-            driver.launcher(kernel, blocks, BLOCK, stream)(
+            driver.launcher(kernel, blocks, block, stream)(
                 self.tasks[tasks].address, self.members, self.leaves.address, *args
             )
 
     def reduce(self, stream: int) -> None:
         """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
-        reduce, width, kind = reducing(self.g, BLOCK), lanes_each(self.g), self.table.key.kind
+        width, kind = lanes_each(self.g), self.table.key.kind
+        reduce = reducing(self.g, self.block("reduce", width))
         settled = self.share, self.means, self.flag
         if kind == "elements":
-            self.launch(reduce.elements, "reduce", width, stream, self.rates, self.flag)
+            self.launch(reduce.elements, "reduce", width, stream, self.piece, self.rates, self.flag)
             return
         if kind == "rows":
             self.launch(reduce.rows, "reduce", width, stream, self.rates, self.sums)
-            combine = reducing("float64", BLOCK, squares=False).rows
-            self.launch(combine, "combine", lanes_each("float64"), stream, self.sums, *settled)
+            width = lanes_each("float64")
+            combine = reducing("float64", self.block("combine", width), squares=False).rows
+            self.launch(combine, "combine", width, stream, self.sums, *settled)
         else:
             self.launch(reduce.columns, "reduce", width, stream, self.rates, self.sums)
             self.launch(kernels.combine_columns, "combine", None, stream, self.sums, *settled)
@@ -101,10 +112,12 @@ class Part:
         key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
         if key.kind == "elements":
             width = lanes_each(self.theta, self.g, self.state)
-            self.launch(stepping(*self.method, *dtypes), "apply", width, stream, self.rates, self.scale, self.flag)
+            args = self.piece, self.rates, self.scale, self.flag
+            self.launch(stepping(*self.method, *dtypes), "apply", width, stream, *args)
         else:
             width = lanes_each(self.theta, self.g, *([self.state] if key.averages else []))
-            args = self.rates, self.alpha, self.rho, self.flag
+            piece = (self.piece,) if key.kind == "rows" else ()
+            args = *piece, self.rates, self.alpha, self.rho, self.flag
             self.launch(getattr(applying(*dtypes), key.kind), "apply", width, stream, *args)
 
 
@@ -113,12 +126,12 @@ def _bits(dtype: Any) -> str:
     return BITS.get(dtype.name, dtype.type).__name__
 
 
-def _counts(table: Table) -> dict[str, np.ndarray]:
+def _counts(table: Table, piece: int) -> dict[str, np.ndarray]:
     """Return how many tasks of each kind every leaf has."""
     outer, n, inner = table.leaves[:, OUTER], table.leaves[:, N], table.leaves[:, INNER]
     slots = np.diff(table.slots.starts)
     mixed = np.isin(np.arange(len(outer)), [k for k, _ in _mixed(table)])
-    pieces, strips = -(-n // GPU_PIECE), -(-inner // LANES)
+    pieces, strips = -(-n // piece), -(-inner // LANES)
     if table.key.kind == "elements":
         none = 0 * n
         return dict(reduce=pieces, combine=none, fold=none, slots=none, spread=none, apply=pieces)

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import config
 
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
-WORD = 16  # bytes that one instruction moves
+WORD = 16  # bytes that one instruction moves at most
 
 _TYPES: dict[str, Any] = {
     "uint16": (ctypes.c_uint16, ir.IntType(16)),
@@ -34,9 +34,9 @@ def intrinsic(fn: Callable[..., Any]) -> Any:
     return known(fn)
 
 
-def _pointer(builder, address, llvm, count=1):
+def _pointer(builder, address, llvm, count=None):
     """Return a pointer into global memory, to one element or to a vector."""
-    kind = llvm if count == 1 else ir.VectorType(llvm, count)
+    kind = llvm if count is None else ir.VectorType(llvm, count)
     return builder.inttoptr(address, kind.as_pointer(1))
 
 
@@ -92,11 +92,12 @@ def putter(dtype: str) -> Any:
 
 
 @functools.cache
-def mover(dtype: str, store: bool) -> Any:
-    """Return ``move(address, local, i)``: 16 bytes, aligned to 16, between an address and entries i... of local."""
-    c, llvm = _TYPES[dtype]
-    size = ctypes.sizeof(c)
-    count = WORD // size
+def mover(dtype: str, count: int, store: bool) -> Any:
+    """Return ``move(address, local, i)``: `count` elements at once, between an address and entries i... of local.
+
+    They are at most 16 bytes, and the address is a multiple of their size.
+    """
+    _, llvm = _TYPES[dtype]
     if SIMULATED:
         get, put = getter(dtype), putter(dtype)
 
@@ -124,13 +125,18 @@ def mover(dtype: str, store: bool) -> Any:
 
 
 def _parts(llvm: Any) -> tuple[Any, int]:
-    """Return the type of which 16 bytes are moved, and how many entries one holds: the GPU moves no 16-bit integers."""
+    """Return the type of which vectors are moved, and how many entries one holds: the GPU moves no 16-bit integers."""
     return (ir.IntType(32), 2) if llvm.intrinsic_name == "i16" else (llvm, 1)
+
+
+def _bytes(llvm: Any) -> int:
+    return {"i32": 4, "f32": 4, "f64": 8, "i64": 8}[llvm.intrinsic_name]
 
 
 def _load_word(builder, address, llvm, entry):
     part, each = _parts(llvm)
-    word = builder.load(_pointer(builder, address, part, len(entry) // each), align=WORD)
+    count = len(entry) // each
+    word = builder.load(_pointer(builder, address, part, count), align=count * _bytes(part))
     for k, target in enumerate(entry):
         x = builder.extract_element(word, ir.Constant(ir.IntType(32), k // each))
         if each == 2:
@@ -140,14 +146,15 @@ def _load_word(builder, address, llvm, entry):
 
 def _store_word(builder, address, llvm, entry):
     part, each = _parts(llvm)
-    word = ir.Constant(ir.VectorType(part, len(entry) // each), ir.Undefined)
+    count = len(entry) // each
+    word = ir.Constant(ir.VectorType(part, count), ir.Undefined)
     for k in range(0, len(entry), each):
         x = builder.load(entry[k])
         if each == 2:
             low, high = builder.zext(x, part), builder.zext(builder.load(entry[k + 1]), part)
             x = builder.or_(low, builder.shl(high, ir.Constant(part, 16)))
         word = builder.insert_element(word, x, ir.Constant(ir.IntType(32), k // each))
-    builder.store(word, _pointer(builder, address, part, len(entry) // each), align=WORD)
+    builder.store(word, _pointer(builder, address, part, count), align=count * _bytes(part))
 
 
 def _simulated_lowest(address, x):

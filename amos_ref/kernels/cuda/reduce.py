@@ -13,14 +13,28 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import WORD, device, getter, mover, putter
-from amos_ref.kernels.cuda.slots import CHI, ceiling, field, integer, kernel, leaf_of, lower, put_real, real, settle
+from amos_ref.kernels.cuda.slots import (
+    CHI,
+    ceiling,
+    crowded,
+    field,
+    integer,
+    kernel,
+    leaf_of,
+    lower,
+    put_real,
+    real,
+    settle,
+)
 from amos_ref.kernels.table import INNER, LEAF, SUMS, G, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
-GPU_PIECE = 2048  # neighbouring elements of a task that sums nothing
-AHEAD = 16  # elements of a thread whose loads are under way at once
+GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a small table and a large one
+MOST_LANES = 4  # neighbours a thread has charge of, at most
+AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
+
 
 add, add_square, clip = scalar.add, scalar.add_square, scalar.clip
 
@@ -30,35 +44,38 @@ def size_of(dtype: str) -> int:
 
 
 def lanes_each(*dtypes: str) -> int:
-    """Return of how many neighbours a thread has charge: 16 bytes of the narrowest dtype."""
-    return WORD // min(map(size_of, dtypes))
+    """Return of how many neighbours a thread has charge: 4, or 16 bytes of the narrowest dtype if that is less."""
+    return min(MOST_LANES, WORD // min(map(size_of, dtypes)))
 
 
 @functools.cache
 def line(dtype: str, width: int) -> Any:
     """Return ``(load, store)`` of a thread's part of a line of up to 128 neighbours.
 
-    Both take (address, count, t, wide, local, first): a thread's `width` entries of `local` begin at `first`. Entry k
-    is element t * width + k if `wide`, and else, so that threads still touch neighbours, k * threads + t.
+    Both take (address, count, t, wide, whole, local, first): a thread's `width` entries of `local` begin at `first`.
+    Entry k is element t * width + k if `wide`, and else, so that threads still touch neighbours, k * threads + t.
+    `whole` says that a thread's part is wide and none of it is missing: it is moved 16 bytes at once. Ask once for all
+    that is loaded together, and call with True or False: between branches of their own, loads wait for each other.
     """
     get, put, size, threads = getter(dtype), putter(dtype), size_of(dtype), LANES // width
-    load16, store16, step, zero = mover(dtype, False), mover(dtype, True), WORD // size, np.dtype(dtype).type(0)
+    step, zero = min(WORD // size, width), np.dtype(dtype).type(0)
+    load_word, store_word = mover(dtype, step, False), mover(dtype, step, True)
 
     @device
-    def load(address, count, t, wide, local, first):
-        if wide and t * width + width <= count:
+    def load(address, count, t, wide, whole, local, first):
+        if whole:
             for k in range(0, width, step):
-                load16(address + (t * width + k) * size, local, first + k)
+                load_word(address + (t * width + k) * size, local, first + k)
         else:
             for k in range(width):
                 lane = t * width + k if wide else k * threads + t
                 local[first + k] = get(address, lane) if lane < count else zero
 
     @device
-    def store(address, count, t, wide, local, first):
-        if wide and t * width + width <= count:
+    def store(address, count, t, wide, whole, local, first):
+        if whole:
             for k in range(0, width, step):
-                store16(address + (t * width + k) * size, local, first + k)
+                store_word(address + (t * width + k) * size, local, first + k)
         else:
             for k in range(width):
                 lane = t * width + k if wide else k * threads + t
@@ -74,8 +91,8 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
     width, size, read = lanes_each(dtype), size_of(dtype), scalar.reads(dtype)
     threads, (load, _) = LANES // width, line(dtype, width)
     groups = block // threads
-    cells, lines_ahead, shape = groups * LANES, AHEAD // width, np.dtype(dtype).type
-    whole = LANES * lines_ahead
+    ahead = (AHEAD if squares else COMBINE_AHEAD) // size
+    cells, lines_ahead, shape = groups * LANES, ahead // width, np.dtype(dtype).type
 
     @device
     def take(acc, raw, first, chi):
@@ -84,17 +101,24 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
             acc[k] = add_square(acc[k], clip(x, chi)) if squares else add(acc[k], x)
 
     @device
+    def load_lines(address, count, stride, t, wide, whole, raw):
+        for u in range(lines_ahead):
+            load(address + u * stride, count, t, wide, whole, raw, u * width)
+
+    @device
     def sum_line(address, count, stride, lines, t, wide, acc, raw, chi):
         """Add up to 128 neighbours at `address`, and the next ones `stride` bytes on, `lines` times."""
-        done = 0
+        done, whole = 0, wide and t * width + width <= count
         while done + lines_ahead <= lines:
-            for u in range(lines_ahead):
-                load(address + (done + u) * stride, count, t, wide, raw, u * width)
+            if whole:
+                load_lines(address + done * stride, count, stride, t, wide, True, raw)
+            else:
+                load_lines(address + done * stride, count, stride, t, wide, False, raw)
             for u in range(lines_ahead):
                 take(acc, raw, u * width, chi)
             done += lines_ahead
         while done < lines:
-            load(address + done * stride, count, t, wide, raw, 0)
+            load(address + done * stride, count, t, wide, whole, raw, 0)
             take(acc, raw, 0, chi)
             done += 1
 
@@ -126,7 +150,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
     @kernel
     def rows(starts, members, leaves, rates, sums):
         """Sum g*g over a chunk of a row, a task (spec.lanes)."""
-        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(AHEAD, shape)
+        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
         shared = cuda.shared.array(cells, np.float64)
         t, group, total = cuda.threadIdx.x % threads, cuda.threadIdx.x // threads, integer(starts, members)
         chi = real(rates, CHI)
@@ -147,7 +171,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
     @kernel
     def combine(starts, members, leaves, sums, share, g2, flag):
         """Sum the chunks of a row, a task, as one chunk of any length."""
-        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(AHEAD, shape)
+        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
         shared = cuda.shared.array(cells, np.float64)
         t, group, total = cuda.threadIdx.x % threads, cuda.threadIdx.x // threads, integer(starts, members)
         for begin in range(cuda.blockIdx.x * groups, total, cuda.gridDim.x * groups):
@@ -162,10 +186,10 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
             cuda.syncthreads()
 
-    @kernel
+    @crowded(3 if size == 4 else 2)
     def columns(starts, members, leaves, rates, sums):
         """Sum g*g over 64 rows, column by column; a task is 128 columns of 64 rows."""
-        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(AHEAD, shape)
+        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
         t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             i = leaf_of(task, starts, members)
@@ -184,19 +208,21 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                     put_real(sums, place + lane, acc[j])
 
     @kernel
-    def elements(starts, members, leaves, rates, flag):
+    def elements(starts, members, leaves, piece, rates, flag):
         """Look at the square of every element; a task is a piece of neighbours."""
-        raw = cuda.local.array(AHEAD, shape)
+        raw = cuda.local.array(ahead, shape)
         t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             i = leaf_of(task, starts, members)
-            start = (task - integer(starts, i)) * GPU_PIECE
-            stop, at = min(start + GPU_PIECE, field(leaves, i, N)), field(leaves, i, G)
+            start = (task - integer(starts, i)) * piece
+            stop, at = min(start + piece, field(leaves, i, N)), field(leaves, i, G)
             wide, wrong = at % WORD == 0, 0
-            for left in range(start, stop, whole):
+            for here in range(start, stop, LANES * lines_ahead):
                 for u in range(lines_ahead):
-                    load(at + (left + u * LANES) * size, stop - left - u * LANES, t, wide, raw, u * width)
-                for j in range(AHEAD):
+                    left = stop - here - u * LANES
+                    whole = wide and t * width + width <= left
+                    load(at + (here + u * LANES) * size, left, t, wide, whole, raw, u * width)
+                for j in range(ahead):
                     if not add_square(0.0, clip(read(raw[j]), chi)) < np.inf:
                         wrong = 1
             if wrong:

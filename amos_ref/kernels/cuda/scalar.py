@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types as numba_types
 
 from amos_ref import spec
 from amos_ref.kernels import scalar
-from amos_ref.kernels.cuda.memory import SIMULATED, device
+from amos_ref.kernels.cuda.memory import SIMULATED, device, intrinsic
 
 if SIMULATED:
     multiply, add, root = operator.mul, operator.add, np.sqrt
@@ -84,16 +86,61 @@ clip = compile_plain(scalar.clip)
 
 def reads(dtype: str) -> Any:
     """Return what makes a float64 of an element, by the dtype that its bits have in kernels."""
+    if dtype == "uint16" and not SIMULATED:
+        return device(lambda bits: _from_half(bits))
     return compile_plain({"uint16": scalar.from_half, "int16": scalar.from_bfloat}.get(dtype, scalar.from_plain))
 
 
 def writes(dtype: str) -> Any:
     """Return what rounds a float64 to an element."""
-    halves = {"uint16": scalar.to_half, "int16": scalar.to_bfloat}
-    if dtype in halves:
-        return compile_plain(halves[dtype])
+    if dtype == "uint16":
+        return compile_plain(scalar.to_half) if SIMULATED else device(lambda x: _to_half(x))
+    if dtype == "int16":
+        by_hand = compile_plain(scalar.to_bfloat)
+        return by_hand if SIMULATED else device(lambda x: _to_bfloat(x) if _architecture() >= 900 else by_hand(x))
     return compile_plain(_to_single if dtype == "float32" else scalar.from_plain)
 
 
 def _to_single(x):
     return np.float32(x)
+
+
+# What the GPU has instructions for: they round once, to nearest, ties to even. A NaN's sign and payload are open.
+if not SIMULATED:
+
+    @intrinsic
+    def _from_half(typingctx, bits):
+        def generate(context, builder, signature, args):
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.DoubleType())
+
+        return numba_types.float64(numba_types.uint16), generate
+
+    @intrinsic
+    def _to_half(typingctx, x):
+        def generate(context, builder, signature, args):
+            return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+        return numba_types.uint16(numba_types.float64), generate
+
+    @intrinsic
+    def _to_bfloat(typingctx, x):
+        def generate(context, builder, signature, args):
+            kind = ir.FunctionType(ir.IntType(16), [ir.DoubleType()])
+            return builder.asm(kind, "cvt.rn.bf16.f64 $0, $1;", "=h,d", args, side_effect=False)
+
+        return numba_types.int16(numba_types.float64), generate
+
+    @intrinsic
+    def _architecture(typingctx):
+        """100 times the compute capability, a constant: what depends on it is left out of the code of others."""
+
+        def generate(context, builder, signature, args):
+            module, place = builder.module, ir.IntType(8).as_pointer()
+            text: Any = ir.Constant(ir.ArrayType(ir.IntType(8), 12), bytearray(b"__CUDA_ARCH\0"))
+            name: Any = ir.GlobalVariable(module, text.type, module.get_unique_name("name"), addrspace=4)
+            name.global_constant, name.linkage, name.initializer = True, "internal", text
+            kind = ir.FunctionType(ir.IntType(32), [place])
+            reflect = module.globals.get("__nvvm_reflect") or ir.Function(module, kind, "__nvvm_reflect")
+            return builder.call(reflect, [builder.bitcast(builder.addrspacecast(name, text.type.as_pointer()), place)])
+
+        return numba_types.int32(), generate

@@ -19,11 +19,19 @@ from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, STATE_0,
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 ROWS = spec.ROWS
+AHEAD_ROWS = 16  # entries of a column whose loads a thread has under way at once
 NONE = 2**62  # the flag where all gradients are finite
 CHI, MU, NUMBERS = range(3)  # at `rates`; behind them lies what *decide* takes
 
 # PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
-kernel = cuda.jit(fastmath=False) if SIMULATED else cuda.jit(fastmath=False, lto=False)
+_options: dict[str, Any] = dict(fastmath=False) if SIMULATED else dict(fastmath=False, lto=False)
+kernel = cuda.jit(**_options)
+
+
+def crowded(blocks: int) -> Any:
+    """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor."""
+    return cuda.jit(**_options) if SIMULATED else cuda.jit(**_options, launch_bounds=(256, blocks))
+
 
 integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
 lower = lowest()
@@ -73,12 +81,16 @@ def look(mean, leaves, i, place, means, flag):
 @device
 def sum_rows(address, begin, count, stride):
     """Sum entries `stride` apart, 64 at a time, and those sums likewise (spec.sum_rows), in place."""
+    ahead = cuda.local.array(AHEAD_ROWS, np.float64)
     while count > 1:
         sums = ceiling(count, ROWS)
         for k in range(sums):
-            total = real(address, begin + k * ROWS * stride)
-            for row in range(k * ROWS + 1, min(k * ROWS + ROWS, count)):
-                total = add(total, real(address, begin + row * stride))
+            total, stop = 0.0, min(k * ROWS + ROWS, count)
+            for row in range(k * ROWS, stop, AHEAD_ROWS):
+                for u in range(AHEAD_ROWS):
+                    ahead[u] = real(address, begin + (row + u) * stride) if row + u < stop else 0.0
+                for u in range(AHEAD_ROWS):
+                    total = add(total, ahead[u])
             put_real(address, begin + k * stride, total)
         count = sums
     return real(address, begin)

@@ -367,6 +367,7 @@ def test_what_other_systems_lack_is_not_needed(port, monkeypatch, step):
     assert process.returncode is not None
 
 
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130), ("SIGKILL", -9)])
 def test_a_signal_to_the_check_ends_its_children_and_removes_its_files(target, left, tmp_path, number, status):
     code, follow = left
@@ -375,12 +376,14 @@ def test_a_signal_to_the_check_ends_its_children_and_removes_its_files(target, l
     argv = [sys.executable, "-m", "amos_ref", "check", target(f"{code}\nwhile True: pass"), "--timeout", "600"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([*argv, "--markdown", folder / "report.md"], stderr=subprocess.PIPE, env=env) as ours:
-        descriptor = follow()
-        assert len(os.listdir(folder)) == 1
-        ours.send_signal(getattr(signal, number))
-        words = ours.communicate(timeout=60)[1].decode()
+        try:
+            descriptor = follow()
+            ours.send_signal(getattr(signal, number))
+            words = ours.communicate(timeout=60)[1].decode()
+        finally:
+            ours.kill()
     assert ours.returncode == status
     assert wait_for_end(descriptor)
+    assert os.listdir(folder) == []
     if status > 0:
-        assert os.listdir(folder) == []
         assert words == f"amos-ref: {'interrupted' if number == 'SIGINT' else f'ended by {number}'}\n"

@@ -2,12 +2,14 @@
 
     python tests/kernels/cuda/compile_check.py 80 90
 
+`--write` keeps what was found in occupancy_80.json, ...; without it, what became worse than that is a fault.
 Needs the pinned toolkit of `nox -s cuda` (ptxas and nvdisasm come as wheels). Exits with 1 if a kernel spills or has a
 stack, if a hot loop does not move 16 bytes at once, or if a product and a sum may be fused: nothing in PTX is an fma,
 ptxas makes the same code whether it may fuse or not, and where nothing is divided, that code has no DFMA at all (a
-quotient and a square root are built of DFMA, and rounded as IEEE says). Two controls must fail the check.
+quotient and a square root are built of DFMA, and rounded as IEEE says). Controls must fail the check.
 """
 
+import json
 import pathlib
 import re
 import shutil
@@ -26,6 +28,9 @@ from amos_ref.kernels.cuda import rates as cuda_rates
 from amos_ref.kernels.cuda import reduce as cuda_reduce
 from amos_ref.kernels.cuda import slots as cuda_kernels
 from amos_ref.optimizers.amos import Amos
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from helpers.occupancy import Use, measure, worse
 
 BLOCK = 256
 DECIDE = Amos.method.decide, Amos.method.numbers
@@ -48,7 +53,7 @@ class Case(NamedTuple):
     kernel: object
     integers: int  # arguments
     floats: int = 0
-    loads: bool = False  # of 16 bytes
+    loads: bool = False  # of 16 bytes, or of 4 halves
     stores: bool = False
     divides: bool = False
 
@@ -62,14 +67,14 @@ def cases():
     yield Case("combine_rows", cuda_reduce.reducing("float64", BLOCK, squares=False).rows, 7, loads=True, divides=True)
     for name in DTYPES:
         yield Case(f"decide {name}", cuda_kernels.deciding(*DECIDE, name), 9, divides=True)
-        for kind in ("rows", "columns", "elements"):
-            yield Case(f"reduce {kind} {name}", getattr(cuda_reduce.reducing(name, BLOCK), kind), 5, loads=True)
+        for kind, integers in dict(rows=5, columns=5, elements=6).items():
+            yield Case(f"reduce {kind} {name}", getattr(cuda_reduce.reducing(name, BLOCK), kind), integers, loads=True)
     for step in dict.fromkeys(STEPS):
         name = " ".join(map(str, step))
         moves = dict(loads=True, stores=True)
-        yield Case(f"apply rows {name}", cuda_apply.applying(*step).rows, 7, **moves)
+        yield Case(f"apply rows {name}", cuda_apply.applying(*step).rows, 8, **moves)
         yield Case(f"apply columns {name}", cuda_apply.applying(*step).columns, 7, **moves)
-        yield Case(f"step elements {name}", cuda_apply.stepping(*DECIDE, *step), 6, divides=True, **moves)
+        yield Case(f"step elements {name}", cuda_apply.stepping(*DECIDE, *step), 7, divides=True, **moves)
 
 
 def loose(x, y, z):
@@ -86,7 +91,12 @@ class Compiler:
 
     def ptx(self, case):
         signature = (types.int64,) * case.integers + (types.float64,) * case.floats
-        return cuda.compile_ptx(case.kernel.py_func, signature, cc=self.capability)[0]
+        return cuda.compile_ptx(
+            case.kernel.py_func,
+            signature,
+            cc=self.capability,
+            launch_bounds=case.kernel.targetoptions.get("launch_bounds"),
+        )[0]
 
     def build(self, ptx, *options):
         """Return what ptxas says, and where the machine code is."""
@@ -123,11 +133,11 @@ def _tool(name):
 
 
 def faults(compiler, case, ptx, *options):
-    """Return what is wrong with a kernel's code, and how many registers it takes."""
+    """Return what is wrong with a kernel's code, and what of a multiprocessor it uses."""
     words, cubin = compiler.build(ptx, *options)
     _, strict = compiler.build(ptx, "--fmad=false", *options)
     same, code = machine_code(cubin) == machine_code(strict), _run("nvdisasm", "-c", cubin)
-    return list(_faults(case, ptx, words, code, same)), int(re.search(r"Used (\d+) registers", words)[1])
+    return list(_faults(case, ptx, words, code, same)), measure(words, code, compiler.capability, BLOCK)
 
 
 def _faults(case, ptx, words, code, same):
@@ -135,50 +145,69 @@ def _faults(case, ptx, words, code, same):
     if stack is None or stack.groups() != ("0", "0", "0"):
         yield f"stack and spills {stack and stack.groups()}"
     for word, wanted in (("LDG", case.loads), ("STG", case.stores)):
-        if wanted and not re.search(rf"{word}\.E\.128", code):
-            yield f"no {word} of 128 bits"
+        bits = "64" if re.search("int16", case.name) else "128"
+        if wanted and not re.search(rf"{word}\.E\.{bits}", code):
+            yield f"no {word} of {bits} bits"
     if re.search(r"\bfma\.", ptx) or not same:
         yield "a product and a sum may be fused"
     if not case.divides and "DFMA" in code:
         yield "DFMA where nothing is divided"
 
 
-def check(compiler):
-    """Print one line a kernel; return how many are wrong."""
-    wrong = count = most = 0
+def check(compiler, kept):
+    """Print one line a kernel; return how many are wrong, and what each uses."""
+    wrong, found = 0, {}
     for case in cases():
-        found, registers = faults(compiler, case, compiler.ptx(case))
-        count, wrong, most = count + 1, wrong + bool(found), max(most, registers)
-        print(f"{case.name:44} {registers:3} registers  {'; '.join(found) or 'ok'}", flush=True)
+        errors, use = faults(compiler, case, compiler.ptx(case))
+        if kept is not None:
+            errors += worse(use, kept.get(case.name))
+        found[case.name], wrong = use, wrong + bool(errors)
+        print(f"{case.name:44} {use}  {'; '.join(errors) or 'ok'}", flush=True)
+    most = max(use.registers for use in found.values())
     print("sm_{}{}: ".format(*compiler.capability), end="")
-    print(f"{count} kernels, at most {most} registers, {wrong} wrong")
-    return wrong
+    print(f"{len(found)} kernels, at most {most} registers, {wrong} wrong")
+    return wrong, found
 
 
 def controls_pass(compiler):
-    """Whether the check misses a kernel that spills, or one that fuses."""
+    """Whether the check misses a kernel that spills, one that fuses, or one that leaves a multiprocessor idle."""
     case = Case("spills", cuda_apply.applying("float32", "float32", "float64", False).columns, 7)
+    _, use = faults(compiler, case, compiler.ptx(case))
     spills, _ = faults(compiler, case, compiler.ptx(case), "--maxrregcount=24")
+    better = use._replace(registers=use.registers - 1, blocks=use.blocks + 1, in_flight=use.in_flight + 16)
+    idle = worse(use, better)
     ptx = cuda.compile_ptx(loose, (types.float64[::1],) * 3, cc=compiler.capability)[0]
     fuses, _ = faults(compiler, Case("fuses", None, 0), ptx)
-    print(f"control with 24 registers: {spills}\ncontrol that fuses: {fuses}")
-    return not (spills and "stack" in spills[0] and len(fuses) == 2)
+    print(f"control with 24 registers: {spills}\ncontrol that fuses: {fuses}\ncontrol that was better: {idle}")
+    return not (spills and "stack" in spills[0] and len(fuses) == 2 and len(idle) == 3)
 
 
 def main(*arguments):
-    if len(arguments) > 1:  # a process each: device functions are compiled once a process
-        children = [subprocess.Popen([sys.executable, __file__, argument]) for argument in arguments]
+    write = "--write" in arguments
+    names = [name for name in arguments if name != "--write"]
+    if len(names) > 1:  # a process each: device functions are compiled once a process
+        options = ["--write"] if write else []
+        children = [subprocess.Popen([sys.executable, __file__, name, *options]) for name in names]
         return max([child.wait() for child in children])
-    capability = divmod(int(arguments[0]), 10)
+    capability = divmod(int(names[0]), 10)
+    kept = {name: Use(*use) for name, use in json.loads(_table(names[0]).read_text()).items()} if not write else None
     # To compile a device function Numba asks the current device what it can do, and there is none.
     numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
     with tempfile.TemporaryDirectory() as folder:
         compiler = Compiler(capability, folder)
-        wrong = check(compiler)
+        wrong, found = check(compiler, kept)
         if controls_pass(compiler):
             print("a control passed: the check sees nothing")
             wrong += 1
+    if write:
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(use)}" for name, use in found.items())
+        _table(names[0]).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     return 1 if wrong else 0
+
+
+def _table(architecture):
+    """Where the registers, bytes of shared memory, blocks and bytes under way of every kernel are kept."""
+    return pathlib.Path(__file__).with_name(f"occupancy_{architecture}.json")
 
 
 if __name__ == "__main__":
