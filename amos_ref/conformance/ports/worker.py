@@ -26,7 +26,7 @@ set_timer = getattr(signal, "setitimer", None)
 
 
 def main() -> None:
-    """Answer until there are no more questions; say in one line why it cannot, as when the port closed our descriptors."""
+    """Answer until there are no more questions; say in one line why it cannot, as when its descriptors are closed."""
     try:
         _serve()
     except BaseException as error:
