@@ -157,23 +157,28 @@ def _place(path: str) -> str:
 
 def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
     """Open, before the check, the files that are written after it; None stands for standard output."""
-    paths = {"--json": "-" if args.json else None, "--junit-xml": args.junit_xml, "--markdown": args.markdown}
-    paths |= {"--write-expect": args.write_expect}
+    paths = {"--transcript": args.transcript, "--json": "-" if args.json else None}
+    paths |= {"--junit-xml": args.junit_xml, "--markdown": args.markdown, "--write-expect": args.write_expect}
+    file = (args.target or "").rpartition(":")[0]
+    read = {_place(path) for path in (args.expect, file if file.endswith(".py") else None) if path}
     outputs: dict[str, BinaryIO | None] = {}
     taken: dict[str, str] = {}  # which option writes to a place
     for option, path in paths.items():
         if path is None:
             continue
-        place = "-" if path == "-" else _place(path)
+        place = "-" if path == "-" and option != "--transcript" else _place(path)
         if place in taken:
             raise TargetError(f"{taken[place]} and {option} would both write to {path!r}")
         taken[place] = option
-        if path == "-":
-            outputs[option] = None
-            continue
-        if option == "--write-expect" and os.path.exists(path) and place != _place(args.expect or "-"):
+        renewed = option == "--write-expect" and args.expect is not None and place == _place(args.expect)
+        if option == "--write-expect" and os.path.exists(path) and not renewed:
             raise StorageError(f"cannot write {path!r}: it exists; given to --expect as well, its reasons are kept")
-        outputs[option] = stack.enter_context(reserve_file(path))
+        if place in read and not renewed:
+            raise TargetError(f"{option} would overwrite {path!r}, which the check reads")
+        if place == "-":
+            outputs[option] = None
+        elif option != "--transcript":  # which is written line by line while the check runs
+            outputs[option] = stack.enter_context(reserve_file(path))
     return outputs
 
 

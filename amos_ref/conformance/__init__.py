@@ -115,7 +115,8 @@ def check(
     timeout = None if apart else timeout
     try:
         cases = cases_of(suite, driven)
-        results, seen = run(driven, cases, eta, timeout, progress)
+        listed_so = lambda r: any(entry.names(r.case, r.dtype) and entry.fits(r) for entry in listed)  # noqa: E731
+        results, seen = run(driven, cases, eta, timeout, progress, listed_so)
         departs = any(result.verdict == "departs" for result in results)
         diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
     finally:

@@ -81,6 +81,8 @@ def test_the_table_stays_on_standard_output_unless_it_is_taken(wrong_port, tmp_p
     [
         (["--json", "--markdown", "-"], "--json and --markdown would both write to '-'"),
         (["--junit-xml", "{}/a", "--markdown", "{}/../{name}/a"], "--junit-xml and --markdown would both write to"),
+        (["--markdown", "{}/../{name}/wrong.py"], "--markdown would overwrite "),
+        (["--expect", "{}/wrong.py", "--junit-xml", "{}/wrong.py"], "--junit-xml would overwrite "),
         (["--junit-xml", "{}/no/such/a.xml"], "No such file or directory"),
         (["--markdown", "{}"], "it exists and is not an ordinary file"),
         (["--markdown", "/dev/null"], "it exists and is not an ordinary file"),

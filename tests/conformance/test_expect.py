@@ -9,6 +9,7 @@ from helpers.toy_port import OPTIONS, ToyPort
 
 from amos_ref.cli import main
 from amos_ref.conformance import check, expect, table
+from amos_ref.conformance.judging import judge
 from amos_ref.conformance.judging.drive import unsupported
 from amos_ref.conformance.report import Report, line
 from amos_ref.errors import ExpectationError
@@ -71,6 +72,20 @@ def test_a_listed_departure_that_stops_fails_and_says_where_it_is_listed(tmp_pat
     assert not report.ok
     validate(report)
     assert check(ToyPort(), suite="quick", expect=path).ok  # float32 is not run, so nothing is known of it
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_no_case_passes_as_expected_that_was_not_run(counted, monkeypatch):
+    """The wrong version counts what was expected to end as well, gives up, and never sees what fails otherwise."""
+    run, verdicts = judge.run, {"plain": "ended"}
+    came_to = lambda port, case, *_: (judge.Result(*case[:2], "", verdicts.get(case.name, "raises"), step=1), None)  # noqa: E731
+    monkeypatch.setattr(judge, "judge", came_to)
+    monkeypatch.setattr(judge, "PATIENCE", {"ended": 1})
+    if counted:
+        monkeypatch.setattr(judge, "run", lambda *args: run(*args[:5]))
+    report = check(ToyPort(), "quick", expect=[{"case": "*", "verdict": "ended", "reason": REASON}])
+    assert report.results[0].label == "ended as expected"
+    assert report.ok is counted
 
 
 def test_a_listed_departure_of_what_is_no_longer_supported_fails():

@@ -1,5 +1,6 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -190,23 +191,28 @@ def run(
     eta: Any = None,
     timeout: float | None = None,
     progress: Callable[[Any], Any] = iter,
+    expected: Callable[[Result], bool] = lambda result: False,
 ) -> tuple[list[Result], list[Observation]]:
     """Judge every case; `progress` wraps the iterable, as rich.progress.track does.
+
+    After a few cases without an answer the rest is not run. Those that are `expected` do not count: what is not run
+    could pass as expected.
 
     Raises
     ------
     TargetError
         If the port could not even be started on any case.
     """
-    results, seen = [], []
+    results, seen, silent = [], [], Counter()
     for case in progress(cases):
-        lost = next((v for v, n in PATIENCE.items() if sum(r.verdict == v for r in results) >= n), None)
+        lost = next((v for v, n in PATIENCE.items() if silent[v] >= n), None)
         if lost is not None:
             detail = f"not run, since {PATIENCE[lost]} cases before it gave no answer"
             results.append(Result(case.name, case.dtype, case.about, lost, detail=detail))
             continue
         result, observation = judge(port, case, eta, timeout)
         results.append(result)
+        silent[result.verdict] += not expected(result)
         seen += [observation] if observation else []
     if len(results) < len(cases):
         raise TargetError(f"{len(cases) - len(results)} of {len(cases)} cases were not run: `progress` left them out")

@@ -19,7 +19,7 @@ from typing import Any
 from amos_ref.conformance.ports.failures import Ended, Garbage, Hang, Killed, quote
 
 LAST = 1.0  # seconds for a child to end by itself
-PATIENT = 10.0  # seconds for a guard to end all that there is
+PATIENT = 60.0  # seconds for a guard to end all that there is
 KEPT = 4096  # bytes of standard error, for its last line
 UNHEARD = 1 << 16  # bytes of standard error that wait to be noted; what is more is dropped
 LEAST_MEMORY = 4 << 30  # bytes for a process of the child, where the machine has not twice as much
@@ -307,10 +307,12 @@ def _kill(process: subprocess.Popen, control: int | None, unsent: queue.SimpleQu
         unsent.put(None)
     if control is not None:
         os.close(control)
-        with contextlib.suppress(OSError):
-            process.send_signal(signal.SIGCONT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENT)
+        deadline = time.monotonic() + PATIENT
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                process.send_signal(signal.SIGCONT)  # again and again: what it is to end may stop it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
     if control is None or process.poll() is None:
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):

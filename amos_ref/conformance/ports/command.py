@@ -60,8 +60,9 @@ class CommandPort:
         try:
             hello = self._start()
         except PortFailure as failure:
-            kind = NoAnswerError if isinstance(failure, Hang | Crash) else TargetError
-            raise kind(f"{self.command[0]} {failure}") from None
+            if isinstance(failure, Hang | Crash):
+                raise NoAnswerError(f"{self.command[0]} {failure}") from None
+            raise TargetError(f"{self.command[0]}: {failure}") from None
         self.name: str = hello["name"]
         self.options, self.dtypes = set(hello["options"]), set(hello["dtypes"])
         self.skips_none: bool = hello["null_gradients"]

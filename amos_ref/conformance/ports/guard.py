@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # to end, which the guard does when its control is closed
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # of <linux/prctl.h>
@@ -69,14 +70,20 @@ def _wait_for_the_end(control: int) -> None:
 
 def kill_children() -> None:
     """Kill every child, and every orphan that becomes one, until there is none."""
-    try:
+    with contextlib.suppress(ChildProcessError):  # there is none
         while True:
-            for child in _children():
-                with contextlib.suppress(OSError):
-                    os.kill(child, signal.SIGKILL)
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+            for child in [child for child in _children() if _kill(child)]:  # all are looked for once, not once for each
+                with contextlib.suppress(ChildProcessError):  # the other thread has it
+                    os.waitpid(child, 0)
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)
+
+
+def _kill(child: int) -> bool:
+    with contextlib.suppress(OSError):  # it is of another user
+        os.kill(child, signal.SIGKILL)
+        return True
+    return False
 
 
 def _children() -> list[int]:

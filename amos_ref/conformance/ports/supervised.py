@@ -19,7 +19,7 @@ from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, 
 
 START = 60.0  # seconds until the process is ready to import a port
 LONGEST_ANSWER = 1 << 24  # bytes
-SHOWN = 200  # lines that a port may print
+SHOWN, WIDEST = 200, 1000  # lines that a port may print, and characters of each
 _PROGRAM = (
     "import sys, ast; sys.path[:] = ast.literal_eval(sys.argv.pop()); "
     "from amos_ref.conformance.ports.worker import main; main()"
@@ -104,7 +104,8 @@ class TargetPort:
         except PortError as error:
             raise TargetError(f"{self.target} cannot be driven: {error}") from None
         except PortFailure as error:
-            raise NoAnswerError(f"{self.target} {error} while it was imported") from None
+            how, last, said = str(error).partition("; last on its")
+            raise NoAnswerError(f"{self.target} {how} while it was imported{last}{said}") from None
         except TargetError:
             self._drop()
             raise
@@ -140,9 +141,9 @@ class TargetPort:
         """Show what the port prints on standard error, up to a limit and without what a terminal would obey."""
         if mark != "!" or sys.stderr is None:
             return
-        lines = [escape(line) for line in text.decode("utf-8", "replace").splitlines()]
+        lines = text.decode("utf-8", "replace").splitlines()
         for line in lines[: self.unshown]:
-            print(line, file=sys.stderr)
+            print(escape(line if len(line) <= WIDEST else f"{line[:WIDEST]}..."), file=sys.stderr)
         if self.unshown and len(lines) >= self.unshown:
             print(f"({SHOWN} lines of {escape(self.target)} are shown, and no more)", file=sys.stderr)
         self.unshown = max(self.unshown - len(lines), 0)

@@ -26,7 +26,15 @@ set_timer = getattr(signal, "setitimer", None)
 
 
 def main() -> None:
-    """Answer until there are no more questions."""
+    """Answer until there are no more questions; say in one line why it cannot, as when its descriptors are closed."""
+    try:
+        _serve()
+    except BaseException as error:
+        print(f"the port's process cannot go on: {first_line(error)}", file=sys.stderr)
+        exit_at_once(1)
+
+
+def _serve() -> None:
     inbox, outbox, me = *_take_channel(), getpid()
     worker = Worker()
     for line in _lines(inbox):
@@ -142,7 +150,10 @@ class Worker:
     def close(self) -> None:
         """Let the port close what it has open."""
         if hasattr(getattr(self, "port", None), "close"):
-            self.port.close()
+            try:
+                self.port.close()
+            except Exception as error:
+                print(f"the port's close() raised {first_line(error)}", file=sys.stderr)
 
 
 def _bits(a: np.ndarray) -> tuple[Any, ...]:

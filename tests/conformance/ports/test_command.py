@@ -130,7 +130,11 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
     assert out.splitlines()[-1].startswith("amos.c: ")
     assert f" {len(EXTRA_L2)} departs" in out.splitlines()[-1]
     assert err == ""
-    assert transcript.read_text().startswith('> {"call":"hello","protocol":"amos-ref-port-1"}\n< {"protocol"')
+    said = transcript.read_text()
+    assert main([*argv, "--transcript", str(transcript), "--markdown", str(transcript)]) == 2
+    assert "--transcript and --markdown would both write to" in capsys.readouterr().err
+    assert transcript.read_text() == said
+    assert said.startswith('> {"call":"hello","protocol":"amos-ref-port-1"}\n< {"protocol"')
 
 
 @pytest.mark.parametrize(
@@ -138,8 +142,8 @@ def test_from_the_command_line(in_c, capsys, tmp_path):
     [
         (["check", "--exec", "no_such_command_xyz"], "no_such_command_xyz cannot be started"),
         (["check", "--exec", "false"], "false ended with exit status 1"),
-        (["check", "--exec", "sh -c 'read x; echo hello'"], "sh answered hello with 'hello'; expected {\"protocol\""),
-        (["check", "--exec", "echo hello"], "echo "),
+        (["check", "--exec", "sh -c 'read x; echo hello'"], "sh: answered hello with 'hello'; expected {\"protocol\""),
+        (["check", "--exec", "echo hello"], "echo"),
         (["check", "--exec", "true", "os:getcwd"], "--exec COMMAND goes without a TARGET"),
         (["check", "--exec", "true", "--map", "eta=e"], "--exec COMMAND goes without a TARGET and without --map"),
         (["check", "--timeout", "3"], "--timeout says something about a TARGET, and there is none"),

@@ -131,6 +131,7 @@ def test_memory_is_bounded(port, monkeypatch):
     ("top", "kind", "text"),
     [
         ("os._exit(0)", NoAnswerError, "ended with exit status 0 while it was imported"),
+        ("os.system('echo no >&2'); os._exit(3)", NoAnswerError, "3 while it was imported; last on its .*: 'no'$"),
         ("ctypes.string_at(0)", NoAnswerError, "was killed by SIGSEGV while it was imported"),
         ("while True: pass", NoAnswerError, r"was not imported within 0\.5 s: its import does not end"),
         ("raise KeyboardInterrupt", TargetError, "cannot be driven: KeyboardInterrupt:"),
@@ -253,6 +254,24 @@ def test_a_port_that_prints_much_is_shown_in_part(target, few, capfd):
     err = capfd.readouterr().err.splitlines()
     assert len(err) == 201
     assert err[-1].startswith("(200 lines of ")
+
+
+def test_a_long_line_is_shown_in_part(target, few, capfd):
+    assert main(["check", target("print('x' * 100_000)")]) == 0
+    assert {len(line) for line in capfd.readouterr().err.splitlines()} == {1003}
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ("self.close = lambda: 1 / 0", "the port's close() raised ZeroDivisionError: division by zero\n"),
+        ("os.closerange(3, 100)", "the port's process cannot go on: OSError: [Errno 9] Bad file descriptor\n"),
+    ],
+)
+def test_what_fails_between_the_questions_is_one_line(target, few, capfd, step, text):
+    main(["check", target(step)])
+    err = capfd.readouterr().err
+    assert set(err.splitlines(True)) == {text}
 
 
 @pytest.mark.parametrize(
