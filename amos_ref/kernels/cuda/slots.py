@@ -28,9 +28,14 @@ _options: dict[str, Any] = dict(fastmath=False) if SIMULATED else dict(fastmath=
 kernel = cuda.jit(**_options)
 
 
-def crowded(blocks: int) -> Any:
-    """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor."""
-    return cuda.jit(**_options) if SIMULATED else cuda.jit(**_options, launch_bounds=(256, blocks))
+def crowded(blocks: int, since: int = 0) -> Any:
+    """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor.
+
+    Devices of a compute capability before `since` are given as many as the kernel takes: they would have to spill some.
+    """
+    if SIMULATED or cuda.get_current_device().compute_capability < (since, 0):
+        return kernel
+    return cuda.jit(**_options, launch_bounds=(256, blocks))
 
 
 integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
