@@ -1,6 +1,8 @@
 """Time steps on a GPU in turns beside a copy of as many bytes and torch's fused AdamW; tests/gpu/run.py runs it.
 
-    python tests/gpu/bench.py REPORT.json [SECONDS]
+    python tests/gpu/bench.py REPORT.json [SECONDS | wait]
+
+With "wait" it compiles what it is going to time, then reads on its input for how many seconds it may time.
 
 Every timing is a median over turns, in milliseconds, with the 5 % and 95 % quantiles: "copy" moves the bytes of a step
 on the device; "graph" is a replay of a recorded step; "bound" is `bound()`, "eager" `opt.step`, both with sync=False;
@@ -9,6 +11,7 @@ written after every workload, so that what was measured is there when time runs 
 """
 
 import contextlib
+import functools
 import gc
 import json
 import pathlib
@@ -19,13 +22,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from amos_ref.bench import gpu
+from amos_ref.bench import cpu, gpu, torch_peers, workloads
 from amos_ref.bench.cuda import AmosBound, AmosReplay, AmosStep, DeviceCopy
 from amos_ref.bench.report import find_versions
 from amos_ref.bench.timing import Rotation, Stepper, StreamClock, count_copies
 from amos_ref.bench.workloads import Workload, parse_tree
 
 TURNS = 31
+MOST = 8  # copies
 BIG = 10**7  # parameters from which a turn has few steps
 
 
@@ -60,9 +64,7 @@ def fused(work, count):
     if work.slot not in ("tensor", "element"):
         return {}
     with contextlib.suppress(ImportError):
-        from amos_ref.bench.torch_peers import _make_adamw, _replay
-
-        theirs = [_replay(work, _make_adamw, fused=True) for _ in range(count)]
+        theirs = [torch_peers._replay(work, torch_peers._make_adamw, fused=True) for _ in range(count)]
         return {"adamw graph": theirs, "adamw called": [Calls(a.stream, a.optimizer.step) for a in theirs]}
     return {}
 
@@ -78,9 +80,24 @@ def host_time(launch, wait):
     return round(1e6 * float(np.median(times)), 2)
 
 
+def copies(work):
+    """How many copies take turns: some that leave the L2 cache together, or two where those would be too many."""
+    l2 = gpu.read_l2_bytes()
+    count = min(count_copies(work.array_bytes, l2), MOST)
+    return count if count * work.array_bytes > l2 else 2
+
+
+def compile_all():
+    """Take two steps of every workload, for what they compile."""
+    for work in WORKLOADS:
+        with contextlib.suppress(Exception):  # `measure` tells
+            AmosStep(work).run()
+        gc.collect()
+
+
 def measure(work):
     """One row of the report."""
-    count = min(count_copies(work.array_bytes, gpu.read_l2_bytes()), 8)
+    count = copies(work)
     own = {"copy": DeviceCopy, "graph": AmosReplay, "bound": AmosBound, "eager": AmosStep}
     kinds = {kind: [make(work) for _ in range(count)] for kind, make in own.items()} | fused(work, count)
     rotations = {kind: Rotation(steppers, StreamClock()) for kind, steppers in kinds.items()}
@@ -95,10 +112,15 @@ def measure(work):
     return dict(**facts, copies=count, ms=found, host_us=host)
 
 
-def main(path, seconds=100.0):
+def main(path, seconds="100"):
+    # All steppers on a device copy the same arrays there: they are made once.
+    cpu.draw_arrays = torch_peers.draw_arrays = functools.lru_cache(1)(workloads.draw_arrays)
+    if seconds == "wait":
+        compile_all()
+        seconds = sys.stdin.readline()
     started, report = time.time(), dict(device=gpu.describe(), versions=find_versions(), rows=[], left_out=[])
     for work in WORKLOADS:
-        if time.time() - started > seconds:
+        if time.time() - started > float(seconds):
             report["left_out"].append(str(work))
         else:
             try:
@@ -117,4 +139,4 @@ def main(path, seconds=100.0):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], *map(float, sys.argv[2:3])))
+    sys.exit(main(*sys.argv[1:]))

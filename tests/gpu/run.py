@@ -2,16 +2,18 @@
 
     python tests/gpu/run.py [--only PART]... [--seconds N] [--report FILE] [pytest's options]
 
-In this order: tests, those that the simulator runs too, here at full size, then streams, graphs and the arrays of
-torch, CuPy and JAX, in several processes where pytest-xdist is installed; memcheck, initcheck, racecheck and synccheck,
-a part of the tests under compute-sanitizer where that is installed, all four at once; bench, alone on the device. Each
-gets a share of what is left of N seconds (480). One that takes longer is stopped, and its verdict is "out of time", no
-pass. FILE, by default gpu_report.json, then says what ran, what it found and how fast steps are.
+All at once: tests, those that the simulator runs too, here at full size, then streams, graphs and the arrays of torch,
+CuPy and JAX, in several processes where pytest-xdist is installed; memcheck, initcheck, racecheck and synccheck, a part
+of the tests under compute-sanitizer where that is installed; and bench compiles what it is going to time. Then bench,
+alone on the device. The first get two thirds of N seconds (480), bench what is left. What takes longer is stopped, and
+its verdict is "out of time", no pass. FILE, by default gpu_report.json, then says what ran, what it found and how fast
+steps are.
 
 Where optree is missing, tests/gpu/standin takes its place. Exits with 0 also where there is no GPU, and says why.
 """
 
 import argparse
+import contextlib
 import datetime
 import glob
 import importlib.util
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STANDIN = ROOT / "tests/gpu/standin"
@@ -33,8 +36,9 @@ FORMAT = "amos-ref-gpu-1"
 # Python libraries ask the driver for functions that it may lack: an error of its interface, and none of a kernel.
 TOOLS = {"memcheck": ["--report-api-errors", "no"], "initcheck": [], "racecheck": [], "synccheck": []}
 PARTS = ("tests", *TOOLS, "bench")
-SHARES = {"tests": 3, "tools": 3, "bench": 2}  # of the seconds that are left for these
-FEW = "dtype or wide or borders or finite or captured"  # a sanitizer slows kernels a hundredfold
+CHECKS = 2 / 3  # of the seconds; the bench has the others
+LAST = 10  # seconds before the end, after which the bench begins no workload
+FEW = "wide or borders or untouched or power"  # a sanitizer slows kernels a hundredfold
 SANITIZERS = (
     "/usr/local/cuda*/bin",
     "/usr/local/cuda*/compute-sanitizer",
@@ -61,18 +65,25 @@ def sanitizer():
 
 
 class Part:
-    """A process that checks something, with a file of what it finds."""
+    """A process that checks something, with a file of what it finds; one can be told on its input to begin."""
 
-    def __init__(self, command, environment, *, log=None):
+    def __init__(self, command, environment, *, log=None, told=False):
         self.log = None if log is None else open(log, "w", encoding="utf-8")  # noqa: SIM115
         self.started, self.timed_out = time.time(), False
         where = dict(cwd=ROOT, env=environment, stdout=self.log, stderr=self.log and subprocess.STDOUT)
-        self.process = subprocess.Popen(command, **where, start_new_session=True)
+        where |= dict(stdin=subprocess.PIPE if told else subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(command, **where)
 
-    def wait(self, seconds):
-        """Wait for its end, or end it; return its exit status."""
+    def begin(self, seconds):
+        """Tell it that it may begin, and for how long; its seconds count from now."""
+        self.started = time.time()
+        with contextlib.suppress(OSError), self.process.stdin as told:  # it may have ended: its exit status says so
+            told.write(f"{seconds}\n".encode())
+
+    def wait(self, until):
+        """Wait for its end, or end it at a time."""
         try:
-            self.process.wait(max(seconds - (time.time() - self.started), 1))
+            self.process.wait(max(until - time.time(), 1))
         except subprocess.TimeoutExpired:
             self.timed_out = True
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -81,14 +92,14 @@ class Part:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+        self.seconds = round(time.time() - self.started, 1)
         if self.log is not None:
             self.log.close()
-        return self.process.returncode
 
     def verdict(self):
         """What the report says of it."""
         words = "out of time" if self.timed_out else "passed" if self.process.returncode == 0 else "failed"
-        return dict(verdict=words, exit=self.process.returncode, seconds=round(time.time() - self.started, 1))
+        return dict(verdict=words, exit=self.process.returncode, seconds=self.seconds)
 
 
 def counts(path):
@@ -105,12 +116,11 @@ def counts(path):
 
 
 class Run:
-    """The parts of a run, one after the other, and its report."""
+    """The parts of a run, and its report."""
 
     def __init__(self, chosen, options, environment):
-        self.deadline, self.path = time.time() + chosen.seconds, pathlib.Path(chosen.report)
+        self.seconds, self.began, self.path = chosen.seconds, time.time(), pathlib.Path(chosen.report)
         self.options, self.environment, self.parts = options, environment, chosen.only or PARTS
-        self.done = set()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amos-ref-gpu-"))
         self.report = dict(
             format=FORMAT,
@@ -119,65 +129,64 @@ class Run:
             parts={},
         )
 
-    def share(self, part):
-        """The seconds that a part may take, of those that are left for it and what is still to come."""
-        chosen = {"tools" if name in TOOLS else name for name in self.parts} - self.done
-        self.done.add(part)
-        return max(self.deadline - time.time(), 0) * SHARES[part] / sum(SHARES[name] for name in chosen)
-
     def keep(self, name, found):
         self.report["parts"][name] = found
         self.path.write_text(json.dumps(self.report, indent=1) + "\n")
         print(f"{name}: {json.dumps({k: v for k, v in found.items() if k != 'found'})}", flush=True)
 
-    def tests(self):
+    def file(self, name):
+        return self.folder / name
+
+    def start_tests(self):
         many = importlib.util.find_spec("xdist") is not None and "-n" not in self.options
         cores = min(PROCESSES, os.cpu_count() or 1)
-        xml = self.folder / "tests.xml"
-        extra = [*(["-n", str(cores)] if many else []), f"--junitxml={xml}", "--durations=10", *self.options]
-        part = Part([sys.executable, *PYTEST, "tests/kernels/cuda", "tests/gpu", *extra], self.environment)
-        part.wait(self.share("tests"))
-        self.keep("tests", part.verdict() | counts(xml))
+        xml = f"--junitxml={self.file('tests.xml')}"
+        extra = [*(["-n", str(cores)] if many else []), xml, "--durations=10", *self.options]
+        return Part([sys.executable, *PYTEST, "tests/kernels/cuda", "tests/gpu", *extra], self.environment)
 
-    def tools(self, wanted):
-        tool = sanitizer()
-        if tool is None:
-            for name in wanted:
-                self.keep(name, dict(verdict="skipped", why="there is no compute-sanitizer"))
-            return
-        running, seconds = {}, self.share("tools")
-        for name in wanted:
-            # The tests fill scratch memory with NaN, which would hide from initcheck what is read before it is written.
-            environment = self.environment | ({"AMOS_REF_SCRATCH_AS_IT_IS": "1"} if name == "initcheck" else {})
-            xml, log = self.folder / f"{name}.xml", self.folder / f"{name}.log"
-            command = [tool, "--tool", name, *TOOLS[name], "--error-exitcode", "9", sys.executable, *PYTEST]
-            command += ["tests/kernels/cuda", "-k", FEW, f"--junitxml={xml}"]
-            running[name] = Part(command, environment, log=log), xml, log
-        for name, (part, xml, log) in running.items():
-            part.wait(seconds)
-            said = [line for line in log.read_text(errors="replace").splitlines() if "=========" in line]
-            summary = [line.strip("= ") for line in said if "SUMMARY" in line]
-            self.keep(name, part.verdict() | counts(xml) | dict(summary=summary[-1:]))
-            if part.process.returncode:
-                print(log.read_text(errors="replace")[-3000:], flush=True)
+    def start_tool(self, tool, name):
+        # The tests fill scratch memory with NaN, which would hide from initcheck what is read before it is written.
+        environment = self.environment | ({"AMOS_REF_SCRATCH_AS_IT_IS": "1"} if name == "initcheck" else {})
+        command = [tool, "--tool", name, *TOOLS[name], "--error-exitcode", "9", sys.executable, *PYTEST]
+        command += ["tests/kernels/cuda", "-k", FEW, f"--junitxml={self.file(f'{name}.xml')}"]
+        return Part(command, environment, log=self.file(f"{name}.log"))
 
-    def bench(self):
-        path, seconds = self.folder / "bench.json", self.share("bench")
-        command = [sys.executable, str(ROOT / "tests/gpu/bench.py"), str(path), str(0.85 * seconds)]
-        part = Part(command, self.environment)
-        part.wait(seconds)
-        found = json.loads(path.read_text()) if path.exists() else None
-        self.keep("bench", part.verdict() | dict(found=found))
+    def start_bench(self):
+        command = [sys.executable, str(ROOT / "tests/gpu/bench.py"), str(self.file("bench.json")), "wait"]
+        return Part(command, self.environment, told=True)
+
+    def end_tests(self, part):
+        self.keep("tests", part.verdict() | counts(self.file("tests.xml")))
+
+    def end_tool(self, name, part):
+        log = self.file(f"{name}.log").read_text(errors="replace")
+        summary = [line.strip("= ") for line in log.splitlines() if "=========" in line and "SUMMARY" in line]
+        self.keep(name, part.verdict() | counts(self.file(f"{name}.xml")) | dict(summary=summary[-1:]))
+        if part.process.returncode:
+            print(log[-3000:], flush=True)
 
     def all(self):
         """Run what is chosen; return 0 if all that ran passed."""
-        if "tests" in self.parts:
-            self.tests()
+        until, tool = self.began + self.seconds * (CHECKS if "bench" in self.parts else 1), sanitizer()
+        bench = self.start_bench() if "bench" in self.parts else None
+        tests = self.start_tests() if "tests" in self.parts else None
         wanted = [name for name in TOOLS if name in self.parts]
-        if wanted:
-            self.tools(wanted)
-        if "bench" in self.parts:
-            self.bench()
+        tools = {name: self.start_tool(tool, name) for name in wanted} if tool else {}
+        with ThreadPoolExecutor(len(PARTS)) as pool:
+            list(pool.map(lambda part: part.wait(until), filter(None, [tests, *tools.values()])))
+        if tests:
+            self.end_tests(tests)
+        for name in wanted:
+            if tool:
+                self.end_tool(name, tools[name])
+            else:
+                self.keep(name, dict(verdict="skipped", why="there is no compute-sanitizer"))
+        if bench:
+            end = self.began + self.seconds
+            bench.begin(end - time.time() - LAST)
+            bench.wait(end)
+            path = self.file("bench.json")
+            self.keep("bench", bench.verdict() | dict(found=json.loads(path.read_text()) if path.exists() else None))
         shutil.rmtree(self.folder, ignore_errors=True)
         return 0 if all(part["verdict"] in ("passed", "skipped") for part in self.report["parts"].values()) else 1
 

@@ -72,7 +72,7 @@ def test_replays_at_a_constant_rate_count_by_themselves():
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("steps", [1, 7, 1000])
+@pytest.mark.parametrize("steps", [1, 3, 1000])
 def test_steps_are_made_ready_ahead(rate, steps):
     stream = new_stream()
     (ours, params, grads, state), (theirs, there, gradients, state_there) = pair(RATES[rate], stream)
@@ -91,7 +91,7 @@ def test_a_replay_too_many_writes_nothing_and_is_named():
     stream = new_stream()
     (ours, params, grads, state), (theirs, there, gradients, state_there) = pair(RATES["schedule"], stream)
     graph = recorded((theirs, there, gradients, state_there), stream)
-    theirs.advance(state_there, stream=stream, steps=2)
+    state_there = theirs.advance(state_there, stream=stream, steps=2)
     for _ in range(5):
         call("cuGraphLaunch", graph, stream)
     for _ in range(2):
@@ -99,6 +99,38 @@ def test_a_replay_too_many_writes_nothing_and_is_named():
     with pytest.raises(BackendError, match="a replay found no numbers"):
         theirs.synchronize(stream=stream)
     same(params, there)
+    ours.step(params, grads, state)
+    theirs.step(there, gradients, state_there, stream=stream)
+    same(params, there)
+
+
+def test_a_learning_rate_that_is_set_reaches_replays_by_advance():
+    stream = new_stream()
+    (ours, params, grads, state), (theirs, there, gradients, state_there) = pair(0.3, stream)
+    graph = recorded((theirs, there, gradients, state_there), stream)
+    for rate in (0.1, lambda t: 0.2 / t, 0.3):
+        for opt in (ours, theirs):
+            opt.set_learning_rate(rate)
+        state_there = theirs.advance(state_there, stream=stream, steps=2)
+        for _ in range(2):
+            call("cuGraphLaunch", graph, stream)
+            state = ours.step(params, grads, state)
+    theirs.synchronize(stream=stream)
+    assert state_there.count == state.count
+    same(params, there)
+
+
+def test_a_recording_needs_a_step_before_it():
+    stream, graphs_made = new_stream(), []
+    opt = amos_ref.Amos(0.3, 0.6, backend="cuda")
+    there, gradients = ({k: cuda.to_device(a) for k, a in tree(seed).items()} for seed in (1, 2))
+    cuda.synchronize()
+    state = opt.init(there)
+    with pytest.raises(BackendError, match="advance needs a step"):
+        opt.advance(state, stream=stream)
+    with recording(stream, graphs_made), pytest.raises(BackendError, match="only after a step with the same arrays"):
+        opt.step(there, gradients, state, stream=stream)
+    assert opt.step(there, gradients, state, stream=stream).count == 1
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 1 - 2**-53])
@@ -156,7 +188,7 @@ def refuse(bound):
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("slot", ["tensor", "element", "(1, SHAPE[-1])"])
+@pytest.mark.parametrize("slot", ["tensor", "element", {"b": "element", "w": "(1, SHAPE[1])", "e": "(SHAPE[0], 1)"}])
 @pytest.mark.parametrize("sync", [True, False])
 def test_bound_steps_have_the_bits_of_the_page(rate, slot, sync):
     stream = new_stream()

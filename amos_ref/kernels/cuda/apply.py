@@ -155,7 +155,8 @@ def stepping(method: Any, count: int, theta: str, g: str, state: str, averages: 
         if averages:
             store_s(at[4], count, t, wide, whole, mine[4], 0)
 
-    @crowded(2)
+    # With momentum four neighbours take more registers than two blocks have: some would be spilled.
+    @(kernel if averages and width > 2 else crowded(2, since=9 if theta == g == "int16" else 0))
     def elements(starts, members, leaves, piece, rates, scale, flag):
         """A task is a piece of neighbours."""
         if integer(flag, 0) != NONE:

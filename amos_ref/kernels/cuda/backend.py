@@ -17,7 +17,8 @@ from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
 from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
-from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, reducing
+from amos_ref.kernels.cuda.memory import WORD
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, MOST_LANES, lanes_each, reducing
 from amos_ref.kernels.cuda.slots import NONE, NUMBERS
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
@@ -84,7 +85,8 @@ class Part:
 
     def reduce(self, stream: int) -> None:
         """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
-        width, kind = lanes_each(self.g), self.table.key.kind
+        kind = self.table.key.kind
+        width = lanes_each(self.g, most=WORD if kind == "elements" else MOST_LANES)
         reduce = reducing(self.g, self.block("reduce", width))
         settled = self.share, self.means, self.flag
         if kind == "elements":

@@ -32,8 +32,9 @@ cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs kno
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a small table and a large one
-MOST_LANES = 4  # neighbours a thread has charge of, at most
+MOST_LANES = 4  # neighbours a thread has charge of, at most, where it computes more than a look
 AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
+MOST_SUMMED = 16  # gradients whose loads a thread has under way at once where it sums them: of halves 32 bytes
 
 
 add, add_square, clip = scalar.add, scalar.add_square, scalar.clip
@@ -43,9 +44,9 @@ def size_of(dtype: str) -> int:
     return np.dtype(dtype).itemsize
 
 
-def lanes_each(*dtypes: str) -> int:
-    """Return of how many neighbours a thread has charge: 4, or 16 bytes of the narrowest dtype if that is less."""
-    return min(MOST_LANES, WORD // min(map(size_of, dtypes)))
+def lanes_each(*dtypes: str, most: int = MOST_LANES) -> int:
+    """Return of how many neighbours a thread has charge: `most`, or 16 bytes of the narrowest dtype if that is less."""
+    return min(most, WORD // min(map(size_of, dtypes)))
 
 
 @functools.cache
@@ -91,7 +92,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
     width, size, read = lanes_each(dtype), size_of(dtype), scalar.reads(dtype)
     threads, (load, _) = LANES // width, line(dtype, width)
     groups = block // threads
-    ahead = (AHEAD if squares else COMBINE_AHEAD) // size
+    ahead = min(AHEAD // size, MOST_SUMMED) if squares else COMBINE_AHEAD // size
     cells, lines_ahead, shape = groups * LANES, ahead // width, np.dtype(dtype).type
 
     @device
@@ -186,7 +187,7 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
             cuda.syncthreads()
 
-    @crowded(3 if size == 4 else 2)
+    @(crowded(3, since=9) if size == 4 else crowded(2))
     def columns(starts, members, leaves, rates, sums):
         """Sum g*g over 64 rows, column by column; a task is 128 columns of 64 rows."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
@@ -207,22 +208,25 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 if lane < count:
                     put_real(sums, place + lane, acc[j])
 
+    at_once = lanes_each(dtype, most=WORD)
+    lookers, looked, (load_word, _) = LANES // at_once, AHEAD // size, line(dtype, at_once)
+
     @kernel
     def elements(starts, members, leaves, piece, rates, flag):
-        """Look at the square of every element; a task is a piece of neighbours."""
-        raw = cuda.local.array(ahead, shape)
-        t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
-        for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
+        """Look at the square of every element; a task is a piece of neighbours, and a thread has 16 bytes of a line."""
+        raw = cuda.local.array(looked, shape)
+        t, chi, total = cuda.threadIdx.x % lookers, real(rates, CHI), integer(starts, members)
+        for task in range(cuda.grid(1) // lookers, total, cuda.gridsize(1) // lookers):
             i = leaf_of(task, starts, members)
             start = (task - integer(starts, i)) * piece
             stop, at = min(start + piece, field(leaves, i, N)), field(leaves, i, G)
             wide, wrong = at % WORD == 0, 0
-            for here in range(start, stop, LANES * lines_ahead):
-                for u in range(lines_ahead):
+            for here in range(start, stop, lookers * looked):
+                for u in range(looked // at_once):
                     left = stop - here - u * LANES
-                    whole = wide and t * width + width <= left
-                    load(at + (here + u * LANES) * size, left, t, wide, whole, raw, u * width)
-                for j in range(ahead):
+                    whole = wide and t * at_once + at_once <= left
+                    load_word(at + (here + u * LANES) * size, left, t, wide, whole, raw, u * at_once)
+                for j in range(looked):
                     if not add_square(0.0, clip(read(raw[j]), chi)) < np.inf:
                         wrong = 1
             if wrong:

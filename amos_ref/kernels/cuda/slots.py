@@ -28,10 +28,14 @@ _options: dict[str, Any] = {} if SIMULATED else dict(lto=False)
 kernel = cuda.jit(fastmath=False, **_options)
 
 
-def crowded(blocks: int) -> Any:
-    """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor."""
-    bounds = {} if SIMULATED else dict(launch_bounds=(256, blocks))
-    return cuda.jit(fastmath=False, **_options, **bounds)
+def crowded(blocks: int, since: int = 0) -> Any:
+    """Compile a kernel with as few registers as it takes for `blocks` of 256 threads to share a multiprocessor.
+
+    Devices of a compute capability before `since` are given as many as the kernel takes: they would have to spill some.
+    """
+    if SIMULATED or cuda.get_current_device().compute_capability < (since, 0):
+        return kernel
+    return cuda.jit(fastmath=False, **_options, launch_bounds=(256, blocks))
 
 
 integer, real, put_real = getter("int64"), getter("float64"), putter("float64")

@@ -182,6 +182,7 @@ def test_a_step_with_other_arrays_waits_for_what_was_not_waited_for():
         opt.step(there, moved(grads), state)
 
 
+@pytest.mark.skipif(not SIMULATED, reason="nothing is recorded; tests/gpu/test_gpu_replays.py does")
 def test_a_captured_step_is_recorded_and_needs_one_before_it(monkeypatch):
     opt, there, grads = optimizer("cuda"), moved(few(1)), moved(few(2))
     with pytest.raises(BackendError, match="advance needs a step"):

@@ -165,6 +165,15 @@ def test_a_gradient_that_is_not_finite_leaves_everything_untouched(slot, value):
     check_untouched(leaves, make_rates(own.COMBINATIONS[0]), r"gradient of leaf 'b'\[2, 1\] is")
 
 
+@pytest.mark.parametrize("combination", own.COMBINATIONS, ids=own.COMBINATION_IDS)
+def test_every_place_of_element_slots_is_looked_at(combination):
+    leaf = make_leaf(np.random.default_rng(5), combination, (300,), (300,))
+    for place in (0, 3, 4, 7, 126, 128, 255, 256, 292, 299):
+        kept, leaf.g[place] = leaf.g[place], np.nan
+        check_untouched([leaf], make_rates(combination), rf"\[{place}\] is nan")
+        leaf.g[place] = kept
+
+
 def test_a_sum_that_overflows_is_seen_though_every_square_is_finite():
     leaf = make_leaf(np.random.default_rng(5), own.COMBINATIONS[0], (300,), ())
     leaf.g[...] = 1.2e154

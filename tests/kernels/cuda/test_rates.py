@@ -1,5 +1,6 @@
 """Recorded steps find the numbers of each step by themselves, or in a table that was put on the device."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,8 @@ from amos_ref.kernels.cuda import driver as cuda_driver
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda.arrays import device_array
 
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+as_if_recorded = pytest.mark.skipif(not SIMULATED, reason="nothing is recorded; tests/gpu/test_gpu_replays.py does")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
@@ -60,6 +63,7 @@ def replay(work, opt):
     work.record(opt._at(SimpleNamespace(count=0)), cuda_driver.stream_of(None, 0))
 
 
+@as_if_recorded
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("rate", [0.3, lambda t: 0.3 / t], ids=["constant", "schedule"])
 def test_advance_says_which_steps_are_replayed(rate, steps):
@@ -73,6 +77,7 @@ def test_advance_says_which_steps_are_replayed(rate, steps):
     same_bits(params, state, there, state_there)
 
 
+@as_if_recorded
 def test_replays_at_a_constant_rate_need_no_advance_also_after_a_step_in_between():
     (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(0.3)
     for _ in range(3):
@@ -86,6 +91,7 @@ def test_replays_at_a_constant_rate_need_no_advance_also_after_a_step_in_between
     same_bits(params, state, there, state_there._replace(count=state.count))
 
 
+@as_if_recorded
 def test_a_replay_beyond_the_table_writes_nothing_and_is_named():
     (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(lambda t: 0.3 / t)
     state_there = theirs.advance(state_there, steps=2)
@@ -100,6 +106,7 @@ def test_a_replay_beyond_the_table_writes_nothing_and_is_named():
     same_bits(params, state, there, state_there)
 
 
+@as_if_recorded
 def test_a_learning_rate_that_is_set_reaches_replays_by_advance():
     (ours, params, grads, state), (theirs, there, _held, state_there), work = replays(0.3)
     for rate in (0.1, lambda t: 0.2 / t, 0.3):
