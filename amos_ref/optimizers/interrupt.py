@@ -1,5 +1,6 @@
 """Signals wait until a step is whole."""
 
+import sys
 import threading
 
 # The functions under the module signal, which make an enum of every handler: 6 us a step.
@@ -37,16 +38,19 @@ class InterruptGuard:
     """Hold back every signal that has a handler in Python inside the block, and act on them at the end.
 
     Python runs its handlers in the main thread alone, so elsewhere this does nothing. Handlers of C, a wake-up file
-    descriptor (signal.set_wakeup_fd, as asyncio has it) and signals without a handler are left as they are.
+    descriptor (signal.set_wakeup_fd, as asyncio has it) and signals without a handler are left as they are. Where an
+    asynchronous exception breaks off the beginning or the end of the block, the next signal puts the handlers back.
     """
 
     def __init__(self) -> None:
+        self.inside: FrameType | None = None  # whose block it is
         self.held: list[tuple[int, Any]] = []
         self.came: list[tuple[int, FrameType | None]] = []
 
     def __enter__(self) -> None:
         if threading.get_ident() != threading.main_thread().ident:
             return
+        self.inside = sys._getframe(1)
         self.held = _handlers.find()
         try:
             for number, _ in self.held:
@@ -58,7 +62,12 @@ class InterruptGuard:
             raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        outer = frame
+        while outer is not None and outer is not self.inside:
+            outer = outer.f_back
         self.came.append((number, frame))
+        if outer is None:
+            self.__exit__()
 
     def _put_back(self) -> None:
         for number, handler in self.held:
@@ -66,8 +75,9 @@ class InterruptGuard:
 
     def __exit__(self, *raised: type[BaseException] | BaseException | TracebackType | None) -> None:
         late = insist(self._put_back)  # a handler that is back may raise while others are not
-        if self.came:
-            self._act(self.came)
+        came, self.came, self.inside = self.came, [], None
+        if came:
+            self._act(came)
         if late is not None:
             raise late
 

@@ -306,6 +306,34 @@ def test_an_exception_at_any_line_leaves_nothing_torn_that_is_not_refused(name, 
     assert counted["whole"] + counted["refused"] > 1
 
 
+def left_behind():
+    """After an exception at each line of a guard: how many of the handlers that are there swallow a signal."""
+    caught, swallowed = [], 0
+    for number in range(1, 100):
+        own = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+        guard = interrupt.InterruptGuard()
+
+        def enter(guard=guard):
+            with guard:
+                pass
+
+        error = interrupt_at(number, enter)
+        caught.clear()
+        signal.raise_signal(signal.SIGINT)
+        swallowed += caught != [signal.SIGINT]
+        signal.signal(signal.SIGINT, own)
+        if error is None:
+            return number, swallowed
+    return None
+
+
+def test_a_guard_that_is_broken_off_swallows_no_signal(monkeypatch):
+    lines, swallowed = left_behind()
+    assert (lines > 15, swallowed) == (True, 0)
+    monkeypatch.setattr(interrupt.InterruptGuard, "_note", lambda self, *came: self.came.append(came))
+    assert left_behind()[1] > 3
+
+
 # what the caller's own code raises
 
 SCHEDULED = {"Amos": "learning_rate", "Amos that averages and clips": "learning_rate", "AdamW": "learning_rate"}
