@@ -273,11 +273,16 @@ def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping
         kinds = f"{type(own).__name__} and {type(groups).__name__}"
         raise StateError(f"state and param_groups of the state_dict are {kinds}; they must be a dict and a list")
     try:
-        keys = {key for group in groups for key in group.get("params", ())}
+        for group in groups:
+            if not all(isinstance(group.get(part, ()), list | tuple) for part in ("params", "param_names")):
+                raise TypeError("params or param_names is no list")
+        keys, _ = ({key for group in groups for key in group.get(part, ())} for part in ("params", "param_names"))
     except (AttributeError, TypeError) as error:
         raise StateError(f"the param_groups are not dicts that have a list of params: {error}") from None
-    if odd := [key for key in own if key not in keys]:
-        raise StateError(f"the state_dict has a state of parameter {odd[0]!r}, which is in none of its param_groups")
+    for key, state in own.items():
+        if key not in keys or not isinstance(state, Mapping):
+            what = f"which is of type {type(state).__name__}" if key in keys else "which is in none of its param_groups"
+            raise StateError(f"the state_dict has a state of parameter {key!r}, {what}")
     return list(groups), own
 
 
@@ -347,7 +352,7 @@ def _to_tensor(a: np.ndarray, like: Any) -> Any:
     except ImportError:
         raise MissingDependencyError("to_torch needs torch, which is not installed: pip install torch") from None
     if like is not None:
-        a = as_dtype(a, dtype_of(str(like.dtype).removeprefix("torch.")))
+        a = as_dtype(a, dtype_of(str(getattr(like, "dtype", like)).removeprefix("torch.")))
     if a.dtype.name == "bfloat16":
         tensor = torch.tensor(a.astype(np.float32)).to(torch.bfloat16)
     else:
