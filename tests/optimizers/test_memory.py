@@ -14,6 +14,8 @@ from amos_ref import errors
 from amos_ref.kernels.cpu import backend as cpu
 from amos_ref.optimizers import turn
 
+pytestmark = pytest.mark.no_cover  # which takes memory itself, at every line
+
 _testcapi = pytest.importorskip("_testcapi", reason="this Python has no hooks for its allocator")
 
 
