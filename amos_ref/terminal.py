@@ -60,7 +60,7 @@ def complain(text: str) -> None:
     try:
         print(escape(text), file=sys.stderr)
     except OSError:  # as on a full disk; what is left in the buffer would fail again when Python ends
-        with contextlib.suppress(OSError), open(os.devnull, "w") as null:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), sys.stderr.fileno())
 
 

@@ -7,6 +7,7 @@ import copy
 import resource
 
 import numpy as np
+import pytest
 from helpers.strategies import step_of
 
 import amos_ref
@@ -105,6 +106,7 @@ def bits(params, state):
     return state.count, [(name, a.dtype, np.asarray(a).tobytes()) for t in trees for name, a in t.items()]
 
 
+@pytest.mark.filterwarnings("ignore::amos_ref.optimizers.state.UnderflowWarning")  # float16 is among them
 def test_ten_thousand_random_cases_update_is_step_is_traced_is_resumed(tmp_path):
     rng, path = np.random.default_rng(2022), tmp_path / "state"
     for case in range(10_000):
