@@ -52,6 +52,7 @@ class SimulatedPort:
             slots=hyper["slot_shape"],
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
+            events={},
         )
         self.reading = draw(dtype, self.seed).reading(self.overrides)
         self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ gradient term) and so does g (which isolates the decay); rows differ in scale, s
 
 import functools
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,8 @@ class Case(NamedTuple):
         "float64", "float32", "float16" or "bfloat16".
     inject : dict of str to dict, optional
         ``{"theta": {leaf: array}, "v": ..., "b": ..., "m": ...}``: what replaces the port's own after step 1.
+    events : dict of int to str
+        What the port undergoes after a step (0: before the first); the page goes on as if nothing had happened.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case(NamedTuple):
     slots: dict[str, tuple[int, ...]]
     dtype: str = "float64"
     inject: dict[str, Arrays] | None = None
+    events: Mapping[int, str] = {}
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__

@@ -26,6 +26,8 @@ OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "ep
 FORMULAS: dict[str, Stage] = {
     # what the step is given
     "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
+    "event": lambda s: s.events.get(s.count - 1, ""),  # what the optimizer underwent before this step
+    **{name: lambda s, name=name: getattr(s, name) for name in ("old_v", "old_b", "old_m")},
     "t": lambda s: s.count,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
@@ -206,6 +208,7 @@ class Reading:
         return dict(
             options={k: None if x is None else self.number(x) for k, x in options.items()},
             asked=set(case.options),
+            events=case.events,
             rates=[self.number(xi) for xi in case.learning_rates()],
             etas={name: self.number(eta) for name, eta in etas.items()},
             shapes={name: a.shape for name, a in case.params.items()},
