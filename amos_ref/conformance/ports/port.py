@@ -59,6 +59,11 @@ class Port(Protocol):
         ``put({"theta": {leaf: array}, "v": ..., "b": ..., "m": ...})`` overwrites parameters and state between
         two steps. Values are float64 and have the shapes of the page's state. A port that has no such method is not
         run through the cases that start from a state.
+    undergo : method, optional
+        ``undergo(event)`` does to the port what happens to an optimizer between two steps, or before the first:
+        "state_dict", "pickle", "maximize" (docs/life.md lists the events). It raises
+        :class:`amos_ref.conformance.ports.failures.Unsupported` for what the port has no notion of. A port that has
+        no such method is not run through the cases that have events.
     """
 
     name: str
@@ -68,8 +73,9 @@ class Port(Protocol):
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew. `hyper` holds the case's options, eta and slot_shape (by leaf name) among them.
 
-        learning_rate is a float, or a list with one entry a step. The arrays are the port's to keep and to step in
-        place, as most optimizers do.
+        learning_rate is a float, or a list with one entry a step; so is any option that changes on the way. `groups`,
+        in the cases with an event of that name, holds the options that a leaf has of its own. The arrays are the port's
+        to keep and to step in place, as most optimizers do.
         """
         ...
 
