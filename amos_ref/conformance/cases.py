@@ -254,4 +254,5 @@ def random_case(seed: int, options: Collection[str]) -> Case:
     slots = one_of({}, {"kernel": one_of((1, 5), (6, 1))}) if shapes is None and "slot_shape" in options else {}
     size = one_of(0.125, 1.0, 4.0)
     grow = one_of(0.5, 1.0, 2.0)
-    return _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    made = _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    return made._replace(eta={leaf: one_of(0.125, 0.375, 0.5, 0.75) for leaf in made.eta})

@@ -154,7 +154,7 @@ def _compare(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -
         return 0.0, "", ""
     with np.errstate(all="ignore"):
         gap = np.abs(got - ref)
-        ratios = np.where(gap == 0, 0.0, gap / bound)
+        ratios = np.where(gap == 0, 0.0, np.where(bound > 0, gap / bound, np.inf))  # no bound allows nothing
     worst = float(ratios.max())
     if worst <= 1:
         return worst, "", ""
