@@ -16,7 +16,7 @@ def _axes(s: Any) -> tuple[int, ...]:
 
 def _over_slot(s: Any, function: Any) -> Any:
     """Apply a function of NumPy's to g, slot by slot."""
-    return np.asarray(function(s.g, axis=_axes(s), keepdims=True)).reshape(s.old_v.shape)
+    return function(s.g, axis=_axes(s), keepdims=True).reshape(s.old_v.shape)
 
 
 def _count(s: Any) -> int:
@@ -25,7 +25,7 @@ def _count(s: Any) -> int:
 
 
 def _rms(a: Any) -> Any:
-    return np.sqrt(np.mean(np.square(a))) if np.size(a) else 0.0
+    return np.sqrt(np.add.reduce(np.ravel(a * a)) / np.size(a)) if np.size(a) else 0.0
 
 
 def _ratio(over: Any, under: Any) -> Any:
@@ -80,9 +80,9 @@ _add("reduce", "norm-for-mean", "takes the norm of the gradient; the page takes 
      "steps depend on the loss's scale and on the array's size",
      g2=lambda s, page: np.sqrt(page(s) * _count(s)))
 _add("reduce", "median-square", "takes the median of g^2; the page takes the mean", "outliers do not count",
-     g2=lambda s, page: _over_slot(s.but(g=s.g * s.g), np.median) if s.g.size else page(s))
+     g2=lambda s, page: _over_slot(s.but(g=(s.g * s.g).view(np.ndarray)), np.median) if s.g.size else page(s))
 _add("reduce", "square-of-mean", "squares the mean of g; the page takes the mean of g^2", "noise does not count",
-     g2=lambda s, page: np.square(_over_slot(s, np.mean)) if s.g.size else page(s))
+     g2=lambda s, page: np.square(_over_slot(s, np.add.reduce) / _count(s)))
 _add("reduce", "mean-over-array", "takes the mean over the whole array for every slot", "slots do not differ",
      g2=lambda s, page: page(s) * 0.0 + _mean_of_leaf(s))
 _add("reduce", "mean-over-array-size", "sums over the slot and divides by the whole array's size",
