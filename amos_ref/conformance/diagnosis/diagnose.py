@@ -19,11 +19,12 @@ from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_pag
 from amos_ref.conformance.ports.port import ALIASES, Port
 from amos_ref.errors import ShapeError
 
-CONFIRMING = 6  # inputs that the search did not see, on which a name must hold
+BESIDE = 3  # deviations of a set beside which something must be said
+CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
 FURTHER = 40  # inputs that are tried to tell candidates apart
-BUDGET = 12_000  # observations that a search may compare with readings
-BUDGET_BESIDE = 5_000  # the same where something must be said beside a name
-BUDGET_LOW = 300  # the same in float16 and bfloat16, where each costs twenty-four evaluations
+BUDGET = 40_000  # steps of a leaf that a search may take with readings
+BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
+BUDGET_LOW = 4_000  # the same in float16 and bfloat16, where each costs twenty-four evaluations
 GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
 SINGLE = "this holds in float32's bounds, not in float64's: something of it is float32"
@@ -121,7 +122,7 @@ def diagnose(
         found = _confirm(subject, attempt, candidates, confirming)
         if found:
             return _explain(attempt, _tell_apart(subject, attempt, found))
-    return _name_nearest(Evidence(same, budget=4 * len(same) * len(CATALOGUE)))
+    return _name_nearest(Evidence(same))
 
 
 def _most_precise_departures(seen: Sequence[Observation]) -> list[Observation]:
@@ -137,7 +138,7 @@ def _candidates(
 ) -> Iterator[tuple[Attempt, list[Names]]]:
     """Yield sets that fit: the observations as they are come first, and float32's bounds last."""
     for attempts in _attempts(subject, same):
-        searches = [(attempt, sets(attempt.evidence)) for attempt in attempts]
+        searches = [(a, sets(a.evidence, BESIDE, False) if a.notes else sets(a.evidence)) for a in attempts]
         for attempt in attempts:
             if attempt.notes and attempt.evidence.fits(()):
                 yield attempt, [()]
@@ -195,7 +196,7 @@ def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> boo
         case for case in table() if case.dtype == "float32" and case.name in {one.case.name for one in evidence.seen}
     ]
     seen = [one for case in cases[::4] if (one := subject.observe(case))]
-    return bool(seen) and Evidence(seen, evidence.stages, 10 * len(seen)).fits(names)
+    return bool(seen) and Evidence(seen, evidence.stages).fits(names)
 
 
 def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[Names]:

@@ -47,7 +47,7 @@ class Evidence:
     stages : sequence of str
         What must agree, of theta, v, b, m, as far as it was shown.
     budget : int
-        How many observations may be compared in all; more is a BudgetSpent.
+        How many steps of a leaf readings may take in all, to be compared with the port; more is a BudgetSpent.
 
     Attributes
     ----------
@@ -57,15 +57,16 @@ class Evidence:
         How many of them the check made; what comes after was added to confirm or refute a name.
     """
 
-    def __init__(self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES), budget: int = 0) -> None:
-        self.stages, self.left = tuple(stages), budget or len(seen)
+    def __init__(
+        self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES), budget: int = 1_000_000
+    ) -> None:
+        self.stages, self.left = tuple(stages), budget
         self._known: dict[tuple[Names, int], Misfit | None] = {}
         self._decided: dict[tuple[Names, int], bool] = {}
         misfits = [(self._compare((), one), one) for one in seen]
         misfits.sort(key=lambda pair: pair[0] is None)
         self.seen, self.given = [one for _, one in misfits], len(misfits)
         self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
-        self.left = budget
 
     def add(self, one: Observation) -> int:
         """Add an observation that the check did not make; return its number."""
@@ -75,9 +76,6 @@ class Evidence:
     def outcome(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits, UNDECIDED if that says nothing."""
         if (names, i) not in self._known:
-            if self.left <= 0:
-                raise BudgetSpent
-            self.left -= 1
             self._known[names, i] = self._compare(names, self.seen[i])
         return self._known[names, i]
 
@@ -111,13 +109,24 @@ class Evidence:
 
     def _against(self, names: Names, one: Observation, shown: list[Any]) -> Misfit | None:
         try:
-            steps = trajectory(one.case, one.etas, reading_of(names)) if names else self._page(one)
+            steps = self._charged(trajectory(one.case, one.etas, reading_of(names))) if names else self._page(one)
             found = first_departure(shown, steps, self.stages, SLACK)[0]
         except ShapeError as error:
             return Misfit(0, "v", "", str(error))
         except Unbounded:
             return UNDECIDED
         return found and Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+
+    def _charged(self, steps: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for now in steps:
+            self.charge(len(now))
+            yield now
+
+    def charge(self, steps: int) -> None:
+        """Take steps of one leaf from the budget."""
+        if self.left <= 0:
+            raise BudgetSpent
+        self.left -= steps
 
     def _page(self, one: Observation) -> Any:
         return trajectory_of_page(one.case, one.etas)

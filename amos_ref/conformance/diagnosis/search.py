@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.fit import fitted
-from amos_ref.conformance.diagnosis.grammar import GRAMMAR
+from amos_ref.conformance.diagnosis.grammar import GRAMMAR, TARGETS
 
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
-SINGLES = 3  # lists that come of single deviations
+#: What the fit may miss, since the port's numbers do not follow it smoothly.
+_ROUGH = ("clip_value", "epsilon", "momentum", "c_coef", "d_coef")
+UNFITTED = [name for name in GRAMMAR if name.partition("-times-")[0] not in set(TARGETS) - set(_ROUGH)]
+SINGLES = 2  # lists that come of single deviations
 PROBES = 4  # observations by which extensions are ranked
 
 _V = frozenset(("event", "grad", "g", "g2", "v", "slot", "clip_value", "beta", "old_v"))
@@ -22,16 +25,16 @@ _B = _V | frozenset(("t", "xi", "epsilon", "q", "r", "c", "c_coef", "gamma", "b"
 _UPSTREAM = {"v": _V, "b": _B}  # what has an influence on v and b; all has on theta
 
 
-def sets(evidence: Evidence, largest: int = LARGEST) -> Iterator[list[Names]]:
+def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
     """Yield, for each size from 1 on, the sets that explain all observations, as far as the budget reaches.
 
-    Of single deviations the catalogue's come first, then fitted factors, then all others of the grammar.
+    Of single deviations the catalogue's come first, then fitted factors, then, if asked for, others of the grammar.
     """
     frontier: list[Names] = [()]
     try:
         for size in range(1, largest + 1):
             scores: dict[Names, tuple[int, ...]] = {}
-            for source in (_known, _fitted) if size > 1 else (_known, _fitted, _grammar):
+            for source in (_known, _fitted, _grammar) if size == 1 and grammar else (_known, _fitted):
                 new: dict[Names, tuple[int, ...]] = {}
                 for names in frontier:
                     new |= _extensions(evidence, names, source)
@@ -67,7 +70,7 @@ def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Nam
 
 
 def _grammar(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    return _relevant(evidence, names, failing[0], GRAMMAR)
+    return _relevant(evidence, names, failing[0], UNFITTED)
 
 
 def _fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
