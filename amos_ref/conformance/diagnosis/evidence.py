@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.catalogue import Names, reading_of
+from amos_ref.conformance.diagnosis.catalogue import Names, deviation, reading_of
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import STAGES, first_departure
@@ -75,6 +75,7 @@ class Evidence:
 
     def outcome(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits, UNDECIDED if that says nothing."""
+        names = tuple(name for name in names if deviation(name).only(self.seen[i].case))
         if (names, i) not in self._known:
             self._known[names, i] = self._compare(names, self.seen[i])
         return self._known[names, i]

@@ -81,7 +81,11 @@ def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) ->
     """Yield the deviations that can change the first misfit of observation i."""
     misfit = evidence.misfit(names, i)
     stage = misfit.stage if misfit else "theta"
-    return ((name,) for name in among if stage not in _UPSTREAM or deviation(name).overrides.keys() & _UPSTREAM[stage])
+    case = evidence.seen[i].case
+    for name in among:
+        d = deviation(name)
+        if d.only(case) and (stage not in _UPSTREAM or d.overrides.keys() & _UPSTREAM[stage]):
+            yield (name,)
 
 
 def _spread(failing: list[int]) -> list[int]:

@@ -56,6 +56,8 @@ class TargetPort:
             self.dtypes = set(found["dtypes"])
         if found["put"]:
             self.put = self._put
+        if found["undergo"]:
+            self.undergo = self._undergo
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew."""
@@ -82,6 +84,9 @@ class TargetPort:
 
     def _put(self, values: dict[str, Arrays]) -> None:
         self._ask("put", values=values)
+
+    def _undergo(self, event: str) -> None:
+        self._ask("undergo", event=event)
 
     def close(self) -> None:
         """Let the port's process end; what is left of it after a moment is killed."""

@@ -111,6 +111,7 @@ class Worker:
             "skips_none": bool(self.port.skips_none),
             "dtypes": None if dtypes is None else [name for name in FLOATS if name in dtypes],
             "put": hasattr(self.port, "put"),
+            "undergo": hasattr(self.port, "undergo"),
         }
 
     def _own_eta(self, params: Any) -> dict[str, Any]:
@@ -145,6 +146,10 @@ class Worker:
 
     def _put(self, values: dict[str, Any]) -> dict[str, Any]:
         self.port.put({what: read_arrays(arrays) for what, arrays in values.items()})
+        return {}
+
+    def _undergo(self, event: str) -> dict[str, Any]:
+        self.port.undergo(event)
         return {}
 
     def close(self) -> None:
