@@ -53,6 +53,7 @@ class SimulatedPort:
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
             events={},
+            count=None,
         )
         self.reading = draw(dtype, self.seed).reading(self.overrides)
         self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
@@ -71,6 +72,10 @@ class SimulatedPort:
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and state."""
         self.case.inject = values
+
+    def put_count(self, n: int) -> None:
+        """Set the count of steps."""
+        self.case.count = n
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m, as far as they are shown."""

@@ -28,7 +28,7 @@ FORMULAS: dict[str, Stage] = {
     "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "event": lambda s: s.events.get(s.count - 1, ""),  # what the optimizer underwent before this step
     **{name: lambda s, name=name: getattr(s, name) for name in ("old_v", "old_b", "old_m")},
-    "t": lambda s: s.count,
+    "t": lambda s: s.count + s.ahead,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
     **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
@@ -109,7 +109,12 @@ def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
     return x
 
 
+_PRODUCTS = 2**10  # a count that was set to more has no products behind it
+
+
 def _power(beta: Any, t: int) -> Any:
+    if t > _PRODUCTS:
+        return beta ** float(t)
     power = beta
     for _ in range(t - 1):
         power = power * beta
@@ -125,6 +130,8 @@ class Step:
         The leaf; `grads`, `etas` and `shapes` hold all leaves'.
     count : int
         From 1, for the whole tree.
+    ahead : int
+        How far the count was set ahead by the case.
     memory : dict
         Of this leaf, kept from step to step, for readings that remember more than v, b and m.
     asked : set of str
@@ -133,6 +140,7 @@ class Step:
 
     name: str
     count: int
+    ahead: int
     memory: dict[str, Any]
     asked: set[str]
 
@@ -192,7 +200,9 @@ class Reading:
         for count, given in enumerate(case.grads, 1):
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
             for name, old in state.items():
-                step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
+                ahead = case.count - 1 if case.count is not None and count > 1 else 0
+                given_now = dict(count=count, ahead=ahead, grads=grads, memory=memory[name])
+                step = Step(name=name, **given_now, **old, **shared)
                 if self._take(step):
                     now[name] = step
                     state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, STATE_NAMES, Adapter, Arrays, by_leaf
 from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import TargetError
 
@@ -73,6 +73,19 @@ class TorchPort(Adapter):
             raise Unsupported(f"the port keeps a tensor of shape {tuple(value.shape)}, which {a.shape} cannot replace")
         value.data.copy_(_tensor(a.copy()).reshape(value.shape))
 
+    def put_count(self, n: int) -> None:
+        """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
+        optimizer = self.optimizer
+        held = [*optimizer.state.values(), *optimizer.param_groups, vars(optimizer)]
+        places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
+        for own, key in places:
+            if hasattr(own[key], "detach"):
+                own[key].data.copy_(_tensor(np.array(n)).to(own[key].dtype))
+            else:
+                own[key] = type(own[key])(n)
+        if not places:
+            raise Unsupported("the port keeps no count that could be set")
+
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
         torch = _import_torch()
@@ -84,6 +97,11 @@ class TorchPort(Adapter):
         if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
             owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
         return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
+
+
+def _counts(value: Any) -> bool:
+    """Whether this is a single number."""
+    return type(value) in (int, float) or (hasattr(value, "detach") and value.numel() == 1)
 
 
 def _tensor(a: np.ndarray) -> Any:
