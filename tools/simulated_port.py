@@ -54,7 +54,9 @@ class SimulatedPort:
             inject=None,
             events={},
             count=None,
+            groups=hyper.get("groups", {}),
         )
+        self.t = 0
         self.reading = draw(dtype, self.seed).reading(self.overrides)
         self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
         self.now: dict[str, Step] = {}
@@ -67,6 +69,7 @@ class SimulatedPort:
         """Take one step."""
         self.given = {name: None if g is None else g.astype(np.float64) for name, g in grads.items()}
         self.now = next(self.steps)
+        self.t += 1
         return {name: self._stored("theta", name) if name in self.now else a for name, a in self.case.params.items()}
 
     def put(self, values: dict[str, Arrays]) -> None:
@@ -76,6 +79,10 @@ class SimulatedPort:
     def put_count(self, n: int) -> None:
         """Set the count of steps."""
         self.case.count = n
+
+    def undergo(self, event: str) -> None:
+        """Undergo whatever there is: nothing comes of it but what a deviation makes of it."""
+        self.case.events[self.t] = event
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m, as far as they are shown."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance import extremes
+from amos_ref.conformance import extremes, life
 from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     grads : list of dict
         One per step; None for a leaf without a gradient.
     options : dict
-        Hyper-parameters by the names of :class:`amos_ref.Amos`; learning_rate is a number or one per step.
+        Hyper-parameters by the names of :class:`amos_ref.Amos`; a tuple has one value per step.
     eta : dict of str to float
     slots : dict of str to tuple
         Slot shape by leaf.
@@ -44,6 +44,8 @@ class Case(NamedTuple):
         What the port undergoes after a step (0: before the first); the page goes on as if nothing had happened.
     count : int, optional
         What the count of steps is set to after step 1, as after that many steps; None leaves it.
+    groups : dict of str to dict
+        Options that a leaf has of its own, by leaf.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Case(NamedTuple):
     inject: dict[str, Arrays] | None = None
     events: Mapping[int, str] = {}
     count: int | None = None
+    groups: Mapping[str, Mapping[str, Any]] = {}
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
@@ -76,6 +79,7 @@ class Case(NamedTuple):
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""
         needed = set(self.options) - {"learning_rate", "beta"}
+        needed |= {option for own in self.groups.values() for option in own} - {"learning_rate"}
         return needed | {"slot_shape"} if any(self.slots.values()) else needed
 
 
@@ -85,7 +89,7 @@ def _is_finite(a: np.ndarray | None) -> bool:
 
 _PAIR = {"kernel": (6, 5), "bias": (5,)}
 _BASE = {"learning_rate": 0.25, "beta": 0.75}
-_ETA = {"kernel": 0.25, "bias": 0.5}
+_ETA = {"kernel": 0.25, "bias": 0.5, "twin": 0.125}
 
 
 def _values(bits: np.random.PCG64, shape: tuple[int, ...], scale: float) -> np.ndarray:
@@ -109,25 +113,36 @@ def _case(
     steps: int = 8,
     scale: Callable[[int], float] = lambda t: 1.0,
     absent: dict[str, tuple[int, ...]] | None = None,
+    again: Collection[int] = (),
+    constant: bool = False,
+    events: Mapping[int, str] | None = None,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> Case:
+    """Draw a case; the steps `again` have the gradients of the step before, `constant` ones one value a column."""
     shapes = shapes or _PAIR
     bits = np.random.PCG64(zlib.crc32(name.encode()))
     params = {leaf: _values(bits, shape, 1.0) for leaf, shape in shapes.items()}
-    grads: Gradients = [
-        {leaf: _values(bits, shape, scale(t)) for leaf, shape in shapes.items()} for t in range(1, steps + 1)
-    ]
+    drawn = [{leaf: _values(bits, shape, scale(t)) for leaf, shape in shapes.items()} for t in range(1, steps + 1)]
+    if constant:
+        drawn = [{leaf: np.array(np.broadcast_to(g[:1], g.shape)) for leaf, g in given.items()} for given in drawn]
+    for t in again:
+        drawn[t - 1] = {leaf: g.copy() for leaf, g in drawn[t - 2].items()}
+    grads: Gradients = [{**given} for given in drawn]
     for leaf, when in (absent or {}).items():
         for t in when:
             grads[t - 1][leaf] = None
     eta = {leaf: _ETA.get(leaf, 0.25) for leaf in shapes}
-    return Case(
-        name, about, params, grads, _BASE | options, eta, {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
-    )
+    slots = {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
+    return Case(name, about, params, grads, _BASE | options, eta, slots, events=events or {}, groups=groups or {})
 
 
 def table() -> list[Case]:
-    """Return all cases, each in float64 and float32 and some in bfloat16 and float16; the arrays are read-only."""
+    """Return all cases; the arrays are read-only.
+
+    Those of the formulas are in float64 and float32, and some in bfloat16 and float16; those of an optimizer's life
+    (:mod:`amos_ref.conformance.life`) come after them, in float64.
+    """
     return list(_table())
 
 
@@ -183,6 +198,7 @@ def _table() -> tuple[Case, ...]:
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *extremes.cases(_case, _aged()),
+        *life.cases(_case),
     )
     for case in found:
         _freeze(case)

@@ -197,7 +197,7 @@ def test_a_wrong_constant_or_property_is_caught(place, name, value, monkeypatch)
 def test_cases_that_were_left_out_are_no_pass(monkeypatch):
     from helpers.toy_port import ToyPort
 
-    with pytest.raises(TargetError, match=r"\d+ of 36 cases were not run: `progress` left them out"):
+    with pytest.raises(TargetError, match=r"\d+ of \d+ cases were not run: `progress` left them out"):
         conformance.check(ToyPort(), suite="quick", progress=lambda cases: cases[:2])
 
 

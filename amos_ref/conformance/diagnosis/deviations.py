@@ -5,13 +5,14 @@ the stage that it overrides, which may be overridden already.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis import extremes
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.diagnosis import extremes, life
 from amos_ref.conformance.judging.reading import Override
 from amos_ref.dtypes import dtype_of
 
@@ -24,12 +25,14 @@ class Deviation(NamedTuple):
     name : str
     stage : str
         Where on the way of a step: gradient, reduce, second moment, bias correction, epsilon, c, gamma, d, eta, step
-        size, weight decay, change, clock, momentum, schedule, count or storage.
+        size, weight decay, change, clock, momentum, schedule, count, storage or life.
     does : str
         What is done, and the page's way for comparison.
     effect : str
         What that does to training.
     overrides : mapping of str to callable
+    only : callable
+        Whether it can show in a case at all.
     """
 
     name: str
@@ -37,14 +40,15 @@ class Deviation(NamedTuple):
     does: str
     effect: str
     overrides: Mapping[str, Override]
+    only: Callable[[Case], bool] = lambda case: True
 
 
 CATALOGUE: dict[str, Deviation] = {}
 
 
-def _add(stage: str, name: str, does: str, effect: str, **overrides: Override) -> None:
+def _add(stage: str, name: str, does: str, effect: str, only: Any = None, **overrides: Override) -> None:
     assert name not in CATALOGUE, name
-    CATALOGUE[name] = Deviation(name, stage, does, effect, overrides)
+    CATALOGUE[name] = Deviation(name, stage, does, effect, overrides, *([only] if only else []))
 
 
 def _norm(*arrays: Any) -> float:
@@ -317,6 +321,7 @@ for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
          **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
 extremes.add_all(_add)
+life.add_all(_add)
 # fmt: on
 
 

@@ -1,5 +1,6 @@
 """Deviations that only extremes show: what becomes of NaN and infinity, and of a count in a small counter."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,39 +23,45 @@ _COUNTERS = {
 
 # fmt: off
 def add_all(add: Callable[..., None]) -> None:
-    """Enter these deviations."""
-    add("gradient", "nan-clipped-to-lowest",
+    """Add the entries; ``add(stage, name, does, effect, only=..., **overrides)`` takes one."""
+    spoilt = functools.partial(add, only=_is_spoilt)
+    spoilt("gradient", "nan-clipped-to-lowest",
         "makes a gradient of NaN -clip_value, as fmin(fmax(g, -clip_value), clip_value) does; the page keeps NaN",
         "a broken gradient becomes a large one, and nobody is told",
         g=lambda s, page: np.where(_clips_nan(s), -_number(s.clip_value), page(s)))
-    add("gradient", "nan-clipped-to-highest",
+    spoilt("gradient", "nan-clipped-to-highest",
         "makes a gradient of NaN +clip_value, as fmax(fmin(g, clip_value), -clip_value) does; the page keeps NaN",
         "a broken gradient becomes a large one, and nobody is told",
         g=lambda s, page: np.where(_clips_nan(s), _number(s.clip_value), page(s)))
-    add("gradient", "nan-is-zero", "takes zero for a gradient of NaN, as nan_to_num does; the page keeps NaN",
+    spoilt("gradient", "nan-is-zero", "takes zero for a gradient of NaN, as nan_to_num does; the page keeps NaN",
         "a broken gradient is never heard of", grad=lambda s, page: _replaced(page(s), np.isnan))
-    add("gradient", "non-finite-is-zero", "takes zero for a gradient of NaN or infinity; the page keeps them",
+    spoilt("gradient", "non-finite-is-zero", "takes zero for a gradient of NaN or infinity; the page keeps them",
         "a broken gradient is never heard of", grad=lambda s, page: _replaced(page(s), lambda g: ~np.isfinite(g)))
-    add("gradient", "non-finite-array-skipped",
+    spoilt("gradient", "non-finite-array-skipped",
         "skips an array whose gradient holds NaN or infinity; the page takes the step",
         "that array is not trained while its gradients are broken",
         grad=lambda s, page: None if _broken(page(s)) else page(s))
-    add("gradient", "non-finite-step-skipped",
+    spoilt("gradient", "non-finite-step-skipped",
         "skips a step in which some gradient holds NaN or infinity, and does not count it; the page takes it",
         "nothing is trained while some gradient is broken",
         grad=lambda s, page: _skip(s, page(s)), t=lambda s, page: page(s) - s.memory.get("skipped", 0))
-    add("gradient", "non-finite-step-counted",
+    spoilt("gradient", "non-finite-step-counted",
         "skips a step in which some gradient holds NaN or infinity, but counts it; the page takes it",
         "nothing is trained while some gradient is broken", grad=lambda s, page: _skip(s, page(s)))
-    add("epsilon", "nan-dropped-by-max",
+    spoilt("epsilon", "nan-dropped-by-max",
         "divides by epsilon where v is NaN, as fmax(v, epsilon) does; the page keeps NaN",
         "parameters with a broken v jump far away", r=lambda s, page: s.q / np.fmax(s.v, s.epsilon))
     for dtype, becomes in _COUNTERS.items():
         add("count", f"count-{dtype}", f"counts steps in {dtype}, where the count {becomes}",
-            "from there on v's bias is corrected for another step",
+            "from there on v's bias is corrected for another step", only=lambda case: case.count is not None,
             t=lambda s, page, dtype=dtype: _counted(s, dtype) if s.ahead else page(s),
             q=lambda s, page: page(s) if s.t >= 0 else 1.0 - np.power(s.beta, float(s.t)))
 # fmt: on
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_spoilt(case: Any) -> bool:
+    return case.first_not_finite() is not None
 
 
 def _number(x: Any) -> float:

@@ -59,6 +59,7 @@ class Search:
 
     def misfit(self, names: Names, i: int) -> dict[str, Any] | None:
         """Return where observation i departs from the reading first; None if it fits."""
+        names = tuple(name for name in names if CATALOGUE[name].only(self.seen[i].case))
         if (names, i) not in self._known:
             self._known[names, i] = self._compare(names, self.seen[i])
         return self._known[names, i]

@@ -62,6 +62,7 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     seen = Observation(case, _find_etas(port, case, eta, timeout), [], set())
     with _failures_of(None, timeout):
         _start(port, case, seen.etas)
+    _undergo(port, case, 0, timeout)
     try:
         for shown in _drive(port, case, seen.overwritten, timeout):
             seen.shown.append(shown)
@@ -75,10 +76,10 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
 class Failure(Exception):
     """The port failed: at its start (step None) or at a step."""
 
-    def __init__(self, step: int | None, error: BaseException) -> None:
+    def __init__(self, step: int | None, error: BaseException, where: str = "") -> None:
         told = Hangs if isinstance(error, Hangs) else failure_of(error)
         self.step, self.error, self.verdict = step, error, told.verdict if told else "raises"
-        self.detail = message(error) if told else first_line(error)
+        self.detail = where + (message(error) if told else first_line(error))
 
     def refuses(self, case: Case) -> bool:
         """Whether the port raised an error of its own at a step that NaN or infinity had reached."""
@@ -88,7 +89,7 @@ class Failure(Exception):
 
 
 @contextlib.contextmanager
-def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
+def _failures_of(step: int | None, timeout: float | None, where: str = "") -> Iterator[None]:
     """Run the port's code: what it prints is no part of our output, and whatever it raises is a failure of its own.
 
     That a number overflows or is invalid is the verdict's to say, not NumPy's.
@@ -99,7 +100,7 @@ def _failures_of(step: int | None, timeout: float | None) -> Iterator[None]:
     except (MissingDependencyError, TargetError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise Failure(step, error) from error
+        raise Failure(step, error, where) from error
 
 
 def unsupported(port: Port, case: Case) -> str:
@@ -115,6 +116,8 @@ def unsupported(port: Port, case: Case) -> str:
         return "the port's state cannot be set"
     if case.count is not None and not hasattr(port, "put_count"):
         return "the port's count cannot be set"
+    if case.events and not hasattr(port, "undergo"):
+        return "the port has no method undergo"
     return ""
 
 
@@ -140,12 +143,19 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
 
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
-    rates = case.options["learning_rate"]
     hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
-    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()} | {"eta": etas}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
+    if case.groups:
+        hyper["groups"] = {name: dict(own) for name, own in case.groups.items()}
     port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
+
+
+def _undergo(port: Port, case: Case, t: int, timeout: float | None) -> None:
+    if t in case.events:
+        with _failures_of(t or None, timeout, f"{case.events[t]}: "):
+            port.undergo(case.events[t])  # type: ignore[attr-defined]
 
 
 def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
@@ -165,6 +175,7 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
                 port.put_count(case.count)  # type: ignore
         for ours, theirs in zip(case.grads, given, strict=False):
             overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
+        _undergo(port, case, t, timeout)
         yield shown
 
 

@@ -27,7 +27,9 @@ FORMULAS: dict[str, Stage] = {
     # what the step is given
     "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "event": lambda s: s.events.get(s.count - 1, ""),  # what the optimizer underwent before this step
-    **{name: lambda s, name=name: getattr(s, name) for name in ("old_v", "old_b", "old_m")},
+    "old_v": lambda s: s.old_v,
+    "old_b": lambda s: s.old_b,
+    "old_m": lambda s: np.zeros(s.old_theta.shape) if s.old_m is None else s.old_m,  # None: no momentum until now
     "t": lambda s: s.count + s.ahead,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
@@ -133,7 +135,9 @@ class Step:
     ahead : int
         How far the count was set ahead by the case.
     memory : dict
-        Of this leaf, kept from step to step, for readings that remember more than v, b and m.
+        Of this leaf, kept from step to step, for readings that remember more than v, b and m; `tree` is that of all.
+    options_of, rates_of : dict
+        Each leaf's options and learning rates, and under None those of the leaves that have none of their own.
     asked : set of str
         The options that the case sets.
     """
@@ -194,6 +198,7 @@ class Reading:
             If the case sets a state of another shape than the reading's.
         """
         shared = self._shared(case, etas)
+        rates_of, options_of = shared["rates_of"], shared["options_of"]
         state = {name: self._start(name, a, case, shared) for name, a in case.params.items()}
         memory: dict[str, dict[str, Any]] = {name: {} for name in state}
         now: dict[str, Step] = {}
@@ -201,8 +206,9 @@ class Reading:
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
             for name, old in state.items():
                 ahead = case.count - 1 if case.count is not None and count > 1 else 0
-                given_now = dict(count=count, ahead=ahead, grads=grads, memory=memory[name])
-                step = Step(name=name, **given_now, **old, **shared)
+                options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
+                own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name])
+                step = Step(name=name, count=count, grads=grads, **own, **old, **shared)
                 if self._take(step):
                     now[name] = step
                     state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
@@ -214,15 +220,34 @@ class Reading:
 
     def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
         """Return what every step of every leaf is given."""
-        options = {name: (DEFAULTS | case.options)[name] for name in OPTIONS}
+        rates = [self.number(xi) for xi in case.learning_rates()]
+        own: dict[Any, Any] = {None: {}} | {name: case.groups.get(name, {}) for name in case.params}
         return dict(
-            options={k: None if x is None else self.number(x) for k, x in options.items()},
+            options_of={name: self._options(DEFAULTS | case.options | own[name]) for name in own},
+            rates_of={
+                name: self._rates(own[name]["learning_rate"], rates) if "learning_rate" in own[name] else rates
+                for name in own
+            },
             asked=set(case.options),
             events=case.events,
-            rates=[self.number(xi) for xi in case.learning_rates()],
+            tree={},
             etas={name: self.number(eta) for name, eta in etas.items()},
             shapes={name: a.shape for name, a in case.params.items()},
         )
+
+    def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the numbers that enter; a list has one for each step."""
+
+        def entering(x: Any) -> Any:
+            return (
+                [entering(one) for one in x] if isinstance(x, tuple | list) else None if x is None else self.number(x)
+            )
+
+        return {name: entering(options[name]) for name in OPTIONS}
+
+    def _rates(self, xi: Any, like: list[Any]) -> list[Any]:
+        """Return the learning rates of a leaf that has its own."""
+        return [self.number(x) for x in (xi if isinstance(xi, tuple | list) else [xi] * len(like))]
 
     def _start(self, name: str, theta: np.ndarray, case: Case, shared: dict[str, Any]) -> dict[str, Any]:
         slot = self.slot(Step(name=name, slot=case.slots[name], **shared))

@@ -62,6 +62,11 @@ class Port(Protocol):
     put_count : method, optional
         ``put_count(n)`` sets the count of steps, between two steps, to what it is after n. A counter that cannot
         hold n is set to what its type makes of it (see :func:`as_counted`).
+    undergo : method, optional
+        ``undergo(event)`` does to the port what happens to an optimizer between two steps, or before the first:
+        "state_dict", "pickle", "maximize" (docs/life.md lists the events). It raises
+        :class:`amos_ref.conformance.ports.failures.Unsupported` for what the port has no notion of. A port that has
+        no such method is not run through the cases that have events.
     """
 
     name: str
@@ -71,8 +76,9 @@ class Port(Protocol):
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew. `hyper` holds the case's options, eta and slot_shape (by leaf name) among them.
 
-        learning_rate is a float, or a list with one entry a step. The arrays are the port's to keep and to step in
-        place, as most optimizers do.
+        learning_rate is a float, or a list with one entry a step; so is any option that changes on the way. `groups`,
+        in the cases with an event of that name, holds the options that a leaf has of its own. The arrays are the port's
+        to keep and to step in place, as most optimizers do.
         """
         ...
 

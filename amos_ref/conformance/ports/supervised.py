@@ -86,6 +86,9 @@ class TargetPort:
     def _put_count(self, n: int) -> None:
         self._ask("put_count", n=n)
 
+    def _undergo(self, event: str) -> None:
+        self._ask("undergo", event=event)
+
     def close(self) -> None:
         """Let the port's process end; what is left of it after a moment is killed."""
         if self.child is not None:

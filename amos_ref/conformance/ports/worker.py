@@ -111,7 +111,7 @@ class Worker:
             "options": [name for name in ALIASES if name in options],
             "skips_none": bool(self.port.skips_none),
             "dtypes": None if dtypes is None else [name for name in FLOATS if name in dtypes],
-            "can": [name for name in ("put", "put_count") if hasattr(self.port, name)],
+            "can": [name for name in ("put", "put_count", "undergo") if hasattr(self.port, name)],
         }
 
     def _own_eta(self, params: Any) -> dict[str, Any]:
@@ -150,6 +150,10 @@ class Worker:
 
     def _put_count(self, n: int) -> dict[str, Any]:
         self.port.put_count(n)
+        return {}
+
+    def _undergo(self, event: str) -> dict[str, Any]:
+        self.port.undergo(event)
         return {}
 
     def close(self) -> None:
