@@ -53,6 +53,7 @@ class SimulatedPort:
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
             events={},
+            count=None,
             groups=hyper.get("groups", {}),
         )
         self.t = 0
@@ -74,6 +75,10 @@ class SimulatedPort:
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and state."""
         self.case.inject = values
+
+    def put_count(self, n: int) -> None:
+        """Set the count of steps."""
+        self.case.count = n
 
     def undergo(self, event: str) -> None:
         """Undergo whatever there is: nothing comes of it but what a deviation makes of it."""

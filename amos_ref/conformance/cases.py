@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance import life
+from amos_ref.conformance import extremes, life
 from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
@@ -42,6 +42,8 @@ class Case(NamedTuple):
         ``{"theta": {leaf: array}, "v": ..., "b": ..., "m": ...}``: what replaces the port's own after step 1.
     events : dict of int to str
         What the port undergoes after a step (0: before the first); the page goes on as if nothing had happened.
+    count : int, optional
+        What the count of steps is set to after step 1, as after that many steps; None leaves it.
     groups : dict of str to dict
         Options that a leaf has of its own, by leaf.
     """
@@ -56,6 +58,7 @@ class Case(NamedTuple):
     dtype: str = "float64"
     inject: dict[str, Arrays] | None = None
     events: Mapping[int, str] = {}
+    count: int | None = None
     groups: Mapping[str, Mapping[str, Any]] = {}
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
@@ -66,11 +69,22 @@ class Case(NamedTuple):
         xi = self.options["learning_rate"]
         return list(xi) if isinstance(xi, tuple) else [xi] * len(self.grads)
 
+    def first_not_finite(self) -> int | None:
+        """Return the first step that is given NaN or infinity; None if none is. A port may refuse it."""
+        given = [list(grads.values()) for grads in self.grads]
+        if self.inject and len(given) > 1:
+            given[1] += [a for arrays in self.inject.values() for a in arrays.values()]
+        return next((t for t, arrays in enumerate(given, 1) if not all(map(_is_finite, arrays))), None)
+
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""
         needed = set(self.options) - {"learning_rate", "beta"}
         needed |= {option for own in self.groups.values() for option in own} - {"learning_rate"}
         return needed | {"slot_shape"} if any(self.slots.values()) else needed
+
+
+def _is_finite(a: np.ndarray | None) -> bool:
+    return a is None or bool(np.isfinite(a).all())
 
 
 _PAIR = {"kernel": (6, 5), "bias": (5,)}
@@ -183,6 +197,7 @@ def _table() -> tuple[Case, ...]:
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+        *extremes.cases(_case, _aged()),
         *life.cases(_case),
     )
     for case in found:

@@ -107,7 +107,7 @@ def compare(seen: Observation) -> Result:
         detail = f"it writes to the gradient of {written}: a second step with the same gradient would use other numbers"
         return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
     if departure is None:
-        return Result(*head, "conforms", ratio=worst)
+        return Result(*head, "conforms", ratio=worst, detail=seen.refused)
     if case.dtype in UNIT_ROUNDOFF:
         departure["detail"] += _describe_step(departure, shown, moments)
     if case.dtype == "float64" and departure["ratio"] * UNIT_ROUNDOFF["float64"] <= UNIT_ROUNDOFF["float32"]:
@@ -153,13 +153,14 @@ def _compare(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -
     if not ref.size:
         return 0.0, "", ""
     with np.errstate(all="ignore"):
-        gap = np.abs(got - ref)
-        ratios = np.where(gap == 0, 0.0, np.where(bound > 0, gap / bound, np.inf))  # no bound allows nothing
+        # NaN must meet NaN. Where the page has infinity, a right evaluation may have subtracted two of them.
+        same = (got == ref) | np.isnan(got) & ~np.isfinite(ref)
+        ratios = np.where(same, 0.0, np.where(bound > 0, np.abs(got - ref) / bound, np.inf))  # no bound allows nothing
+    broken = np.isfinite(ref) & ~np.isfinite(got)
+    ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
     worst = float(ratios.max())
     if worst <= 1:
         return worst, "", ""
-    broken = np.isfinite(ref) & ~np.isfinite(got)
-    ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
     index = np.unravel_index(int(np.argmax(broken if broken.any() else ratios)), ref.shape)
     where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
     text = f"{where} is {float(got[index]):.9g} where the page has {float(ref[index]):.9g}".strip()
@@ -176,7 +177,7 @@ def _describe_step(departure: dict[str, Any], port: list[dict[str, Arrays]], pag
         return ""
     basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
     change = (before - got).reshape(-1)
-    if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
+    if not (np.isfinite(change).all() and np.isfinite(basis).all()) or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():

@@ -30,7 +30,7 @@ FORMULAS: dict[str, Stage] = {
     "old_v": lambda s: s.old_v,
     "old_b": lambda s: s.old_b,
     "old_m": lambda s: np.zeros(s.old_theta.shape) if s.old_m is None else s.old_m,  # None: no momentum until now
-    "t": lambda s: s.count,
+    "t": lambda s: s.count + s.ahead,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
     **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
@@ -111,7 +111,12 @@ def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
     return x
 
 
+_PRODUCTS = 2**10  # a count that was set to more has no products behind it
+
+
 def _power(beta: Any, t: int) -> Any:
+    if t > _PRODUCTS:
+        return beta ** float(t)
     power = beta
     for _ in range(t - 1):
         power = power * beta
@@ -127,6 +132,8 @@ class Step:
         The leaf; `grads`, `etas` and `shapes` hold all leaves'.
     count : int
         From 1, for the whole tree.
+    ahead : int
+        How far the count was set ahead by the case.
     memory : dict
         Of this leaf, kept from step to step, for readings that remember more than v, b and m; `tree` is that of all.
     options_of, rates_of : dict
@@ -137,6 +144,7 @@ class Step:
 
     name: str
     count: int
+    ahead: int
     memory: dict[str, Any]
     asked: set[str]
 
@@ -200,8 +208,9 @@ class Reading:
         for count, given in enumerate(case.grads, 1):
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
             for name, old in state.items():
+                ahead = case.count - 1 if case.count is not None and count > 1 else 0
                 options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
-                own = dict(memory=memory[name], options=options, rates=rates_of[name])
+                own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name])
                 step = Step(name=name, count=count, grads=grads, **own, **old, **shared)
                 if self._take(step):
                     now[name] = step
