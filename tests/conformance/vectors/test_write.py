@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import re
 import sys
 
 import jsonschema
@@ -65,10 +66,12 @@ def test_the_schema_sees_damage(damage):
         jsonschema.Draft202012Validator(SCHEMA).validate(document)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("ml_dtypes", "bf16"), ("flint", "oracle")])
-def test_a_missing_package_is_a_named_error(package, extra, monkeypatch):
+@pytest.mark.parametrize(
+    ("package", "install"), [("ml_dtypes", "--force-reinstall ml_dtypes"), ("flint", "'amos_ref[oracle]'")]
+)
+def test_a_missing_package_is_a_named_error(package, install, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"pip install 'amos_ref\[{extra}\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(f"pip install {install}")):
         vector_writer.generate("bfloat16")
 
 
