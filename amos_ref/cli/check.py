@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _write_expectations(report: "Report") -> str:
     from amos_ref.conformance.expect import as_toml
 
-    return as_toml(report.results)
+    return as_toml(report.results, report.observations, report.diagnosis.deviations if report.diagnosis else ())
 
 
 FORMS: dict[str, Callable[["Report"], str]] = {

@@ -1,5 +1,6 @@
 """The installed backends against the page, and the page against the stored vectors: bit for bit."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,12 +45,17 @@ def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     """Return a result a check: vectors on each backend and dtype, then kernels beside the page on live data."""
     checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.VECTOR_DTYPES]
     checks += [(_live, "cpu", name) for name in vectors.VECTOR_DTYPES]
-    results = [_guarded(check, backend, name) for check, backend, name in progress(checks)]
+    results = [_timed(check, backend, name) for check, backend, name in progress(checks)]
     if len(results) < len(checks):
         raise VectorError(
             f"{len(checks) - len(results)} of {len(checks)} checks were not run: `progress` left them out"
         )
     return results
+
+
+def _timed(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
+    begun = time.perf_counter()
+    return _guarded(check, backend, dtype_name)._replace(seconds=time.perf_counter() - begun)
 
 
 def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
