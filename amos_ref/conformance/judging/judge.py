@@ -1,5 +1,6 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ STAGES = {
 
 #: How many cases may come to these before the rest is given up, so that a check comes to an end.
 PATIENCE = {"hangs": 3, "ended": 10, "killed": 10}
+NOT_RUN = "not run, since "  # how the detail of a case begins that was given up
 
 
 class Result(NamedTuple):
@@ -49,6 +51,8 @@ class Result(NamedTuple):
         Whether theta conforms at every step, and only what the port shows of its state departs.
     expected : str or None
         Why the port's author expects this verdict, if it is listed as expected.
+    seconds : float or None
+        How long it took; None if that was not measured.
     """
 
     case: str
@@ -62,6 +66,12 @@ class Result(NamedTuple):
     detail: str = ""
     only_state: bool = False
     expected: str | None = None
+    seconds: float | None = None
+
+    @property
+    def was_run(self) -> bool:
+        """Whether the port was asked, or the case was given up before that."""
+        return not self.detail.startswith(NOT_RUN)
 
     @property
     def failed(self) -> bool:
@@ -208,11 +218,12 @@ def run(
     for case in progress(cases):
         lost = next((v for v, n in PATIENCE.items() if silent[v] >= n), None)
         if lost is not None:
-            detail = f"not run, since {PATIENCE[lost]} cases before it gave no answer"
+            detail = f"{NOT_RUN}{PATIENCE[lost]} cases before it gave no answer"
             results.append(Result(case.name, case.dtype, case.about, lost, detail=detail))
             continue
+        begun = time.perf_counter()
         result, observation = judge(port, case, eta, timeout)
-        results.append(result)
+        results.append(result._replace(seconds=time.perf_counter() - begun))
         silent[result.verdict] += not expected(result)
         seen += [observation] if observation else []
     if len(results) < len(cases):
