@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from amos_ref.closed_form import Schedule
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.variants import (
-    GIVEN,
     ALGORITHMS,
+    GIVEN,
     Settings,
     Variant,
     VariantReading,
@@ -127,6 +126,8 @@ def _settings(variant: Variant, same: Sequence[Observation]) -> Iterator[Setting
 
 def _measure_schedules(settings: Settings, same: Sequence[Observation]) -> Iterator[dict[str, Any]]:
     """Yield the schedules under which the closed form shrinks as it did in the longest case with one learning rate."""
+    from scipy.optimize import brentq
+
     constant = [one for one in same if _is_steady(one.case) and not one.case.inject]
     if not constant:
         return
