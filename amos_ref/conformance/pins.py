@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.search import SLACK, reading_of
+from amos_ref.conformance.diagnosis.catalogue import reading_of
+from amos_ref.conformance.diagnosis.evidence import SLACK
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF, Unbounded
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import STAGES, Result, first_departure

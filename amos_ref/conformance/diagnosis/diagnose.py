@@ -10,6 +10,7 @@ from amos_ref.conformance.cases import random_case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, Evidence
+from amos_ref.conformance.diagnosis.recognise import recognise
 from amos_ref.conformance.diagnosis.search import SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
@@ -122,6 +123,9 @@ def diagnose(
         found = _confirm(subject, attempt, candidates, confirming)
         if found:
             return _explain(attempt, _tell_apart(subject, attempt, found))
+    other = recognise(seen)
+    if other:
+        return Diagnosis(other, [], [], None, [])
     return _name_nearest(Evidence(same))
 
 
@@ -168,7 +172,8 @@ def _attempts(subject: Subject, same: list[Observation]) -> Iterator[list[Attemp
 
 def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: int) -> list[Attempt]:
     found = [Attempt(Evidence(same, budget=budget), notes)]
-    return [*found, Attempt(Evidence(same, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))] if shows else found
+    own = [one for one in same if not one.case.inject]  # a state of another form cannot have been set to the page's
+    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))] if shows and own else found
 
 
 def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], further: list[Observation]) -> list[Names]:

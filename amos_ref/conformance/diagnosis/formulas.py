@@ -19,6 +19,16 @@ def _over_slot(s: Any, function: Any) -> Any:
     return function(s.g, axis=_axes(s), keepdims=True).reshape(s.old_v.shape)
 
 
+def _root_of_sum(s: Any) -> Any:
+    """The norm of each slot's gradient, in a shape that broadcasts with it; 1 where it is 0."""
+    norm = np.sqrt(np.add.reduce(s.grad * s.grad, axis=_axes(s.but(g=s.grad)), keepdims=True))
+    return np.where(norm == 0, 1.0, norm)
+
+
+def _mean_clipped(s: Any, most: float) -> Any:
+    return _over_slot(s.but(g=np.minimum(s.g * s.g, most)), np.add.reduce) / _count(s)
+
+
 def _count(s: Any) -> int:
     """How many entries a slot has."""
     return max(s.g.size // max(s.old_v.size, 1), 1)
@@ -61,6 +71,18 @@ def _rank(s: Any) -> int:
 # gradient
 _add("gradient", "clip-by-rms", "scales the array's gradient to the root mean square clip_value; the page clips each entry",
      "clip_value means something else", g=lambda s, page: s.grad * min(1.0, _chi(s) / (_rms(s.grad) or 1.0)))
+_add("gradient", "clip-by-norm-of-slot", "scales each slot's gradient to the norm clip_value; the page clips each entry",
+     "clip_value means something else, which depends on the slot's size",
+     g=lambda s, page: s.grad * np.minimum(1.0, _chi(s) / _root_of_sum(s)))
+_add("gradient", "clip-to-zero", "takes 0 for entries beyond clip_value; the page takes clip_value",
+     "outliers do not count at all", g=lambda s, page: np.where(np.abs(s.grad) > _chi(s), 0.0, s.grad))
+_add("gradient", "clip-of-squares", "clips g^2, in the mean square only, at clip_value; the page clips g",
+     "outliers still move theta", g=lambda s, page: s.grad, g2=lambda s, page: _mean_clipped(s, _chi(s)))
+_add("gradient", "clip-the-average", "clips the averaged change; the page clips the gradient", "outliers enter v",
+     g=lambda s, page: s.grad, m=lambda s, page: None if page(s) is None else spec.clip(page(s), _chi(s)))
+_add("gradient", "clip-not-in-gamma", "takes the unclipped gradient's mean square in gamma, and the clipped one's in v",
+     "outliers speed up decay and clock",
+     gamma=lambda s, page: page(s.but(g2=spec.mean_square(s.grad, s.old_v.shape))))
 _add("gradient", "clip-in-mean-only", "clips what enters the mean square, and steps with the unclipped gradient",
      "outliers still move theta", delta=lambda s, page: page(s.but(g=s.grad)))
 _add("gradient", "clip-from-above-only", "clips at +clip_value, and not at -clip_value", "half of the outliers stay",

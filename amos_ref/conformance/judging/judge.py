@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import Case
+from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
@@ -235,11 +235,21 @@ def run(
 
 
 def accept_own_forms(results: list[Result]) -> list[Result]:
-    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own."""
+    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own.
+
+    Such a state cannot be set to the page's, so that cases which do so say nothing.
+    """
     right = ("conforms", "overwrites its input", "not supported")
-    if all(r.verdict in right or r.only_state for r in results):
-        return [_accept_own_form(r) if r.only_state else r for r in results]
+    setting = {case.name for case in table() if case.inject}
+    kept = [r for r in results if r.case not in setting]
+    if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):
+        return [_leave_out(r) if r.case in setting else _accept_own_form(r) if r.only_state else r for r in results]
     return results
+
+
+def _leave_out(r: Result) -> Result:
+    detail = "the port's state is something else than ours, and cannot be set to ours"
+    return Result(r.case, r.dtype, r.about, "not supported", detail=detail)
 
 
 def _accept_own_form(r: Result) -> Result:
