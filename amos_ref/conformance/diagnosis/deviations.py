@@ -12,7 +12,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.diagnosis import life
+from amos_ref.conformance.diagnosis import extremes, life
 from amos_ref.conformance.judging.reading import Override
 from amos_ref.dtypes import dtype_of
 
@@ -60,7 +60,7 @@ def _chi(s: Any) -> float:
 
 
 def _shrink(s: Any, norm: float) -> Any:
-    return s.grad * (min(1.0, _chi(s) / norm) if norm else 1.0)
+    return s.grad * (np.minimum(1.0, _chi(s) / norm) if norm else 1.0)
 
 
 def _average(s: Any, name: str, new: Any) -> Any:
@@ -321,6 +321,7 @@ _add("count", "count-per-leaf",
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
          **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
+extremes.add_all(_add)
 life.add_all(_add)
 # fmt: on
 
@@ -371,7 +372,7 @@ def _without_extra(s: Any) -> Any:
 
 def _own_count(s: Any) -> int:
     s.memory["count"] = s.memory.get("count", 0) + 1
-    return s.memory["count"]
+    return s.memory["count"] + s.ahead
 
 
 def _store(x: Any, name: str) -> Any:

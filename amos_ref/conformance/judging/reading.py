@@ -7,7 +7,7 @@ that deviations combine.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ FORMULAS: dict[str, Stage] = {
     "old_v": lambda s: s.old_v,
     "old_b": lambda s: s.old_b,
     "old_m": lambda s: np.zeros(s.old_theta.shape) if s.old_m is None else s.old_m,  # None: no momentum until now
-    "t": lambda s: s.count,
+    "t": lambda s: s.count + s.ahead,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
     **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
@@ -111,7 +111,12 @@ def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
     return x
 
 
+_PRODUCTS = 2**10  # a count that was set to more has no products behind it
+
+
 def _power(beta: Any, t: int) -> Any:
+    if t > _PRODUCTS:
+        return beta ** float(t)
     power = beta
     for _ in range(t - 1):
         power = power * beta
@@ -127,6 +132,8 @@ class Step:
         The leaf; `grads`, `etas` and `shapes` hold all leaves'.
     count : int
         From 1, for the whole tree.
+    ahead : int
+        How far the count was set ahead by the case.
     memory : dict
         Of this leaf, kept from step to step, for readings that remember more than v, b and m; `tree` is that of all.
     options_of, rates_of : dict
@@ -137,6 +144,7 @@ class Step:
 
     name: str
     count: int
+    ahead: int
     memory: dict[str, Any]
     asked: set[str]
 
@@ -179,10 +187,13 @@ class Reading:
                 self.stages[name] = _over(function, self.stages[name])
         self.slot = self.stages.pop("slot")
 
-    def run(self, case: Case, etas: Mapping[str, float]) -> Iterator[dict[str, Step]]:
+    def run(
+        self, case: Case, etas: Mapping[str, float], shown: Sequence[Mapping[str, Any]] = ()
+    ) -> Iterator[dict[str, Step]]:
         """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
 
-        Arrays enter as they are; v, b and m start as zeros.
+        Arrays enter as they are; v, b and m start as zeros. With what a port has `shown` after each step, every step
+        but the first starts from that, as far as it has the shapes of the reading's.
 
         Raises
         ------
@@ -197,17 +208,31 @@ class Reading:
         for count, given in enumerate(case.grads, 1):
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
             for name, old in state.items():
+                ahead = case.count - 1 if case.count is not None and count > 1 else 0
                 options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
-                own = dict(memory=memory[name], options=options, rates=rates_of[name])
+                own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name])
                 step = Step(name=name, count=count, grads=grads, **own, **old, **shared)
                 if self._take(step):
                     now[name] = step
                     state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
             yield dict(now)
+            if shown:
+                self._follow(state, shown[count - 1])
             for what, arrays in (case.inject or {}).items() if count == 1 else ():
                 for name, a in arrays.items():
+                    if state[name][f"old_{what}"] is None:  # a reading without momentum has no place for one
+                        continue
                     check_shape(a, np.shape(state[name][f"old_{what}"]), f"{what} of leaf {name!r}")
                     state[name][f"old_{what}"] = self.number(a)
+
+    def _follow(self, state: dict[str, dict[str, Any]], shown: Mapping[str, Any]) -> None:
+        """Replace the state by a port's, whose m may have the opposite sign."""
+        for what, arrays in shown.items():
+            for name, a in arrays.items():
+                own = state[name].get(f"old_{what}")
+                if own is not None and np.shape(own) == np.shape(a):
+                    opposite = what == "m" and np.abs(own + a).max(initial=0.0) < np.abs(own - a).max(initial=0.0)
+                    state[name][f"old_{what}"] = self.number(-a if opposite else a)
 
     def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
         """Return what every step of every leaf is given."""

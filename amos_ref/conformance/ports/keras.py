@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
 
 
 def _import_keras() -> Any:
@@ -64,6 +64,11 @@ class KerasPort(Adapter):
         variables = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
         names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
         return next((variables[name] for name in names if name in variables), None)
+
+    def put_count(self, n: int) -> None:
+        """Set the count that every optimizer of Keras has."""
+        for optimizer, _ in self.optimizers:
+            optimizer.iterations.assign(as_counted(n, optimizer.iterations.dtype))
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a variable's numbers."""

@@ -62,6 +62,9 @@ class Port(Protocol):
         ``put({"theta": {leaf: array}, "v": ..., "b": ..., "m": ...})`` overwrites parameters and state between
         two steps. Values are float64 and have the shapes of the page's state. A port that has no such method is not
         run through the cases that start from a state.
+    put_count : method, optional
+        ``put_count(n)`` sets the count of steps, between two steps, to what it is after n. A counter that cannot
+        hold n is set to what its type makes of it (see :func:`as_counted`).
     undergo : method, optional
         ``undergo(event)`` does to the port what happens to an optimizer between two steps, or before the first:
         "state_dict", "pickle", "maximize" (docs/life.md lists the events). It raises
@@ -213,6 +216,16 @@ class Adapter:
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Return None: the port is given its eta, or --eta says it."""
         return None
+
+
+#: What ports call their count of steps.
+COUNT_NAMES = ("count", "step", "steps", "t", "step_count", "num_steps", "iteration", "iterations")
+
+
+def as_counted(n: int, dtype: Any) -> np.ndarray:
+    """Return a count as a counter of a dtype holds it: an integer wraps, a float rounds."""
+    with np.errstate(all="ignore"):
+        return np.asarray(n).astype(dtype)
 
 
 def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:

@@ -54,10 +54,8 @@ class TargetPort:
         self.options, self.skips_none = set(found["options"]), bool(found["skips_none"])
         if found["dtypes"] is not None:
             self.dtypes = set(found["dtypes"])
-        if found["put"]:
-            self.put = self._put
-        if found["undergo"]:
-            self.undergo = self._undergo
+        for name in found["can"]:
+            setattr(self, name, getattr(self, f"_{name}"))
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew."""
@@ -84,6 +82,9 @@ class TargetPort:
 
     def _put(self, values: dict[str, Arrays]) -> None:
         self._ask("put", values=values)
+
+    def _put_count(self, n: int) -> None:
+        self._ask("put_count", n=n)
 
     def _undergo(self, event: str) -> None:
         self._ask("undergo", event=event)

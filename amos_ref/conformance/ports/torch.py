@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import PortFailure, Unsupported, first_line
-from amos_ref.conformance.ports.port import ALIASES, LEAF_NAME, STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, LEAF_NAME, STATE_NAMES, Adapter, Arrays, by_leaf
 from amos_ref.conformance.ports.torch_feed import Feed, import_torch, to_numpy, to_tensor
 from amos_ref.conformance.ports.torch_life import EVENTS
 from amos_ref.dtypes import FLOATS
@@ -112,18 +112,18 @@ class TorchPort(Adapter):
             raise Unsupported(f"the port keeps a tensor of shape {tuple(value.shape)}, which {a.shape} cannot replace")
         value.data.copy_(to_tensor(a.copy()).reshape(value.shape))
 
-    def set_count(self, count: int) -> None:
-        """Set the number of steps taken, wherever a state or a group keeps it under a usual name."""
-        found = False
-        for held in (*self.optimizer.state.values(), *self.optimizer.param_groups):
-            for key in [key for key in ("step", "steps", "t", "count", "step_count") if key in held]:
-                found = True
-                if hasattr(held[key], "fill_"):
-                    held[key].fill_(count)
-                else:
-                    held[key] = type(held[key])(count)
-        if not found:
-            raise Unsupported("neither the port's state nor its parameter groups have a step")
+    def put_count(self, n: int) -> None:
+        """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
+        optimizer = self.optimizer
+        held = [*optimizer.state.values(), *optimizer.param_groups, vars(optimizer)]
+        places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
+        for own, key in places:
+            if hasattr(own[key], "detach"):
+                own[key].data.copy_(to_tensor(np.array(n)).to(own[key].dtype))
+            else:
+                own[key] = type(own[key])(n)
+        if not places:
+            raise Unsupported("the port keeps no count that could be set")
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
@@ -136,3 +136,8 @@ class TorchPort(Adapter):
         if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
             owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
         return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
+
+
+def _counts(value: Any) -> bool:
+    """Whether this is a single number."""
+    return type(value) in (int, float) or (hasattr(value, "detach") and value.numel() == 1)

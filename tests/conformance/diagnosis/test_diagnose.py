@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.judging.judge import run
 from tools.simulated_port import SimulatedPort
