@@ -103,7 +103,7 @@ def check(
         check_suite(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
-    from amos_ref.conformance.diagnosis.diagnose import diagnose
+    from amos_ref.conformance.diagnosis.lives import diagnose
     from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
     from amos_ref.conformance.judging.judge import run
     from amos_ref.conformance.judging.tolerance import METHOD

@@ -47,6 +47,8 @@ class Diagnosis(NamedTuple):
         The published reading that this is.
     nearest : list of str
         If nothing explains everything: what explains a good share of it. Not a name for what the port does.
+    life : list of str
+        What explains the cases of its life, beside what explains the formulas; if these conform, `deviations` too.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Diagnosis(NamedTuple):
     candidates: list[list[str]]
     dialect: str | None
     nearest: list[str]
+    life: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""

@@ -124,4 +124,4 @@ def test_a_diagnosis_is_plain_values():
     _, found = diagnosed(SimulatedPort("gamma-sign"))
     assert found is not None
     assert found.to_dict()["deviations"] == ["gamma-sign"]
-    assert set(found.to_dict()) == {"text", "deviations", "candidates", "dialect", "nearest"}
+    assert set(found.to_dict()) == {"text", "deviations", "candidates", "dialect", "nearest", "life"}
