@@ -102,6 +102,7 @@ def check(
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
     from amos_ref.conformance.diagnosis.diagnose import diagnose
+    from amos_ref.conformance.diagnosis.memory import find_memory
     from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
     from amos_ref.conformance.judging.judge import run
     from amos_ref.conformance.judging.tolerance import METHOD
@@ -120,7 +121,9 @@ def check(
         results, seen = run(driven, cases, eta, timeout, progress, listed_so)
         told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
         departs = any(result.verdict in told[result.dtype in UNIT_ROUNDOFF] for result in results)
-        diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
+        diagnosis = (
+            (find_memory(driven, seen, eta, timeout) or diagnose(driven, seen, eta, timeout)) if departs else None
+        )
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
