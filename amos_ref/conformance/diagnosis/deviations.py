@@ -311,7 +311,8 @@ _add("schedule", "schedule-from-0", "reads the schedule from 0; the page calls s
      "a warm-up moves less: its first rate is used twice", xi=lambda s, page: s.rates[max(s.count - 2, 0)])
 _add("schedule", "schedule-one-ahead", "reads the schedule one step ahead", "a warm-up moves more",
      xi=lambda s, page: s.rates[min(s.count, len(s.rates) - 1)])
-_add("schedule", "schedule-frozen", "keeps the first learning rate", "no schedule", xi=lambda s, page: s.rates[0])
+_add("schedule", "schedule-frozen", "keeps the first learning rate that is not 0", "no schedule",
+     xi=lambda s, page: page(s) if "lr-tensor" in s.events.values() else next((x for x in s.rates if x), s.rates[0]))
 _add("count", "count-per-leaf",
      "counts each leaf's own steps in the bias correction; the page has one count for the tree",
      "a leaf whose first gradient comes late starts with small steps", t=lambda s, page: _own_count(s))

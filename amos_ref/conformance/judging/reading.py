@@ -25,8 +25,8 @@ OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "ep
 #: Name -> how the page computes it from what stands before it.
 FORMULAS: dict[str, Stage] = {
     # what the step is given
-    "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "event": lambda s: s.events.get(s.count - 1, ""),  # what the optimizer underwent before this step
+    "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "old_v": lambda s: s.old_v,
     "old_b": lambda s: s.old_b,
     "old_m": lambda s: np.zeros(s.old_theta.shape) if s.old_m is None else s.old_m,  # None: no momentum until now

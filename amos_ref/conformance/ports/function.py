@@ -49,6 +49,8 @@ def _parameters_transposed(port: Any) -> None:
 
 #: Event -> what is done to a NumpyPort; docs/life.md describes them.
 FUNCTION_EVENTS = {
+    "groups": lambda port: None,  # options are given at every step, for each leaf
+    "momentum-on": lambda port: None,
     "pickle": _pickle,
     "deepcopy": _deepcopy,
     "gradients-transposed": _transposed,
@@ -65,13 +67,13 @@ class NumpyPort(Adapter):
     has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
     """
 
-    events = FUNCTION_EVENTS
+    events, changes = FUNCTION_EVENTS, True
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Keep copies of the parameters; every state is empty."""
         self.leaves = {name: a.copy() for name, a in params.items()}
         self.own: dict[str, dict[str, Any]] = {name: {} for name in params}
-        self.hyper, self.t = hyper, 0
+        self.hyper, self.t, self.taken = hyper, 0, 0  # t may be set to more than the steps taken
         self.feed = lambda g: g
         self.forget_events(params, hyper)
 
@@ -79,11 +81,12 @@ class NumpyPort(Adapter):
         """Call the function for every leaf that has a gradient."""
         self.step_other(grads)
         self.t += 1
-        rates = self.hyper["learning_rate"]
-        common = self.hyper | {"learning_rate": rates[self.t - 1] if isinstance(rates, list) else rates}
+        self.taken += 1
+        now = {option: x[self.taken - 1] if isinstance(x, list) else x for option, x in self.hyper.items()}
         for name, g in grads.items():
             if g is None:
                 continue
+            common = now | self.hyper.get("groups", {}).get(name, {})
             for option in ("eta", "slot_shape"):
                 if option in common:
                     common[option] = self.hyper[option][name]

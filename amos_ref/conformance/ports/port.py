@@ -5,6 +5,7 @@ function.py from a plain function, command.py from a program in any language.
 """
 
 import contextlib
+import functools
 import inspect
 import math
 import re
@@ -18,6 +19,8 @@ from amos_ref.conformance.ports.failures import Garbage, PortFailure, Unsupporte
 from amos_ref.errors import TargetError
 
 Arrays = dict[str, np.ndarray]
+
+LEAF_NAME = "_amos_ref_leaf"  # attribute of a parameter that tells its leaf, where the shape does not
 
 #: Our option -> the names that ports give it, the first found in a signature wins.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -169,11 +172,15 @@ class Adapter:
         self.options = self.signature.options
 
     def prepare(self, hyper: dict[str, Any], params: Arrays) -> dict[str, Any]:
-        """Return options for a constructor: the largest learning rate, whose schedule is kept, and slots by leaf."""
+        """Return options for a constructor: the first learning rate that is not 0, and slots by leaf.
+
+        It is the rate of the first step, so that a port that reads it once, at its construction, is told from one that
+        is given another. The schedule is kept.
+        """
         rates = hyper["learning_rate"]
         self.rates = iter(rates) if isinstance(rates, list) else None
         slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
-        return hyper | slots | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
+        return hyper | slots | {"learning_rate": next(filter(None, rates), 0.0) if isinstance(rates, list) else rates}
 
     leaves: dict[str, Any]
 
@@ -209,6 +216,7 @@ class Adapter:
 
     events: Mapping[str, Callable[[Any], None]] = {}  # what it can undergo, beside "two-at-once"
     ways: Collection[str] = ()  # those that are ways to use an optimizer, which a port need not be fit for
+    changes = False  # whether an option beside the learning rate can change on the way
     way = ""  # one of these, since which it has taken no step
     other: Any = None  # another optimizer of the same kind, which steps too
 
@@ -226,8 +234,11 @@ class Adapter:
             raise Unsupported("the port has no notion of it")
 
     def forget_events(self, params: Arrays, hyper: dict[str, Any]) -> None:
-        """Begin without any of them."""
-        self.way, self.other, self.begun = "", None, ({name: a.copy() for name, a in params.items()}, hyper)
+        """Begin without any of them; an option that changes on the way is not for a port that is told options once."""
+        changing = [name for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"]
+        if changing and not self.changes:
+            raise Unsupported(f"the port is told {', '.join(changing)} once")
+        self.way, self.other, self.begun = "", None, ({name: a.copy() for name, a in params.items()}, dict(hyper))
 
     @contextlib.contextmanager
     def fit_for_use(self) -> Iterator[None]:
@@ -264,23 +275,31 @@ def as_counted(n: int, dtype: Any) -> np.ndarray:
 
 
 def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:
-    """Return a function that finds a leaf's value, whether a port calls it with a name, a shape or an array."""
-    shapes = {tuple(a.shape): name for name, a in params.items()}
+    """Return a function that finds a leaf's value, whether a port calls it with a name, a shape or an array.
 
-    def find(*args: Any) -> Any:
-        for arg in args:
-            parts = arg if isinstance(arg, tuple) else re.split(r"\W+", arg) if isinstance(arg, str) else ()
-            for part in parts:  # a name, a key of JAX's paths, or a word of such a path in text
-                name = getattr(part, "key", getattr(part, "name", part))
-                if isinstance(name, str) and name in values:
-                    return values[name]
-        for arg in args:
-            shape = tuple(getattr(arg, "shape", arg if isinstance(arg, tuple | list) else ()))
-            if shape in shapes:
-                return values[shapes[shape]]
-        raise LookupError(f"asked for a leaf by {args!r:.80}, in which there is neither a name nor a shape")
+    It can be pickled, as the optimizer that keeps it may be.
+    """
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for name, a in params.items():
+        shapes.setdefault(tuple(a.shape), []).append(name)
+    return functools.partial(_find_by_leaf, dict(values), shapes)
 
-    return find
+
+def _find_by_leaf(values: Mapping[str, Any], shapes: Mapping[tuple[int, ...], list[str]], *args: Any) -> Any:
+    for arg in args:
+        words = re.split(r"\W+", arg) if isinstance(arg, str) else [getattr(arg, LEAF_NAME, None)]
+        for part in arg if isinstance(arg, tuple) else words:
+            # a name, a key of JAX's paths, or a word of such a path in text
+            name = getattr(part, "key", getattr(part, "name", part))
+            if isinstance(name, str) and name in values:
+                return values[name]
+    for arg in args:
+        names = shapes.get(tuple(getattr(arg, "shape", arg if isinstance(arg, tuple | list) else ())))
+        if names and all(values[name] == values[names[0]] for name in names):
+            return values[names[0]]
+        if names:
+            raise Unsupported(f"the port asks by shape, which leaves {' and '.join(names)} have both")
+    raise LookupError(f"asked for a leaf by {args!r:.80}, in which there is neither a name nor a shape")
 
 
 def copy_shown(theta: Any, state: Any, leaves: Iterable[str]) -> dict[str, Arrays]:

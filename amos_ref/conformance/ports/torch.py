@@ -1,41 +1,73 @@
 """A torch.optim.Optimizer class as a port."""
 
-import importlib
 import inspect
 from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, STATE_NAMES, Adapter, Arrays, by_leaf
-from amos_ref.dtypes import FLOATS, dtype_of
+from amos_ref.conformance.ports.failures import PortFailure, Unsupported, first_line
+from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, LEAF_NAME, STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.torch_feed import Feed, import_torch, to_numpy, to_tensor
+from amos_ref.conformance.ports.torch_life import EVENTS
+from amos_ref.dtypes import FLOATS
 from amos_ref.errors import TargetError
 
 
-def _import_torch() -> Any:
-    return importlib.import_module("torch")  # as Any: a type checker takes this file, which has its name, for torch
-
-
 class TorchPort(Adapter):
-    """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
+    """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state.
 
-    dtypes = FLOATS
+    Attributes
+    ----------
+    leaves : dict of str to Parameter
+    outside : set of str
+        Leaves that the optimizer does not have, or not yet.
+    extra : dict of str
+        What its constructor is given beside the case's options.
+    feed : Feed
+        How gradients and learning rates reach it.
+    """
+
+    dtypes, changes = FLOATS, True
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
-        """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
-        torch = _import_torch()
+        """Make parameters and the optimizer, one group for all, or one a leaf where each has options of its own."""
+        torch = import_torch()
 
-        self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
-        hyper, etas = self.prepare(hyper, params), hyper["eta"]
+        self.forget_events(params, hyper)
+        self.groups, self.grouped = hyper.pop("groups", {}), False  # True once a group has its options
+        self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"}
+        hyper = self.prepare(hyper, params) | {name: x[0] for name, x in self.changing.items()}
+        self.etas, self.hyper = hyper.pop("eta"), hyper
         theirs = self.signature.theirs.get("eta", "")
-        called = theirs.endswith("fn") or theirs.startswith("get")
-        hyper["eta"] = by_leaf(etas, params) if called else next(iter(etas.values()))
-        apart = theirs and not called and len(set(etas.values())) > 1
-        groups = [{"params": [leaf]} for leaf in self.leaves.values()] if apart else list(self.leaves.values())
-        self.optimizer = self.target(groups, **self.signature.keywords(hyper))
-        if apart:
-            for group, eta in zip(self.optimizer.param_groups, etas.values(), strict=True):
-                group[self._group_key("eta", group)] = eta
+        self.called = theirs.endswith("fn") or theirs.startswith("get")
+        self.hyper["eta"] = by_leaf(self.etas, params) if self.called else next(iter(self.etas.values()))
+        self.apart = bool(theirs) and not self.called and len(set(self.etas.values())) > 1
+        self.outside: set[str] = set()
+        self.extra: dict[str, Any] = {}
+        self.feed = Feed()
+        self.build({name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()})
+
+    def build(self, leaves: dict[str, Any], **other: Any) -> None:
+        """Make a new optimizer for these parameters, with `other` options than the case's."""
+        self.leaves = leaves
+        for name, leaf in leaves.items():
+            setattr(leaf, LEAF_NAME, name)
+        inside = [name for name in leaves if name not in self.outside]
+        groups = self.groups if self.grouped else {}
+        own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
+        apart = self.apart or any(own.values())
+        groups = [{"params": [leaves[n]], **own[n]} for n in inside] if apart else [leaves[n] for n in inside]
+        self.optimizer = self.target(groups, **self.signature.keywords(self.hyper | other), **self.extra)
+        for group, name in zip(self.optimizer.param_groups, inside, strict=False) if self.apart else ():
+            group[self._group_key("eta", group)] = self.etas[name]
+
+    def group_key(self, ours: str) -> str:
+        """Return the key of our option in the parameter groups; Unsupported if they have none."""
+        group, theirs = self.optimizer.param_groups[0], self.signature.theirs.get(ours, "")
+        found = next((key for key in (theirs, *ALIASES[ours]) if key in group), None)
+        if found is None:
+            raise Unsupported(f"the port's parameter groups have no {ours}")
+        return found
 
     def _group_key(self, ours: str, group: dict[str, Any]) -> str:
         """Return the key of our option in a parameter group, which need not be the constructor's name for it."""
@@ -48,15 +80,25 @@ class TorchPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
-        for name, leaf in self.leaves.items():
-            g = grads[name]
-            leaf.grad = None if g is None else _tensor(g)
+        self.step_other(grads)
         if self.rates is not None:
-            rate = next(self.rates)
-            for group in self.optimizer.param_groups:
-                group[self._group_key("learning_rate", group)] = rate
-        self.optimizer.step()
-        return {name: _numpy(leaf) for name, leaf in self.leaves.items()}
+            self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
+        try:
+            self.feed.step(self.optimizer, self.leaves, grads)
+        except PortFailure:
+            raise
+        except Exception as error:
+            if not self.feed.refusable:
+                raise
+            raise Unsupported(f"it is refused: {first_line(error)}") from error
+        return {name: to_numpy(leaf) for name, leaf in self.leaves.items()}
+
+    def undergo(self, event: str) -> None:
+        """Do what an event says; see torch_life.py."""
+        if event in EVENTS:
+            EVENTS[event](self)
+        else:
+            super().undergo(event)
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
@@ -65,13 +107,13 @@ class TorchPort(Adapter):
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a tensor's numbers."""
-        return _numpy(value)
+        return to_numpy(value)
 
     def assign(self, value: Any, a: np.ndarray) -> None:
         """Overwrite a tensor in place."""
         if value.numel() != a.size:
             raise Unsupported(f"the port keeps a tensor of shape {tuple(value.shape)}, which {a.shape} cannot replace")
-        value.data.copy_(_tensor(a.copy()).reshape(value.shape))
+        value.data.copy_(to_tensor(a.copy()).reshape(value.shape))
 
     def put_count(self, n: int) -> None:
         """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
@@ -80,7 +122,7 @@ class TorchPort(Adapter):
         places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
         for own, key in places:
             if hasattr(own[key], "detach"):
-                own[key].data.copy_(_tensor(np.array(n)).to(own[key].dtype))
+                own[key].data.copy_(to_tensor(np.array(n)).to(own[key].dtype))
             else:
                 own[key] = type(own[key])(n)
         if not places:
@@ -88,12 +130,12 @@ class TorchPort(Adapter):
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
-        torch = _import_torch()
+        torch = import_torch()
 
         owner = getattr(self.target, "func", self.target)
         if not hasattr(owner, "get_scale") or "eta" in self.options:
             return None
-        leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
+        leaves = {name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()}
         if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
             owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
         return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
@@ -102,21 +144,3 @@ class TorchPort(Adapter):
 def _counts(value: Any) -> bool:
     """Whether this is a single number."""
     return type(value) in (int, float) or (hasattr(value, "detach") and value.numel() == 1)
-
-
-def _tensor(a: np.ndarray) -> Any:
-    """Return a tensor on the array's own memory; torch knows bfloat16, but not NumPy's."""
-    torch = _import_torch()
-
-    if a.dtype.name == "bfloat16":
-        return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(a)
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    torch = _import_torch()
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().view(dtype_of("bfloat16"))
-    return tensor.numpy()
