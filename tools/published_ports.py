@@ -89,7 +89,7 @@ ALL = "pytorch_optimizer 2.10.0 to 4.1.0"
 #: Reports to maintainers: file of docs/reports -> in one line, and the versions that it is about.
 REPORTS = {
     "pytorch_optimizer-extra_l2": ("`extra_l2` with the wrong sign and half the size", ALL),
-    "pytorch_optimizer-maximize": ("`maximize` negates the caller's `p.grad`", "pytorch_optimizer 3.6.1 to 4.1.0"),
+    "pytorch_optimizer-maximize": ("`maximize` negates the caller's `p.grad`", "pytorch_optimizer 3.6.0 to 4.1.0"),
     "pytorch_optimizer-float16": ("zero gradients turn float16 parameters into NaN", ALL),
     "pytorch_optimizer-momentum": ("momentum switched on after the first step raises", ALL),
     "pytorch_optimizer-copies": ("a copy has lost `c_coef`, `d_coef` and `maximize`", ALL),
