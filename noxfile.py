@@ -85,16 +85,22 @@ def ports(session: nox.Session) -> None:
     """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
-    session.install("--no-deps", "jestimator==0.3.3")
+    session.install("--no-deps", "jestimator==0.3.3", "zij==0.1.1")
     session.run("pytest", "tests/frameworks", *session.posargs)
 
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores).
+
+    Then the published ports: writes docs/ports.md; alone: nox -s matrix -- ports.
+    """
     session.install(*PINNED, "-e", ".[ports]")
     session.install("--no-deps", "jestimator==0.3.3")
-    session.run("python", "-m", "tools.judge_quality", *(session.posargs or ["docs"]))
+    if session.posargs != ["ports"]:
+        session.run("python", "-m", "tools.judge_quality", *(session.posargs or ["docs"]))
+    if session.posargs in ([], ["ports"]):
+        session.run("python", "-m", "tools.published_ports", "docs")
 
 
 @nox.session
