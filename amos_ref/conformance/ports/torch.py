@@ -27,12 +27,13 @@ class TorchPort(Adapter):
         How gradients and learning rates reach it.
     """
 
-    dtypes = FLOATS
+    dtypes, changes = FLOATS, True
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has options of its own."""
         torch = import_torch()
 
+        self.forget_events(params, hyper)
         self.groups, self.grouped = hyper.pop("groups", {}), False  # True once a group has its options
         self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"}
         hyper = self.prepare(hyper, params) | {name: x[0] for name, x in self.changing.items()}
@@ -79,6 +80,7 @@ class TorchPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
+        self.step_other(grads)
         if self.rates is not None:
             self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
         try:
@@ -93,9 +95,10 @@ class TorchPort(Adapter):
 
     def undergo(self, event: str) -> None:
         """Do what an event says; see torch_life.py."""
-        if event not in EVENTS:
-            raise Unsupported(f"torch has no {event}")
-        EVENTS[event](self)
+        if event in EVENTS:
+            EVENTS[event](self)
+        else:
+            super().undergo(event)
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
