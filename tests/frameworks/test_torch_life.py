@@ -7,12 +7,14 @@ from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.target import load_port
+from amos_ref.conformance.ports.torch_life import EVENTS
 
 torch = pytest.importorskip("torch")
 torch_amos = pytest.importorskip("helpers.torch_amos")
 
 FEW = [case for case in table() if case.dtype == "float64"]
 FEW = [case for case in FEW if is_life(case) or case.name in ("plain", "none-at-first", "schedule", "warm-up")]
+FEW = [case for case in FEW if set(case.events.values()) <= {*EVENTS, "two-at-once"}]  # not those of other frameworks
 
 
 def verdicts(cls):

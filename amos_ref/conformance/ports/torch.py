@@ -63,7 +63,8 @@ class TorchPort(Adapter):
 
     def group_key(self, ours: str) -> str:
         """Return the key of our option in the parameter groups; Unsupported if they have none."""
-        group, theirs = self.optimizer.param_groups[0], self.signature.theirs.get(ours, "")
+        groups, theirs = getattr(self.optimizer, "param_groups", None) or [{}], self.signature.theirs.get(ours, "")
+        group = groups[0]
         found = next((key for key in (theirs, *ALIASES[ours]) if key in group), None)
         if found is None:
             raise Unsupported(f"the port's parameter groups have no {ours}")
@@ -88,17 +89,20 @@ class TorchPort(Adapter):
         except PortFailure:
             raise
         except Exception as error:
-            if not self.feed.refusable:
+            if not self.feed.refuses(error):
                 raise
             raise Unsupported(f"it is refused: {first_line(error)}") from error
         return {name: to_numpy(leaf) for name, leaf in self.leaves.items()}
 
     def undergo(self, event: str) -> None:
         """Do what an event says; see torch_life.py."""
-        if event in EVENTS:
+        if event not in EVENTS:
+            return super().undergo(event)
+        self.feed.eventful = True
+        try:
             EVENTS[event](self)
-        else:
-            super().undergo(event)
+        except NotImplementedError as error:
+            raise Unsupported(f"it is refused: {first_line(error)}") from error
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
