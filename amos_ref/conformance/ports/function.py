@@ -1,7 +1,7 @@
 """A plain function that takes one step of one NumPy array, as a port."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,21 @@ import numpy as np
 from amos_ref.conformance.ports.failures import Garbage, Unsupported
 from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays
 
-_FIRST = (("theta", "param", "params"), ("g", "grad", "grads"), ("state",))
+#: What the first three parameters of a step are called.
+FIRST = (
+    ("theta", "param", "params", "p", "w", "weight", "weights"),
+    ("g", "grad", "grads", "gradient", "gradients"),
+    ("state", "opt_state"),
+)
 
 
 def is_step(target: Any) -> bool:
     """Whether a callable's first parameters are theta, g and state, by these names or the usual others."""
     try:
-        names = list(inspect.signature(target).parameters)[: len(_FIRST)]
+        names = list(inspect.signature(target).parameters)[: len(FIRST)]
     except (TypeError, ValueError):
         return False
-    return len(names) == len(_FIRST) and all(name in known for name, known in zip(names, _FIRST, strict=True))
+    return len(names) == len(FIRST) and all(name in known for name, known in zip(names, FIRST, strict=True))
 
 
 class NumpyPort(Adapter):
@@ -28,6 +33,14 @@ class NumpyPort(Adapter):
     usual name for v, b and m is shown. The other parameters, given by name, say which options it has; `t` (if it
     has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
     """
+
+    def given_first(self, parameters: Iterable[str]) -> list[str]:
+        """Return theta, g and state, whatever they are called."""
+        return list(parameters)[: len(FIRST)]
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the number of the step, which is no option."""
+        return {"t": ...}
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Keep copies of the parameters; every state is empty."""

@@ -1,6 +1,7 @@
 """A keras.optimizers.Optimizer class as a port, on whichever backend Keras runs."""
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,18 @@ class KerasPort(Adapter):
         theirs = self.signature.theirs.get("eta", "")
         self.apart = bool(theirs) and not (theirs.endswith("fn") or theirs.startswith("get"))
         self.skips_none = not self.apart  # an optimizer refuses a step in which no leaf of its has a gradient
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the options of Keras's own base class."""
+        base = inspect.signature(_import_keras().optimizers.Optimizer.__init__).parameters
+        return {name: p.default for name, p in base.items()} | {"name": ...}
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
+        keras = _import_keras()
+
+        leaves = {name: keras.Variable(a, dtype=a.dtype.name) for name, a in params.items()}
+        return self.ask_scale(leaves, lambda: self.target(**self.signature.keywords({"learning_rate": 0.25})))
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the variables and the optimizer, or one a leaf."""

@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Adapter, Arrays, by_leaf
 from amos_ref.dtypes import FLOATS, dtype_of
 from amos_ref.errors import TargetError
+
+#: What the parameter is called that takes the parameters; an optimizer may have it elsewhere than first.
+PARAMS = ("params", "parameters", "param_groups", "model_params", "model_parameters", "named_parameters")
+
+#: Which way a step is computed: what every optimizer of torch has.
+SWITCHES = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
 
 def _import_torch() -> Any:
@@ -20,6 +27,15 @@ class TorchPort(Adapter):
     """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
 
     dtypes = FLOATS
+
+    def given_first(self, parameters: Iterable[str]) -> list[str]:
+        """Return the parameter that takes the parameters: the first of a usual name, or else the first of all."""
+        names = list(parameters)
+        return [name for name in names if name in PARAMS][:1] or names[:1]
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the options that say in which way a step is computed."""
+        return SWITCHES
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
@@ -32,7 +48,12 @@ class TorchPort(Adapter):
         hyper["eta"] = by_leaf(etas, params) if called else next(iter(etas.values()))
         apart = theirs and not called and len(set(etas.values())) > 1
         groups = [{"params": [leaf]} for leaf in self.leaves.values()] if apart else list(self.leaves.values())
+        if self.signature.given[:1] == ("named_parameters",):
+            groups = list(self.leaves.items())
         self.optimizer = self.target(groups, **self.signature.keywords(hyper))
+        if not callable(getattr(self.optimizer, "step", None)):
+            raise TargetError(f"{self.name} returned {type(self.optimizer).__name__}, which has no step")
+        self.closure = (lambda: _tensor(np.zeros(()))) if _needs_closure(self.optimizer.step) else None
         if apart:
             for group, eta in zip(self.optimizer.param_groups, etas.values(), strict=True):
                 group[self._group_key("eta", group)] = eta
@@ -53,14 +74,14 @@ class TorchPort(Adapter):
             leaf.grad = None if g is None else _tensor(g)
         if self.rates is not None:
             rate = next(self.rates)
-            for group in self.optimizer.param_groups:
+            for group in getattr(self.optimizer, "param_groups", None) or _no_groups():
                 group[self._group_key("learning_rate", group)] = rate
-        self.optimizer.step()
+        self.optimizer.step(*([self.closure] if self.closure else []))
         return {name: _numpy(leaf) for name, leaf in self.leaves.items()}
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
-        own = self.optimizer.state.get(self.leaves[leaf], {})
+        own = getattr(self.optimizer, "state", {}).get(self.leaves[leaf], {})
         return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
 
     def to_numpy(self, value: Any) -> np.ndarray:
@@ -77,13 +98,22 @@ class TorchPort(Adapter):
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
         torch = _import_torch()
 
-        owner = getattr(self.target, "func", self.target)
-        if not hasattr(owner, "get_scale") or "eta" in self.options:
-            return None
         leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
-        if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
-            owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
-        return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
+        options = self.signature.keywords({"learning_rate": 0.25})
+        return self.ask_scale(leaves, lambda: self.target(list(leaves.values()), **options))
+
+
+def _needs_closure(step: Any) -> bool:
+    """Whether a method step must be given a closure."""
+    try:
+        parameters = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def _no_groups() -> NoReturn:
+    raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
 
 
 def _tensor(a: np.ndarray) -> Any:
