@@ -100,14 +100,20 @@ def main(args: argparse.Namespace) -> int:
     check_mode()
     options = _options_of_target(args)
     try:
-        with Watch() as watch:
-            calls = {"progress": watch.cases, "found": watch.found, "say": watch.say}
-            return _report(args, lambda stack: conformance.check(_load_port(args, stack), **options, **calls))
+        return _report(args, lambda stack: _watch(_load_port(args, stack), options))
     except conformance.Interrupted as stopped:
         report = stopped.report
         args.write_expect = args.transcript = None  # a list of what was found so far would seem to be one of all
         _report(args, lambda stack: report)
         raise
+
+
+def _watch(port: Any, options: dict[str, Any]) -> "Report":
+    """Check, and show on a terminal how far it is."""
+    from amos_ref import conformance
+
+    with Watch() as watch:
+        return conformance.check(port, **options, progress=watch.cases, found=watch.found, say=watch.say)
 
 
 def _report(args: argparse.Namespace, check: Callable[[contextlib.ExitStack], "Report"]) -> int:

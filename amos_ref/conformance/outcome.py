@@ -42,7 +42,7 @@ class Outcome:
         self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
         self.seen: list[Observation] = []
-        self.doing = "while cases were run"
+        self.doing = "during the cases"
 
     def note(self, result: Result, observation: Observation | None) -> None:
         """Take a result, and what the port did if it did it."""
@@ -58,9 +58,10 @@ class Outcome:
         self, results: Sequence[Result], eta: Any, timeout: float | None, say: Callable[[str], None]
     ) -> Diagnosis | None:
         """Take the final results and say what the port does instead, if it departs."""
-        self.results, self.doing = list(results), "while it was looked for what the port does instead"
+        self.results, self.doing = list(results), "during the diagnosis"
         if not any(r.verdict == "departs" for r in results):
             return None
+        say("looking for what it does instead")
         aloud = {"say": say} if "say" in inspect.signature(diagnose).parameters else {}
         return diagnose(self.port, self.seen, eta, timeout, **aloud)
 

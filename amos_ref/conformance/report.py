@@ -73,11 +73,10 @@ class Report:
 
     def summary(self) -> str:
         """Return one line that says it all."""
-        parts = [self.target] + (
-            [] if self.out_of is None else [f"{self._count_run()} of {self.out_of} cases were run"]
-        )
-        parts += [f"interrupted {self.interrupted}"] if self.interrupted else []
-        return ": ".join([*parts, ", ".join(f"{n} {label}" for label, n in self.counts().items()) or "nothing checked"])
+        counts = ", ".join(f"{n} {label}" for label, n in self.counts().items()) or "nothing checked"
+        how = [] if self.out_of is None else [f"{self._count_run()} of {self.out_of} cases were run"]
+        how += [f"interrupted {self.interrupted}"] if self.interrupted else []
+        return ": ".join([self.target, *([", ".join(how)] if how else []), counts])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, as report.schema.json describes them.
@@ -159,6 +158,8 @@ class Report:
 
     def _diagnosis(self) -> list[str]:
         lines = self.diagnosis.text.splitlines() if self.diagnosis else []
+        if self.interrupted and not lines:
+            lines = [f"interrupted {self.interrupted}: what the port does instead was not found out."]
         return [escape(line) for line in [*lines, *describe(self.notes)]]
 
     def _table(self, *, plain: bool) -> Any:

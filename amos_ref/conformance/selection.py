@@ -73,4 +73,4 @@ def _matches(case: Case, pattern: str) -> bool:
 def _close(text: str, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(text, names, cutoff=0.5) or [name for name in names if text and text in name]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+    return f" (did you mean {' or '.join(close[:3])}?)" if close else ""

@@ -31,7 +31,7 @@ RIGHT, WRONG = Report("port", [result("conforms")]), Report("port", [result("con
 ENDED = Report("port", [result("conforms"), result("ended")])
 BOTH = Report("port", [result("departs"), result("killed")])
 EXPECTED = Report("port", [result("ended", "known")])
-SO_FAR = Report("port", [result("conforms")], interrupted="while cases were run")
+SO_FAR = Report("port", [result("conforms")], interrupted="during the cases")
 NOTHING = Report("port", [result("not supported")])
 
 
