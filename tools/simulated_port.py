@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import deviation
 from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.judging.reading import STATE, Step
 from amos_ref.conformance.ports.port import ALIASES, Arrays
@@ -38,7 +38,7 @@ class SimulatedPort:
     ) -> None:
         self.name = f"page with {' and '.join(deviations) or 'nothing changed'}"
         self.options = set(ALIASES)
-        self.overrides = [CATALOGUE[name].overrides for name in deviations]
+        self.overrides = [deviation(name).overrides for name in deviations]
         self.seed, self.shows, self.dtypes = seed, shows, dtypes
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:

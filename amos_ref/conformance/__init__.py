@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
+    begun = time.perf_counter()
     if port is None:
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
@@ -101,7 +103,7 @@ def check(
         check_suite(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
-    from amos_ref.conformance.diagnosis.diagnose import diagnose
+    from amos_ref.conformance.diagnosis.lives import diagnose
     from amos_ref.conformance.diagnosis.memory import find_memory
     from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
     from amos_ref.conformance.judging.judge import run
@@ -127,8 +129,8 @@ def check(
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
-    results = expectations.apply(results, listed, expectations.list_supported(results))
-    return Report(driven.name, results, suite, METHOD, diagnosis)
+    results = expectations.apply(results, listed, expectations.list_supported(results), seen)
+    return Report(driven.name, results, suite, METHOD, diagnosis, seen, time.perf_counter() - begun)
 
 
 def check_suite(suite: str) -> None:

@@ -267,7 +267,7 @@ def round_case(case: Case, dtype: str) -> Case:
 def random_case(seed: int, options: Collection[str]) -> Case:
     """Return a float64 case with some of these options switched on and dyadic numbers drawn for them."""
     name = f"further-{seed}"
-    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(32) >> np.uint64(40))
+    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(64) >> np.uint64(40))
 
     def one_of(*choices: Any) -> Any:
         return choices[int(next(words)) % len(choices)]
@@ -284,7 +284,11 @@ def random_case(seed: int, options: Collection[str]) -> Case:
     rates = one_of(0.5, 0.25, 0.125, (0.125, 0.25, 0.5, 0.25, 0.125, 0.0625), (0.5, 0.25, 0.5, 0.25, 0.5, 0.25))
     beta = {"beta": one_of(0.5, 0.75, 0.875)} if "beta" in options else {}
     shapes = one_of(None, {"kernel": (4, 7), "bias": (7,)}, {"kernel": (2, 3, 4)}, {"a": (5, 2), "b": (3,), "c": ()})
-    slots = one_of({}, {"kernel": one_of((1, 5), (6, 1))}) if shapes is None and "slot_shape" in options else {}
+    slots = {}
+    for leaf, shape in (shapes or _PAIR).items() if "slot_shape" in options and one_of(True, False, True) else ():
+        kept = int(next(words)) % 2 ** len(shape)  # the axes that have a slot for each index
+        slots[leaf] = tuple(n if kept >> axis & 1 else 1 for axis, n in enumerate(shape)) if kept else ()
     size = one_of(0.125, 1.0, 4.0)
     grow = one_of(0.5, 1.0, 2.0)
-    return _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    made = _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    return made._replace(eta={leaf: one_of(0.125, 0.375, 0.5, 0.75) for leaf in made.eta})

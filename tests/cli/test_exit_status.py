@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -67,6 +68,14 @@ def signalled(number):
     return check
 
 
+def losing_its_folder(report):
+    def check(*args, **kwargs):
+        os.rmdir("folder")
+        return report
+
+    return check
+
+
 #: What the check comes to (a report, or a function), the error of standard output, the words, the status.
 WAYS = {
     "conforms": (RIGHT, 0, "check x:y", 0),
@@ -92,6 +101,8 @@ WAYS = {
     "a mistake of ours": (raising(ZeroDivisionError()), 0, "check x:y", 4),
     "SIGTERM": (signalled(signal.SIGTERM), 0, "check x:y", 143),
     "SIGHUP": (signalled(signal.SIGHUP), 0, "check x:y", 129),
+    "conforms, a report is lost": (losing_its_folder(RIGHT), 0, "check x:y --markdown folder/report.md", 4),
+    "departs, a report is lost": (losing_its_folder(WRONG), 0, "check x:y --markdown folder/report.md", 1),
     "another command, nobody reads": (RIGHT, errno.EPIPE, "schedule", 141),
     "another command, nobody reads its end": (RIGHT, errno.EPIPE, "info", 141),
     "another command, the disk is full": (RIGHT, errno.ENOSPC, "info", 4),
@@ -102,7 +113,9 @@ WAYS = {
 def status_of_way(name, monkeypatch):
     """Go a way out and return the exit status that a shell would see."""
     found, number, words, _ = WAYS[name]
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.chdir(folder)
+        os.mkdir("folder")
         patch.setattr(conformance, "check", found if callable(found) else lambda *args, **kwargs: found)
         patch.setattr(sys, "stdout", None if number is None else Output(number))
         patch.setattr(sys, "stderr", io.StringIO())

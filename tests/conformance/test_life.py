@@ -6,7 +6,7 @@ from helpers.toy_port import OPTIONS, ToyPort
 
 from amos_ref.conformance import cases_of, check, table
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
-from amos_ref.conformance.diagnosis.diagnose import diagnose
+from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.failures import Unsupported

@@ -3,7 +3,7 @@
 import pytest
 
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis.diagnose import diagnose
+from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.target import load_port

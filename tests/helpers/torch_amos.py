@@ -205,11 +205,11 @@ class FloatOfTensor(Amos):
         super().__init__(params, float(lr), eta, beta, momentum, extra_l2, eps, maximize)
 
 
-@wrong("schedule-frozen", "groups-learning-rate-ignored", "loaded-state-dict-keeps-learning-rate", "lr-tensor-frozen")
+@wrong("schedule-frozen", "groups-learning-rate-ignored", "loaded-state-dict-keeps-learning-rate")
 class ReadsOnce(Amos):
     def __init__(self, params, lr=1e-3, eta=0.5, beta=0.999, momentum=0.0, extra_l2=0.0, eps=EPS, maximize=False):
         super().__init__(params, lr, eta, beta, momentum, extra_l2, eps, maximize)
-        self.lr = float(lr)
+        self.lr = lr
 
     def __getstate__(self):
         return super().__getstate__() | {"lr": self.lr}

@@ -7,7 +7,7 @@ that deviations combine.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,10 +187,13 @@ class Reading:
                 self.stages[name] = _over(function, self.stages[name])
         self.slot = self.stages.pop("slot")
 
-    def run(self, case: Case, etas: Mapping[str, float]) -> Iterator[dict[str, Step]]:
+    def run(
+        self, case: Case, etas: Mapping[str, float], shown: Sequence[Mapping[str, Any]] = ()
+    ) -> Iterator[dict[str, Step]]:
         """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
 
-        Arrays enter as they are; v, b and m start as zeros.
+        Arrays enter as they are; v, b and m start as zeros. With what a port has `shown` after each step, every step
+        but the first starts from that, as far as it has the shapes of the reading's.
 
         Raises
         ------
@@ -214,10 +217,23 @@ class Reading:
                     now[name] = step
                     state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
             yield dict(now)
+            if shown:
+                self._follow(state, shown[count - 1])
             for what, arrays in (case.inject or {}).items() if count == 1 else ():
                 for name, a in arrays.items():
+                    if state[name][f"old_{what}"] is None:  # a reading without momentum has no place for one
+                        continue
                     check_shape(a, np.shape(state[name][f"old_{what}"]), f"{what} of leaf {name!r}")
                     state[name][f"old_{what}"] = self.number(a)
+
+    def _follow(self, state: dict[str, dict[str, Any]], shown: Mapping[str, Any]) -> None:
+        """Replace the state by a port's, whose m may have the opposite sign."""
+        for what, arrays in shown.items():
+            for name, a in arrays.items():
+                own = state[name].get(f"old_{what}")
+                if own is not None and np.shape(own) == np.shape(a):
+                    opposite = what == "m" and np.abs(own + a).max(initial=0.0) < np.abs(own - a).max(initial=0.0)
+                    state[name][f"old_{what}"] = self.number(-a if opposite else a)
 
     def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
         """Return what every step of every leaf is given."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 from amos_ref.conformance.judging.reading import STATE, Reading
 
 CASES = [case for case in table() if case.dtype == "float64" and case.inject is None]
