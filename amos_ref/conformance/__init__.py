@@ -123,9 +123,7 @@ def check(
         results, seen = run(driven, cases, eta, timeout, progress, listed_so)
         told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
         departs = any(result.verdict in told[result.dtype in UNIT_ROUNDOFF] for result in results)
-        diagnosis = (
-            (find_memory(driven, seen, eta, timeout) or diagnose(driven, seen, eta, timeout)) if departs else None
-        )
+        diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]

@@ -46,6 +46,8 @@ class Case(NamedTuple):
         What the count of steps is set to after step 1, as after that many steps; None leaves it.
     groups : dict of str to dict
         Options that a leaf has of its own, by leaf.
+    also : dict of str to dict
+        Other readings that are right here: what they do, and the stages of the page that they override.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Case(NamedTuple):
     events: Mapping[int, str] = {}
     count: int | None = None
     groups: Mapping[str, Mapping[str, Any]] = {}
+    also: Mapping[str, Mapping[str, Any]] = {}
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
@@ -117,6 +120,7 @@ def _case(
     constant: bool = False,
     events: Mapping[int, str] | None = None,
     groups: Mapping[str, Mapping[str, Any]] | None = None,
+    also: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> Case:
     """Draw a case; the steps `again` have the gradients of the step before, `constant` ones one value a column."""
@@ -134,7 +138,18 @@ def _case(
             grads[t - 1][leaf] = None
     eta = {leaf: _ETA.get(leaf, 0.25) for leaf in shapes}
     slots = {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
-    return Case(name, about, params, grads, _BASE | options, eta, slots, events=events or {}, groups=groups or {})
+    return Case(
+        name,
+        about,
+        params,
+        grads,
+        _BASE | options,
+        eta,
+        slots,
+        events=events or {},
+        groups=groups or {},
+        also=also or {},
+    )
 
 
 def table() -> list[Case]:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 PREFIX = "life-"
 _SHAPES = {"kernel": (4, 3), "twin": (4, 3), "bias": (3,)}
 _PAIRS = {"kernel": (4, 3, 2), "bias": (3, 2)}  # the last axis holds a real and an imaginary part
+_MODULUS = {"g2": lambda s, page: 2.0 * page(s)}
 _GROUPS = ("kernel", "bias")  # the leaves with options of their own
-OTHERWISE = {"learning_rate": 0.0625, "beta": 0.5}  # of the optimizer into which a state_dict is loaded
+LOADED_INTO = {"learning_rate": 0.0625, "beta": 0.5}  # of the optimizer into which a state_dict is loaded
 _RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
 
 
@@ -85,6 +86,7 @@ def cases(make: Callable[..., "Case"]) -> list["Case"]:
             "parameters-complex",
             "complex parameters: an error, or their real and imaginary parts stepped",
             shapes=_PAIRS,
+            also={"takes the mean of |g|^2, twice the mean over real and imaginary parts": _MODULUS},
         ),
     ]
 

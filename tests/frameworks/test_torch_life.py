@@ -36,4 +36,12 @@ def test_a_wrong_port_is_caught_and_named(cls):
     assert any(r.verdict == "departs" for r in found.values())
     said = diagnose(load_port(cls, {}), seen)
     assert said is not None
-    assert set(said.deviations) == torch_amos.WRONG[cls]
+    assert {*said.deviations, *said.life} == torch_amos.WRONG[cls]
+
+
+def test_complex_gradients_have_one_of_two_means_and_no_other():
+    found, seen = verdicts(torch_amos.Modulus)
+    assert found["life-parameters-complex"].verdict == "conforms"
+    assert "|g|^2" in found["life-parameters-complex"].detail
+    assert diagnose(load_port(torch_amos.Modulus, {}), seen) is None
+    assert verdicts(torch_amos.Squares)[0]["life-parameters-complex"].verdict == "departs"

@@ -286,10 +286,20 @@ class WritesMemory(Amos):
         return p.as_strided(p.shape, torch.empty(p.shape).stride()), g, state
 
 
-@wrong("complex-modulus")
 class Modulus(Amos):
+    """A right one as well: the mean of |g|^2 of complex gradients."""
+
     def mean_square(self, g):
         return g.square().mean() * (2 if g.ndim and g.shape[-1] == 2 else 1)
+
+
+class Squares(Amos):
+    """Takes g^2 of a complex gradient for |g|^2, which has no name."""
+
+    def mean_square(self, g):
+        if g.ndim and g.shape[-1] == 2:
+            return torch.view_as_complex(g).square().mean().real
+        return super().mean_square(g)
 
 
 @wrong("sparse-mean-of-present")

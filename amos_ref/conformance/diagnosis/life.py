@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.judging.reading import OPTIONS
-from amos_ref.conformance.life import OTHERWISE
+from amos_ref.conformance.life import LOADED_INTO
 
 _WORDS = {"state_dict": "load_state_dict", "pickle": "unpickling", "deepcopy": "copy.deepcopy"}
 
@@ -43,7 +43,7 @@ def add_all(add: Callable[..., None]) -> None:
              "the rate of a group does nothing", xi=lambda s, page, leaf=leaf: s.rates_of[leaf(s)][s.count - 1])
         life(f"groups-options-{name}", "groups", f"gives all parameter groups the beta, extra_l2, ... of {words}",
              "the options of a group do nothing", **_of(leaf))
-    add("life", "groups-count-each", "counts a step for every parameter group that it comes to",
+    add("count", "groups-count-each", "counts a step for every parameter group that it comes to",
         "the bias correction ends too soon", only=_apart, t=lambda s, page: _count_of_groups(s) or page(s))
     life("added-group-restarts-count", "add_param_group", "counts the steps of an added group from 1",
          "an added group starts with small steps",
@@ -87,8 +87,6 @@ def add_all(add: Callable[..., None]) -> None:
              rho=lambda s, page: page(s.but(gamma=0.0 * s.gamma)))
         life(f"{path}-global-mean", path, f"takes one mean square for all leaves where {path}=True",
              "leaves with small gradients hardly move", g2=lambda s, page: _global_mean_square(s))
-    life("complex-modulus", "parameters-complex", "takes the mean of |g|^2 of a complex gradient",
-         "steps are 1/sqrt(2) of those of its real and imaginary parts", g2=lambda s, page: 2.0 * page(s))
     life("sparse-mean-of-present", "gradients-sparse", "takes the mean square over the entries that a gradient holds",
          "sparse gradients move too little", g2=lambda s, page: page(s) * s.g.size / max(np.count_nonzero(s.g), 1))
     # fmt: on
@@ -130,7 +128,7 @@ def _added(s: Any) -> str:
 
 
 def _loaded_into(option: str) -> Callable[..., Any]:
-    event, value = "state_dict-otherwise", OTHERWISE[option]
+    event, value = "state_dict-otherwise", LOADED_INTO[option]
     return lambda s, page: value if _last(s, event) else page(s)
 
 

@@ -35,10 +35,10 @@ def find_memory(port: Port, seen: Sequence[Observation], eta: Any, timeout: floa
     if conformed == conforms and not _differ(seen[0], now):
         return None
     text = (
-        f"{NAME}: what the port answers depends on the runs before it in its process: case {first.name} in "
-        f"{first.dtype} was run first, and again after others, and came out differently. In training: a second model "
-        "starts from the first one's state or count. Look for what the module or the class keeps, as a dict by shape "
-        "or a count; other departures are named when that is mended."
+        f"{NAME}: the same case gives other answers in another run: case {first.name} in {first.dtype} was run first, "
+        "and again after others. The port keeps something from run to run in its module or class, as a dict by shape or "
+        "a count, or it draws random numbers. In training: a second model starts from the first one's state. Other "
+        "departures are named when that is mended."
     )
     return Diagnosis(text, [NAME], [[NAME]], None, [])
 

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from amos_ref.conformance.life import OTHERWISE
+from amos_ref.conformance.life import LOADED_INTO
 from amos_ref.conformance.ports.failures import Unsupported, first_line
 from amos_ref.conformance.ports.port import LEAF_NAME
 from amos_ref.conformance.ports.torch_feed import import_torch
@@ -36,7 +36,7 @@ def _state_dict(port: Any, **other: Any) -> None:
 
 
 def _loaded_otherwise(port: Any) -> None:
-    _state_dict(port, **OTHERWISE)
+    _state_dict(port, **LOADED_INTO)
 
 
 def _pickle(port: Any) -> None:
