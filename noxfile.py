@@ -65,7 +65,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package."""
-    session.install(*PINNED, "-e", ".[bf16]", "pyright")
+    session.install(*PINNED, "-e", ".", "pyright")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
 

@@ -25,8 +25,10 @@ def dtype_of(name: str) -> np.dtype:
         return np.dtype(name)
     try:
         import ml_dtypes
-    except ImportError:
-        raise MissingDependencyError("bfloat16 needs ml_dtypes: pip install 'amos_ref[bf16]'") from None
+    except ImportError as error:  # it comes with amos_ref: removed since then, or built for another NumPy
+        raise MissingDependencyError(
+            f"bfloat16 needs ml_dtypes, which cannot be imported ({error}): pip install --force-reinstall ml_dtypes"
+        ) from None
     return np.dtype(ml_dtypes.bfloat16)
 
 

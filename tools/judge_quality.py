@@ -17,9 +17,8 @@ from rich.progress import track
 
 from amos_ref.conformance import check
 from amos_ref.conformance.cases import random_case, table
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, in_order, reading_of
 from amos_ref.conformance.diagnosis.diagnose import diagnose
-from amos_ref.conformance.diagnosis.search import in_order, reading_of
 from amos_ref.conformance.judging.drive import Failure, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
 from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import deviation
 from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.judging.reading import STATE, Step
 from amos_ref.conformance.ports.port import ALIASES, Arrays
@@ -38,7 +38,7 @@ class SimulatedPort:
     ) -> None:
         self.name = f"page with {' and '.join(deviations) or 'nothing changed'}"
         self.options = set(ALIASES)
-        self.overrides = [CATALOGUE[name].overrides for name in deviations]
+        self.overrides = [deviation(name).overrides for name in deviations]
         self.seed, self.shows, self.dtypes = seed, shows, dtypes
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
@@ -53,7 +53,10 @@ class SimulatedPort:
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
             events={},
+            count=None,
+            groups=hyper.get("groups", {}),
         )
+        self.t = 0
         self.reading = draw(dtype, self.seed).reading(self.overrides)
         self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
         self.now: dict[str, Step] = {}
@@ -66,11 +69,20 @@ class SimulatedPort:
         """Take one step."""
         self.given = {name: None if g is None else g.astype(np.float64) for name, g in grads.items()}
         self.now = next(self.steps)
+        self.t += 1
         return {name: self._stored("theta", name) if name in self.now else a for name, a in self.case.params.items()}
 
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and state."""
         self.case.inject = values
+
+    def put_count(self, n: int) -> None:
+        """Set the count of steps."""
+        self.case.count = n
+
+    def undergo(self, event: str) -> None:
+        """Undergo whatever there is: nothing comes of it but what a deviation makes of it."""
+        self.case.events[self.t] = event
 
     def state(self) -> dict[str, Arrays]:
         """Return v, b and m, as far as they are shown."""

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,7 +145,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     works, settings = _select_workloads(args), _make_settings(args)
     planned = not works and not args.start
     if planned:
-        works = _plan(args.quick, args.backend)
+        works = workloads.plan(args.quick, args.backend)
     if args.backend == "cuda":
         gpu.check()
     report = begin_report(settings)
@@ -166,15 +165,6 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     except KeyboardInterrupt:
         report["interrupted"] = True
     return report
-
-
-def _plan(quick: bool, backend: str) -> list[workloads.Workload]:
-    """Return the plan, without bfloat16 if ml_dtypes is not installed."""
-    plan = workloads.plan(quick, backend)
-    if importlib.util.find_spec("ml_dtypes") is not None:
-        return plan
-    complain("bfloat16 is left out, as ml_dtypes is not installed: pip install 'amos_ref[bf16]'")
-    return [work for work in plan if work.dtype != "bfloat16"]
 
 
 def _load(path: str) -> dict[str, Any]:

@@ -5,14 +5,14 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from amos_ref.cli.status import DEPARTS, INTERRUPTED, NO_ANSWER, OK, delivered
+from amos_ref.cli.status import DEPARTS, INTERRUPTED, NO_ANSWER, OK, Undelivered, delivered
 from amos_ref.conformance.judging.verdicts import SILENT
 from amos_ref.conformance.ports.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
 from amos_ref.float_mode import check_mode
-from amos_ref.storage.files import reserve_file
+from amos_ref.storage.files import try_file, write_file
 from amos_ref.terminal import show_progress
 
 RECENT = 5  # departing cases, the last ones, below the bar
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _write_expectations(report: "Report") -> str:
     from amos_ref.conformance.expect import as_toml
 
-    return as_toml(report.results)
+    return as_toml(report.results, report.observations, report.diagnosis.deviations if report.diagnosis else ())
 
 
 FORMS: dict[str, Callable[["Report"], str]] = {
@@ -119,17 +119,28 @@ def _watch(port: Any, options: dict[str, Any]) -> "Report":
 def _report(args: argparse.Namespace, check: Callable[[contextlib.ExitStack], "Report"]) -> int:
     """Open the files, check, write and print; return the exit status."""
     with contextlib.ExitStack() as stack:
-        outputs = _open_outputs(args, stack)
+        outputs = _find_outputs(args)
         report = check(stack)
-        texts = {option: FORMS[option](report) for option in outputs}
-        for option, file in outputs.items():
-            if file is not None:
-                file.write(texts[option].encode())
     status = status_of(report)
+    lost = _write_reports(report, outputs)
     with delivered(status):
-        printed = [texts[option] for option, file in outputs.items() if file is None]
+        printed = [FORMS[option](report) for option, path in outputs.items() if path is None]
         print(*printed, end="") if printed else report.print()
+    if lost:
+        raise Undelivered(status or NO_ANSWER, "; ".join(lost))
     return status
+
+
+def _write_reports(report: "Report", outputs: dict[str, str | None]) -> list[str]:
+    """Write the files, each of them whether or not another could be; return what went wrong."""
+    lost = []
+    for option, path in outputs.items():
+        try:
+            if path is not None:
+                write_file(path, FORMS[option](report))
+        except StorageError as error:
+            lost.append(str(error))
+    return lost
 
 
 def status_of(report: "Report") -> int:
@@ -200,13 +211,13 @@ def _place(path: str) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
-def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, BinaryIO | None]:
-    """Open, before the check, the files that are written after it; None stands for standard output."""
+def _find_outputs(args: argparse.Namespace) -> dict[str, str | None]:
+    """Return the files that are written after the check, and try before it that they can be; None: standard output."""
     paths = {"--transcript": args.transcript, "--json": "-" if args.json else None}
     paths |= {"--junit-xml": args.junit_xml, "--markdown": args.markdown, "--write-expect": args.write_expect}
     file = (args.target or "").rpartition(":")[0]
     read = {_place(path) for path in (args.expect, file if file.endswith(".py") else None) if path}
-    outputs: dict[str, BinaryIO | None] = {}
+    outputs: dict[str, str | None] = {}
     taken: dict[str, str] = {}  # which option writes to a place
     for option, path in paths.items():
         if path is None:
@@ -223,7 +234,8 @@ def _open_outputs(args: argparse.Namespace, stack: contextlib.ExitStack) -> dict
         if place == "-":
             outputs[option] = None
         elif option != "--transcript":  # which is written line by line while the check runs
-            outputs[option] = stack.enter_context(reserve_file(path))
+            try_file(path)
+            outputs[option] = path
     return outputs
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import pathlib
+import sys
+import tempfile
 from typing import Any
 
 from amos_ref.cli.status import OK
@@ -16,10 +18,12 @@ def add_to(commands: Any) -> None:
     generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
     generate.set_defaults(run=_generate)
     export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
-    export.add_argument("--format", required=True, choices=["json", "npz", "safetensors"])
+    export.add_argument("--format", required=True, choices=["json", "zip", "npz", "safetensors"])
     export.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
     export.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
-    export.add_argument("--output", required=True, type=pathlib.Path, metavar="PATH", help="the file to write")
+    export.add_argument(
+        "--output", default="-", metavar="PATH", help="the file to write; - (the default) is standard output"
+    )
     export.set_defaults(run=_export)
 
 
@@ -36,6 +40,17 @@ def _generate(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from amos_ref.conformance.vectors.export import export, select
 
-    export(select(args.case, args.flag), args.format, args.output)
-    print(args.output)
+    document = select(args.case, args.flag)
+    if args.output != "-":
+        export(document, args.format, pathlib.Path(args.output))
+        print(args.output)
+        return OK
+    if args.format != "json" and sys.stdout.isatty():
+        raise TargetError(
+            f"standard output is a terminal, which cannot show {args.format}: --output says where to write"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "vectors")
+        export(document, args.format, path)
+        sys.stdout.buffer.write(path.read_bytes())
     return OK

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
+    begun = time.perf_counter()
     if port is None:
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
@@ -136,7 +138,7 @@ def check(
         chosen = select(every, dtypes, cases, skip)
         check_runnable(driven, chosen, every)
         check_eta(eta, chosen)
-        outcome = Outcome(driven, suite, listed, len(every), found)
+        outcome = Outcome(driven, suite, listed, len(every), found, begun)
         try:
             results, _ = run(driven, chosen, eta, timeout, progress, outcome.is_expected, outcome.note)
             return outcome.report(outcome.diagnose(results, eta, timeout, say))
@@ -156,11 +158,16 @@ def check_suite(suite: str) -> None:
 
 
 def cases_of(suite: str, port: "Port") -> "list[Case]":
-    """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only."""
-    from amos_ref.conformance.cases import table
+    """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only.
+
+    The cases of an optimizer's life are in both suites, in the most precise dtype.
+    """
+    from amos_ref.conformance.cases import round_case, table
     from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES
+    from amos_ref.conformance.life import is_life
 
     check_suite(suite)
     dtypes = getattr(port, "dtypes", UNDECLARED_DTYPES)
     taken = [name for name in ("float64", "float32", "bfloat16", "float16") if name in dtypes]
-    return [case for case in table() if case.dtype in (taken if suite == "full" else taken[:1])]
+    wanted = [case for case in table() if not is_life(case) and case.dtype in (taken if suite == "full" else taken[:1])]
+    return wanted + [round_case(case, dtype) for case in table() if is_life(case) for dtype in taken[:1]]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance import extremes, life
 from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
@@ -31,7 +32,7 @@ class Case(NamedTuple):
     grads : list of dict
         One per step; None for a leaf without a gradient.
     options : dict
-        Hyper-parameters by the names of :class:`amos_ref.Amos`; learning_rate is a number or one per step.
+        Hyper-parameters by the names of :class:`amos_ref.Amos`; a tuple has one value per step.
     eta : dict of str to float
     slots : dict of str to tuple
         Slot shape by leaf.
@@ -41,6 +42,10 @@ class Case(NamedTuple):
         ``{"theta": {leaf: array}, "v": ..., "b": ..., "m": ...}``: what replaces the port's own after step 1.
     events : dict of int to str
         What the port undergoes after a step (0: before the first); the page goes on as if nothing had happened.
+    count : int, optional
+        What the count of steps is set to after step 1, as after that many steps; None leaves it.
+    groups : dict of str to dict
+        Options that a leaf has of its own, by leaf.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Case(NamedTuple):
     dtype: str = "float64"
     inject: dict[str, Arrays] | None = None
     events: Mapping[int, str] = {}
+    count: int | None = None
+    groups: Mapping[str, Mapping[str, Any]] = {}
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
@@ -62,15 +69,27 @@ class Case(NamedTuple):
         xi = self.options["learning_rate"]
         return list(xi) if isinstance(xi, tuple) else [xi] * len(self.grads)
 
+    def first_not_finite(self) -> int | None:
+        """Return the first step that is given NaN or infinity; None if none is. A port may refuse it."""
+        given = [list(grads.values()) for grads in self.grads]
+        if self.inject and len(given) > 1:
+            given[1] += [a for arrays in self.inject.values() for a in arrays.values()]
+        return next((t for t, arrays in enumerate(given, 1) if not all(map(_is_finite, arrays))), None)
+
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""
         needed = set(self.options) - {"learning_rate", "beta"}
+        needed |= {option for own in self.groups.values() for option in own} - {"learning_rate"}
         return needed | {"slot_shape"} if any(self.slots.values()) else needed
+
+
+def _is_finite(a: np.ndarray | None) -> bool:
+    return a is None or bool(np.isfinite(a).all())
 
 
 _PAIR = {"kernel": (6, 5), "bias": (5,)}
 _BASE = {"learning_rate": 0.25, "beta": 0.75}
-_ETA = {"kernel": 0.25, "bias": 0.5}
+_ETA = {"kernel": 0.25, "bias": 0.5, "twin": 0.125}
 
 
 def _values(bits: np.random.PCG64, shape: tuple[int, ...], scale: float) -> np.ndarray:
@@ -94,25 +113,36 @@ def _case(
     steps: int = 8,
     scale: Callable[[int], float] = lambda t: 1.0,
     absent: dict[str, tuple[int, ...]] | None = None,
+    again: Collection[int] = (),
+    constant: bool = False,
+    events: Mapping[int, str] | None = None,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> Case:
+    """Draw a case; the steps `again` have the gradients of the step before, `constant` ones one value a column."""
     shapes = shapes or _PAIR
     bits = np.random.PCG64(zlib.crc32(name.encode()))
     params = {leaf: _values(bits, shape, 1.0) for leaf, shape in shapes.items()}
-    grads: Gradients = [
-        {leaf: _values(bits, shape, scale(t)) for leaf, shape in shapes.items()} for t in range(1, steps + 1)
-    ]
+    drawn = [{leaf: _values(bits, shape, scale(t)) for leaf, shape in shapes.items()} for t in range(1, steps + 1)]
+    if constant:
+        drawn = [{leaf: np.array(np.broadcast_to(g[:1], g.shape)) for leaf, g in given.items()} for given in drawn]
+    for t in again:
+        drawn[t - 1] = {leaf: g.copy() for leaf, g in drawn[t - 2].items()}
+    grads: Gradients = [{**given} for given in drawn]
     for leaf, when in (absent or {}).items():
         for t in when:
             grads[t - 1][leaf] = None
     eta = {leaf: _ETA.get(leaf, 0.25) for leaf in shapes}
-    return Case(
-        name, about, params, grads, _BASE | options, eta, {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
-    )
+    slots = {leaf: (slots or {}).get(leaf, ()) for leaf in shapes}
+    return Case(name, about, params, grads, _BASE | options, eta, slots, events=events or {}, groups=groups or {})
 
 
 def table() -> list[Case]:
-    """Return all cases, each in float64 and float32 and some in bfloat16 and float16; the arrays are read-only."""
+    """Return all cases; the arrays are read-only.
+
+    Those of the formulas are in float64 and float32, and some in bfloat16 and float16; those of an optimizer's life
+    (:mod:`amos_ref.conformance.life`) come after them, in float64.
+    """
     return list(_table())
 
 
@@ -167,6 +197,8 @@ def _table() -> tuple[Case, ...]:
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
+        *extremes.cases(_case, _aged()),
+        *life.cases(_case),
     )
     for case in found:
         _freeze(case)
@@ -234,7 +266,7 @@ def round_case(case: Case, dtype: str) -> Case:
 def random_case(seed: int, options: Collection[str]) -> Case:
     """Return a float64 case with some of these options switched on and dyadic numbers drawn for them."""
     name = f"further-{seed}"
-    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(32) >> np.uint64(40))
+    words = iter(np.random.PCG64(zlib.crc32(name.encode())).random_raw(64) >> np.uint64(40))
 
     def one_of(*choices: Any) -> Any:
         return choices[int(next(words)) % len(choices)]
@@ -251,7 +283,11 @@ def random_case(seed: int, options: Collection[str]) -> Case:
     rates = one_of(0.5, 0.25, 0.125, (0.125, 0.25, 0.5, 0.25, 0.125, 0.0625), (0.5, 0.25, 0.5, 0.25, 0.5, 0.25))
     beta = {"beta": one_of(0.5, 0.75, 0.875)} if "beta" in options else {}
     shapes = one_of(None, {"kernel": (4, 7), "bias": (7,)}, {"kernel": (2, 3, 4)}, {"a": (5, 2), "b": (3,), "c": ()})
-    slots = one_of({}, {"kernel": one_of((1, 5), (6, 1))}) if shapes is None and "slot_shape" in options else {}
+    slots = {}
+    for leaf, shape in (shapes or _PAIR).items() if "slot_shape" in options and one_of(True, False, True) else ():
+        kept = int(next(words)) % 2 ** len(shape)  # the axes that have a slot for each index
+        slots[leaf] = tuple(n if kept >> axis & 1 else 1 for axis, n in enumerate(shape)) if kept else ()
     size = one_of(0.125, 1.0, 4.0)
     grow = one_of(0.5, 1.0, 2.0)
-    return _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    made = _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    return made._replace(eta={leaf: one_of(0.125, 0.375, 0.5, 0.75) for leaf in made.eta})

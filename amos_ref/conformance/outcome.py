@@ -1,11 +1,12 @@
 """What a check has found so far, of which a report can be made at any moment: also when it is interrupted."""
 
-import inspect
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.conformance import expect
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis, diagnose
+from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
 from amos_ref.conformance.judging.tolerance import METHOD
@@ -34,12 +35,21 @@ class Outcome:
         How many the suite has for this port; fewer may be run.
     found : callable
         Is told each result.
+    begun : float
+        When the check began, by ``time.perf_counter()``.
     """
 
     def __init__(
-        self, port: Port, suite: str, listed: list[expect.Expectation], cases: int, found: Callable[[Result], None]
+        self,
+        port: Port,
+        suite: str,
+        listed: list[expect.Expectation],
+        cases: int,
+        found: Callable[[Result], None],
+        begun: float,
     ) -> None:
-        self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
+        self.port, self.suite, self.listed, self.cases = port, suite, listed, cases
+        self.found, self.begun = found, begun
         self.results: list[Result] = []
         self.seen: list[Observation] = []
         self.doing = "during the cases"
@@ -59,18 +69,19 @@ class Outcome:
     ) -> Diagnosis | None:
         """Take the final results and say what the port does instead, if it departs."""
         self.results, self.doing = list(results), "during the diagnosis"
-        if not any(r.verdict == "departs" for r in results):
+        told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
+        if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
             return None
         say("looking for what it does instead")
-        aloud = {"say": say} if "say" in inspect.signature(diagnose).parameters else {}
-        return diagnose(self.port, self.seen, eta, timeout, **aloud)
+        return diagnose(self.port, self.seen, eta, timeout, say)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""
-        results = expect.apply(self.results, self.listed, expect.list_supported(self.results))
+        results = expect.apply(self.results, self.listed, expect.list_supported(self.results), self.seen)
         out_of = self.cases if len(results) < self.cases else None
         notes = [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)]
-        return Report(self.port.name, results, self.suite, METHOD, diagnosis, notes, out_of, interrupted)
+        seconds, about = time.perf_counter() - self.begun, (notes, out_of, interrupted)
+        return Report(self.port.name, results, self.suite, METHOD, diagnosis, self.seen, seconds, *about)
 
     def interrupt(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
         """Return what to raise: with a report, if a case was judged."""

@@ -10,6 +10,7 @@ import pytest  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
+    from amos_ref.conformance.judging.drive import Observation
     from amos_ref.conformance.judging.judge import Result
 
 SUITES = ("full", "quick")
@@ -63,7 +64,7 @@ class PortUnderTest(pytest.Collector):
                 raise TargetError(f"{self.port.name} supports none of the {len(self.cases)} cases: nothing is checked")
         except AmosError as error:
             raise pytest.UsageError(f"--amos-port: {escape(str(error))}") from None
-        self.judged: dict[tuple[str, str], Result] = {}
+        self.judged: dict[tuple[str, str], tuple[Result, Observation | None]] = {}
         return [CaseTest.from_parent(self, name=f"{case.name}/{case.dtype}", case=case) for case in self.cases]
 
     def result(self, case: "Case") -> "Result":
@@ -72,19 +73,19 @@ class PortUnderTest(pytest.Collector):
         from amos_ref.conformance.judging.drive import unsupported
         from amos_ref.conformance.judging.judge import accept_own_forms
 
-        found = self._judge(case)
+        found, seen = self._judge(case)
         if found.only_state:
-            every = accept_own_forms([self._judge(each) for each in self.cases])
+            every = accept_own_forms([self._judge(each)[0] for each in self.cases])
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
         supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
-        return apply([found], self.listed, supported)[0]
+        return apply([found], self.listed, supported, [seen] if seen else [])[0]
 
-    def _judge(self, case: "Case") -> "Result":
+    def _judge(self, case: "Case") -> "tuple[Result, Observation | None]":
         from amos_ref.conformance.judging.judge import judge
 
         key = (case.name, case.dtype)
         if key not in self.judged:
-            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"))[0]
+            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"))
         return self.judged[key]
 
 

@@ -4,12 +4,13 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import amos_ref
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
+from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
 from amos_ref.conformance.ports.failures import text_of
@@ -39,6 +40,10 @@ class Report:
         How many cases there are, where not all of them were asked for or run.
     interrupted : str or None
         When the check was interrupted, in words.
+    observations : sequence of Observation
+        What the port did with each case, by which a list of expected departures is written.
+    seconds : float
+        How long the check took, diagnosis included.
     ok : bool
         Whether something was checked to the end and every failing case was expected.
     """
@@ -50,12 +55,16 @@ class Report:
         suite: str = "full",
         tolerance: str | None = None,
         diagnosis: Diagnosis | None = None,
+        observations: Sequence[Observation] = (),
+        seconds: float | None = None,
         notes: Iterable[Note] = (),
         out_of: int | None = None,
         interrupted: str | None = None,
     ) -> None:
         self.target, self.results = escape(text_of(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
+        self.observations = observations
+        self.seconds = sum(r.seconds or 0.0 for r in results) if seconds is None else seconds
         self.notes, self.out_of, self.interrupted = list(notes), out_of, interrupted
 
     @property
@@ -81,9 +90,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, as report.schema.json describes them.
 
-        An infinite ratio becomes the string "inf".
+        An infinite ratio becomes the string "inf". But for `seconds`, it is the same whenever the same is checked.
         """
         rows = [r._asdict() | ({"ratio": "inf"} if r.ratio == float("inf") else {}) for r in self.results]
+        for row in rows:
+            del row["seconds"]
         head = {"format": REPORT_FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
         head |= {
@@ -91,14 +102,16 @@ class Report:
             "interrupted": self.interrupted,
             "notes": [note._asdict() for note in self.notes],
         }
+        head |= {"seconds": round(self.seconds, 3)}
         return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
 
     def to_junit(self) -> str:
-        """Return JUnit XML of surefire's kind, a test case for each case; times are 0, as none are measured."""
-        suite = ElementTree.Element("testsuite", name=f"amos-ref {self.target}", time="0")
+        """Return JUnit XML of surefire's kind, a test case for each case; the suite's time includes the diagnosis."""
+        suite = ElementTree.Element("testsuite", name=f"amos-ref {self.target}", time=f"{self.seconds:.3f}")
         kinds: Counter[str] = Counter()
         for r in self.results:
-            test = ElementTree.SubElement(suite, "testcase", classname="amos-ref", name=f"{r.case}/{r.dtype}", time="0")
+            about = {"classname": "amos-ref", "name": f"{r.case}/{r.dtype}", "time": f"{r.seconds or 0.0:.3f}"}
+            test = ElementTree.SubElement(suite, "testcase", about)
             if r.failed:
                 kind = "error" if r.verdict in UNANSWERED else "failure"
                 ElementTree.SubElement(test, kind, type=r.verdict, message=line(r))
@@ -144,7 +157,8 @@ class Report:
                     console.print(f"{r.case} {r.dtype}: {_details(r)}", highlight=False, markup=False)
             for text in self._diagnosis():
                 console.print(text, highlight=False, markup=False)
-            console.print(self.summary(), style="bold green" if self.ok else "bold red", highlight=False, markup=False)
+            style = "bold green" if self.ok else "bold red"
+            console.print(f"{self.summary()} ({self.seconds:.1f} s)", style=style, highlight=False, markup=False)
         else:
             print(self, file=file)
 

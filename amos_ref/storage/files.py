@@ -114,14 +114,19 @@ def write_file(path: Any, content: str | bytes) -> None:
         replace_file(path, lambda file: write(file, data))
 
 
+def try_file(path: Any) -> None:
+    """Raise StorageError if a file cannot be written; it stays as it is, or stays absent."""
+    with name_errors("write", path) as path, contextlib.suppress(_Trial):
+        replace_file(path, _give_up)
+
+
 @contextlib.contextmanager
 def reserve_file(path: Any) -> Iterator[BinaryIO]:
     """Yield a buffer that is written to a file after long work: that it cannot be written is an error before that work.
 
     An error of the work itself passes as it is, and the old file stays.
     """
-    with name_errors("write", path) as path, contextlib.suppress(_Trial):
-        replace_file(path, _give_up)
+    try_file(path)
     content = io.BytesIO()
     yield content
     write_file(path, content.getvalue())

@@ -19,9 +19,12 @@ from amos_ref.cli import main
 from amos_ref.conformance import table
 from amos_ref.conformance.judging.drive import unsupported
 from amos_ref.conformance.judging.judge import Result
+from amos_ref.errors import StorageError
+from amos_ref.storage import files
 
 QUICK = [case for case in table() if case.dtype == "float64"]
 TESTS = str(helpers.TESTS)
+PORTS = helpers.ROOT / "examples" / "ports"
 
 
 def test_check_of_this_installation(capsys):
@@ -120,6 +123,31 @@ def test_a_check_that_fails_leaves_old_reports_as_they_were(tmp_path, capsys):
     assert old.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.md"]
     assert "json has no attribute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_report_that_cannot_be_written_takes_no_other_with_it(
+    wrong, alone, wrong_port, tmp_path, capsys, monkeypatch
+):
+    """A port that departs keeps its 1, and one that conforms is not said to have been used in a wrong way."""
+    port = wrong_port if wrong else str(PORTS / "amos_numpy.py:step")
+    paths = {"--junit-xml": tmp_path / "report.xml", "--markdown": tmp_path / "report.md"}
+    lost, kept = paths.values()
+
+    def write(path, content):
+        if os.fspath(path) == str(lost):
+            raise StorageError(f"cannot write {str(path)!r}: No space left on device")
+        return files.write_file(path, content)
+
+    monkeypatch.setattr(check_command, "write_file", write)
+    argv = [text for option, path in paths.items() for text in (option, str(path)) if not alone or path == lost]
+    assert main(["check", port, "--quick", *argv]) == (1 if wrong else 4)
+    out, err = capsys.readouterr()
+    assert out.startswith("case ")
+    assert err.splitlines()[-1] == f"amos-ref: cannot write {str(lost)!r}: No space left on device"
+    assert not lost.exists()
+    assert kept.exists() is not alone
 
 
 def test_odd_messages_reach_an_ascii_terminal():

@@ -1,6 +1,7 @@
 """Expected departures: they are no failure, are missed when they stop, and are listed as they were found."""
 
 import json
+import tomllib
 from xml.etree import ElementTree
 
 import pytest
@@ -74,18 +75,23 @@ def test_a_listed_departure_that_stops_fails_and_says_where_it_is_listed(tmp_pat
     assert check(ToyPort(), suite="quick", expect=path).ok  # float32 is not run, so nothing is known of it
 
 
-@pytest.mark.parametrize("counted", [False, True])
-def test_no_case_passes_as_expected_that_was_not_run(counted, monkeypatch):
-    """The wrong version counts what was expected to end as well, gives up, and never sees what fails otherwise."""
+@pytest.mark.parametrize("wrong", ["", "counts what is expected", "and takes what was not run for expected"])
+def test_no_case_passes_as_expected_that_was_not_run(wrong, monkeypatch):
+    """A wrong version counts what was expected to end as well, gives up, and never sees what fails otherwise."""
     run, verdicts = judge.run, {"plain": "ended"}
     came_to = lambda port, case, *_: (judge.Result(*case[:2], "", verdicts.get(case.name, "raises"), step=1), None)  # noqa: E731
     monkeypatch.setattr(judge, "judge", came_to)
     monkeypatch.setattr(judge, "PATIENCE", {"ended": 1})
-    if counted:
+    if wrong:
         monkeypatch.setattr(judge, "run", lambda *args: run(*args[:5]))
+    if wrong.startswith("and"):
+        monkeypatch.setattr(judge.Result, "was_run", True)
     report = check(ToyPort(), "quick", expect=[{"case": "*", "verdict": "ended", "reason": REASON}])
     assert report.results[0].label == "ended as expected"
-    assert report.ok is counted
+    assert report.ok is wrong.startswith("and")
+    labels = {r.label for r in report.results if r.detail.startswith("not run")}
+    assert labels == ({"ended as expected"} if report.ok else {"ended"} if wrong else set())
+    assert "was not" not in expect.as_toml(report.results)
 
 
 def test_a_listed_departure_of_what_is_no_longer_supported_fails():
@@ -114,6 +120,134 @@ def test_a_list_written_from_float64_alone_says_nothing_of_float32(wrong_port, t
     assert path.read_text().count('dtype = "float64"') == 4
     assert main(["check", wrong_port, "--quick", "--expect", str(path)]) == 0
     assert main(["check", wrong_port, "--expect", str(path)]) == 1
+
+
+HALF = {"case": "*extra_l2", "verdict": "departs", "reason": REASON}
+HALVED = {**HALF, "does": ["extra_l2-halved"]}
+
+
+class Scaled(ToyPort):
+    """A port that multiplies extra_l2."""
+
+    def __init__(self, factor, only=None):
+        super().__init__()
+        self.factor, self.scaled = factor, only
+
+    def init(self, params, hyper):
+        factor = self.factor if self.scaled is None or "momentum" in hyper else 0.5
+        super().init(params, hyper | {"extra_l2": factor * hyper.get("extra_l2", 0.0)})
+
+
+def results_of(port, names=("extra_l2", "momentum-extra_l2")):
+    cases = [case for case in table() if case.name in names and case.dtype in ("float64", "float32")]
+    return judge.run(port, cases)
+
+
+def failing(port, listed):
+    results, seen = results_of(port)
+    after = expect.apply(results, expect.read(listed), expect.list_supported(results), seen)
+    return [r for r in after if r.failed], after
+
+
+def test_an_entry_that_says_what_a_port_does_expects_nothing_else():
+    """An entry that only says that a case departs takes -5 extra_l2 for what halves it, and the report says so."""
+    assert failing(Scaled(0.5), [HALVED])[0] == []
+    wrong, _ = failing(Scaled(-5.0), [HALVED])
+    assert len(wrong) == 4
+    assert "expects: departs as extra_l2-halved does, but at step 1, theta of leaf 'kernel' [" in wrong[0].detail
+    wrong, after = failing(Scaled(-5.0), [HALF])
+    assert wrong == []
+    assert all(r.detail.endswith("; listed only as 'departs', not how") for r in after)
+
+
+def test_one_case_that_departs_otherwise_fails_alone():
+    wrong, _ = failing(Scaled(-5.0, only="momentum"), [HALVED])
+    assert {r.case for r in wrong} == {"momentum-extra_l2"}
+
+
+def test_an_entry_may_say_a_number_where_nothing_has_a_name():
+    results, seen = results_of(Scaled(0.3))
+    text = expect.as_toml(results, seen)
+    assert text.count("got = ") == 4
+    listed = tomllib.loads(text.replace('""', '"why"'))["departure"]
+    assert failing(Scaled(0.3), listed)[0] == []
+    assert failing(Scaled(0.3 + 1e-16), listed)[0] == []
+    for other in (0.31, 0.5, -5.0):
+        wrong, _ = failing(Scaled(other), listed)
+        assert len(wrong) == 4
+        assert "with " in wrong[0].detail
+    listed[0]["got"] += 0.001
+    assert len(failing(Scaled(0.3), listed)[0]) == 1
+
+
+def test_the_best_entry_is_looked_for():
+    loose = [{**HALF, "verdict": "departs"}, {**HALVED, "does": ["extra_l2-sign"]}, HALVED]
+    _, after = failing(Scaled(0.5), loose)
+    assert not any("listed" in r.detail for r in after)
+    _, after = failing(Scaled(-5.0), loose)
+    assert all("listed only" in r.detail for r in after)
+
+
+def test_a_message_is_pinned_by_a_pattern():
+    def fails(message, detail="ValueError: no [b] at 0x7f3a"):
+        raised = judge.Result("plain", "float64", "", "raises", step=1, detail=detail)
+        listed = [{"case": "plain", "verdict": "raises", "reason": REASON, "message": message}]
+        (after,) = expect.apply([raised], expect.read(listed), {("plain", "float64")})
+        return after.failed
+
+    assert not fails("ValueError: no [b] at *")
+    assert fails("ValueError: no [b]")  # brackets are no class of characters, and all of it is compared
+    assert fails("ValueError: no b at *")
+    raised = judge.Result("plain", "float64", "", "raises", step=1, detail="ValueError: no [b] at 0x7f3a")
+    text = expect.as_toml([raised])
+    assert 'message = "ValueError: no [b] at *"' in text
+    (again,) = expect.apply([raised], expect.read([HALF | {"case": "plain"}]), {("plain", "float64")})
+    assert again.failed
+    assert 'message = "ValueError: no [b] at **"' in expect.as_toml([again])  # without what the list said of it
+
+
+def test_a_state_in_a_form_of_its_own_is_left_out(tmp_path):
+    class Own(Scaled):
+        def state(self):
+            return {"b": {name: 1.0 + b for name, b in self.b.items()}}
+
+    results, seen = results_of(Own(0.5))
+    listed = tomllib.loads(expect.as_toml(results, seen, ["extra_l2-halved"]).replace('""', '"why"'))["departure"]
+    assert {(tuple(entry["does"]), entry["only"]) for entry in listed} == {(("extra_l2-halved",), "theta")}
+    assert failing(Own(0.5), listed)[0] == []
+    assert len(failing(Own(-5.0), listed)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('does = ["halved"]', "there is no deviation 'halved'; docs/deviations.md has them all"),
+        ("does = [1]", "does must be a list of names of deviations"),
+        ('does = "clip-ignored"', "does is 'clip-ignored'; it must be of type list"),
+        ('only = "theta"', "only says something about does, and there is none"),
+        ('does = []\nonly = "v"', "only is 'v'; it must be 'theta'"),
+        ("got = 1", "got needs step, stage and leaf"),
+        ("got = true", "got is True; it must be of type float"),
+        ('got = "1"', "it must be of type float"),
+        ('got = 1.0\nstep = 1\nstage = "theta"\nleaf = "x"', "there is no leaf 'x'"),
+        (f'got = 1{"0" * 400}\nstep = 1\nstage = "theta"\nleaf = "bias"', "got is an integer that float64 cannot hold"),
+        ("index = [1]", "leaf and index say where got is; got is missing"),
+        ("got = nan\nindex = [-1]", "index is [-1]; it must be a list of numbers >= 0"),
+    ],
+)
+def test_pins_that_mean_nothing_are_named_errors(text, words, tmp_path):
+    path = tmp_path / "expected.toml"
+    path.write_text(f'[[departure]]\ncase = "plain"\nverdict = "departs"\nreason = "x"\n{text}\n')
+    with pytest.raises(ExpectationError) as caught:
+        expect.read(path)
+    assert str(caught.value).startswith(f"{path}, entry 1 (case 'plain'): ")
+    assert words in str(caught.value)
+
+
+def test_numbers_of_a_port_that_gave_none_cannot_be_pinned():
+    for pin in ({"does": []}, {"got": 1.0, "step": 1, "stage": "v", "leaf": "bias"}):
+        with pytest.raises(ExpectationError, match="a port that raises shows no numbers: pin its message"):
+            expect.read([{"case": "plain", "verdict": "raises", "reason": "x", **pin}])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 from helpers import bad_ports
 from helpers.reports import SCHEMA, cells, validate
+from helpers.toy_port import OPTIONS, ToyPort
 
 import amos_ref
 from amos_ref.conformance import check, table
@@ -26,7 +27,7 @@ def test_the_schema_is_one_and_closed_everywhere():
         assert part["additionalProperties"] is False
         assert sorted(part["required"]) == sorted(part["properties"])
     assert SCHEMA["$defs"]["verdict"]["enum"] == list(verdicts.VERDICTS)
-    assert list(SCHEMA["$defs"]["result"]["properties"]) == list(Result._fields)
+    assert [*SCHEMA["$defs"]["result"]["properties"], "seconds"] == list(Result._fields)
     assert set(SCHEMA["$defs"]["result"]["properties"]["stage"]["enum"]) == {*STAGES, None}
 
 
@@ -57,6 +58,15 @@ def test_the_schema_refuses_what_is_no_report(change, mixed):
         jsonschema.Draft202012Validator(SCHEMA).validate(mixed.to_dict() | change)
 
 
+def test_json_is_the_same_twice_but_for_the_seconds(mixed):
+    again = check(ToyPort("extra_l2 sign", OPTIONS - {"clip_value"}))
+    first, second = mixed.to_dict(), again.to_dict()
+    assert first.pop("seconds") > 0
+    assert second.pop("seconds") > 0
+    assert first == second
+    assert mixed.seconds >= sum(r.seconds for r in mixed.results) > 0
+
+
 # JUnit XML
 
 
@@ -67,6 +77,10 @@ def test_junit_has_a_test_case_for_each_case(mixed):
     assert suite.attrib["failures"] == str(len(suite.findall("*/failure"))) == str(counts["departs"])
     assert suite.attrib["skipped"] == str(len(suite.findall("*/skipped"))) == str(counts["not supported"])
     assert suite.attrib["errors"] == "0"
+    times = [float(test.attrib["time"]) for test in suite.findall("testcase")]
+    ran = [r.verdict != "not supported" for r in mixed.results]
+    assert all(took > 0 for took, was in zip(times, ran, strict=True) if was)
+    assert sum(times) <= float(suite.attrib["time"]) + 0.0005 * len(times)
     assert suite.findtext("system-out") == mixed.diagnosis.text
     failing = suite.find("testcase[@name='extra_l2/float32']")
     assert failing is not None

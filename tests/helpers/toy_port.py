@@ -114,6 +114,9 @@ class Settable(ToyPort):
             for name, a in arrays.items():
                 held[what][name] = a.astype(self.f)
 
+    def put_count(self, n):
+        self.t, self.power = n, self.f(self.f(self.h["beta"]) ** self.f(n))
+
 
 #: Mistake -> the first stage that must show it, when v, b and m are shown.
 MISTAKES = {

@@ -5,12 +5,14 @@ the stage that it overrides, which may be overridden already.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.diagnosis import extremes, life
 from amos_ref.conformance.judging.reading import Override
 from amos_ref.dtypes import dtype_of
 
@@ -23,12 +25,14 @@ class Deviation(NamedTuple):
     name : str
     stage : str
         Where on the way of a step: gradient, reduce, second moment, bias correction, epsilon, c, gamma, d, eta, step
-        size, weight decay, change, clock, momentum, schedule, count or storage.
+        size, weight decay, change, clock, momentum, schedule, count, storage or life.
     does : str
         What is done, and the page's way for comparison.
     effect : str
         What that does to training.
     overrides : mapping of str to callable
+    only : callable
+        Whether it can show in a case at all.
     """
 
     name: str
@@ -36,14 +40,15 @@ class Deviation(NamedTuple):
     does: str
     effect: str
     overrides: Mapping[str, Override]
+    only: Callable[[Case], bool] = lambda case: True
 
 
 CATALOGUE: dict[str, Deviation] = {}
 
 
-def _add(stage: str, name: str, does: str, effect: str, **overrides: Override) -> None:
+def _add(stage: str, name: str, does: str, effect: str, only: Any = None, **overrides: Override) -> None:
     assert name not in CATALOGUE, name
-    CATALOGUE[name] = Deviation(name, stage, does, effect, overrides)
+    CATALOGUE[name] = Deviation(name, stage, does, effect, overrides, *([only] if only else []))
 
 
 def _norm(*arrays: Any) -> float:
@@ -55,7 +60,7 @@ def _chi(s: Any) -> float:
 
 
 def _shrink(s: Any, norm: float) -> Any:
-    return s.grad * (min(1.0, _chi(s) / norm) if norm else 1.0)
+    return s.grad * (np.minimum(1.0, _chi(s) / norm) if norm else 1.0)
 
 
 def _average(s: Any, name: str, new: Any) -> Any:
@@ -306,7 +311,8 @@ _add("schedule", "schedule-from-0", "reads the schedule from 0; the page calls s
      "a warm-up moves less: its first rate is used twice", xi=lambda s, page: s.rates[max(s.count - 2, 0)])
 _add("schedule", "schedule-one-ahead", "reads the schedule one step ahead", "a warm-up moves more",
      xi=lambda s, page: s.rates[min(s.count, len(s.rates) - 1)])
-_add("schedule", "schedule-frozen", "keeps the first learning rate", "no schedule", xi=lambda s, page: s.rates[0])
+_add("schedule", "schedule-frozen", "keeps the first learning rate that is not 0", "no schedule",
+     xi=lambda s, page: page(s) if "lr-tensor" in s.events.values() else next((x for x in s.rates if x), s.rates[0]))
 _add("count", "count-per-leaf",
      "counts each leaf's own steps in the bias correction; the page has one count for the tree",
      "a leaf whose first gradient comes late starts with small steps", t=lambda s, page: _own_count(s))
@@ -315,6 +321,8 @@ _add("count", "count-per-leaf",
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
          **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
+extremes.add_all(_add)
+life.add_all(_add)
 # fmt: on
 
 
@@ -364,7 +372,7 @@ def _without_extra(s: Any) -> Any:
 
 def _own_count(s: Any) -> int:
     s.memory["count"] = s.memory.get("count", 0) + 1
-    return s.memory["count"]
+    return s.memory["count"] + s.ahead
 
 
 def _store(x: Any, name: str) -> Any:

@@ -1,25 +1,32 @@
 """What a port does instead: the smallest set of deviations under which the page reproduces all that it did."""
 
-import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import random_case
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.cases import random_case, table
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
 from amos_ref.conformance.diagnosis.dialects import dialects
-from amos_ref.conformance.diagnosis.search import SLACK, Names, Search, reading_of
+from amos_ref.conformance.diagnosis.evidence import SLACK, Evidence
+from amos_ref.conformance.diagnosis.recognise import recognise
+from amos_ref.conformance.diagnosis.search import SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
-from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Failure, Observation, observe, unsupported
 from amos_ref.conformance.judging.judge import STAGES, first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
-from amos_ref.conformance.ports.port import Port
+from amos_ref.conformance.ports.port import ALIASES, Port
+from amos_ref.errors import ShapeError
 
-LARGEST = 3  # deviations that are combined freely
-MOST_DEVIATIONS = 6  # in all, where different cases show different ones
+BESIDE = 3  # deviations of a set beside which something must be said
+CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
 FURTHER = 40  # inputs that are tried to tell candidates apart
+BUDGET = 40_000  # steps of a leaf that a search may take with readings
+BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
+BUDGET_LOW = 4_000  # the same in float16 and bfloat16, where each costs twenty-four evaluations
+GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
 SINGLE = "this holds in float32's bounds, not in float64's: something of it is float32"
 OWN_FORM = "its v, b or m is something else than ours, and was left out"
@@ -39,7 +46,9 @@ class Diagnosis(NamedTuple):
     dialect : str or None
         The published reading that this is.
     nearest : list of str
-        If nothing explains everything: what explains most cases. Not a name for what the port does.
+        If nothing explains everything: what explains a good share of it. Not a name for what the port does.
+    life : list of str
+        What explains the cases of its life, beside what explains the formulas; if these conform, `deviations` too.
     """
 
     text: str
@@ -47,106 +56,190 @@ class Diagnosis(NamedTuple):
     candidates: list[list[str]]
     dialect: str | None
     nearest: list[str]
+    life: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return self._asdict()
 
 
+class Subject(NamedTuple):
+    """The port, and how it is run on further inputs."""
+
+    port: Port
+    eta: Any
+    timeout: float | None
+
+    def observe(self, case: Any) -> Observation | None:
+        """Return what the port does with a case; None if it cannot be run through it."""
+        if unsupported(self.port, case):
+            return None
+        try:
+            return observe(self.port, case, self.eta, self.timeout)
+        except Failure:
+            return None
+
+
 class Attempt(NamedTuple):
-    """One way to look at the observations.
+    """One way to look at the observations, and what must be said beside what is found so."""
 
-    Attributes
-    ----------
-    notes : tuple of str
-        What must be said beside a finding; each note counts as a deviation.
-    largest : int
-        How many deviations are combined freely: an envelope costs too much for more than one.
-    search : callable
-        Returns the search, the same one every time; it is begun when it is first asked for.
-    """
-
+    evidence: Evidence
     notes: tuple[str, ...]
-    largest: int
-    search: Callable[[], Search]
+
+    @property
+    def judged(self) -> str:
+        """The dtype in whose bounds the observations are judged."""
+        return self.evidence.seen[0].case.dtype
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in which the port is run."""
+        return "float64" if SINGLE in self.notes else self.judged
 
 
 def diagnose(
-    port: Port, seen: Sequence[Observation], eta: Any = None, timeout: float | None = None
+    port: Port,
+    seen: Sequence[Observation],
+    eta: Any = None,
+    timeout: float | None = None,
+    say: Callable[[str], Any] = lambda text: None,
 ) -> Diagnosis | None:
     """Name what a port does instead of the page; None if everything conforms.
 
     Parameters
     ----------
     port : Port
-        It is run again, on inputs that tell candidates apart.
+        It is run again, on inputs that confirm what was found.
     seen : sequence of Observation
         What it did with each case.
     eta, timeout : optional
         As for :func:`amos_ref.conformance.judging.drive.observe`.
+    say : callable
+        Is told what is being tried.
     """
-    attempts = _attempts(seen)
-    if not attempts:
+    same = _most_precise_departures(seen)
+    if not same:
         return None
-    for size in range(LARGEST + 3):
-        for attempt in attempts:
-            deviations = size - len(attempt.notes)
-            if 0 <= deviations <= attempt.largest:
-                search = attempt.search()
-                found = _tell_apart(port, search, search.of_size(deviations), eta, timeout)
-                if found:
-                    return _explain(attempt, found)
-    for attempt in (a for a in attempts if a.largest == LARGEST):
-        found = attempt.search().case_by_case(MOST_DEVIATIONS, LARGEST)
+    subject = Subject(port, eta, timeout)
+    confirming: list[Observation] = []
+    for attempt, candidates in _candidates(subject, same, say):
+        found = _confirm(subject, attempt, candidates, confirming)
         if found:
-            return _explain(attempt, found)
-    return _name_nearest(attempts[0].search())
+            return _explain(attempt, _tell_apart(subject, attempt, found))
+    other = recognise(seen)
+    if other:
+        return Diagnosis(other, [], [], None, [])
+    return _name_nearest(Evidence(same))
 
 
-def _attempts(seen: Sequence[Observation]) -> list[Attempt]:
-    """Look at the most precise observations that depart: as they are, in float32's bounds, at theta alone."""
+def _most_precise_departures(seen: Sequence[Observation]) -> list[Observation]:
     for dtype in ("float64", "float32", "bfloat16", "float16"):
         same = [one for one in seen if one.case.dtype == dtype]
-        search = Search(same)
-        if not search.fits(()):
-            break
-    else:
+        if any(Evidence([one]).misfit((), 0) is not None for one in same):
+            return same
+    return []
+
+
+def _candidates(
+    subject: Subject, same: list[Observation], say: Callable[[str], Any]
+) -> Iterator[tuple[Attempt, list[Names]]]:
+    """Yield sets that fit: the observations as they are come first, and float32's bounds last."""
+    for attempts in _attempts(subject, same):
+        searches = [(a, sets(a.evidence, BESIDE, False) if a.notes else sets(a.evidence)) for a in attempts]
+        for attempt in attempts:
+            if attempt.notes and attempt.evidence.fits(()):
+                yield attempt, [()]
+        # The single deviations of every way of looking, then what is left of each.
+        for part in (lambda search: itertools.islice(search, SINGLES), lambda search: search):
+            for attempt, search in searches:
+                say(f"what it does instead{_aside(attempt)}")
+                yield from ((attempt, found) for found in part(search))
+
+
+def _aside(attempt: Attempt) -> str:
+    return "".join({SINGLE: ", in float32", OWN_FORM: ", by theta alone"}[note] for note in attempt.notes)
+
+
+def _attempts(subject: Subject, same: list[Observation]) -> Iterator[list[Attempt]]:
+    """Look at the observations as they are and at theta alone, then likewise in float32's bounds."""
+    dtype = same[0].case.dtype
+    if dtype in envelope.ENVELOPE_DTYPES:
+        yield [Attempt(Evidence(same, budget=BUDGET_LOW), ())]
+        return
+    shows = any(set(shown) > {"theta"} for one in same for shown in one.shown)
+    yield _ways(same, (), shows, BUDGET)
+    if dtype == "float64" and "float32" in getattr(subject.port, "dtypes", UNDECLARED_DTYPES):
+        lower = [one._replace(case=one.case._replace(dtype="float32")) for one in same]
+        yield _ways(lower, (SINGLE,), shows, BUDGET_BESIDE)
+
+
+def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: int) -> list[Attempt]:
+    found = [Attempt(Evidence(same, budget=budget), notes)]
+    own = [one for one in same if not one.case.inject]  # a state of another form cannot have been set to the page's
+    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))] if shows and own else found
+
+
+def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], further: list[Observation]) -> list[Names]:
+    """Return the candidates that hold on inputs which the search did not see, and, said of float32, in float32."""
+    if not candidates:
         return []
-    largest = 1 if dtype in envelope.ENVELOPE_DTYPES else LARGEST
-    attempts = [Attempt((), largest, lambda: search)]
-    if dtype == "float64":
-        lower = functools.cache(lambda: Search([one._replace(case=one.case._replace(dtype="float32")) for one in same]))
-        attempts.append(Attempt((SINGLE,), largest, lower))
-    if not any(set(shown) > {"theta"} for one in same for shown in one.shown):
-        return attempts  # there is no state that could be left out
-    theta = [functools.cache(lambda a=a: Search(a.search().given, ("theta",))) for a in attempts]
-    return attempts + [Attempt((*a.notes, OWN_FORM), largest, s) for a, s in zip(attempts, theta, strict=True)]
+    if not further:
+        cases = (
+            random_case(1000 + i, subject.port.options)._replace(dtype=attempt.dtype) for i in range(4 * CONFIRMING)
+        )
+        further += itertools.islice(filter(None, map(subject.observe, cases)), CONFIRMING)
+    evidence = attempt.evidence
+    if len(evidence.seen) == evidence.given:
+        for one in further:
+            evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
+    found = [names for names in candidates if evidence.fits(names)]
+    if SINGLE in attempt.notes:
+        found = [names for names in found if _holds_in_float32(subject, evidence, names)]
+    return found
 
 
-def _tell_apart(port: Port, search: Search, found: list[Names], eta: Any, timeout: float | None) -> list[Names]:
-    """Run the port on further inputs on which the candidates differ, until one is left or the inputs are used up."""
-    dtype = search.seen[0].case.dtype
+def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> bool:
+    """Whether the port, run in float32, does what is said of it."""
+    cases = [
+        case for case in table() if case.dtype == "float32" and case.name in {one.case.name for one in evidence.seen}
+    ]
+    seen = [one for case in cases[::4] if (one := subject.observe(case))]
+    return bool(seen) and Evidence(seen, evidence.stages).fits(names)
+
+
+def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[Names]:
+    """Run the port on further inputs on which the candidates differ, until one is left or the inputs are used up.
+
+    What no input could tell apart is one reading; its simplest name is kept.
+    """
+    found = _drop_twins(found)
     for i in range(FURTHER):
         if len(found) < 2:
             break
-        case = random_case(i, port.options)._replace(dtype=dtype)
-        if unsupported(port, case):
-            continue
-        try:
-            one = observe(port, case, eta, timeout)
-        except Failure:
-            continue
-        if _differ(one, found):
-            search.seen.append(one)
-            found = [names for names in found if search.fits(names)]
+        case = random_case(i, subject.port.options)._replace(dtype=attempt.dtype)
+        one = subject.observe(case)
+        if one is not None and _differ(one, found):
+            attempt.evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
+            found = [names for names in found if attempt.evidence.fits(names)]
     return found
+
+
+def _drop_twins(found: list[Names]) -> list[Names]:
+    """Leave out what gives the same numbers as one before it, on inputs with every option."""
+    cases = [random_case(i, tuple(ALIASES)) for i in range(3)]
+    kept: dict[bytes, Names] = {}
+    for names in found:
+        runs = (now for case in cases for now in reading_of(names).run(case, case.eta))
+        shown = (getattr(step, what) for now in runs for step in now.values() for what in STAGES)
+        kept.setdefault(np.concatenate([np.float32(a).ravel() for a in shown if a is not None]).tobytes(), names)
+    return list(kept.values())
 
 
 def _differ(one: Observation, found: list[Names]) -> bool:
     """Whether the candidates expect different things of a case."""
     try:
         first, *others = [list(trajectory(one.case, one.etas, reading_of(names))) for names in found]
-    except Unbounded:
+    except (Unbounded, ShapeError):
         return True
     expected = [
         {what: {name: getattr(moment.step, what) for name, moment in now.items()} for what in STAGES} for now in first
@@ -158,63 +251,83 @@ def _differ(one: Observation, found: list[Names]) -> bool:
 
 
 def _explain(attempt: Attempt, found: list[Names]) -> Diagnosis:
-    search = attempt.search()
-    dialect = " and ".join(d.name for d in dialects() if set(found[0]) <= set(d.deviations) and search.fits(d.names))
-    dialect = dialect if len(found) == 1 and found[0] else ""
+    evidence = attempt.evidence
+    only = list(found[0]) if len(found) == 1 else []
+    dialect = " and ".join(
+        d.name for d in dialects() if only and set(only) <= set(d.deviations) and evidence.fits(d.names)
+    )
     lines = []
     if len(found) > 1:
         lines.append(f"one of {len(found)} readings, which {FURTHER} further inputs did not tell apart:")
     for names in found:
         lines += ["either:"] if len(found) > 1 else []
-        lines += [_describe(search, names, name) for name in names]
+        lines += [_describe(evidence, names, name) for name in names]
     lines += [f"{note}." for note in attempt.notes]
     if dialect:
         lines.append(f"this is exactly the reading of {dialect}.")
-    cases = f"{len(search.seen)} cases in {search.seen[0].case.dtype}"
-    lines.append(f"with that, the page reproduces all {cases}.")
-    only = list(found[0]) if len(found) == 1 else []
+    lines.append(f"with that, the page reproduces {_count(evidence, found[0])}.")
     return Diagnosis("\n".join(lines), only, [list(names) for names in found], dialect or None, [])
 
 
-def _describe(search: Search, names: Names, name: str) -> str:
+def _count(evidence: Evidence, names: Names) -> str:
+    """Say in how many cases the port was reproduced, and how many decided nothing."""
+    decided = sum(evidence.decides(names, i) for i in range(evidence.given))
+    dtype, more = evidence.seen[0].case.dtype, len(evidence.seen) - evidence.given
+    cases = (
+        f"all {evidence.given} cases in {dtype}"
+        if decided == evidence.given
+        else (f"the {decided} of {evidence.given} cases in {dtype} that could be decided")
+    )
+    return f"{cases}, and {more} further inputs" if more else cases
+
+
+def _describe(evidence: Evidence, names: Names, name: str) -> str:
     """Say what a deviation of a set does, what comes of it, and where it shows first: what misfits without it."""
-    d = CATALOGUE[name]
+    d = deviation(name)
     without = tuple(other for other in names if other != name)
-    i = next(search.failing(without))
-    misfit = search.misfit(without, i) or {}
-    where = f"case {search.seen[i].case.name}, step {misfit['step']}, {misfit['stage']} of leaf {misfit['leaf']!r}"
-    return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. First shown by {where}."
+    text = f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}."
+    i = next(evidence.failing(without), None)
+    if i is None:
+        return text
+    misfit = evidence.misfit(without, i)
+    return f"{text} First shown by case {evidence.seen[i].case.name}, step {misfit.step}, {misfit.stage} of leaf {misfit.leaf!r}."
 
 
-def _name_nearest(search: Search) -> Diagnosis:
-    """Say what comes nearest, if anything comes nearer than the page, and by how much each quantity is off."""
-    sets: list[Names] = [(), *((name,) for name in CATALOGUE)]
-    count = {names: sum(1 for _ in search.failing(names)) for names in sets}
-    nearest = min(sets, key=count.__getitem__)
-    all_of = len(search.seen)
+def _name_nearest(evidence: Evidence) -> Diagnosis:
+    """Say what explains a good share, if anything does, and by how much each quantity is off."""
+    departing = list(evidence.failing(()))
+    explained = {(name,): _share(evidence, (name,), departing) for name in CATALOGUE}
+    nearest = max(explained, key=explained.__getitem__)
     lines = ["no known set of deviations explains it."]
-    if nearest:
-        agree = all_of - count[nearest]
-        d = CATALOGUE[nearest[0]]
+    if explained[nearest] >= GOOD_SHARE:
+        d = deviation(nearest[0])
+        count = round(explained[nearest] * len(departing))
         lines.append(
-            f"nearest, but not it: {d.name} ({d.does}), with which {agree} of {all_of} cases agree; "
-            f"{all_of - count[()]} do without."
+            f"nearest, but not it: {d.name} ({d.does}), which explains {count} of the {len(departing)} cases that depart."
         )
-    lines.append(f"first misfit: {_describe_errors(search)}")
+    else:
+        nearest = ()
+    lines.append(f"first misfit: {_describe_errors(evidence)}")
     return Diagnosis("\n".join(lines), [], [], None, list(nearest))
 
 
-def _describe_errors(search: Search) -> str:
+def _share(evidence: Evidence, names: Names, departing: list[int]) -> float:
+    """How much of what departs a set explains; 0 if something departs with it only."""
+    if any(evidence.misfit(names, i) is not None for i in range(len(evidence.seen)) if i not in departing):
+        return 0.0
+    return sum(evidence.decides(names, i) for i in departing) / max(len(departing), 1)
+
+
+def _describe_errors(evidence: Evidence) -> str:
     """The relative error of each quantity in the first step that departs."""
-    one = search.seen[0]
-    misfit = search.misfit((), 0) or {}
-    t = misfit["step"]
+    one, misfit = evidence.seen[0], evidence.misfit((), 0)
+    t = misfit.step
     moments = trajectory_of_page(one.case, one.etas)[t - 1]
     parts = []
     for stage in STAGES:
-        got = one.shown[t - 1].get(stage, {}).get(misfit["leaf"])
-        ref = getattr(moments[misfit["leaf"]].step, stage)
+        got = one.shown[t - 1].get(stage, {}).get(misfit.leaf)
+        ref = getattr(moments[misfit.leaf].step, stage)
         if got is not None and ref is not None and got.size == ref.size:
             gap, size = np.abs(got.reshape(ref.shape) - ref).max(), np.abs(ref).max()
             parts.append(f"{stage} {gap / size if size else gap:.2g}")
-    return f"case {one.case.name}, step {t}, leaf {misfit['leaf']!r}; relative errors there: {', '.join(parts)}."
+    return f"case {one.case.name}, step {t}, leaf {misfit.leaf!r}; relative errors there: {', '.join(parts)}."

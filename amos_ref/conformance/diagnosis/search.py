@@ -1,148 +1,106 @@
-"""The search for the smallest set of deviations under which the page reproduces what a port did."""
+"""The search for the smallest set of deviations under which the page reproduces what a port did.
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+A set is extended by what lets its first misfit come later: a deviation shows first where it acts first, so that several
+are found one after the other. Extensions are the catalogue's, the grammar's, and factors fitted to the port's numbers.
+"""
 
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
-from amos_ref.conformance.judging.bound import Unbounded
-from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.judge import STAGES, first_departure
-from amos_ref.conformance.judging.reading import Reading
-from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
-from amos_ref.errors import ShapeError
+import heapq
+from collections.abc import Callable, Iterable, Iterator
 
-Names = tuple[str, ...]  # of deviations, in the catalogue's order
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
+from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
+from amos_ref.conformance.diagnosis.fit import fitted
+from amos_ref.conformance.diagnosis.grammar import GRAMMAR, TARGETS
 
-#: The bounds are derived for the page's formulas; under another's they may be somewhat larger.
-SLACK = 8.0
+LARGEST = 6  # deviations of a set
+BEAM = 5  # sets of a size that are extended
+#: What the fit may miss, since the port's numbers do not follow it smoothly.
+_ROUGH = ("clip_value", "epsilon", "momentum", "c_coef", "d_coef")
+UNFITTED = [name for name in GRAMMAR if name.partition("-times-")[0] not in set(TARGETS) - set(_ROUGH)]
+SINGLES = 2  # lists that come of single deviations
+PROBES = 4  # observations by which extensions are ranked
 
-_ORDER = {name: i for i, name in enumerate(CATALOGUE)}
-
-
-def in_order(names: Sequence[str]) -> Names:
-    """Return names in the catalogue's order, in which their overrides are laid over each other."""
-    return tuple(sorted(names, key=_ORDER.__getitem__))
-
-
-def reading_of(names: Names) -> Reading:
-    """Return the page with these deviations."""
-    return Reading(CATALOGUE[name].overrides for name in names)
+_V = frozenset(("event", "grad", "g", "g2", "v", "slot", "clip_value", "beta", "old_v"))
+_B = _V | frozenset(("t", "xi", "epsilon", "q", "r", "c", "c_coef", "gamma", "b", "old_b"))
+_UPSTREAM = {"v": _V, "b": _B}  # what has an influence on v and b; all has on theta
 
 
-class Search:
-    """Sets of deviations against observations.
+def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
+    """Yield, for each size from 1 on, the sets that explain all observations, as far as the budget reaches.
 
-    Parameters
-    ----------
-    seen : sequence of Observation
-    stages : sequence of str
-        What must agree, of theta, v, b, m, as far as it was shown.
-
-    Attributes
-    ----------
-    given : tuple of Observation
-        Those that depart from the page first.
-    seen : list of Observation
-        The same, and others that the port was run on since.
+    Of single deviations the catalogue's come first, then fitted factors, then, if asked for, others of the grammar.
     """
-
-    def __init__(self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES)) -> None:
-        self.stages = stages
-        self._undecided: dict[Names, int] = {}
-        misfits = [(self._compare((), one), one) for one in seen]
-        misfits.sort(key=lambda pair: pair[0] is None)  # what departs is looked at first
-        self.given = tuple(one for _, one in misfits)
-        self.seen = list(self.given)
-        self._known: dict[tuple[Names, int], dict[str, Any] | None]
-        self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
-
-    def misfit(self, names: Names, i: int) -> dict[str, Any] | None:
-        """Return where observation i departs from the reading first; None if it fits."""
-        if (names, i) not in self._known:
-            self._known[names, i] = self._compare(names, self.seen[i])
-        return self._known[names, i]
-
-    def _compare(self, names: Names, one: Observation) -> dict[str, Any] | None:
-        try:
-            if names:
-                steps = trajectory(one.case, one.etas, reading_of(names))
-            else:
-                steps = trajectory_of_page(one.case, one.etas)
-            return first_departure(one.shown, steps, self.stages, SLACK)[0]
-        except ShapeError as error:
-            return dict(step=0, stage="v", leaf="", ratio=float("inf"), detail=str(error))
-        except Unbounded:
-            self._undecided[names] = self._undecided.get(names, 0) + 1
-            return None
-
-    def failing(self, names: Names) -> Iterator[int]:
-        """Yield the observations that do not fit."""
-        return (i for i in range(len(self.seen)) if self.misfit(names, i) is not None)
-
-    def fits(self, names: Names) -> bool:
-        """Whether every observation fits, and at most half of them because no bound holds there."""
-        return next(self.failing(names), None) is None and 2 * self._undecided.get(names, 0) <= len(self.seen)
-
-    def of_size(self, size: int) -> list[Names]:
-        """Return the sets of that many deviations that fit, given that no smaller set does."""
-        level: set[Names] = {()}
-        for k in range(1, size + 1):
-            level = {
-                more
-                for names in level
-                for i in itertools.islice(self.failing(names), 1)
-                for more in self._larger(names, i)
-                if k < 2 or k == size or self._reaches_further(more, 0)
-            }
-        return _sort(names for names in level if self.fits(names))
-
-    def case_by_case(self, limit: int, largest: int) -> list[Names]:
-        """Return larger sets that fit: at most `largest` deviations explain a case, then the next is looked at.
-
-        Where several sets explain a case equally well, each is followed, but no larger ones.
-        """
-        pending, done = [()], set()
-        while pending and len(done) < 100:
-            names = min(pending, key=len)
-            pending.remove(names)
-            done.add(names)
-            i = next(self.failing(names), None)
-            if i is None:
-                return [names]
-            pending += [
-                more for more in self._smallest_extensions(names, i, largest) if len(more) <= limit and more not in done
-            ]
-        return []
-
-    def _smallest_extensions(self, names: Names, i: int, largest: int) -> list[Names]:
-        """Return the smallest extensions of a set under which observation i fits."""
-        level = {names}
-        for k in range(1, largest + 1):
-            level = {more for one in level for more in self._larger(one, i)}
-            fitting = [more for more in level if self.misfit(more, i) is None]
-            if fitting:
-                return _sort(fitting)
-            if k > 1:
-                level = {more for more in level if self._reaches_further(more, i, names)}
-        return []
-
-    def _larger(self, names: Names, i: int) -> Iterator[Names]:
-        """Yield the set with one deviation more, where that changes how observation i misfits."""
-        before = self.misfit(names, i)
-        for name in CATALOGUE:
-            more = in_order((*names, name))
-            if name not in names and self.misfit(more, i) != before:
-                yield more
-
-    def _reaches_further(self, names: Names, i: int, than: Names = ()) -> bool:
-        before, after = self.misfit(than, i), self.misfit(names, i)
-        return before is None or after is None or _place(after) > _place(before)
+    frontier: list[Names] = [()]
+    try:
+        for size in range(1, largest + 1):
+            scores: dict[Names, tuple[int, ...]] = {}
+            for source in (_known, _fitted, _grammar) if size == 1 and grammar else (_known, _fitted):
+                new: dict[Names, tuple[int, ...]] = {}
+                for names in frontier:
+                    new |= _extensions(evidence, names, source)
+                scores |= new
+                yield [names for names in new if evidence.fits(names)]
+            left = [names for names in scores if next(evidence.failing(names), None) is not None]
+            frontier = heapq.nlargest(BEAM, left, key=scores.__getitem__)
+    except BudgetSpent:
+        return
 
 
-def _sort(sets: Iterable[Names]) -> list[Names]:
-    return sorted(sets, key=lambda names: [_ORDER[name] for name in names])
+Source = Callable[[Evidence, Names, list[int]], Iterator[Names]]
 
 
-def _place(misfit: dict[str, Any]) -> tuple[int, int]:
-    return misfit["step"], list(STAGES).index(misfit["stage"])
+def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names, tuple[int, ...]]:
+    """Return the larger sets of a source that come further, each with a score."""
+    failing = list(evidence.failing(names))
+    if not failing:
+        return {}
+    probes = _spread(failing)
+    found: dict[Names, tuple[int, ...]] = {}
+    for added in source(evidence, names, failing):
+        more = in_order(names + added)
+        if not set(added) & set(names) and _gain(evidence, names, more, failing[0]) > 0:
+            gains = [_gain(evidence, names, more, i) for i in probes]
+            if min(gains) >= 0:
+                found[more] = (sum(gain > 1 for gain in gains), sum(gains), source is _known)
+    return found
+
+
+def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    return _relevant(evidence, names, failing[0], CATALOGUE)
+
+
+def _grammar(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    return _relevant(evidence, names, failing[0], UNFITTED)
+
+
+def _fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    return fitted(evidence, names, failing)
+
+
+def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) -> Iterator[Names]:
+    """Yield the deviations that can change the first misfit of observation i."""
+    misfit = evidence.misfit(names, i)
+    stage = misfit.stage if misfit else "theta"
+    case = evidence.seen[i].case
+    for name in among:
+        d = deviation(name)
+        if d.only(case) and (stage not in _UPSTREAM or d.overrides.keys() & _UPSTREAM[stage]):
+            yield (name,)
+
+
+def _spread(failing: list[int]) -> list[int]:
+    """Return some of the observations, far apart in the table, so that they differ in what they show."""
+    stride = max(len(failing) // PROBES, 1)
+    return failing[::stride][:PROBES]
+
+
+def _gain(evidence: Evidence, names: Names, more: Names, i: int) -> int:
+    """2 if observation i fits now, 1 if its first misfit comes later, 0 if nothing can be said, -1 if it is earlier."""
+    before, after = evidence.misfit(names, i), evidence.outcome(more, i)
+    if after is UNDECIDED:
+        return 0
+    if after is None:
+        return 2 if before is not None else 0
+    if before is None:
+        return -1
+    return (after.place > before.place) - (after.place < before.place)

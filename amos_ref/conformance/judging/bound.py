@@ -10,6 +10,8 @@ v            beta Ev + (1 - beta) E(g2) + e(beta) (v + g2) + 4u (v' + (1 - beta)
              beta v + (1 - beta) g2 and for v + (1 - beta)(g2 - v) alike; e(beta) = |fl(beta) - beta| is 0 where
              the precision holds beta exactly
 q = 1-beta^t ((t + 4) u beta^t + t e(beta) beta^(t-1) + 2u q): pow by repeated products or by exp(t log beta)
+             where a case sets the count ahead, the products are those since: n + t |log beta| for the t in (t + 4),
+             and 3u for each binary digit of t, which is how the page computes q
 r            relative E(q)/q + Ev/max(v, epsilon) + 3u
 c            with z = 1 + k b, k = c_coef sqrt(xi): relative (k (Eb + 4u b) + u z) / (2 z) + 4u
 d            with z = 1 + k b, k = d_coef sqrt(xi eta): relative (k (Eb + 6u b) + u z) / z + 2u
@@ -27,6 +29,9 @@ need no more. The absolute error of what is not 0 also gets the smallest normal 
 smaller ones to zero. Terms of second order are at most the square of the relative errors; these stay below 1 % in
 every case (else Unbounded is raised), so 1 % is added.
 
+Where a reading has NaN or infinity, a port must have it as well: there the bounds are 0, and those of other slots are
+what they are without it.
+
 One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
 xi^2 is small.
 """
@@ -35,7 +40,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from amos_ref.conformance.judging.reading import Step
+from amos_ref.conformance.judging.reading import STATE, Step
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
@@ -70,7 +75,7 @@ class Bound:
         n = s.old_theta.size // max(np.size(s.g2), 1)
         rel_g2 = (n + 1) * u
         self._advance_v(s, rel_g2)
-        rel_r = self._rel_q(s) + self.v / np.maximum(s.v, s.epsilon) + 3 * u
+        rel_r = self._rel_q(s) + self.v / np.fmax(s.v, s.epsilon) + 3 * u
         k = s.c_coef * np.sqrt(s.xi)
         rel_c = (k * (self.b + 4 * u * s.old_b) / (1 + k * s.old_b) + u) / 2 + 4 * u
         k = s.d_coef * np.sqrt(s.xi * s.eta)
@@ -87,7 +92,10 @@ class Bound:
             self.m = mu * self.m + (1 - mu) * delta + (4 * u + self._stored(mu)) * size + self._flushed(size)
             delta = self.m
         self.theta = self.theta + delta + u * np.abs(s.theta) + 2 * u * np.abs(s.old_theta)
-        worst = max(np.max(rel, initial=0.0) for rel in (rel_gamma, rel_alpha))
+        for what in STATE if s.m is not None else ("theta", "v", "b"):
+            setattr(self, what, np.where(np.isfinite(getattr(s, what)), getattr(self, what), 0.0))
+        finite = np.isfinite(s.gamma) & np.isfinite(s.alpha)
+        worst = max(np.max(np.where(finite, rel, 0.0), initial=0.0) for rel in (rel_gamma, rel_alpha))
         if not worst < 0.01:
             raise Unbounded(f"relative error {worst} is too large for a first-order bound")
 
@@ -104,9 +112,11 @@ class Bound:
     def _rel_q(self, s: Step) -> float:
         if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly
             return 2 * self.u
-        power = s.beta**s.t
-        stored = s.t * self._stored(s.beta) * s.beta ** (s.t - 1)
-        return ((s.t + 4) * self.u * power + stored) / s.q + 2 * self.u
+        t, beta = float(s.t), np.float64(s.beta)
+        power = beta**t
+        stored = t * self._stored(s.beta) * beta ** (t - 1)
+        products = t if not s.ahead else s.count - t * np.log(beta) + 3 * s.t.bit_length()
+        return ((products + 4) * self.u * power + stored) / s.q + 2 * self.u
 
     def _flushed(self, x: np.ndarray) -> np.ndarray:
         """What flushing subnormal numbers to zero may take from x; nothing from 0."""

@@ -32,12 +32,15 @@ class Observation(NamedTuple):
         After each step: ``{"theta": {leaf: array}}``, and v, b, m as far as the port shows them; float64 copies.
     overwritten : set of str
         Leaves whose gradient the port wrote to.
+    refused : str
+        The port's own words, if it refused a step that was given NaN or infinity: it was asked no more. Else "".
     """
 
     case: Case
     etas: dict[str, float]
     shown: list[dict[str, Arrays]]
     overwritten: set[str]
+    refused: str = ""
 
 
 def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = None) -> Observation:
@@ -58,7 +61,14 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     seen = Observation(case, _find_etas(port, case, eta, timeout), [], set())
     with _failures_of(None, timeout):
         _start(port, case, seen.etas)
-    seen.shown.extend(_drive(port, case, seen.overwritten, timeout))
+    _undergo(port, case, 0, timeout)
+    try:
+        for shown in _drive(port, case, seen.overwritten, timeout):
+            seen.shown.append(shown)
+    except Failure as failed:
+        if not failed.refuses(case):
+            raise
+        return seen._replace(refused=f"step {failed.step} is refused: {failed.detail}")
     return seen
 
 
@@ -70,12 +80,21 @@ class Failure(Exception):
         self.step, self.error, self.verdict = step, error, told.verdict if told else "raises"
         self.detail = where + (message(error) if told else first_line(error))
 
+    def refuses(self, case: Case) -> bool:
+        """Whether the port raised an error of its own at a step that NaN or infinity had reached."""
+        first = case.first_not_finite()
+        reached = self.step is not None and first is not None and self.step >= first - bool(case.inject)
+        return reached and self.verdict == "raises" and not isinstance(self.error, MemoryError)
+
 
 @contextlib.contextmanager
 def _failures_of(step: int | None, timeout: float | None, where: str = "") -> Iterator[None]:
-    """Run the port's code: what it prints is no part of our output, and whatever it raises is a failure of its own."""
+    """Run the port's code: what it prints is no part of our output, and whatever it raises is a failure of its own.
+
+    That a number overflows or is invalid is the verdict's to say, not NumPy's.
+    """
     try:
-        with contextlib.redirect_stdout(sys.stderr), time_limit(timeout):
+        with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"), time_limit(timeout):
             yield
     except (MissingDependencyError, TargetError, KeyboardInterrupt):
         raise
@@ -94,6 +113,10 @@ def unsupported(port: Port, case: Case) -> str:
         return f"the port has no {case.dtype}"
     if case.inject and not hasattr(port, "put"):
         return "the port's state cannot be set"
+    if case.count is not None and not hasattr(port, "put_count"):
+        return "the port's count cannot be set"
+    if case.events and not hasattr(port, "undergo"):
+        return "the port has no method undergo"
     return ""
 
 
@@ -147,12 +170,19 @@ def check_eta(eta: Any, cases: Sequence[Case]) -> None:
 
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
-    rates = case.options["learning_rate"]
     hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
-    hyper |= {"learning_rate": list(rates) if isinstance(rates, tuple) else rates, "eta": etas}
+    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()} | {"eta": etas}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
+    if case.groups:
+        hyper["groups"] = {name: dict(own) for name, own in case.groups.items()}
     port.init({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()}, hyper)
+
+
+def _undergo(port: Port, case: Case, t: int, timeout: float | None) -> None:
+    if t in case.events:
+        with _failures_of(t or None, timeout, f"{case.events[t]}: "):
+            port.undergo(case.events[t])  # type: ignore[attr-defined]
 
 
 def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
@@ -168,8 +198,11 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
             shown = copy_shown(theta, state, case.params)
             if t == 1 and case.inject:
                 port.put(_values_to_put(case, shown))  # type: ignore
+            if t == 1 and case.count is not None:
+                port.put_count(case.count)  # type: ignore
         for ours, theirs in zip(case.grads, given, strict=False):
             overwritten |= {k for k, g in theirs.items() if not np.array_equal(g, ours[k], equal_nan=True)}  # type: ignore
+        _undergo(port, case, t, timeout)
         yield shown
 
 

@@ -1,12 +1,13 @@
 """A port beside the page, case by case: each comes to one of the verdicts, with where a port first departs."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import Case
+from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
@@ -25,6 +26,7 @@ STAGES = {
 
 #: How many cases may come to these before the rest is given up, so that a check comes to an end.
 PATIENCE = {"hangs": 3, "ended": 10, "killed": 10}
+NOT_RUN = "not run, since "  # how the detail of a case begins that was given up
 
 
 class Result(NamedTuple):
@@ -49,6 +51,8 @@ class Result(NamedTuple):
         Whether theta conforms at every step, and only what the port shows of its state departs.
     expected : str or None
         Why the port's author expects this verdict, if it is listed as expected.
+    seconds : float or None
+        How long it took; None if that was not measured.
     """
 
     case: str
@@ -62,6 +66,12 @@ class Result(NamedTuple):
     detail: str = ""
     only_state: bool = False
     expected: str | None = None
+    seconds: float | None = None
+
+    @property
+    def was_run(self) -> bool:
+        """Whether the port was asked, or the case was given up before that."""
+        return not self.detail.startswith(NOT_RUN)
 
     @property
     def failed(self) -> bool:
@@ -107,7 +117,7 @@ def compare(seen: Observation) -> Result:
         detail = f"it writes to the gradient of {written}: a second step with the same gradient would use other numbers"
         return Result(*head, "overwrites its input", leaf=min(seen.overwritten), detail=detail)
     if departure is None:
-        return Result(*head, "conforms", ratio=worst)
+        return Result(*head, "conforms", ratio=worst, detail=seen.refused)
     if case.dtype in UNIT_ROUNDOFF:
         departure["detail"] += _describe_step(departure, shown, moments)
     if written:
@@ -151,13 +161,14 @@ def _compare(got: np.ndarray, ref: np.ndarray, bound: np.ndarray, theta: bool) -
     if not ref.size:
         return 0.0, "", ""
     with np.errstate(all="ignore"):
-        gap = np.abs(got - ref)
-        ratios = np.where(gap == 0, 0.0, gap / bound)
+        # NaN must meet NaN. Where the page has infinity, a right evaluation may have subtracted two of them.
+        same = (got == ref) | np.isnan(got) & ~np.isfinite(ref)
+        ratios = np.where(same, 0.0, np.where(bound > 0, np.abs(got - ref) / bound, np.inf))  # no bound allows nothing
+    broken = np.isfinite(ref) & ~np.isfinite(got)
+    ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
     worst = float(ratios.max())
     if worst <= 1:
         return worst, "", ""
-    broken = np.isfinite(ref) & ~np.isfinite(got)
-    ratios = np.where(np.isnan(ratios) | broken, np.inf, ratios)
     index = np.unravel_index(int(np.argmax(broken if broken.any() else ratios)), ref.shape)
     where = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
     text = f"{where} is {float(got[index]):.9g} where the page has {float(ref[index]):.9g}".strip()
@@ -174,7 +185,7 @@ def _describe_step(departure: dict[str, Any], port: list[dict[str, Arrays]], pag
         return ""
     basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
     change = (before - got).reshape(-1)
-    if not np.isfinite(change).all() or np.linalg.matrix_rank(basis) < 2:
+    if not (np.isfinite(change).all() and np.isfinite(basis).all()) or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
@@ -206,11 +217,12 @@ def run(
     for case in progress(cases):
         lost = next((v for v, n in PATIENCE.items() if silent[v] >= n), None)
         if lost is not None:
-            detail = f"not run, since {PATIENCE[lost]} cases before it gave no answer"
+            detail = f"{NOT_RUN}{PATIENCE[lost]} cases before it gave no answer"
             results.append(Result(case.name, case.dtype, case.about, lost, detail=detail))
             continue
+        begun = time.perf_counter()
         result, observation = judge(port, case, eta, timeout)
-        results.append(result)
+        results.append(result._replace(seconds=time.perf_counter() - begun))
         silent[result.verdict] += not expected(result)
         seen += [observation] if observation else []
         found(results[-1], observation)
@@ -223,11 +235,21 @@ def run(
 
 
 def accept_own_forms(results: list[Result]) -> list[Result]:
-    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own."""
+    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own.
+
+    Such a state cannot be set to the page's, so that cases which do so say nothing.
+    """
     right = ("conforms", "overwrites its input", "not supported")
-    if all(r.verdict in right or r.only_state for r in results):
-        return [_accept_own_form(r) if r.only_state else r for r in results]
+    setting = {case.name for case in table() if case.inject}
+    kept = [r for r in results if r.case not in setting]
+    if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):
+        return [_leave_out(r) if r.case in setting else _accept_own_form(r) if r.only_state else r for r in results]
     return results
+
+
+def _leave_out(r: Result) -> Result:
+    detail = "the port's state is something else than ours, and cannot be set to ours"
+    return Result(r.case, r.dtype, r.about, "not supported", detail=detail)
 
 
 def _accept_own_form(r: Result) -> Result:

@@ -7,7 +7,7 @@ that deviations combine.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "ep
 #: Name -> how the page computes it from what stands before it.
 FORMULAS: dict[str, Stage] = {
     # what the step is given
-    "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
     "event": lambda s: s.events.get(s.count - 1, ""),  # what the optimizer underwent before this step
-    **{name: lambda s, name=name: getattr(s, name) for name in ("old_v", "old_b", "old_m")},
-    "t": lambda s: s.count,
+    "grad": lambda s: s.grads[s.name],  # None: the leaf is skipped
+    "old_v": lambda s: s.old_v,
+    "old_b": lambda s: s.old_b,
+    "old_m": lambda s: np.zeros(s.old_theta.shape) if s.old_m is None else s.old_m,  # None: no momentum until now
+    "t": lambda s: s.count + s.ahead,
     "xi": lambda s: s.rates[s.count - 1],
     "eta": lambda s: s.etas[s.name],
     **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
@@ -109,7 +111,12 @@ def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
     return x
 
 
+_PRODUCTS = 2**10  # a count that was set to more has no products behind it
+
+
 def _power(beta: Any, t: int) -> Any:
+    if t > _PRODUCTS:
+        return beta ** float(t)
     power = beta
     for _ in range(t - 1):
         power = power * beta
@@ -125,14 +132,19 @@ class Step:
         The leaf; `grads`, `etas` and `shapes` hold all leaves'.
     count : int
         From 1, for the whole tree.
+    ahead : int
+        How far the count was set ahead by the case.
     memory : dict
-        Of this leaf, kept from step to step, for readings that remember more than v, b and m.
+        Of this leaf, kept from step to step, for readings that remember more than v, b and m; `tree` is that of all.
+    options_of, rates_of : dict
+        Each leaf's options and learning rates, and under None those of the leaves that have none of their own.
     asked : set of str
         The options that the case sets.
     """
 
     name: str
     count: int
+    ahead: int
     memory: dict[str, Any]
     asked: set[str]
 
@@ -175,10 +187,13 @@ class Reading:
                 self.stages[name] = _over(function, self.stages[name])
         self.slot = self.stages.pop("slot")
 
-    def run(self, case: Case, etas: Mapping[str, float]) -> Iterator[dict[str, Step]]:
+    def run(
+        self, case: Case, etas: Mapping[str, float], shown: Sequence[Mapping[str, Any]] = ()
+    ) -> Iterator[dict[str, Step]]:
         """Yield each step of a case, leaf by leaf; a skipped leaf keeps its last step, if it had one.
 
-        Arrays enter as they are; v, b and m start as zeros.
+        Arrays enter as they are; v, b and m start as zeros. With what a port has `shown` after each step, every step
+        but the first starts from that, as far as it has the shapes of the reading's.
 
         Raises
         ------
@@ -186,33 +201,69 @@ class Reading:
             If the case sets a state of another shape than the reading's.
         """
         shared = self._shared(case, etas)
+        rates_of, options_of = shared["rates_of"], shared["options_of"]
         state = {name: self._start(name, a, case, shared) for name, a in case.params.items()}
         memory: dict[str, dict[str, Any]] = {name: {} for name in state}
         now: dict[str, Step] = {}
         for count, given in enumerate(case.grads, 1):
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
             for name, old in state.items():
-                step = Step(name=name, count=count, grads=grads, memory=memory[name], **old, **shared)
+                ahead = case.count - 1 if case.count is not None and count > 1 else 0
+                options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
+                own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name])
+                step = Step(name=name, count=count, grads=grads, **own, **old, **shared)
                 if self._take(step):
                     now[name] = step
                     state[name] = {f"old_{what}": self.store(what, getattr(step, what)) for what in STATE}
             yield dict(now)
+            if shown:
+                self._follow(state, shown[count - 1])
             for what, arrays in (case.inject or {}).items() if count == 1 else ():
                 for name, a in arrays.items():
+                    if state[name][f"old_{what}"] is None:  # a reading without momentum has no place for one
+                        continue
                     check_shape(a, np.shape(state[name][f"old_{what}"]), f"{what} of leaf {name!r}")
                     state[name][f"old_{what}"] = self.number(a)
 
+    def _follow(self, state: dict[str, dict[str, Any]], shown: Mapping[str, Any]) -> None:
+        """Replace the state by a port's, whose m may have the opposite sign."""
+        for what, arrays in shown.items():
+            for name, a in arrays.items():
+                own = state[name].get(f"old_{what}")
+                if own is not None and np.shape(own) == np.shape(a):
+                    opposite = what == "m" and np.abs(own + a).max(initial=0.0) < np.abs(own - a).max(initial=0.0)
+                    state[name][f"old_{what}"] = self.number(-a if opposite else a)
+
     def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
         """Return what every step of every leaf is given."""
-        options = {name: (DEFAULTS | case.options)[name] for name in OPTIONS}
+        rates = [self.number(xi) for xi in case.learning_rates()]
+        own: dict[Any, Any] = {None: {}} | {name: case.groups.get(name, {}) for name in case.params}
         return dict(
-            options={k: None if x is None else self.number(x) for k, x in options.items()},
+            options_of={name: self._options(DEFAULTS | case.options | own[name]) for name in own},
+            rates_of={
+                name: self._rates(own[name]["learning_rate"], rates) if "learning_rate" in own[name] else rates
+                for name in own
+            },
             asked=set(case.options),
             events=case.events,
-            rates=[self.number(xi) for xi in case.learning_rates()],
+            tree={},
             etas={name: self.number(eta) for name, eta in etas.items()},
             shapes={name: a.shape for name, a in case.params.items()},
         )
+
+    def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the numbers that enter; a list has one for each step."""
+
+        def entering(x: Any) -> Any:
+            return (
+                [entering(one) for one in x] if isinstance(x, tuple | list) else None if x is None else self.number(x)
+            )
+
+        return {name: entering(options[name]) for name in OPTIONS}
+
+    def _rates(self, xi: Any, like: list[Any]) -> list[Any]:
+        """Return the learning rates of a leaf that has its own."""
+        return [self.number(x) for x in (xi if isinstance(xi, tuple | list) else [xi] * len(like))]
 
     def _start(self, name: str, theta: np.ndarray, case: Case, shared: dict[str, Any]) -> dict[str, Any]:
         slot = self.slot(Step(name=name, slot=case.slots[name], **shared))

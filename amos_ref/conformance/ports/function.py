@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Garbage, Unsupported
-from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays
+from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted
 
 #: What the first three parameters of a step are called.
 FIRST = (
@@ -79,6 +79,18 @@ class NumpyPort(Adapter):
                 if key is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 held[key] = a.astype(np.asarray(held[key]).dtype).reshape(np.shape(held[key]))
+
+    def put_count(self, n: int) -> None:
+        """Set the t that is given next, and each number in a leaf's state whose name is one for a count."""
+        self.t, found = n, "t" in self.signature.parameters
+        for own in self.own.values():
+            for key in COUNT_NAMES:
+                if np.shape(own.get(key, ())) == () and key in own and np.asarray(own[key]).dtype.kind in "iuf":
+                    found = True
+                    kind = type(own[key])
+                    own[key] = n if kind is int else as_counted(n, np.asarray(own[key]).dtype)[()]
+        if not found:
+            raise Unsupported("the port takes no t and keeps no count that could be set")
 
 
 def _key(part: str, own: Mapping[str, Any]) -> str | None:

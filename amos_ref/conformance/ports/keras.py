@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
 
 
 def _import_keras() -> Any:
@@ -85,6 +85,11 @@ class KerasPort(Adapter):
         lists = [getattr(optimizer, theirs, None) for theirs in STATE_NAMES[part]]
         of_leaf = [held[leaves.index(leaf)] for held in lists if isinstance(held, list) and len(held) == len(leaves)]
         return next((value for value in of_leaf if hasattr(value, "assign")), None)
+
+    def put_count(self, n: int) -> None:
+        """Set the count that every optimizer of Keras has."""
+        for optimizer, _ in self.optimizers:
+            optimizer.iterations.assign(as_counted(n, optimizer.iterations.dtype))
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a variable's numbers."""

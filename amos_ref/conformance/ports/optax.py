@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
 
@@ -110,6 +110,21 @@ class OptaxPort(Adapter):
             raise Unsupported(f"the port keeps no {', '.join(left)} that could be set")
         self.params |= _overwrite(self.params, values.get("theta", {}))
 
+    def put_count(self, n: int) -> None:
+        """Set every single number of the state whose name is one for a count."""
+        import jax  # pyright: ignore[reportMissingImports]
+
+        def set_to(path: Any, leaf: Any) -> Any:
+            if np.shape(leaf) != () or _name(path) not in COUNT_NAMES:
+                return leaf
+            found.append(path)
+            return n if isinstance(leaf, int) else jax.numpy.asarray(as_counted(n, leaf.dtype))
+
+        found: list[Any] = []
+        self.opt_state = jax.tree_util.tree_map_with_path(set_to, self.opt_state)
+        if not found:
+            raise Unsupported("the port keeps no count that could be set")
+
     def _replace_state(self, node: Any, left: dict[str, Arrays]) -> Any:
         """Return a state with these values, which are taken out of `left` as they find their place."""
         if not isinstance(node, tuple):
@@ -122,6 +137,12 @@ class OptaxPort(Adapter):
             mine = parts.get(field) in left
             fields[field] = _overwrite(value, left.pop(parts[field])) if mine else self._replace_state(value, left)
         return node._replace(**fields)  # type: ignore[attr-defined]
+
+
+def _name(path: Any) -> Any:
+    """Return the last field or key of a path in a tree, as far as it has a name."""
+    last = path[-1] if path else None
+    return getattr(last, "name", getattr(last, "key", None))
 
 
 def _keys(value: Any) -> set[str] | None:

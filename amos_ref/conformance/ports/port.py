@@ -19,6 +19,8 @@ from amos_ref.conformance.ports.options import Call, Note, Signature, by_name, p
 
 Arrays = dict[str, np.ndarray]
 
+LEAF_NAME = "_amos_ref_leaf"  # attribute of a parameter that tells its leaf, where the shape does not
+
 #: Our state -> the names that ports give it.
 STATE_NAMES: dict[str, tuple[str, ...]] = {
     "v": ("v", "exp_avg_sq", "second_moment", "nu"),
@@ -46,6 +48,14 @@ class Port(Protocol):
         ``put({"theta": {leaf: array}, "v": ..., "b": ..., "m": ...})`` overwrites parameters and state between
         two steps. Values are float64 and have the shapes of the page's state. A port that has no such method is not
         run through the cases that start from a state.
+    put_count : method, optional
+        ``put_count(n)`` sets the count of steps, between two steps, to what it is after n. A counter that cannot
+        hold n is set to what its type makes of it (see :func:`as_counted`).
+    undergo : method, optional
+        ``undergo(event)`` does to the port what happens to an optimizer between two steps, or before the first:
+        "state_dict", "pickle", "maximize" (docs/life.md lists the events). It raises
+        :class:`amos_ref.conformance.ports.failures.Unsupported` for what the port has no notion of. A port that has
+        no such method is not run through the cases that have events.
     """
 
     name: str
@@ -55,8 +65,9 @@ class Port(Protocol):
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew. `hyper` holds the case's options, eta and slot_shape (by leaf name) among them.
 
-        learning_rate is a float, or a list with one entry a step. The arrays are the port's to keep and to step in
-        place, as most optimizers do.
+        learning_rate is a float, or a list with one entry a step; so is any option that changes on the way. `groups`,
+        in the cases with an event of that name, holds the options that a leaf has of its own. The arrays are the port's
+        to keep and to step in place, as most optimizers do.
         """
         ...
 
@@ -105,11 +116,15 @@ class Adapter:
         return {}
 
     def prepare(self, hyper: dict[str, Any], params: Arrays) -> dict[str, Any]:
-        """Return options for a constructor: the largest learning rate, whose schedule is kept, and slots by leaf."""
+        """Return options for a constructor: the first learning rate that is not 0, and slots by leaf.
+
+        It is the rate of the first step, so that a port that reads it once, at its construction, is told from one that
+        is given another. The schedule is kept.
+        """
         rates = hyper["learning_rate"]
         self.rates = iter(rates) if isinstance(rates, list) else None
         slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
-        return hyper | slots | {"learning_rate": max(rates) if isinstance(rates, list) else rates}
+        return hyper | slots | {"learning_rate": next(filter(None, rates), 0.0) if isinstance(rates, list) else rates}
 
     leaves: dict[str, Any]
 
@@ -165,24 +180,42 @@ def innermost(target: Any) -> Any:
     return target
 
 
+#: What ports call their count of steps.
+COUNT_NAMES = ("count", "step", "steps", "t", "step_count", "num_steps", "iteration", "iterations")
+
+
+def as_counted(n: int, dtype: Any) -> np.ndarray:
+    """Return a count as a counter of a dtype holds it: an integer wraps, a float rounds."""
+    with np.errstate(all="ignore"):
+        return np.asarray(n).astype(dtype)
+
+
 def by_leaf(values: Mapping[str, Any], params: Arrays) -> Callable[..., Any]:
-    """Return a function that finds a leaf's value, whether a port calls it with a name, a shape or an array."""
-    shapes = {tuple(a.shape): name for name, a in params.items()}
+    """Return a function that finds a leaf's value, whether a port calls it with a name, a shape or an array.
 
-    def find(*args: Any) -> Any:
-        for arg in args:
-            parts = arg if isinstance(arg, tuple) else re.split(r"\W+", arg) if isinstance(arg, str) else ()
-            for part in parts:  # a name, a key of JAX's paths, or a word of such a path in text
-                name = getattr(part, "key", getattr(part, "name", part))
-                if isinstance(name, str) and name in values:
-                    return values[name]
-        for arg in args:
-            shape = tuple(getattr(arg, "shape", arg if isinstance(arg, tuple | list) else ()))
-            if shape in shapes:
-                return values[shapes[shape]]
-        raise LookupError(f"asked for a leaf by {args!r:.80}, in which there is neither a name nor a shape")
+    It can be pickled, as the optimizer that keeps it may be.
+    """
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for name, a in params.items():
+        shapes.setdefault(tuple(a.shape), []).append(name)
+    return functools.partial(_find_by_leaf, dict(values), shapes)
 
-    return find
+
+def _find_by_leaf(values: Mapping[str, Any], shapes: Mapping[tuple[int, ...], list[str]], *args: Any) -> Any:
+    for arg in args:
+        words = re.split(r"\W+", arg) if isinstance(arg, str) else [getattr(arg, LEAF_NAME, None)]
+        for part in arg if isinstance(arg, tuple) else words:
+            # a name, a key of JAX's paths, or a word of such a path in text
+            name = getattr(part, "key", getattr(part, "name", part))
+            if isinstance(name, str) and name in values:
+                return values[name]
+    for arg in args:
+        names = shapes.get(tuple(getattr(arg, "shape", arg if isinstance(arg, tuple | list) else ())))
+        if names and all(values[name] == values[names[0]] for name in names):
+            return values[names[0]]
+        if names:
+            raise Unsupported(f"the port asks by shape, which leaves {' and '.join(names)} have both")
+    raise LookupError(f"asked for a leaf by {args!r:.80}, in which there is neither a name nor a shape")
 
 
 def copy_shown(theta: Any, state: Any, leaves: Iterable[str]) -> dict[str, Arrays]:

@@ -56,8 +56,8 @@ class TargetPort:
         if found["dtypes"] is not None:
             self.dtypes = set(found["dtypes"])
         self.notes = [_read_note(note) for note in found["notes"]]
-        if found["put"]:
-            self.put = self._put
+        for name in found["can"]:
+            setattr(self, name, getattr(self, f"_{name}"))
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start anew."""
@@ -84,6 +84,12 @@ class TargetPort:
 
     def _put(self, values: dict[str, Arrays]) -> None:
         self._ask("put", values=values)
+
+    def _put_count(self, n: int) -> None:
+        self._ask("put_count", n=n)
+
+    def _undergo(self, event: str) -> None:
+        self._ask("undergo", event=event)
 
     def close(self) -> None:
         """Let the port's process end; what is left of it after a moment is killed."""

@@ -1,15 +1,15 @@
 """A torch.optim.Optimizer class as a port."""
 
-import importlib
-import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Unsupported
-from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Adapter, Arrays, by_leaf
-from amos_ref.dtypes import FLOATS, dtype_of
+from amos_ref.conformance.ports.failures import PortFailure, Unsupported, first_line
+from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, LEAF_NAME, STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.torch_feed import Feed, import_torch, to_numpy, to_tensor
+from amos_ref.conformance.ports.torch_life import EVENTS
+from amos_ref.dtypes import FLOATS
 from amos_ref.errors import TargetError
 
 #: What the parameter is called that takes the parameters; an optimizer may have it elsewhere than first.
@@ -19,12 +19,19 @@ PARAMS = ("params", "parameters", "param_groups", "model_params", "model_paramet
 SWITCHES = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
 
-def _import_torch() -> Any:
-    return importlib.import_module("torch")  # as Any: a type checker takes this file, which has its name, for torch
-
-
 class TorchPort(Adapter):
-    """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state."""
+    """Drives a torch.optim.Optimizer class, or a functools.partial of one: sets p.grad, steps, reads its state.
+
+    Attributes
+    ----------
+    leaves : dict of str to Parameter
+    outside : set of str
+        Leaves that the optimizer does not have, or not yet.
+    extra : dict of str
+        What its constructor is given beside the case's options.
+    feed : Feed
+        How gradients and learning rates reach it.
+    """
 
     dtypes = FLOATS
 
@@ -38,25 +45,47 @@ class TorchPort(Adapter):
         return SWITCHES
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
-        """Make parameters and the optimizer, one group for all, or one a leaf where each has an eta of its own."""
-        torch = _import_torch()
+        """Make parameters and the optimizer, one group for all, or one a leaf where each has options of its own."""
+        torch = import_torch()
 
-        self.leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
-        hyper, etas = self.prepare(hyper, params), hyper["eta"]
+        self.groups, self.grouped = hyper.pop("groups", {}), False  # True once a group has its options
+        self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"}
+        hyper = self.prepare(hyper, params) | {name: x[0] for name, x in self.changing.items()}
+        self.etas, self.hyper = hyper.pop("eta"), hyper
         theirs = self.signature.theirs.get("eta", "")
-        called = theirs.endswith("fn") or theirs.startswith("get")
-        hyper["eta"] = by_leaf(etas, params) if called else next(iter(etas.values()))
-        apart = theirs and not called and len(set(etas.values())) > 1
-        groups = [{"params": [leaf]} for leaf in self.leaves.values()] if apart else list(self.leaves.values())
-        if self.signature.given[:1] == ("named_parameters",):
-            groups = list(self.leaves.items())
-        self.optimizer = self.target(groups, **self.signature.keywords(hyper))
+        self.called = theirs.endswith("fn") or theirs.startswith("get")
+        self.hyper["eta"] = by_leaf(self.etas, params) if self.called else next(iter(self.etas.values()))
+        self.apart = bool(theirs) and not self.called and len(set(self.etas.values())) > 1
+        self.outside: set[str] = set()
+        self.extra: dict[str, Any] = {}
+        self.feed = Feed()
+        self.build({name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()})
+
+    def build(self, leaves: dict[str, Any], **other: Any) -> None:
+        """Make a new optimizer for these parameters, with `other` options than the case's."""
+        self.leaves = leaves
+        for name, leaf in leaves.items():
+            setattr(leaf, LEAF_NAME, name)
+        inside = [name for name in leaves if name not in self.outside]
+        groups = self.groups if self.grouped else {}
+        own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
+        apart = self.apart or any(own.values())
+        groups = [{"params": [leaves[n]], **own[n]} for n in inside] if apart else [leaves[n] for n in inside]
+        if self.signature.given == ("named_parameters",) and not apart:
+            groups = [(name, leaves[name]) for name in inside]
+        self.optimizer = self.target(groups, **self.signature.keywords(self.hyper | other), **self.extra)
         if not callable(getattr(self.optimizer, "step", None)):
             raise TargetError(f"{self.name} returned {type(self.optimizer).__name__}, which has no step")
-        self.closure = (lambda: _tensor(np.zeros(()))) if _needs_closure(self.optimizer.step) else None
-        if apart:
-            for group, eta in zip(self.optimizer.param_groups, etas.values(), strict=True):
-                group[self._group_key("eta", group)] = eta
+        for group, name in zip(self.optimizer.param_groups, inside, strict=False) if self.apart else ():
+            group[self._group_key("eta", group)] = self.etas[name]
+
+    def group_key(self, ours: str) -> str:
+        """Return the key of our option in the parameter groups; Unsupported if they have none."""
+        group, theirs = self.optimizer.param_groups[0], self.signature.theirs.get(ours, "")
+        found = next((key for key in (theirs, *ALIASES[ours]) if key in group), None)
+        if found is None:
+            raise Unsupported(f"the port's parameter groups have no {ours}")
+        return found
 
     def _group_key(self, ours: str, group: dict[str, Any]) -> str:
         """Return the key of our option in a parameter group, which need not be the constructor's name for it."""
@@ -69,15 +98,23 @@ class TorchPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
-        for name, leaf in self.leaves.items():
-            g = grads[name]
-            leaf.grad = None if g is None else _tensor(g)
         if self.rates is not None:
-            rate = next(self.rates)
-            for group in getattr(self.optimizer, "param_groups", None) or _no_groups():
-                group[self._group_key("learning_rate", group)] = rate
-        self.optimizer.step(*([self.closure] if self.closure else []))
-        return {name: _numpy(leaf) for name, leaf in self.leaves.items()}
+            self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
+        try:
+            self.feed.step(self.optimizer, self.leaves, grads)
+        except PortFailure:
+            raise
+        except Exception as error:
+            if not self.feed.refusable:
+                raise
+            raise Unsupported(f"it is refused: {first_line(error)}") from error
+        return {name: to_numpy(leaf) for name, leaf in self.leaves.items()}
+
+    def undergo(self, event: str) -> None:
+        """Do what an event says; see torch_life.py."""
+        if event not in EVENTS:
+            raise Unsupported(f"torch has no {event}")
+        EVENTS[event](self)
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
@@ -86,49 +123,37 @@ class TorchPort(Adapter):
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a tensor's numbers."""
-        return _numpy(value)
+        return to_numpy(value)
 
     def assign(self, value: Any, a: np.ndarray) -> None:
         """Overwrite a tensor in place."""
         if value.numel() != a.size:
             raise Unsupported(f"the port keeps a tensor of shape {tuple(value.shape)}, which {a.shape} cannot replace")
-        value.data.copy_(_tensor(a.copy()).reshape(value.shape))
+        value.data.copy_(to_tensor(a.copy()).reshape(value.shape))
+
+    def put_count(self, n: int) -> None:
+        """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
+        optimizer = self.optimizer
+        states, groups = getattr(optimizer, "state", {}), getattr(optimizer, "param_groups", ())
+        held = [*states.values(), *groups, vars(optimizer)]
+        places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
+        for own, key in places:
+            if hasattr(own[key], "detach"):
+                own[key].data.copy_(to_tensor(np.array(n)).to(own[key].dtype))
+            else:
+                own[key] = type(own[key])(n)
+        if not places:
+            raise Unsupported("the port keeps no count that could be set")
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
-        torch = _import_torch()
+        torch = import_torch()
 
-        leaves = {name: torch.nn.Parameter(_tensor(a.copy())) for name, a in params.items()}
+        leaves = {name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()}
         options = self.signature.keywords({"learning_rate": 0.25})
         return self.ask_scale(leaves, lambda: self.target(list(leaves.values()), **options))
 
 
-def _needs_closure(step: Any) -> bool:
-    """Whether a method step must be given a closure."""
-    try:
-        parameters = inspect.signature(step).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
-def _no_groups() -> NoReturn:
-    raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
-
-
-def _tensor(a: np.ndarray) -> Any:
-    """Return a tensor on the array's own memory; torch knows bfloat16, but not NumPy's."""
-    torch = _import_torch()
-
-    if a.dtype.name == "bfloat16":
-        return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(a)
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    torch = _import_torch()
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().view(dtype_of("bfloat16"))
-    return tensor.numpy()
+def _counts(value: Any) -> bool:
+    """Whether this is a single number."""
+    return type(value) in (int, float) or (hasattr(value, "detach") and value.numel() == 1)

@@ -1,18 +1,23 @@
-"""Stored vectors, all or some of them, as one JSON document, NumPy archive or safetensors file."""
+"""Stored vectors, all or some of them, as one JSON document, zip archive, NumPy archive or safetensors file."""
 
+import importlib.resources
+import io
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator
 
 import numpy as np
 
+from amos_ref.conformance.vectors.cases import NOTES
 from amos_ref.conformance.vectors.read import VECTOR_DTYPES, Json, StoredCase, cases, load, number
 from amos_ref.conformance.vectors.write import as_text
 from amos_ref.errors import VectorError
 from amos_ref.storage import container
 from amos_ref.storage.files import name_errors, reserve_file, write_file
 
-EXPORT_FORMATS = ("json", "npz", "safetensors")
+EXPORT_FORMATS = ("json", "zip", "npz", "safetensors")
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 
 
 def select(case: str | None = None, flag: str | None = None) -> Json:
@@ -35,8 +40,14 @@ def select(case: str | None = None, flag: str | None = None) -> Json:
         raise VectorError(
             f"there is no case {case!r}{f' with flag {flag!r}' if flag else ''}; an id is like 'plain/float32'"
         )
+    return _with_groups(documents[0] | {"notes": notes}, groups)
+
+
+def _with_groups(document: Json, groups: list[Json]) -> Json:
+    """Return a document with other groups, and the notes that explain their flags."""
     used = {name for group in groups for entry in group["cases"] for name in entry["flags"]}
-    return documents[0] | {"notes": {name: note for name, note in notes.items() if name in used}, "groups": groups}
+    notes = {name: document["notes"][name] for name in NOTES if name in used}
+    return document | {"notes": notes, "groups": groups}
 
 
 def export(document: Json, form: str, path: pathlib.Path) -> None:
@@ -46,14 +57,18 @@ def export(document: Json, form: str, path: pathlib.Path) -> None:
     ----------
     document : dict
         Of :func:`select`.
-    form : {"json", "npz", "safetensors"}
-        The same format as the stored files; or arrays named "id/t/leaf/part.quantity" (see docs/vectors.md), bfloat16
+    form : {"json", "zip", "npz", "safetensors"}
+        The same format as the stored files; a zip archive of such files, one a dtype, with their schema and a README,
+        whose bytes are always the same; or arrays named "id/t/leaf/part.quantity" (see docs/vectors.md), bfloat16
         as uint16 in a NumPy archive, which knows no bfloat16.
     path : path
         A file that is there is replaced.
     """
     if form == "json":
         write_file(path, as_text(document))
+        return
+    if form == "zip":
+        write_file(path, as_zip(document))
         return
     arrays = {name: a for entry, dtype in cases(document) for name, a in named_arrays(StoredCase(entry, dtype))}
     about = {key: document[key] for key in ("format", "algorithm", "header", "notes")}
@@ -67,6 +82,30 @@ def export(document: Json, form: str, path: pathlib.Path) -> None:
     plain |= {key: np.array(text) for key, text in texts.items()}
     with reserve_file(path) as file:
         np.savez_compressed(file, **plain)
+
+
+def as_zip(document: Json) -> bytes:
+    """Return a zip archive of a document, uncompressed: the same bytes everywhere, and the lines can be read in it."""
+    schema = importlib.resources.files("amos_ref.conformance.vectors") / "data" / "schema.json"
+    members = {"README.md": _readme(document), "schema.json": schema.read_text(encoding="utf-8")}
+    for group in document["groups"]:
+        members[f"paper-{group['dtype']}.json"] = as_text(_with_groups(document, [group]))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name, text in sorted(members.items()):
+            member = zipfile.ZipInfo(name, EPOCH)
+            member.create_system, member.external_attr = 3, 0o644 << 16  # as on Unix, wherever it is written
+            archive.writestr(member, text)
+    return content.getvalue()
+
+
+def _readme(document: Json) -> str:
+    """Return what a reader of the archive needs: the format, the formulas, and what the flags mean."""
+    lines = [f"# Test vectors of paper Amos ({document['format']})", ""]
+    lines += [f"- {line}" for line in document["header"]] + ["", "| flag | kind | what | if it is wrong |"]
+    lines += ["|---|---|---|---|"]
+    lines += [f"| {name} | {n['kind']} | {n['description']} | {n['effect']} |" for name, n in document["notes"].items()]
+    return "\n".join([*lines, "", "schema.json describes the files. A file has one case a line.", ""])
 
 
 def _texts(entry: Json) -> Json:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 from amos_ref.conformance.judging.reading import STATE, Reading
 
 CASES = [case for case in table() if case.dtype == "float64" and case.inject is None]
+NAN_V = next(case for case in table() if case.name == "nan-v")
 
 
 @functools.cache
@@ -28,12 +29,13 @@ def numbers(case, *names):
 
 
 def differ(one, other):
-    return not np.array_equal(one, other)
+    return not np.array_equal(one, other, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_deviation_shows_in_some_case(name):
-    assert any(differ(numbers(case), numbers(case, name)) for case in CASES)
+    cases = [NAN_V] if name == "nan-dropped-by-max" else CASES
+    assert any(differ(numbers(case), numbers(case, name)) for case in cases)
 
 
 def test_no_two_deviations_are_one():

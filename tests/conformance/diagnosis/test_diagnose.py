@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.judging.judge import run
 from tools.simulated_port import SimulatedPort
@@ -124,4 +124,4 @@ def test_a_diagnosis_is_plain_values():
     _, found = diagnosed(SimulatedPort("gamma-sign"))
     assert found is not None
     assert found.to_dict()["deviations"] == ["gamma-sign"]
-    assert set(found.to_dict()) == {"text", "deviations", "candidates", "dialect", "nearest"}
+    assert set(found.to_dict()) == {"text", "deviations", "candidates", "dialect", "nearest", "life"}

@@ -1,6 +1,6 @@
 """Published readings: they are made of the catalogue's deviations."""
 
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 from amos_ref.conformance.diagnosis.dialects import dialects
 
 

@@ -5,7 +5,7 @@ import importlib.resources
 import tomllib
 from typing import NamedTuple
 
-from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
 
 
 class Dialect(NamedTuple):

@@ -1,0 +1,144 @@
+"""What a port did, held against readings: which observations a set of deviations explains, and which decide nothing."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref.conformance.diagnosis.catalogue import Names, deviation, reading_of
+from amos_ref.conformance.judging.bound import Unbounded
+from amos_ref.conformance.judging.drive import Observation
+from amos_ref.conformance.judging.judge import STAGES, first_departure
+from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
+from amos_ref.errors import ShapeError
+
+#: The bounds are derived for the page's formulas; under another's they may be somewhat larger.
+SLACK = 8.0
+
+
+class BudgetSpent(Exception):
+    """All the work that a search may do is done."""
+
+
+class Misfit(NamedTuple):
+    """Where an observation departs from a reading first; `step` 0 is its start."""
+
+    step: int
+    stage: str
+    leaf: str
+    detail: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What it can be compared by: later is nearer to the truth."""
+        return self.step, list(STAGES).index(self.stage)
+
+
+#: An observation that fits, but would fit the page as well, or for which no bound holds: it says nothing.
+UNDECIDED = Misfit(0, "theta", "", "undecided")
+
+
+class Evidence:
+    """Observations, and how sets of deviations fit them.
+
+    Parameters
+    ----------
+    seen : sequence of Observation
+    stages : sequence of str
+        What must agree, of theta, v, b, m, as far as it was shown.
+    budget : int
+        How many steps of a leaf readings may take in all, to be compared with the port; more is a BudgetSpent.
+
+    Attributes
+    ----------
+    seen : list of Observation
+        Those that depart from the page first.
+    given : int
+        How many of them the check made; what comes after was added to confirm or refute a name.
+    """
+
+    def __init__(
+        self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES), budget: int = 1_000_000
+    ) -> None:
+        self.stages, self.left = tuple(stages), budget
+        self._known: dict[tuple[Names, int], Misfit | None] = {}
+        self._decided: dict[tuple[Names, int], bool] = {}
+        misfits = [(self._compare((), one), one) for one in seen]
+        misfits.sort(key=lambda pair: pair[0] is None)
+        self.seen, self.given = [one for _, one in misfits], len(misfits)
+        self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
+
+    def add(self, one: Observation) -> int:
+        """Add an observation that the check did not make; return its number."""
+        self.seen.append(one)
+        return len(self.seen) - 1
+
+    def outcome(self, names: Names, i: int) -> Misfit | None:
+        """Return where observation i departs from the reading first; None if it fits, UNDECIDED if that says nothing."""
+        names = tuple(name for name in names if deviation(name).only(self.seen[i].case))
+        if (names, i) not in self._known:
+            self._known[names, i] = self._compare(names, self.seen[i])
+        return self._known[names, i]
+
+    def misfit(self, names: Names, i: int) -> Misfit | None:
+        """Return where observation i departs from the reading first; None if it fits or is undecided."""
+        found = self.outcome(names, i)
+        return None if found is UNDECIDED else found
+
+    def failing(self, names: Names) -> Iterator[int]:
+        """Yield the observations that do not fit."""
+        return (i for i in range(len(self.seen)) if self.misfit(names, i) is not None)
+
+    def fits(self, names: Names) -> bool:
+        """Whether all that could be decided fits, and more than half could: of all, and of what departs from the page."""
+        if next(self.failing(names), None) is not None:
+            return False
+        decided = [self.decides(names, i) for i in range(len(self.seen))]
+        departing = [one for i, one in enumerate(decided) if self.outcome((), i) is not None]
+        return 2 * sum(decided) > len(decided) and (not departing or 2 * sum(departing) > len(departing))
+
+    def decides(self, names: Names, i: int) -> bool:
+        """Whether observation i fits, and would not fit just as well if it were the page's."""
+        if (names, i) not in self._decided:
+            fits = self.outcome(names, i) is None
+            departs = names and self.outcome((), i) is not None
+            self._decided[names, i] = fits and not (departs and self._admits_page(names, self.seen[i]))
+        return self._decided[names, i]
+
+    def _compare(self, names: Names, one: Observation) -> Misfit | None:
+        return self._against(names, one, one.shown)
+
+    def _against(self, names: Names, one: Observation, shown: list[Any]) -> Misfit | None:
+        try:
+            steps = self._charged(trajectory(one.case, one.etas, reading_of(names))) if names else self._page(one)
+            found = first_departure(shown, steps, self.stages, SLACK)[0]
+        except ShapeError as error:
+            return Misfit(0, "v", "", str(error))
+        except Unbounded:
+            return UNDECIDED
+        return found and Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+
+    def _charged(self, steps: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for now in steps:
+            self.charge(len(now))
+            yield now
+
+    def charge(self, steps: int) -> None:
+        """Take steps of one leaf from the budget."""
+        if self.left <= 0:
+            raise BudgetSpent
+        self.left -= steps
+
+    def _page(self, one: Observation) -> Any:
+        return trajectory_of_page(one.case, one.etas)
+
+    def _admits_page(self, names: Names, one: Observation) -> bool:
+        """Whether the bounds around a reading are so wide that the page would fit as well."""
+        page = [
+            {
+                what: {k: np.asarray(getattr(m.step, what)) for k, m in now.items() if k in shown.get(what, {})}
+                for what in shown
+            }
+            for now, shown in zip(self._page(one), one.shown, strict=False)
+        ]
+        return self._against(names, one, page) is None

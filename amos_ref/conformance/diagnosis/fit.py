@@ -1,0 +1,191 @@
+"""Factors fitted to the port's own numbers: by how much a quantity is off, step by step, and of what that is made.
+
+Each step is computed from the state that the port itself shows before it, so that nothing of an earlier error is left in
+it. For each target of the grammar, the factor K is solved for under which the reading meets the port there. If K is one
+number at all steps, it is the factor; if it varies, quantities of the step whose powers give it are looked for.
+"""
+
+import fractions
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from amos_ref.conformance.diagnosis.catalogue import Names, reading_of
+from amos_ref.conformance.diagnosis.evidence import Evidence
+from amos_ref.conformance.diagnosis.grammar import QUANTITIES, TARGETS, scaled
+from amos_ref.conformance.judging.drive import Observation
+from amos_ref.conformance.judging.reading import Override, Reading, Step
+from amos_ref.errors import ShapeError
+
+LOOKED_AT = 8  # observations
+SEVERAL = 3  # quantities in a product
+UNFIT = ("momentum",)  # has no least squares: without it, no m
+ROUNDS = 8  # of the secant method
+NEAR = {"float64": 1e-7, "float32": 1e-3}  # how well a product of powers must give K
+#: Factors that the catalogue has words for.
+WORDS = {
+    "extra_l2": {-1.0: "extra_l2-sign", 0.5: "extra_l2-halved", 2.0: "extra_l2-doubled", 0.0: "extra_l2-ignored"},
+    "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
+}
+
+Place = tuple[str, int]  # a leaf and a step
+
+
+class Points(NamedTuple):
+    """Places of an observation, and what the port has there of the first quantity that is off."""
+
+    seen: Observation
+    stage: str
+    got: Mapping[Place, np.ndarray]
+    steps: Mapping[Place, Step]
+
+
+def fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    """Yield deviations, with fitted numbers or quantities, that may explain the misfits."""
+    near = NEAR.get(evidence.seen[failing[0]].case.dtype)
+    if near is None:
+        return
+    try:
+        points = [found for i in _diverse(evidence, failing) if (found := _points(evidence, names, i)).got]
+    except ShapeError:  # slots of another shape than those of the state that a case sets
+        return
+    for target in [t for t in TARGETS if t not in UNFIT] if points else ():
+        known = [pair for one in points for pair in _solve(evidence, target, names, one)]
+        if known:
+            yield from _explain(target, known, near)
+
+
+def _diverse(evidence: Evidence, failing: list[int]) -> list[int]:
+    """Return some observations whose options differ as much as can be."""
+    values = {
+        i: {*evidence.seen[i].case.options.items(), *(a.shape for a in evidence.seen[i].case.params.values())}
+        for i in failing
+    }
+    chosen = failing[:1]
+    while len(chosen) < min(LOOKED_AT, len(failing)):
+        known = set().union(*(values[i] for i in chosen))
+        chosen.append(max((i for i in failing if i not in chosen), key=lambda i: len(values[i] - known)))
+    return chosen
+
+
+def _points(evidence: Evidence, names: Names, i: int) -> Points:
+    """Return the first misfit, and the later steps as well if the port shows the state that they start from."""
+    misfit, one = evidence.misfit(names, i), evidence.seen[i]
+    if misfit is None or not misfit.step:
+        return Points(one, "theta", {}, {})
+    whole = all({"v", "b"} <= set(shown) for shown in one.shown)
+    last = len(one.shown) if whole else misfit.step
+    steps = _run(evidence, reading_of(names), one, last)
+    got = {
+        (leaf, t): one.shown[t - 1][misfit.stage][leaf].reshape(-1)
+        for (leaf, t), step in steps.items()
+        if t >= misfit.step and np.size(step.old_v) == 1 and leaf in one.shown[t - 1].get(misfit.stage, {})
+    }
+    got = {place: a for place, a in got.items() if a.size == np.size(getattr(steps[place], misfit.stage))}
+    return Points(one, misfit.stage, got, steps)
+
+
+def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> dict[Place, Step]:
+    """Return each step of each leaf, from the state that the port shows before it."""
+    evidence.charge(last)
+    runs = itertools.islice(reading.run(one.case, one.etas, one.shown), last)
+    return {(leaf, t): step for t, now in enumerate(runs, 1) for leaf, step in now.items() if step.count == t}
+
+
+def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Iterator[tuple[float, Step]]:
+    """Yield the factor of a target under which the reading meets the port, for each place, by the secant method."""
+    last = max(t for _, t in points.got)
+    overrides = reading_of(names).overrides
+
+    def values(ks: Mapping[Place, float]) -> dict[Place, np.ndarray]:
+        factor: Mapping[str, Override] = TARGETS[target].scaled(lambda s: ks.get((s.name, s.count), 1.0))
+        steps = _run(evidence, Reading([*overrides, factor]), points.seen, last)
+        return {place: np.asarray(getattr(steps[place], points.stage)).reshape(-1) for place in points.got}
+
+    old, new = dict.fromkeys(points.got, 0.75), dict.fromkeys(points.got, 1.0)
+    at_old, at_new = values(old), values(new)
+    left = set(points.got)
+    with np.errstate(all="ignore"):
+        for _ in range(ROUNDS):
+            changes = {
+                place: _change(points.got[place], at_old[place], at_new[place], old[place], new[place])
+                for place in left
+            }
+            left = {place for place, change in changes.items() if abs(change) > 1e-15 * abs(new[place])}
+            if not left:
+                break
+            old, at_old = new, at_new
+            new = new | {place: new[place] + changes[place] for place in left}
+            at_new = values(new)
+        for place, got in points.got.items():
+            step = points.steps[place]
+            off = np.abs(np.asarray(getattr(step, points.stage)).reshape(-1) - got).max()
+            if abs(new[place]) < 1e12 and off > 0 and np.abs(at_new[place] - got).max() <= 1e-3 * off:
+                yield new[place], step
+
+
+def _change(got: np.ndarray, at_old: np.ndarray, at_new: np.ndarray, old: float, new: float) -> float:
+    """A step of the secant method, towards the least squares of the gap; 0 where nothing moves."""
+    slope = (at_new - at_old) / (new - old) if new != old else np.zeros_like(got)
+    size = float(slope @ slope)
+    return float(slope @ (got - at_new)) / size if size and math.isfinite(size) else 0.0
+
+
+def _explain(target: str, known: list[tuple[float, Step]], near: float) -> Iterator[Names]:
+    """Yield the number that K is, or the powers of quantities that give it everywhere."""
+    ks = np.array([k for k, _ in known])
+    if np.ptp(ks) <= near * np.abs(ks).max():
+        k = _rounded(float(np.median(ks)), near)
+        if k != 1.0:
+            yield _in_known_words(target, k)
+    elif np.all(ks > 0) or np.all(ks < 0):
+        columns = dict(_columns(target, [step for _, step in known]))
+        for several in range(1, SEVERAL + 1):
+            found = list(_powers(target, np.log(np.abs(ks)), float(np.sign(ks[0])), columns, several, near))
+            yield from found
+            if found:
+                return
+
+
+def _in_known_words(target: str, k: float) -> Names:
+    """A factor that the catalogue has words for, alone or as sign and size, is told in these."""
+    named = WORDS.get(target, {})
+    for parts in ([k], [-1.0, -k]):
+        if all(part in named for part in parts):
+            return tuple(named[part] for part in parts)
+    return (scaled(target, (), k).name,)
+
+
+def _columns(target: str, steps: list[Step]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the logarithms of each quantity at the steps, as far as it can be a factor."""
+    for quantity in TARGETS[target].factors:
+        with np.errstate(all="ignore"):
+            column = np.log([float(np.ravel(np.asarray(QUANTITIES[quantity](step)))[0]) for step in steps])
+        if np.isfinite(column).all() and column.any():
+            yield quantity, column
+
+
+def _powers(
+    target: str, logs: np.ndarray, sign: float, columns: Mapping[str, np.ndarray], several: int, near: float
+) -> Iterator[Names]:
+    """Yield products of so many powers, with a number, that give K everywhere."""
+    for chosen in itertools.combinations(columns, several):
+        basis = np.stack([*(columns[quantity] for quantity in chosen), np.ones(len(logs))], axis=1)
+        if len(logs) < several + 2:
+            continue
+        solution, _, rank, _ = np.linalg.lstsq(basis, logs, rcond=1e-9)
+        exponents = [fractions.Fraction(round(2 * x), 2) for x in solution[:several]]
+        left = logs - basis[:, :several] @ np.array([float(x) for x in exponents])
+        if rank > several and np.ptp(left) <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
+            number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)
+            yield (scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
+
+
+def _rounded(k: float, near: float) -> float:
+    """Return the simplest number near k: a fraction, a short decimal, the root of a fraction, or k."""
+    simple = [float(fractions.Fraction(k).limit_denominator(64)), *(float(f"{k:.{digits}g}") for digits in range(2, 7))]
+    simple.append(math.copysign(math.sqrt(float(fractions.Fraction(k * k).limit_denominator(16))), k))
+    return next((x for x in simple if abs(x - k) <= near * abs(k)), k)

@@ -1,0 +1,104 @@
+"""What a port does instead of the page: in its formulas, and beside that in its life.
+
+The cases of a life are looked at one by one, since what happens in one says nothing of another: whatever the formulas'
+cases have shown holds in them too, and a deviation that acts where something happens explains the rest.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from amos_ref.conformance.cases import table
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
+from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
+from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
+from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence
+from amos_ref.conformance.judging.drive import Observation
+from amos_ref.conformance.judging.judge import STAGES
+from amos_ref.conformance.life import is_life
+from amos_ref.conformance.ports.port import Port
+
+BUDGET = 40_000  # steps of a leaf that are taken to explain the cases of a life
+
+
+def diagnose(
+    port: Port, seen: Sequence[Observation], eta: Any = None, timeout: float | None = None, **more: Any
+) -> Diagnosis | None:
+    """Name what a port does instead of the page; None if everything conforms.
+
+    The parameters are those of :func:`amos_ref.conformance.diagnosis.diagnose.diagnose`.
+    """
+    lives = [one for one in seen if is_life(one.case)]
+    found = diagnose_formulas(port, [one for one in seen if not is_life(one.case)], eta, timeout, **more)
+    if found is not None and not found.candidates:
+        return found  # a life cannot be read without the formulas
+    base = tuple(found.candidates[0]) if found else ()
+    if found and SINGLE in found.text:
+        lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
+    every = tuple(STAGES)
+    ways = [("theta",)] if found and OWN_FORM in found.text else [every, ("theta",)]
+    lines: list[str] = []
+    names: list[str] = []
+    for stages in ways:
+        lines, names, left = _explain(Evidence(lives, stages, BUDGET), base)
+        lines += [f"{OWN_FORM}."] if names and stages != every and not found else []
+        if not left:
+            break
+    if not lines:
+        return found
+    if found:
+        return found._replace(text="\n".join((found.text, *lines)), life=names)
+    return Diagnosis("\n".join(lines), names, [names] if names else [], None, [], names)
+
+
+def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], bool]:
+    """Return what is to be said of the cases of a life, the names in it, and whether some case has none."""
+    left = set(evidence.failing(base))
+    lines, chosen = [], base
+    try:
+        candidates = _candidates(evidence, base, sorted(left))
+        while left:
+            rest = {more: set(evidence.failing(in_order(chosen + more))) for more in candidates}
+            better = [more for more in candidates if rest[more] < left]
+            if not better:
+                break
+            best = min(better, key=lambda more: (len(rest[more]), len(more)))
+            alike = [more for more in better if rest[more] == rest[best] and len(more) == len(best)]
+            cases = _names_of(evidence, left - rest[best])
+            lines += [f"in its life, one of {len(alike)} readings of {cases}:"] if len(alike) > 1 else []
+            lines += [_describe(name, cases) for more in alike for name in more]
+            if len(alike) == 1:
+                chosen = in_order(chosen + best)
+            left = rest[best]
+            candidates = [more for more in candidates if more not in alike]
+    except BudgetSpent:
+        pass
+    if left:
+        lines.append(f"in its life, no known deviation explains {_names_of(evidence, left)}.")
+    elif lines:
+        lines.append(f"with that, the page reproduces the {len(evidence.seen)} cases of its life that were run.")
+    return lines, [name for name in chosen if name not in base], bool(left)
+
+
+def _candidates(evidence: Evidence, base: Names, failing: list[int]) -> list[Names]:
+    """Return the sets of one or two deviations that explain some case; of two, where no single one does."""
+    plain, found = table()[0], []
+    for i in failing:
+        case = evidence.seen[i].case
+        acting = [name for name, d in CATALOGUE.items() if d.only(case) and not d.only(plain) and name not in base]
+        singles = [(name,) for name in acting]
+        fitting = [more for more in singles if evidence.misfit(in_order(base + more), i) is None]
+        pairs = () if fitting else itertools.combinations(acting, 2)
+        fitting += [more for more in pairs if evidence.misfit(in_order(base + more), i) is None]
+        found += [more for more in fitting if more not in found and evidence.decides(in_order(base + more), i)]
+    return found
+
+
+def _names_of(evidence: Evidence, cases: Iterable[int]) -> str:
+    names = [evidence.seen[i].case.name for i in sorted(cases)]
+    return f"case{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
+def _describe(name: str, cases: str) -> str:
+    d = deviation(name)
+    return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. Shown by {cases}."

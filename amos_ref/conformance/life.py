@@ -1,0 +1,97 @@
+"""Cases of an optimizer's life: what it undergoes before the first step and between two steps (docs/life.md).
+
+A right port goes on as if nothing had happened. `kernel` and `twin` have one shape, and else nothing in common.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amos_ref.conformance.cases import Case
+
+PREFIX = "life-"
+_SHAPES = {"kernel": (4, 3), "twin": (4, 3), "bias": (3,)}
+_PAIRS = {"kernel": (4, 3, 2), "bias": (3, 2)}  # the last axis holds a real and an imaginary part
+_GROUPS = ("kernel", "bias")  # the leaves with options of their own
+OTHERWISE = {"learning_rate": 0.0625, "beta": 0.5}  # of the optimizer into which a state_dict is loaded
+_RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
+
+
+def is_life(case: "Case") -> bool:
+    """Whether a case is one of an optimizer's life: it is run in the port's most precise dtype only."""
+    return case.name.startswith(PREFIX)
+
+
+def cases(make: Callable[..., "Case"]) -> list["Case"]:
+    """Return the cases in float64; `make` draws one."""
+
+    def life(name: str, about: str, after: int | None = 0, event: str = "", **rest: Any) -> "Case":
+        events = {} if after is None else {after: event or name}
+        return make(PREFIX + name, about, **{"shapes": _SHAPES, "steps": 5, "events": events} | rest)
+
+    def groups(option: str, *values: Any) -> dict[str, dict[str, Any]]:
+        return {leaf: {option: value} for leaf, value in zip(_GROUPS, values, strict=True)}
+
+    kept = [
+        case
+        for event, about in _KEPT_WHEN.items()
+        for case in (
+            life(event, about, 3),
+            life(f"{event}-momentum", f"{about}, with a momentum", 3, event, momentum=0.75),
+        )
+    ]
+    paths = [
+        case
+        for name in ("foreach", "fused", "capturable", "differentiable")
+        for case in (
+            life(name, f"{name}=True: another path through the same numbers"),
+            life(f"{name}-momentum", f"{name}=True, all options", 0, name, momentum=0.75, extra_l2=0.125),
+        )
+    ]
+    joins = {0: "leave-out", 2: "add_param_group"}
+    return [
+        life("equal-shapes", "two leaves of one shape: a state for each", None),
+        *kept,
+        life("state_dict-otherwise", "loaded into an optimizer made with other options", 3),
+        life("groups", "a learning rate for each group", groups=groups("learning_rate", 0.125, 0.5)),
+        life("groups-decay", "an extra decay for each group", 0, "groups", groups=groups("extra_l2", 0.125, 0.25)),
+        life("groups-beta", "a beta for each group", 0, "groups", groups=groups("beta", 0.5, 0.875)),
+        life(
+            "add_param_group",
+            "a leaf joins after step 2: the count is the tree's",
+            events=joins,
+            absent={"bias": (1, 2)},
+        ),
+        life("frozen", "a leaf that needs no gradient stays, and comes back", absent={"bias": (1, 2, 3)}),
+        life("momentum-on", "a momentum that is switched on after step 2", 2, momentum=(0.0, 0.0, 0.75, 0.75, 0.75)),
+        life("maximize", "maximize=True: the gradients are negated"),
+        life(
+            "maximize-again",
+            "maximize=True, and a second step with the same gradients",
+            again=(3,),
+            events={0: "maximize", 2: "same-gradients"},
+        ),
+        life("same-gradients", "a second step with the gradients that the first one left", 2, again=(3,)),
+        *paths,
+        life("closure", "gradients come from a closure, which is called once"),
+        life("zero_grad", "zero_grad before each step, to None and to 0 by turns"),
+        life("lr-tensor", "the learning rate is a tensor, which is filled", learning_rate=_RATES),
+        life("lr-scheduler", "a scheduler of the framework sets the learning rate", learning_rate=_RATES),
+        life("gradients-transposed", "gradients that lie in memory by columns"),
+        life("gradients-expanded", "gradients whose rows are one row in memory", constant=True),
+        life("gradients-sparse", "sparse gradients: an error, or these numbers"),
+        life("parameters-transposed", "parameters that lie in memory by columns"),
+        life(
+            "parameters-complex",
+            "complex parameters: an error, or their real and imaginary parts stepped",
+            shapes=_PAIRS,
+        ),
+    ]
+
+
+#: Event -> what it is: each happens in the middle of a run.
+_KEPT_WHEN = {
+    "state_dict": "saved, and loaded into a new optimizer",
+    "pickle": "pickled with its parameters, and loaded",
+    "deepcopy": "copied with its parameters; the copy goes on",
+}
