@@ -1,5 +1,6 @@
 """nox runs what CI runs: tests, the kernels as plain Python, lint, types; and, by name, the published ports."""
 
+import json
 import pathlib
 import shutil
 import tempfile
@@ -84,16 +85,22 @@ def ports(session: nox.Session) -> None:
     """Real, published ports, the authors' code and pytorch_optimizer, and what drives torch, optax and Keras."""
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
-    session.install("--no-deps", "jestimator==0.3.3")
+    session.install("--no-deps", "jestimator==0.3.3", "zij==0.1.1")
     session.run("pytest", "tests/frameworks", *session.posargs)
 
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores)."""
+    """How good the judge is: writes docs/matrix.md and docs/deviations.md (about ten minutes on two cores).
+
+    Then the published ports: writes docs/ports.md; alone: nox -s matrix -- ports.
+    """
     session.install(*PINNED, "-e", ".[ports]")
     session.install("--no-deps", "jestimator==0.3.3")
-    session.run("python", "-m", "tools.judge_quality", *(session.posargs or ["docs"]))
+    if session.posargs != ["ports"]:
+        session.run("python", "-m", "tools.judge_quality", *(session.posargs or ["docs"]))
+    if session.posargs in ([], ["ports"]):
+        session.run("python", "-m", "tools.published_ports", "docs")
 
 
 @nox.session
@@ -205,7 +212,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Wheel and sdist: small, the same bytes twice, and the wheel works in an environment of its own."""
+    """Wheel and sdist: small, the same bytes twice, and the wheel alone checks ports; what a port's CI runs."""
     session.install("build")
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         files = []
@@ -217,6 +224,26 @@ def build(session: nox.Session) -> None:
                 session.error(f"{one.name} differs between builds or is larger than {LARGEST} bytes")
             session.log(f"{one.name}: {one.stat().st_size} bytes, the same twice")
             session.run("python", "-m", "zipfile" if one.suffix == ".whl" else "tarfile", "-l", str(one))
-        session.install(*PINNED, str(next(f for f in files[0] if f.suffix == ".whl")))
-        with session.chdir(first):
-            session.run("amos-ref", "check")
+        _check_ports_with(session, next(f for f in files[0] if f.suffix == ".whl"), pathlib.Path(second))
+    session.install(*PINNED, "-e", ".[test]", "pre-commit")
+    session.run("pytest", "tests/test_ci_examples.py")
+
+
+def _check_ports_with(session: nox.Session, wheel: pathlib.Path, folder: pathlib.Path) -> None:
+    """As a porter does: `pip install WHEEL` in a fresh environment, then a port that conforms and one that departs."""
+    right = pathlib.Path("examples/ports/amos_numpy.py").read_text(encoding="utf-8")
+    (folder / "right.py").write_text(right, encoding="utf-8")
+    (folder / "wrong.py").write_text(right.replace("/ 2 + extra_l2", "/ 2 - extra_l2"), encoding="utf-8")
+    session.run("python", "-m", "venv", str(folder / "fresh"))
+    session.run(str(folder / "fresh/bin/python"), "-m", "pip", "install", "-q", str(wheel), external=True)
+    command = (str(folder / "fresh/bin/amos-ref"), "check")
+    with session.chdir(folder):
+        session.run(*command, external=True, silent=True)
+        session.run(*command, "right.py:step", external=True)
+        reports = ("--junit-xml", "wrong.xml", "--markdown", "wrong.md", "--json")
+        data = json.loads(
+            str(session.run(*command, "wrong.py:step", *reports, external=True, silent=True, success_codes=[1]))
+        )
+        found = data["diagnosis"]["deviations"], "<failure" in pathlib.Path("wrong.xml").read_text(encoding="utf-8")
+        if found != (["extra_l2-sign"], True) or not pathlib.Path("wrong.md").read_text(encoding="utf-8"):
+            session.error(f"the reports of a port with extra_l2's sign wrong say {found}")

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +111,6 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
-    begun = time.perf_counter()
     if port is None:
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance import extremes, life
+from amos_ref.conformance import extremes, life, ways
 from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
@@ -199,6 +199,7 @@ def _table() -> tuple[Case, ...]:
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *extremes.cases(_case, _aged()),
         *life.cases(_case),
+        *ways.cases(_case),
     )
     for case in found:
         _freeze(case)

@@ -49,7 +49,7 @@ class Expectation(NamedTuple):
     got : float or None
         The number at `index` of `stage` of `leaf` after `step`.
     message : str or None
-        What the details begin with or are, as a pattern with * and ?.
+        What the details are, as a pattern with * and ?.
     """
 
     source: str
@@ -107,8 +107,7 @@ class Expectation(NamedTuple):
 
 def _matches(pattern: str, text: str) -> bool:
     """Whether a text is as a pattern says, in which only * and ? are special: messages are full of brackets."""
-    wild = {"*": ".*", "?": "."}
-    return re.fullmatch("".join(wild.get(c) or re.escape(c) for c in pattern), text, re.DOTALL) is not None
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[Expectation]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.conformance import expect
-from amos_ref.conformance.diagnosis.diagnose import Diagnosis, diagnose
+from amos_ref.conformance.diagnosis.diagnose import Diagnosis
+from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
@@ -53,6 +54,7 @@ class Outcome:
         self.results: list[Result] = []
         self.seen: list[Observation] = []
         self.doing = "during the cases"
+        self.begun = time.perf_counter()
 
     def note(self, result: Result, observation: Observation | None) -> None:
         """Take a result, and what the port did if it did it."""
@@ -73,15 +75,16 @@ class Outcome:
         if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
             return None
         say("looking for what it does instead")
-        return diagnose(self.port, self.seen, eta, timeout, say)
+        return diagnose(self.port, self.seen, eta, timeout, say=say)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""
         results = expect.apply(self.results, self.listed, expect.list_supported(self.results), self.seen)
         out_of = self.cases if len(results) < self.cases else None
         notes = [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)]
-        seconds, about = time.perf_counter() - self.begun, (notes, out_of, interrupted)
-        return Report(self.port.name, results, self.suite, METHOD, diagnosis, self.seen, seconds, *about)
+        seconds = time.perf_counter() - self.begun
+        head = self.port.name, results, self.suite, METHOD, diagnosis
+        return Report(*head, self.seen, seconds, notes, out_of, interrupted)
 
     def interrupt(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
         """Return what to raise: with a report, if a case was judged."""

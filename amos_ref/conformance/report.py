@@ -34,16 +34,16 @@ class Report:
         The method that made the bounds; None where bits were compared.
     diagnosis : Diagnosis or None
         What the port does instead, if it departs.
+    observations : sequence of Observation
+        What the port did with each case, by which a list of expected departures is written.
+    seconds : float
+        How long the check took, diagnosis included.
     notes : list of Note
         What the port's signature says that no case may show: defaults other than the page's, options not understood.
     out_of : int or None
         How many cases there are, where not all of them were asked for or run.
     interrupted : str or None
         When the check was interrupted, in words.
-    observations : sequence of Observation
-        What the port did with each case, by which a list of expected departures is written.
-    seconds : float
-        How long the check took, diagnosis included.
     ok : bool
         Whether something was checked to the end and every failing case was expected.
     """
@@ -97,12 +97,12 @@ class Report:
             del row["seconds"]
         head = {"format": REPORT_FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
+        head |= {"seconds": round(self.seconds, 3)}
         head |= {
             "out_of": self.out_of,
             "interrupted": self.interrupted,
             "notes": [note._asdict() for note in self.notes],
         }
-        head |= {"seconds": round(self.seconds, 3)}
         return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
 
     def to_junit(self) -> str:

@@ -191,7 +191,8 @@ static double *zeros(double *old, long n)
     return x;
 }
 
-static const char *init_leaf(struct leaf *p, const char *s)
+/* Read a leaf's name, shapes and eta; its arrays are zeros. Return its object. */
+static const char *start_leaf(struct leaf *p, const char *s)
 {
     long slot[AXES];
     const char *name = s + 1, *end = strchr(name, '"');
@@ -200,7 +201,6 @@ static const char *init_leaf(struct leaf *p, const char *s)
     memcpy(p->name, name, end - name);
     p->name[end - name] = 0;
     s = end + 2;
-    p->single = !strncmp(needed(s, "dtype"), "\"float32\"", 9);
     p->axes = read_shape(needed(s, "shape"), p->shape);
     int first = p->axes - read_shape(needed(s, "slot_shape"), slot);
     for (int axis = 0; axis < p->axes; axis++)
@@ -213,13 +213,19 @@ static const char *init_leaf(struct leaf *p, const char *s)
     for (int i = 0; i < 5; i++)
         *slots[i] = zeros(*slots[i], p->slots);
     p->eta = number(s, "eta", 1);
+    return s;
+}
+
+static const char *init_leaf(struct leaf *p, const char *s)
+{
+    s = start_leaf(p, s);
+    p->single = !strncmp(needed(s, "dtype"), "\"float32\"", 9);
     read_bits(needed(s, "theta"), p->theta, p->size, p->single);
     return strchr(s, '}') + 1;
 }
 
-static void init(const char *message)
+static void read_options(const char *o)
 {
-    const char *o = needed(message, "options"), *s = needed(message, "leaves");
     options = (struct options){
         number(o, "beta", 0.999),     number(o, "momentum", 0),  number(o, "clip_value", INFINITY),
         number(o, "extra_l2", 0),     number(o, "c_coef", 0.25), number(o, "d_coef", 0.25),
@@ -228,6 +234,12 @@ static void init(const char *message)
     if (broken)
         options.extra_l2 = -options.extra_l2;
     power = 0;
+}
+
+static void init(const char *message)
+{
+    const char *s = needed(message, "leaves");
+    read_options(needed(message, "options"));
     for (count = 0; *s++ != '}' && *s == '"'; count++) {
         if (count == LEAVES)
             die("too many leaves");

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from xml.etree import ElementTree
 
 import helpers
@@ -123,6 +125,27 @@ def test_a_check_that_fails_leaves_old_reports_as_they_were(tmp_path, capsys):
     assert old.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.md"]
     assert "json has no attribute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacking", [[], ["ml_dtypes"]])
+def test_a_plain_installation_reports_a_port_that_departs(lacking, wrong_port, tmp_path):
+    """As if no extra were installed; while ml_dtypes came with one, there was no report."""
+    extras = tomllib.loads((helpers.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["bf16"] == []
+    names = {re.split(r"[\[>=]", text)[0] for texts in extras.values() for text in texts} - {"amos_ref", "numpy"}
+    modules = {"pyyaml": "yaml", "python-flint": "flint", "scikit-learn": "sklearn", "pytest-cov": "pytest_cov"}
+    absent = [modules.get(name, name.replace("-", "_")) for name in sorted(names)] + lacking
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); from amos_ref.cli import main; sys.exit(main())"
+    reports = [tmp_path / "report.xml", tmp_path / "report.md"]
+    argv = ["check", wrong_port, "--junit-xml", reports[0], "--markdown", reports[1], "--json"]
+    env = os.environ | {"PYTHONPATH": str(helpers.ROOT)}
+    found = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=env, timeout=100)
+    assert found.returncode == (3 if lacking else 1), found.stderr
+    assert [path.exists() for path in reports] == [not lacking] * 2
+    if not lacking:
+        assert json.loads(found.stdout)["diagnosis"]["deviations"] == ["extra_l2-sign"]
+        assert "<failure" in reports[0].read_text()
+        assert reports[1].read_text().startswith("**amos-ref: does not conform**")
 
 
 @pytest.mark.parametrize("wrong", [False, True])

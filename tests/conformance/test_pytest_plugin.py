@@ -118,6 +118,17 @@ def test_expected_departures_xfail_and_fail_once_they_stop(run, pytester):
     result.stdout.fnmatch_lines(["no longer departs: expected departure did not happen: remove it from expected.toml*"])
 
 
+def test_expected_departures_are_what_they_are_listed_as(run, pytester):
+    pytester.makefile(
+        ".toml", expected=LISTED + 'does = ["extra_l2-sign"]\n', other=LISTED + 'does = ["extra_l2-halved"]\n'
+    )
+    result = run("wrong", "--amos-expect", "expected.toml", "-k", TWO)
+    result.assert_outcomes(xfailed=2, deselected=len(QUICK) - 2)
+    result = run("wrong", "--amos-expect", "other.toml", "-k", TWO)
+    result.assert_outcomes(failed=2, deselected=len(QUICK) - 2)
+    result.stdout.fnmatch_lines(["FAILED amos-ref::extra_l2/float64 - departs at step 1, theta: *"])
+
+
 def test_it_stops_at_the_first_failure(run):
     result = run("wrong", "-x")
     result.assert_outcomes(failed=1, passed=[case.name for case in QUICK].index("extra_l2"))

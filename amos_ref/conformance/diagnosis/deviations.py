@@ -12,7 +12,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.diagnosis import extremes, life
+from amos_ref.conformance.diagnosis import extremes, life, ways
 from amos_ref.conformance.judging.reading import Override
 from amos_ref.dtypes import dtype_of
 
@@ -323,6 +323,7 @@ for _name in ("float32", "float16", "bfloat16"):
          **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
 extremes.add_all(_add)
 life.add_all(_add)
+ways.add_all(_add)
 # fmt: on
 
 

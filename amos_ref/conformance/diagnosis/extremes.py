@@ -49,7 +49,7 @@ def add_all(add: Callable[..., None]) -> None:
         "skips a step in which some gradient holds NaN or infinity, but counts it; the page takes it",
         "nothing is trained while some gradient is broken", grad=lambda s, page: _skip(s, page(s)))
     spoilt("epsilon", "nan-dropped-by-max",
-        "divides by epsilon where v is NaN, as fmax(v, epsilon) does; the page keeps NaN",
+        "divides by epsilon where v is NaN, as fmax(v, epsilon) does, or -ffast-math; the page keeps NaN",
         "parameters with a broken v jump far away", r=lambda s, page: s.q / np.fmax(s.v, s.epsilon))
     for dtype, becomes in _COUNTERS.items():
         add("count", f"count-{dtype}", f"counts steps in {dtype}, where the count {becomes}",

@@ -8,11 +8,12 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from amos_ref.conformance.cases import table
+from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
 from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
 from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
 from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence
+from amos_ref.conformance.diagnosis.memory import find_memory
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import STAGES
 from amos_ref.conformance.life import is_life
@@ -28,8 +29,11 @@ def diagnose(
 
     The parameters are those of :func:`amos_ref.conformance.diagnosis.diagnose.diagnose`.
     """
-    lives = [one for one in seen if is_life(one.case)]
-    found = diagnose_formulas(port, [one for one in seen if not is_life(one.case)], eta, timeout, **more)
+    kept = find_memory(port, seen, eta, timeout)
+    if kept is not None:
+        return kept
+    lives = [one for one in seen if _is_special(one.case)]
+    found = diagnose_formulas(port, [one for one in seen if not _is_special(one.case)], eta, timeout, **more)
     if found is not None and not found.candidates:
         return found  # a life cannot be read without the formulas
     base = tuple(found.candidates[0]) if found else ()
@@ -51,6 +55,11 @@ def diagnose(
     return Diagnosis("\n".join(lines), names, [names] if names else [], None, [], names)
 
 
+def _is_special(case: Case) -> bool:
+    """Whether more is done to the port than to give it gradients: events, NaN, infinity, or a count."""
+    return is_life(case) or case.count is not None or case.first_not_finite() is not None
+
+
 def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], bool]:
     """Return what is to be said of the cases of a life, the names in it, and whether some case has none."""
     left = set(evidence.failing(base))
@@ -65,7 +74,7 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
             best = min(better, key=lambda more: (len(rest[more]), len(more)))
             alike = [more for more in better if rest[more] == rest[best] and len(more) == len(best)]
             cases = _names_of(evidence, left - rest[best])
-            lines += [f"in its life, one of {len(alike)} readings of {cases}:"] if len(alike) > 1 else []
+            lines += [f"beside that, one of {len(alike)} readings of {cases}:"] if len(alike) > 1 else []
             lines += [_describe(name, cases) for more in alike for name in more]
             if len(alike) == 1:
                 chosen = in_order(chosen + best)
@@ -74,9 +83,11 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
     except BudgetSpent:
         pass
     if left:
-        lines.append(f"in its life, no known deviation explains {_names_of(evidence, left)}.")
+        lines.append(f"beside that, no known deviation explains {_names_of(evidence, left)}.")
     elif lines:
-        lines.append(f"with that, the page reproduces the {len(evidence.seen)} cases of its life that were run.")
+        lines.append(
+            f"with that, the page reproduces the {len(evidence.seen)} cases of its life and of extremes that were run."
+        )
     return lines, [name for name in chosen if name not in base], bool(left)
 
 

@@ -207,7 +207,8 @@ class Reading:
         now: dict[str, Step] = {}
         for count, given in enumerate(case.grads, 1):
             grads = {name: None if g is None else self.number(g) for name, g in given.items()}
-            for name, old in state.items():
+            for name in grads:  # in the order in which they come
+                old = state[name]
                 ahead = case.count - 1 if case.count is not None and count > 1 else 0
                 options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
                 own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name])

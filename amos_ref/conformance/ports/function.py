@@ -1,12 +1,14 @@
 """A plain function that takes one step of one NumPy array, as a port."""
 
+import copy
 import inspect
+import pickle
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Garbage, Unsupported
+from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line
 from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted
 
 #: What the first three parameters of a step are called.
@@ -26,6 +28,42 @@ def is_step(target: Any) -> bool:
     return len(names) == len(FIRST) and all(name in known for name, known in zip(names, FIRST, strict=True))
 
 
+def _pickle(port: Any) -> None:
+    try:
+        data = pickle.dumps((port.leaves, port.own))
+    except Exception as error:
+        raise Unsupported(f"the state cannot be pickled: {first_line(error)}") from error
+    port.leaves, port.own = pickle.loads(data)
+
+
+def _deepcopy(port: Any) -> None:
+    port.leaves, port.own = copy.deepcopy((port.leaves, port.own))
+
+
+def _transposed(port: Any) -> None:
+    port.feed = np.asfortranarray
+
+
+def _expanded(port: Any) -> None:
+    port.feed = lambda g: np.broadcast_to(g[:1], g.shape)  # which cannot be written to
+
+
+def _parameters_transposed(port: Any) -> None:
+    port.leaves = {name: np.asfortranarray(a) for name, a in port.leaves.items()}
+
+
+#: Event -> what is done to a NumpyPort; docs/life.md describes them.
+FUNCTION_EVENTS = {
+    "groups": lambda port: None,  # options are given at every step, for each leaf
+    "momentum-on": lambda port: None,
+    "pickle": _pickle,
+    "deepcopy": _deepcopy,
+    "gradients-transposed": _transposed,
+    "gradients-expanded": _expanded,
+    "parameters-transposed": _parameters_transposed,
+}
+
+
 class NumpyPort(Adapter):
     """Drives ``step(theta, g, state, t, learning_rate, eta, ...) -> (theta, state)``.
 
@@ -33,6 +71,8 @@ class NumpyPort(Adapter):
     usual name for v, b and m is shown. The other parameters, given by name, say which options it has; `t` (if it
     has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
     """
+
+    events, changes = FUNCTION_EVENTS, True
 
     def given_first(self, parameters: Iterable[str]) -> list[str]:
         """Return theta, g and state, whatever they are called."""
@@ -46,21 +86,25 @@ class NumpyPort(Adapter):
         """Keep copies of the parameters; every state is empty."""
         self.leaves = {name: a.copy() for name, a in params.items()}
         self.own: dict[str, dict[str, Any]] = {name: {} for name in params}
-        self.hyper, self.t = hyper, 0
+        self.hyper, self.t, self.taken = hyper, 0, 0  # t may be set to more than the steps taken
+        self.feed = lambda g: g
+        self.forget_events(params, hyper)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Call the function for every leaf that has a gradient."""
+        self.step_other(grads)
         self.t += 1
-        rates = self.hyper["learning_rate"]
-        common = self.hyper | {"learning_rate": rates[self.t - 1] if isinstance(rates, list) else rates}
+        self.taken += 1
+        now = {option: x[self.taken - 1] if isinstance(x, list) else x for option, x in self.hyper.items()}
         for name, g in grads.items():
             if g is None:
                 continue
+            common = now | self.hyper.get("groups", {}).get(name, {})
             for option in ("eta", "slot_shape"):
                 if option in common:
                     common[option] = self.hyper[option][name]
             given = self.signature.keywords(common) | ({"t": self.t} if "t" in self.signature.parameters else {})
-            answer = self.target(self.leaves[name], g, self.own[name], **given)
+            answer = self.target(self.leaves[name], self.feed(g), self.own[name], **given)
             if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
                 raise Garbage(f"returned {type(answer).__name__}; expected a pair of theta and a dict, the state")
             self.leaves[name], self.own[name] = answer

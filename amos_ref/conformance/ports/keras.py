@@ -51,6 +51,7 @@ class KerasPort(Adapter):
         keras = _import_keras()
 
         self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
+        self.forget_events(params, hyper)
         hyper, etas = self.prepare(hyper, params), hyper["eta"]
         groups = [[name] for name in params] if self.apart else [list(params)]
         self.optimizers = []
@@ -64,6 +65,7 @@ class KerasPort(Adapter):
         """Set the learning rate and apply the gradients; Keras warns of those that are None."""
         keras = _import_keras()
 
+        self.step_other(grads)
         rate = None if self.rates is None else next(self.rates)
         for optimizer, names in self.optimizers:
             if rate is not None:

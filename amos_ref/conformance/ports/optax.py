@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
+from amos_ref.conformance.ports.optax_life import OPTAX_EVENTS, WAYS
 from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
@@ -17,6 +18,7 @@ class OptaxPort(Adapter):
     """
 
     dtypes = FLOATS
+    events, ways = OPTAX_EVENTS, WAYS
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
@@ -35,46 +37,64 @@ class OptaxPort(Adapter):
                 self.hyper[option] = by_leaf(hyper[option], params)
         rates = hyper["learning_rate"]
         self.rates = rates if isinstance(rates, list) else None
+        self.forget_events(params, hyper)
         self.t, self.by_step = 0, False  # by_step: no schedule is taken, so each step gets a transformation
         first: Any = rates
         if self.rates:
             values = jnp.asarray(rates, dtype=next(iter(self.params.values())).dtype)
             first = lambda count: values[jnp.clip(count - 1, 0, len(rates) - 1)]  # noqa: E731
+        self.first = first
+        self.make, self.compile, self.around = self._make, _as_it_is, _as_it_is  # what an event may replace
+        self.start()
+
+    def start(self) -> None:
+        """Make the transformation and its state."""
         try:
-            self.transform = self._make(first)
+            self.use(self.make(self.first))
             self.opt_state = self.transform.init(self.params)
         except Exception:
             if not self.rates:
                 raise
-            self.by_step, self.transform = True, self._make(self.rates[0])
+            self.by_step = True
+            self.use(self.make(self.rates[0]))
             self.opt_state = self.transform.init(self.params)
 
-    def _make(self, learning_rate: Any) -> Any:
-        transform = self.target(**self.signature.keywords(self.hyper | {"learning_rate": learning_rate}))
+    def use(self, transform: Any) -> None:
+        """Take the next steps with a transformation: update, then add the updates in the parameter's dtype."""
+
+        def advance(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            updates, state = transform.update(grads, state, params)
+            return {name: (p + updates[name]).astype(p.dtype) for name, p in params.items()}, state
+
+        self.transform, self.advance = transform, self.around(self.compile(advance))
+
+    def _make(self, learning_rate: Any, **other: Any) -> Any:
+        hyper = self.hyper | {"learning_rate": learning_rate} | other
+        transform = self.target(**self.signature.keywords(hyper))
         if not (hasattr(transform, "init") and hasattr(transform, "update")):
             raise TargetError(f"{self.name} returned {type(transform).__name__}, which has no init and update")
         return transform
 
-    def _update(self, grads: Any) -> tuple[Any, Any]:
-        """Update; a factory that takes no schedule gets each step's rate in a transformation of its own."""
+    def _advance(self, grads: Any) -> tuple[Any, Any]:
+        """Step; a factory that takes no schedule gets each step's rate in a transformation of its own."""
         self.t += 1
         if not self.by_step:
             try:
-                return self.transform.update(grads, self.opt_state, self.params)
+                return self.advance(grads, self.opt_state, self.params)
             except Exception:
                 if not self.rates or self.t > 1:
                     raise
                 self.by_step = True
-        self.transform = self._make(self.rates[self.t - 1])  # pyright: ignore[reportOptionalSubscript]
-        return self.transform.update(grads, self.opt_state, self.params)
+        self.use(self.make(self.rates[self.t - 1]))  # pyright: ignore[reportOptionalSubscript]
+        return self.advance(grads, self.opt_state, self.params)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
-        """Update, then add the updates in the parameter's dtype."""
+        """Take a step."""
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
-        given = {name: jnp.asarray(g) for name, g in grads.items()}
-        updates, self.opt_state = self._update(given)
-        self.params = {name: (p + updates[name]).astype(p.dtype) for name, p in self.params.items()}
+        self.step_other(grads)
+        with self.fit_for_use():
+            self.params, self.opt_state = self._advance({name: jnp.asarray(g) for name, g in grads.items()})
         return {name: np.asarray(p) for name, p in self.params.items()}
 
     def state(self) -> dict[str, Arrays]:
@@ -84,11 +104,13 @@ class OptaxPort(Adapter):
         return found
 
     def _collect(self, node: Any, found: dict[str, Arrays]) -> None:
+        if isinstance(node, dict):  # of states, by label
+            node = tuple(node.values())
         if not isinstance(node, tuple):
             return
         for field, part in self._parts(node).items():
-            arrays = getattr(node, field).items()
-            found.setdefault(part, {k: np.asarray(a, dtype=np.float64) for k, a in arrays})
+            arrays = {k: a for k, a in getattr(node, field).items() if not isinstance(a, tuple)}  # optax.MaskedNode
+            found[part] = {k: np.asarray(a, dtype=np.float64) for k, a in arrays.items()} | found.get(part, {})
         for child in node:
             self._collect(child, found)
 
@@ -143,6 +165,10 @@ def _name(path: Any) -> Any:
     """Return the last field or key of a path in a tree, as far as it has a name."""
     last = path[-1] if path else None
     return getattr(last, "name", getattr(last, "key", None))
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
 
 
 def _keys(value: Any) -> set[str] | None:

@@ -4,18 +4,20 @@ An adapter makes a port from something else: torch.py and keras.py from an optim
 function.py from a plain function, command.py from a program in any language.
 """
 
+import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy import array, iscomplexobj  # by themselves: a port may change the module
 
-from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line, text_of
+from amos_ref.conformance.ports.failures import Garbage, PortFailure, Unsupported, first_line, text_of
 from amos_ref.conformance.ports.options import ALIASES as ALIASES
 from amos_ref.conformance.ports.options import Call, Note, Signature, by_name, parameters_of
+from amos_ref.errors import TargetError
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,7 +102,7 @@ class Adapter:
     skips_none = True
 
     def __init__(self, target: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.name = name
+        self.name, self.renamed = name, renamed
         given = self.given_first(parameters_of(target))
         self.signature = Signature(target, renamed, given, self.of_framework())
         self.target = by_name(target, self.signature)
@@ -157,6 +159,51 @@ class Adapter:
                 if value is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {leaf!r} that could be set")
                 self.assign(value, a)
+
+    events: Mapping[str, Callable[[Any], None]] = {}  # what it can undergo, beside "two-at-once"
+    ways: Collection[str] = ()  # those that are ways to use an optimizer, which a port need not be fit for
+    changes = False  # whether an option beside the learning rate can change on the way
+    way = ""  # one of these, since which it has taken no step
+    other: Any = None  # another optimizer of the same kind, which steps too
+
+    def undergo(self, event: str) -> None:
+        """Undergo what docs/life.md describes, or raise Unsupported."""
+        if event == "two-at-once":
+            self.other = type(self)(self.target, self.name, self.renamed)
+            self.other.init(*self.begun)
+        elif event in self.events:
+            self.way = way = event if event in self.ways else ""
+            with self.fit_for_use():
+                self.events[event](self)
+            self.way = way
+        else:
+            raise Unsupported("the port has no notion of it")
+
+    def forget_events(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        """Begin without any of them; an option that changes on the way is not for a port that is told options once."""
+        changing = [name for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"]
+        if changing and not self.changes:
+            raise Unsupported(f"the port is told {', '.join(changing)} once")
+        self.way, self.other, self.begun = "", None, ({name: a.copy() for name, a in params.items()}, dict(hyper))
+
+    @contextlib.contextmanager
+    def fit_for_use(self) -> Iterator[None]:
+        """Say of an error that the port cannot be used in a new way, which is no wrong number."""
+        try:
+            yield
+        except (PortFailure, TargetError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not self.way:
+                raise
+            raise Unsupported(f"the port cannot be used with {self.way}: {first_line(error)}") from error
+        finally:
+            self.way = ""
+
+    def step_other(self, grads: Mapping[str, Any]) -> None:
+        """Let the other optimizer, if there is one, take a step without gradients of its own."""
+        if self.other is not None:
+            self.other.step({name: None if g is None else np.zeros_like(g) for name, g in grads.items()})
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Return None: the port is given its eta, or --eta says it."""

@@ -33,7 +33,7 @@ class TorchPort(Adapter):
         How gradients and learning rates reach it.
     """
 
-    dtypes = FLOATS
+    dtypes, changes = FLOATS, True
 
     def given_first(self, parameters: Iterable[str]) -> list[str]:
         """Return the parameter that takes the parameters: the first of a usual name, or else the first of all."""
@@ -48,6 +48,7 @@ class TorchPort(Adapter):
         """Make parameters and the optimizer, one group for all, or one a leaf where each has options of its own."""
         torch = import_torch()
 
+        self.forget_events(params, hyper)
         self.groups, self.grouped = hyper.pop("groups", {}), False  # True once a group has its options
         self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"}
         hyper = self.prepare(hyper, params) | {name: x[0] for name, x in self.changing.items()}
@@ -71,11 +72,12 @@ class TorchPort(Adapter):
         own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
         apart = self.apart or any(own.values())
         groups = [{"params": [leaves[n]], **own[n]} for n in inside] if apart else [leaves[n] for n in inside]
-        if self.signature.given == ("named_parameters",) and not apart:
+        if self.signature.given[:1] == ("named_parameters",) and not apart:
             groups = [(name, leaves[name]) for name in inside]
         self.optimizer = self.target(groups, **self.signature.keywords(self.hyper | other), **self.extra)
         if not callable(getattr(self.optimizer, "step", None)):
             raise TargetError(f"{self.name} returned {type(self.optimizer).__name__}, which has no step")
+        self.feed.blank = _needs_closure(self.optimizer.step)
         for group, name in zip(self.optimizer.param_groups, inside, strict=False) if self.apart else ():
             group[self._group_key("eta", group)] = self.etas[name]
 
@@ -98,6 +100,9 @@ class TorchPort(Adapter):
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
+        self.step_other(grads)
+        if self.rates is not None and not hasattr(self.optimizer, "param_groups"):
+            raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
         if self.rates is not None:
             self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
         try:
@@ -112,9 +117,10 @@ class TorchPort(Adapter):
 
     def undergo(self, event: str) -> None:
         """Do what an event says; see torch_life.py."""
-        if event not in EVENTS:
-            raise Unsupported(f"torch has no {event}")
-        EVENTS[event](self)
+        if event in EVENTS:
+            EVENTS[event](self)
+        else:
+            super().undergo(event)
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
@@ -134,8 +140,7 @@ class TorchPort(Adapter):
     def put_count(self, n: int) -> None:
         """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
         optimizer = self.optimizer
-        states, groups = getattr(optimizer, "state", {}), getattr(optimizer, "param_groups", ())
-        held = [*states.values(), *groups, vars(optimizer)]
+        held = [*getattr(optimizer, "state", {}).values(), *getattr(optimizer, "param_groups", ()), vars(optimizer)]
         places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
         for own, key in places:
             if hasattr(own[key], "detach"):
@@ -152,6 +157,15 @@ class TorchPort(Adapter):
         leaves = {name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()}
         options = self.signature.keywords({"learning_rate": 0.25})
         return self.ask_scale(leaves, lambda: self.target(list(leaves.values()), **options))
+
+
+def _needs_closure(step: Any) -> bool:
+    """Whether a method step must be given a closure."""
+    try:
+        parameters = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _counts(value: Any) -> bool:

@@ -66,13 +66,15 @@ class Feed:
     scheduler : torch.optim.lr_scheduler.LRScheduler or None
     rate : Tensor or None
         The learning rate that the optimizer was given as a tensor, which is filled.
+    blank : bool
+        Whether step must be given a closure, which then computes nothing.
     refusable : bool
         Whether an error of the port means that it refuses what it is given.
     """
 
     form: Callable[[Any], Any] | None = None
     sign = 1.0
-    keep = closure = zero = freeze = refusable = False
+    keep = closure = zero = freeze = blank = refusable = False
     scheduler: Any = None
     rate: Any = None
     steps = 0
@@ -95,9 +97,7 @@ class Feed:
         if self.zero:
             optimizer.zero_grad(set_to_none=bool(self.steps % 2))
         tensors = {name: self._tensor(g) for name, g in grads.items() if g is not None}
-        copies = (
-            tensors if self.form or self.sign < 0 else {}
-        )  # those that are not on the memory of the gradient itself
+        copies = tensors if self.form or self.sign < 0 else {}  # not on the memory of the gradients themselves
         before = {name: to_numpy(t).copy() for name, t in copies.items()}
         for name, leaf in leaves.items():
             if self.freeze:
@@ -107,6 +107,8 @@ class Feed:
         self.keep = False
         if self.closure:
             self._step_with_closure(optimizer, leaves, tensors)
+        elif self.blank:
+            optimizer.step(lambda: to_tensor(np.zeros(())))
         else:
             optimizer.step(*([lambda: import_torch().zeros(())] if _needs_closure(optimizer.step) else []))
         if self.scheduler is not None:

@@ -233,3 +233,24 @@ NOTES: dict[str, Note] = {
         "Computed all the same, it spoils the parameters for good.", lambda v: bool(v.error)),
 }
 # fmt: on
+
+#: Every intermediate, in the order of a step, with what must be said of it.
+STEP = {
+    "q": ("1 - beta^t", "t counts the steps from 1, for all leaves together"),
+    "g": ("min(max(g, -clip_value), clip_value)", "if there is a clip_value"),
+    "g2": (
+        "mean of g*g",
+        "over the axes of the leaf on which slot_shape, aligned at the last axis, has 1; of nothing: 0",
+    ),
+    "v": ("beta v + (1 - beta) g2", ""),
+    "r": ("q / max(v, epsilon)", "this v"),
+    "c": ("1 / sqrt(1 + c_coef sqrt(xi) b)", "the b of pre; xi is learning_rate"),
+    "gamma": ("c xi^2 r g2", ""),
+    "d": ("1 / (1 + d_coef sqrt(xi eta) b)", "the b of pre"),
+    "alpha": ("d xi eta sqrt(r)", ""),
+    "rho": ("d (gamma/2 + extra_l2)", ""),
+    "b": ("b + gamma (1 + b)", ""),
+    "delta": ("-(alpha g + rho theta)", "alpha and rho are those of the entry's slot"),
+    "m": ("momentum m + (1 - momentum) delta", "if there is a momentum"),
+    "theta": ("theta + m", "or theta + delta without momentum; rounded once to the group's dtype"),
+}

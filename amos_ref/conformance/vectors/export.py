@@ -17,7 +17,7 @@ from amos_ref.storage import container
 from amos_ref.storage.files import name_errors, reserve_file, write_file
 
 EXPORT_FORMATS = ("json", "zip", "npz", "safetensors")
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 
 
 def select(case: str | None = None, flag: str | None = None) -> Json:
@@ -93,7 +93,7 @@ def as_zip(document: Json) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
         for name, text in sorted(members.items()):
-            member = zipfile.ZipInfo(name, EPOCH)
+            member = zipfile.ZipInfo(name, EARLIEST)
             member.create_system, member.external_attr = 3, 0o644 << 16  # as on Unix, wherever it is written
             archive.writestr(member, text)
     return content.getvalue()

@@ -14,7 +14,7 @@ from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import DEFAULTS
 from amos_ref.conformance.judging.reading import OPTIONS
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
-from amos_ref.conformance.vectors.cases import NOTES, VectorCase, flags, vector_cases
+from amos_ref.conformance.vectors.cases import NOTES, STEP, VectorCase, flags, vector_cases
 from amos_ref.conformance.vectors.read import STATE, VECTOR_DTYPES, VECTORS_FORMAT, Json, encode
 from amos_ref.dtypes import dtype_of
 from amos_ref.optimizers.amos import Amos
@@ -23,23 +23,6 @@ from amos_ref.storage.files import write_file
 
 #: What the oracle is asked for, beside the state after the step.
 REAL = ("g2", "v", "r", "c", "gamma", "d", "alpha", "rho", "delta", "b", "m")
-#: Every intermediate, in the order of a step. xi is the learning rate, eta that of the leaf; all else has its own name.
-FORMULAS = [
-    "q = 1 - beta^t",
-    "g = min(max(g, -clip_value), clip_value)",
-    "g2 = mean of g*g over the axes of the leaf on which slot_shape, aligned at the last axis, has 1; 0 of no entries",
-    "v = beta v + (1 - beta) g2",
-    "r = q / max(v, epsilon), with this v",
-    "c = 1 / sqrt(1 + c_coef sqrt(xi) b), with the b of pre",
-    "gamma = c xi^2 r g2",
-    "d = 1 / (1 + d_coef sqrt(xi eta) b), with the b of pre",
-    "alpha = d xi eta sqrt(r)",
-    "rho = d (gamma/2 + extra_l2)",
-    "delta = -(alpha g + rho theta), with the theta of pre",
-    "b = b + gamma (1 + b)",
-    "m = momentum m + (1 - momentum) delta",
-    "theta = theta + m, or theta + delta without momentum",
-]
 HEADER = [
     "An array is the IEEE bits of its entries, C order, big-endian, in hexadecimal. theta and g have the group's dtype,"
     " all else is float64. theta, g, delta, m have the leaf's shape; g2, v, r, c, gamma, d, alpha, rho, b the slot's.",
@@ -52,7 +35,7 @@ HEADER = [
     "options without momentum: there is no m, and theta moves by delta; without clip_value: g is taken as it is.",
     "g null: the leaf has no gradient and is skipped, while t goes on. error: a right implementation refuses the case,"
     " for a NaN or infinity (non-finite), a number out of its range (range) or a slot_shape that does not fit (shape).",
-    "A step, line by line: " + "; ".join(FORMULAS) + ".",
+    "A step: " + "; ".join(f"{name} = {how}" + f" ({note})" * bool(note) for name, (how, note) in STEP.items()) + ".",
 ]
 
 

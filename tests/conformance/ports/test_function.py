@@ -29,7 +29,7 @@ def test_a_plain_function_conforms():
 
 def test_a_wrong_function_departs_where_it_is_wrong():
     departing = [r for r in check(half).results if r.verdict == "departs"]
-    assert {r.case for r in departing} == {"extra_l2", "aged-extra_l2", "aged-rest"}
+    assert {r.case for r in departing} == {"extra_l2", "aged-extra_l2", "aged-rest", "life-groups-decay"}
     assert {(r.step, r.stage) for r in departing} == {(1, "theta")}
     assert {r.dtype for r in departing} == {"float64", "float32"}
 

@@ -1,15 +1,20 @@
 """Exported vectors hold what is stored, in every format."""
 
 import json
+import re
+import time
+import zipfile
 
 import jsonschema
 import numpy as np
 import pytest
-from helpers.stored_vectors import CASES, SCHEMA, find
+from helpers import ROOT
+from helpers.stored_vectors import CASES, FOLDER, SCHEMA, find
 
 from amos_ref import cli
 from amos_ref.conformance.vectors import export as vector_export
 from amos_ref.conformance.vectors import read as vectors
+from amos_ref.conformance.vectors.cases import STEP
 
 
 def exported(capsys, *argv):
@@ -28,6 +33,67 @@ def test_export_as_json_is_the_same_format(tmp_path, capsys):
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert [entry for entry, _ in vectors.cases(document)] == [e for e, _ in CASES if "schedule" in e["flags"]]
     assert set(document["notes"]) == {f for e, _ in CASES if "schedule" in e["flags"] for f in e["flags"]}
+
+
+def test_the_archive_holds_the_stored_files_and_is_always_the_same(tmp_path, capfdbinary, monkeypatch):
+    path = tmp_path / "vectors.zip"
+    assert cli.main(["vectors", "export", "--format", "zip", "--output", str(path)]) == 0
+    capfdbinary.readouterr()
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert {m.date_time for m in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    stored = [f"paper-{name}.json" for name in ("bfloat16", "float16", "float32", "float64")]
+    assert list(members) == ["README.md", *stored, "schema.json"]
+    for name in (*stored, "schema.json"):
+        assert members[name] == (FOLDER / name).read_text(encoding="utf-8"), name
+        assert members[name].encode() in path.read_bytes()  # as it is: what reads lines needs nothing else
+    for name, (formula, note) in STEP.items():
+        assert f"{name} = {formula}{f' ({note})' if note else ''}" in members["README.md"]
+    monkeypatch.setattr("time.localtime", lambda *_: time.gmtime(2**31 - 1))
+    assert cli.main(["vectors", "export", "--format", "zip"]) == 0
+    assert capfdbinary.readouterr().out == path.read_bytes()
+
+
+def test_some_cases_make_an_archive_of_their_own(tmp_path, capsys):
+    path = tmp_path / "vectors.zip"
+    exported(capsys, "--format", "zip", "--flag", "reject", "--output", path)
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist()[1:-1]:
+            document = json.loads(archive.read(name))
+            jsonschema.Draft202012Validator(SCHEMA).validate(document)
+            assert {entry["error"] for entry, _ in vectors.cases(document)} <= {"non-finite", "range", "shape"}
+            assert set(document["notes"]) == {f for entry, _ in vectors.cases(document) for f in entry["flags"]}
+
+
+@pytest.mark.parametrize("form", vector_export.EXPORT_FORMATS)
+def test_standard_output_takes_every_format(form, tmp_path, capfdbinary):
+    argv = ["vectors", "export", "--format", form, "--case", "plain/float32", "--output"]
+    assert cli.main([*argv, str(tmp_path / "some")]) == 0
+    capfdbinary.readouterr()
+    assert cli.main([*argv, "-"]) == 0
+    found = capfdbinary.readouterr().out
+    if form != "npz":  # which has the time in it
+        assert found == (tmp_path / "some").read_bytes()
+    assert len(found) == len((tmp_path / "some").read_bytes())
+
+
+def test_a_terminal_is_given_no_archive(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert cli.main(["vectors", "export", "--format", "zip"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "standard output is a terminal, which cannot show zip: --output says where to write" in err
+
+
+def test_the_schema_has_a_name_of_its_own():
+    assert SCHEMA["$id"] == "urn:amos-ref:vectors:3"
+
+
+def test_the_document_has_every_formula():
+    """A reader of the page needs no other one."""
+    text = (ROOT / "docs" / "vectors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.*?)` \| `(.*?)` \| (.*?) ?\|$", text, re.MULTILINE)
+    assert {name: tuple(rest) for name, *rest in rows} == STEP
 
 
 @pytest.mark.parametrize("form", ["npz", "safetensors"])

@@ -1,0 +1,42 @@
+"""Cases of a life with optax, with plain functions and with commands (docs/life.md), beside those of life.py."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from amos_ref.conformance.life import PREFIX
+
+if TYPE_CHECKING:
+    from amos_ref.conformance.cases import Case
+
+_TWINS = {"kernel": (4, 3), "twin": (4, 3)}
+_APART = {"kernel": (4, 3), "bias": (3,)}
+_RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
+
+
+def cases(make: Callable[..., "Case"]) -> list["Case"]:
+    """Return the cases in float64; `make` draws one."""
+
+    def way(event: str, about: str, name: str = "", **rest: Any) -> "Case":
+        return make(PREFIX + (name or event), about, **{"shapes": _TWINS, "steps": 5, "events": {0: event}} | rest)
+
+    return [
+        way("jit", "a step that is compiled"),
+        way(
+            "jit",
+            "a step that is compiled, with a momentum",
+            "jit-momentum",
+            momentum=0.75,
+        ),
+        way("donate", "a compiled step that gives its state and parameters away"),
+        way("masked", "each leaf in a transformation of its own, which sees the others masked"),
+        way("inject_hyperparams", "the learning rate is changed in the state", learning_rate=_RATES),
+        way("multi-steps", "a step from the mean of two gradients"),
+        way("two-at-once", "another optimizer takes a step before each, with gradients of zero", shapes=_APART),
+        _in_another_order(
+            way("", "from t = 3 on, gradients come in another order of leaves", "other-order", events={})
+        ),
+    ]
+
+
+def _in_another_order(case: "Case") -> "Case":
+    return case._replace(grads=case.grads[:2] + [dict(reversed(grads.items())) for grads in case.grads[2:]])
