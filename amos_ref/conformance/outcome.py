@@ -36,21 +36,12 @@ class Outcome:
         How many the suite has for this port; fewer may be run.
     found : callable
         Is told each result.
-    begun : float
-        When the check began, by ``time.perf_counter()``.
     """
 
     def __init__(
-        self,
-        port: Port,
-        suite: str,
-        listed: list[expect.Expectation],
-        cases: int,
-        found: Callable[[Result], None],
-        begun: float,
+        self, port: Port, suite: str, listed: list[expect.Expectation], cases: int, found: Callable[[Result], None]
     ) -> None:
-        self.port, self.suite, self.listed, self.cases = port, suite, listed, cases
-        self.found, self.begun = found, begun
+        self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
         self.seen: list[Observation] = []
         self.doing = "during the cases"

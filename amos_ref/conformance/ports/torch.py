@@ -1,5 +1,6 @@
 """A torch.optim.Optimizer class as a port."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 

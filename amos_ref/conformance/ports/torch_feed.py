@@ -1,13 +1,12 @@
 """How gradients and learning rates reach a torch optimizer, and how its numbers come back."""
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Garbage, Unsupported
+from amos_ref.conformance.ports.failures import Garbage
 from amos_ref.dtypes import dtype_of
 
 
@@ -38,15 +37,6 @@ def to_numpy(tensor: Any) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy().view(dtype_of("bfloat16"))
     return tensor.numpy()
-
-
-def _needs_closure(step: Any) -> bool:
-    """Whether a method step must be given a closure."""
-    try:
-        parameters = inspect.signature(step).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 class Feed:
@@ -83,8 +73,6 @@ class Feed:
         """Set the learning rate of a step as a user would."""
         if self.rate is not None:
             self.rate.fill_(rate)
-        if not hasattr(optimizer, "param_groups"):
-            raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
         for group in optimizer.param_groups if self.scheduler is None else ():
             if hasattr(group[key(group)], "fill_"):
                 group[key(group)].fill_(rate)
@@ -110,7 +98,7 @@ class Feed:
         elif self.blank:
             optimizer.step(lambda: to_tensor(np.zeros(())))
         else:
-            optimizer.step(*([lambda: import_torch().zeros(())] if _needs_closure(optimizer.step) else []))
+            optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
         for name, t in copies.items():
