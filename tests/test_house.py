@@ -107,8 +107,9 @@ def test_a_constant_has_the_same_value_in_all_modules():
 
 
 def test_extra_l2_stands_in_few_files():
-    """What a hyper-parameter touches: docs/contributing.md lists it."""
-    assert sum("extra_l2" in path.read_text() for path in MODULES.values()) <= 10
+    """What a hyper-parameter touches: docs/contributing.md lists it. The ways to get it wrong are a folder of their own."""
+    wrong = "amos_ref.conformance.diagnosis"
+    assert sum("extra_l2" in path.read_text() for name, path in MODULES.items() if not name.startswith(wrong)) <= 10
 
 
 def test_importing_the_package_imports_nothing_heavy():

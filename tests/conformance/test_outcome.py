@@ -13,7 +13,6 @@ from amos_ref.cli.status import Terminated
 from amos_ref.conformance import cases_of, check, outcome
 from amos_ref.conformance.report import Report
 
-
 QUICK = len(cases_of("quick", ToyPort()))
 
 

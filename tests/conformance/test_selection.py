@@ -9,7 +9,6 @@ from amos_ref.conformance import cases_of, check, selection, table
 from amos_ref.conformance.selection import select
 from amos_ref.errors import TargetError
 
-
 ALL = len(cases_of("full", ToyPort()))
 
 

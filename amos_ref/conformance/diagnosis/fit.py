@@ -15,7 +15,8 @@ import numpy as np
 
 from amos_ref.conformance.diagnosis.catalogue import Names, reading_of
 from amos_ref.conformance.diagnosis.evidence import Evidence
-from amos_ref.conformance.diagnosis.grammar import QUANTITIES, TARGETS, scaled
+from amos_ref.conformance.diagnosis.grammar import FACTORS, TARGETS, scaled
+from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.reading import Override, Reading, Step
 from amos_ref.errors import ShapeError
@@ -24,6 +25,7 @@ LOOKED_AT = 8  # observations
 SEVERAL = 3  # quantities in a product
 UNFIT = ("momentum",)  # has no least squares: without it, no m
 ROUNDS = 8  # of the secant method
+ROUNDING = 16  # units in the last place that a step may be off
 NEAR = {"float64": 1e-7, "float32": 1e-3}  # how well a product of powers must give K
 #: Factors that the catalogue has words for.
 WORDS = {
@@ -97,7 +99,8 @@ def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> d
 
 def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Iterator[tuple[float, Step]]:
     """Yield the factor of a target under which the reading meets the port, for each place, by the secant method."""
-    last = max(t for _, t in points.got)
+    last, dtype = max(t for _, t in points.got), points.seen.case.dtype
+    near, unit = NEAR[dtype], UNIT_ROUNDOFF[dtype]
     overrides = reading_of(names).overrides
 
     def values(ks: Mapping[Place, float]) -> dict[Place, np.ndarray]:
@@ -107,35 +110,38 @@ def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Ite
 
     old, new = dict.fromkeys(points.got, 0.75), dict.fromkeys(points.got, 1.0)
     at_old, at_new = values(old), values(new)
+    slopes = {place: (at_new[place] - at_old[place]) / 0.25 for place in points.got}
     left = set(points.got)
     with np.errstate(all="ignore"):
         for _ in range(ROUNDS):
-            changes = {
-                place: _change(points.got[place], at_old[place], at_new[place], old[place], new[place])
-                for place in left
-            }
+            changes = {place: _change(points.got[place] - at_new[place], slopes[place]) for place in left}
             left = {place for place, change in changes.items() if abs(change) > 1e-15 * abs(new[place])}
             if not left:
                 break
             old, at_old = new, at_new
             new = new | {place: new[place] + changes[place] for place in left}
             at_new = values(new)
+            slopes |= {place: (at_new[place] - at_old[place]) / (new[place] - old[place]) for place in left}
         for place, got in points.got.items():
-            step = points.steps[place]
-            off = np.abs(np.asarray(getattr(step, points.stage)).reshape(-1) - got).max()
-            if abs(new[place]) < 1e12 and off > 0 and np.abs(at_new[place] - got).max() <= 1e-3 * off:
-                yield new[place], step
+            k, slope = new[place], float(np.abs(slopes[place]).max())
+            noise, gap = ROUNDING * unit * np.abs(got).max(), np.abs(at_new[place] - got).max()
+            if noise <= near * slope * abs(k):  # K shows well enough
+                if gap <= noise + near * slope * abs(k):
+                    yield k, points.steps[place]
+            elif noise <= near * slope and gap <= noise:  # a K of 1 would show, and there is none
+                yield 0.0, points.steps[place]
 
 
-def _change(got: np.ndarray, at_old: np.ndarray, at_new: np.ndarray, old: float, new: float) -> float:
+def _change(gap: np.ndarray, slope: np.ndarray) -> float:
     """A step of the secant method, towards the least squares of the gap; 0 where nothing moves."""
-    slope = (at_new - at_old) / (new - old) if new != old else np.zeros_like(got)
     size = float(slope @ slope)
-    return float(slope @ (got - at_new)) / size if size and math.isfinite(size) else 0.0
+    change = float(slope @ gap) / size if size and math.isfinite(size) else 0.0
+    return change if math.isfinite(change) else 0.0
 
 
 def _explain(target: str, known: list[tuple[float, Step]], near: float) -> Iterator[Names]:
     """Yield the number that K is, or the powers of quantities that give it everywhere."""
+    known = [pair for pair in known if pair[0]] or known[:1]  # where K is tiny, it may be told as 0
     ks = np.array([k for k, _ in known])
     if np.ptp(ks) <= near * np.abs(ks).max():
         k = _rounded(float(np.median(ks)), near)
@@ -163,7 +169,7 @@ def _columns(target: str, steps: list[Step]) -> Iterator[tuple[str, np.ndarray]]
     """Yield the logarithms of each quantity at the steps, as far as it can be a factor."""
     for quantity in TARGETS[target].factors:
         with np.errstate(all="ignore"):
-            column = np.log([float(np.ravel(np.asarray(QUANTITIES[quantity](step)))[0]) for step in steps])
+            column = np.log([float(np.ravel(np.asarray(FACTORS[quantity](step)))[0]) for step in steps])
         if np.isfinite(column).all() and column.any():
             yield quantity, column
 
@@ -172,14 +178,16 @@ def _powers(
     target: str, logs: np.ndarray, sign: float, columns: Mapping[str, np.ndarray], several: int, near: float
 ) -> Iterator[Names]:
     """Yield products of so many powers, with a number, that give K everywhere."""
-    for chosen in itertools.combinations(columns, several):
-        basis = np.stack([*(columns[quantity] for quantity in chosen), np.ones(len(logs))], axis=1)
-        if len(logs) < several + 2:
+    for chosen, constant in itertools.product(itertools.combinations(columns, several), (0, 1)):
+        # Without a number of its own first: fewer inputs tell that.
+        basis = np.stack([*(columns[quantity] for quantity in chosen), *[np.ones(len(logs))] * constant], axis=1)
+        if len(logs) < several + 1 + constant:
             continue
         solution, _, rank, _ = np.linalg.lstsq(basis, logs, rcond=1e-9)
         exponents = [fractions.Fraction(round(2 * x), 2) for x in solution[:several]]
         left = logs - basis[:, :several] @ np.array([float(x) for x in exponents])
-        if rank > several and np.ptp(left) <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
+        spread = np.ptp(left) if constant else np.abs(left).max()
+        if rank == several + constant and spread <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
             number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)
             yield (scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
 

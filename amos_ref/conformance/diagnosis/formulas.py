@@ -116,7 +116,23 @@ _add("reduce", "global-sum", "takes the sum of squares over all leaves; the page
 _add("reduce", "global-largest", "takes the largest g^2 of all leaves; the page one mean for each slot",
      "all leaves step alike, and too little", g2=lambda s, page: page(s) * 0.0 + _global_largest(s))
 
+_add("reduce", "smallest-square", "takes the smallest g^2 of the slot; the page takes their mean", "steps are too large",
+     g2=lambda s, page: _over_slot(s.but(g=s.g * s.g), np.minimum.reduce) if s.g.size else page(s))
+_add("reduce", "mean-over-n+1", "divides the sum of squares by n + 1; the page by n", "small arrays step too much",
+     g2=lambda s, page: page(s) * (_count(s) / (_count(s) + 1.0)))
+_add("reduce", "mean-of-nonzero", "takes the mean over the entries that are not 0", "sparse gradients step too little",
+     g2=lambda s, page: page(s) * _count(s) / np.maximum(_over_slot(s.but(g=1.0 * (s.g != 0)), np.add.reduce), 1.0))
+_add("reduce", "mean-over-first-axis", "divides the sum of squares by the size of the first axis",
+     "steps shrink with the size of the other axes", g2=lambda s, page: page(s) * _count(s) / (s.g.shape or (1,))[0])
+
 # second moment
+_add("second moment", "v-never-falls", "keeps the larger of the old and the new v, as AMSGrad without its second state",
+     "one outlier shrinks all later steps", v=lambda s, page: np.maximum(s.old_v, page(s)))
+_add("second moment", "v-corrected-in-place", "stores v / (1 - beta^t), and averages that again",
+     "the first mean squares count too much", v=lambda s, page: page(s) / spec.one_minus_power(s.beta, s.t),
+     r=lambda s, page: 1.0 / np.maximum(s.v, s.epsilon))
+_add("second moment", "beta-of-adafactor", "has 1 - t^-0.8 for beta, as Adafactor", "v never forgets",
+     beta=lambda s, page: 1.0 - float(s.t) ** -0.8)
 _add("second moment", "v-stale", "divides by v before it is renewed", "the first step divides by epsilon",
      r=lambda s, page: page(s.but(v=s.old_v)))
 _add("second moment", "v-stale-in-step", "divides by v before it is renewed in the step, and by the new v in gamma",
@@ -167,6 +183,17 @@ _add("epsilon", "epsilon-stored", "stores max(v, epsilon) as v", "the next v sta
      v=lambda s, page: np.maximum(page(s), s.epsilon))
 
 # c, d
+_add("c", "c-as-d", "has d's formula for c", "the decay falls too fast",
+     c=lambda s, page: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.d_coef))
+_add("d", "d-as-c", "has c's formula for d", "steps fall too slowly",
+     d=lambda s, page: spec.decay_factor_c(s.old_b, s.xi, s.c_coef))
+_add("c", "c_coef-in-d", "has c_coef in d as well", "d_coef cannot be set", d_coef=lambda s, page: s.c_coef)
+_add("c", "d_coef-in-c", "has d_coef in c as well", "c_coef cannot be set",
+     c=lambda s, page: page(s.but(c_coef=s.d_coef)))
+_add("c", "c-with-1+b", "has 1 + b where the page has b in c", "the decay is too weak from the first step on",
+     c=lambda s, page: page(s.but(old_b=1.0 + s.old_b)))
+_add("d", "d-with-1+b", "has 1 + b where the page has b in d", "steps are too small from the first one on",
+     d=lambda s, page: page(s.but(old_b=1.0 + s.old_b)))
 _add("c", "new-b-in-c", "uses b after its growth in c, and grows it by that gamma",
      "decay and clock fall one step early",
      gamma=lambda s, page: _gamma_of_grown(s, page))

@@ -20,13 +20,18 @@ from amos_ref.conformance.judging.reading import Override
 Factor = tuple[str, fractions.Fraction]  # a quantity, and its exponent
 
 #: Quantities that a formula may have as a factor, as far as they are known where it is computed.
-QUANTITIES: dict[str, Callable[[Any], Any]] = {
+FACTORS: dict[str, Callable[[Any], Any]] = {
     "xi": lambda s: s.xi,
     "eta": lambda s: s.eta,
     "beta": lambda s: s.beta,
     "(1-beta)": lambda s: 1.0 - s.beta,
     "(1-beta^t)": lambda s: spec.one_minus_power(s.beta, s.t),
+    "beta^t": lambda s: 1.0 - spec.one_minus_power(s.beta, s.t),
+    "(1+beta)": lambda s: 1.0 + s.beta,
     "t": lambda s: float(s.t),
+    "c_coef": lambda s: s.c_coef,
+    "d_coef": lambda s: s.d_coef,
+    "b": lambda s: s.old_b,
     "n": lambda s: float(max(s.old_theta.size // max(np.size(s.old_v), 1), 1)),
     "c": lambda s: spec.decay_factor_c(s.old_b, s.xi, s.c_coef),
     "d": lambda s: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.d_coef),
@@ -35,7 +40,7 @@ QUANTITIES: dict[str, Callable[[Any], Any]] = {
     "v": lambda s: np.maximum(s.v, s.epsilon),
     "g2": lambda s: s.g2,
 }
-_EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "t", "n")
+_EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "beta^t", "(1+beta)", "t", "n", "b", "(1+b)")
 
 #: What the page has of a factor already; c_coef and d_coef stand for the arguments of c and d.
 OWN: dict[str, dict[str, str]] = {
@@ -75,11 +80,13 @@ def _given(name: str, stage: str) -> Callable[..., dict[str, Override]]:
     return lambda f: {stage: lambda s, page: page(s.but(**{name: getattr(s, name) * f(s)}))}
 
 
-_ALL = tuple(QUANTITIES)
+_ALL = tuple(FACTORS)
 _STEP = "steps have another size"
 _DECAY = "the decay has another size"
 TARGETS: dict[str, Target] = {
     "g2": Target("the mean square", "reduce", _STEP, _EARLY, _stage("g2")),
+    "g2_in_v": Target("the mean square that enters v", "second moment", _STEP, _EARLY, _given("g2", "v")),
+    "v_in_v": Target("the old v in the new one", "second moment", _STEP, _EARLY, _given("old_v", "v")),
     "v": Target("v", "second moment", _STEP, _EARLY, _stage("v")),
     "r": Target("r = (1-beta^t)/v", "bias correction", _STEP, (*_EARLY, "v", "g2"), _stage("r")),
     "c_coef": Target("c_coef sqrt(xi) b, in c,", "c", "the decay falls at another pace", _ALL, _given("c_coef", "c")),
@@ -101,7 +108,7 @@ TARGETS: dict[str, Target] = {
     "momentum": Target("mu", "momentum", "old changes count otherwise", ("beta", "n"), _stage("momentum")),
 }
 _EXPONENTS = tuple(map(fractions.Fraction, ("1", "-1", "1/2", "-1/2", "2", "-2", "3/2", "-3/2", "3")))
-_NUMBERS = ("2", "0.5", "4", "0.25", "-1", "0", "3", repr(math.sqrt(2.0)), repr(math.sqrt(0.5)))
+_PLAIN = ("2", "0.5", "4", "0.25", "-1", "0", "3", repr(math.sqrt(2.0)), repr(math.sqrt(0.5)))
 #: Quantities raised to a power where the page has them plain: xi^2 for xi everywhere, and so on.
 POWERS = {"xi": "the learning rate", "eta": "eta", "epsilon": "epsilon", "beta": "beta", "g2": "the mean square"}
 
@@ -113,7 +120,7 @@ def scaled(target: str, factors: tuple[Factor, ...], number: float = 1.0) -> Dev
     def value(s: Any) -> Any:
         product: Any = number
         for quantity, exponent in factors:
-            product = product * _power(QUANTITIES[quantity](s), float(exponent))
+            product = product * _power(FACTORS[quantity](s), float(exponent))
         return product
 
     return Deviation(
@@ -178,7 +185,7 @@ def power(quantity: str, exponent: fractions.Fraction) -> Deviation:
 
 
 _TIMES = re.compile(rf"({'|'.join(TARGETS)})-times-(.+)")
-_PART = re.compile(r"(\(1-beta\^t\)|[a-z0-9]+|\([^)]*\))(?:\^(-?\d+(?:/\d+)?))?")
+_PART = re.compile(r"(\(1-beta\^t\)|beta\^t|[a-z0-9_]+|\([^)]*\))(?:\^(-?\d+(?:/\d+)?))?")
 
 
 def parse(name: str) -> Deviation:
@@ -194,7 +201,7 @@ def parse(name: str) -> Deviation:
         except ValueError:
             pass
         matched = _PART.fullmatch(part)
-        if not matched or matched[1] not in QUANTITIES:
+        if not matched or matched[1] not in FACTORS:
             raise KeyError(name)
         factors.append((matched[1], fractions.Fraction(matched[2] or 1)))
     return scaled(found[1], tuple(factors), number)
@@ -202,7 +209,7 @@ def parse(name: str) -> Deviation:
 
 def _singles() -> Iterator[Deviation]:
     for target, of in TARGETS.items():
-        yield from (scaled(target, (), float(number)) for number in _NUMBERS)
+        yield from (scaled(target, (), float(number)) for number in _PLAIN)
         yield from (scaled(target, ((factor, x),)) for factor in of.factors for x in _EXPONENTS)
     for quantity in POWERS:
         yield from (power(quantity, x) for x in (fractions.Fraction(1, 2), fractions.Fraction(2)))
