@@ -36,6 +36,7 @@ const calls = {
     null_gradients: true,
     state: true,
     put: true,
+    count: true,
   }),
 
   init(message) {
@@ -65,6 +66,11 @@ const calls = {
     for (const [part, values] of Object.entries(message.values))
       for (const [name, bits] of Object.entries(values))
         leaves[name][part]?.set(fromBits(bits, part === "theta" ? leaves[name].dtype : "float64"));
+    return { ok: true };
+  },
+
+  count(message) {
+    t = fromBits(message.steps)[0];
     return { ok: true };
   },
 };

@@ -177,7 +177,9 @@ def _attempts(subject: Subject, same: list[Observation]) -> Iterator[list[Attemp
 def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: int) -> list[Attempt]:
     found = [Attempt(Evidence(same, budget=budget), notes)]
     own = [one for one in same if not one.case.inject]  # a state of another form cannot have been set to the page's
-    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))] if shows and own else found
+    if not shows or all(Evidence([one]).misfit((), 0) is None for one in own):
+        return found
+    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))]
 
 
 def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], further: list[Observation]) -> list[Names]:

@@ -40,7 +40,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from amos_ref.conformance.judging.reading import STATE, Step
+from amos_ref.conformance.judging.reading import Step
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
@@ -75,6 +75,7 @@ class Bound:
         n = s.old_theta.size // max(np.size(s.g2), 1)
         rel_g2 = (n + 1) * u
         self._advance_v(s, rel_g2)
+        self._settle(s, "v")
         rel_r = self._rel_q(s) + self.v / np.fmax(s.v, s.epsilon) + 3 * u
         k = s.c_coef * np.sqrt(s.xi)
         rel_c = (k * (self.b + 4 * u * s.old_b) / (1 + k * s.old_b) + u) / 2 + 4 * u
@@ -92,8 +93,7 @@ class Bound:
             self.m = mu * self.m + (1 - mu) * delta + (4 * u + self._stored(mu)) * size + self._flushed(size)
             delta = self.m
         self.theta = self.theta + delta + u * np.abs(s.theta) + 2 * u * np.abs(s.old_theta)
-        for what in STATE if s.m is not None else ("theta", "v", "b"):
-            setattr(self, what, np.where(np.isfinite(getattr(s, what)), getattr(self, what), 0.0))
+        self._settle(s, *(("b", "m", "theta") if s.m is not None else ("b", "theta")))
         finite = np.isfinite(s.gamma) & np.isfinite(s.alpha)
         worst = max(np.max(np.where(finite, rel, 0.0), initial=0.0) for rel in (rel_gamma, rel_alpha))
         if not worst < 0.01:
@@ -108,6 +108,11 @@ class Bound:
         old, g2, beta = s.old_v, s.g2, s.beta
         self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
         self.v = self.v + 4 * self.u * (s.v + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
+
+    def _settle(self, s: Step, *parts: str) -> None:
+        """Let there be no bound where there is no number."""
+        for what in parts:
+            setattr(self, what, np.where(np.isfinite(getattr(s, what)), getattr(self, what), 0.0))
 
     def _rel_q(self, s: Step) -> float:
         if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly

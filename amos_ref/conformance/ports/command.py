@@ -69,6 +69,8 @@ class CommandPort:
         self.shows_state: bool = hello["state"]
         if hello["put"]:
             self.put = self._put
+        if hello.get("count"):
+            self.put_count = self._put_count
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Send the leaves and the options that the command has."""
@@ -118,6 +120,10 @@ class CommandPort:
             for part, leaves in values.items()
         }
         self._ask("put", functools.partial(read_done, "put"), values=bits)
+
+    def _put_count(self, n: int) -> None:
+        """Set the count of steps."""
+        self._ask("count", functools.partial(read_done, "count"), steps=encode(float(n)))
 
     def close(self) -> None:
         """Let the command end; what is left of it after a second is killed."""

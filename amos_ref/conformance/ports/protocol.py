@@ -22,6 +22,7 @@ _FORMS = {
     "init": _DONE,
     "step": '{"theta":{...}}',
     "put": _DONE,
+    "count": _DONE,
 }
 _HELLO = {
     "protocol": str,
@@ -32,6 +33,7 @@ _HELLO = {
     "state": bool,
     "put": bool,
 }
+_MAY_SAY = {"count": bool}
 
 
 class Form(NamedTuple):
@@ -76,9 +78,9 @@ def read_hello(found: dict[str, Any]) -> dict[str, Any]:
     """Check an answer to hello."""
     if found.get("protocol", PROTOCOL) != PROTOCOL:
         raise Garbage(f"speaks the protocol {quote(str(found['protocol']))}; this is {PROTOCOL}")
-    _check_keys("hello", found, set(_HELLO), set(_HELLO))
-    for key, kind in _HELLO.items():
-        if type(found[key]) is not kind:
+    _check_keys("hello", found, set(_HELLO), set(_HELLO | _MAY_SAY))
+    for key, kind in (_HELLO | _MAY_SAY).items():
+        if key in found and type(found[key]) is not kind:
             raise Garbage(f"its answer to hello has {key} {quote(json.dumps(found[key]))}; expected a {kind.__name__}")
     if not found["name"].isprintable() or not 0 < len(found["name"]) <= 100:
         raise Garbage(f"its name is {quote(found['name'])}; expected 1 to 100 printable characters")
@@ -92,7 +94,7 @@ def read_hello(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_done(call: str, found: dict[str, Any]) -> None:
-    """Check an answer to init or put."""
+    """Check an answer to init, put or count."""
     if found != {"ok": True}:
         raise Garbage(f"answered {call} with {quote(json.dumps(found))}; expected {_DONE}")
 

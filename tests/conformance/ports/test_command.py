@@ -9,22 +9,34 @@ import pytest
 from helpers.children import PLAIN, judge_one
 
 from amos_ref.cli import main
-from amos_ref.conformance import CommandPort, cases_of, check, table
+from amos_ref.conformance import CommandPort, check, table
 from amos_ref.conformance.judging import drive, judge
 from amos_ref.conformance.ports.command import _split
 from amos_ref.errors import TargetError
 
 EXTRA_L2 = {case.name for case in table() if "extra_l2" in case.options and not case.events}
+WIDE = ("float64", "float32")  # what the examples take
+
+
+def lacking(result):
+    """Whether a command cannot do it: no command undergoes an event, and the one in C has no count, but beta^t."""
+    return "undergo" in result.detail or "count cannot be set" in result.detail
+
+
+def test_a_command_may_take_a_count(in_javascript):
+    """That JavaScript's bits have 32 places is no matter: 2^31 is passed."""
+    port = CommandPort(in_javascript)
+    counted = [case for case in table() if case.count is not None]
+    assert {judge_one(port, case).verdict for case in counted} == {"conforms"}
+    port.close()
 
 
 def test_the_examples_conform_on_every_case(example):
     report = check(CommandPort(example))
     assert report.ok
-    port = CommandPort(example)
-    driven = [not drive.unsupported(port, case) for case in cases_of("full", port)]
-    port.close()
-    assert [r.verdict == "conforms" for r in report.results] == driven
-    assert sum(driven) > 70
+    for r in report.results:
+        driven = r.dtype in WIDE and not lacking(r)
+        assert r.verdict == ("conforms" if driven else "not supported")
 
 
 def test_the_broken_examples_depart_where_extra_l2_is_at_work_and_are_diagnosed(example):
@@ -35,7 +47,8 @@ def test_the_broken_examples_depart_where_extra_l2_is_at_work_and_are_diagnosed(
     assert {r.case for r in departing} == EXTRA_L2
     assert {(r.step, r.stage) for r in departing if r.case == "extra_l2"} == {(1, "theta")}
     assert {r.dtype for r in departing} == {"float64", "float32"}
-    assert {r.verdict for r in results if r.case not in EXTRA_L2} == {"conforms", "not supported"}
+    others = [r for r in results if r.case not in EXTRA_L2 and r.dtype in WIDE and not lacking(r)]
+    assert {r.verdict for r in others} == {"conforms"}
 
 
 def test_what_is_put_is_where_the_next_step_starts(example):
