@@ -32,10 +32,10 @@ def authors():
 
 
 def by_verdict(report, life=False):
-    """The cases of the formulas by verdict and name, or those of its life and of large counts."""
+    """The cases of the formulas by verdict and name, or those of its life, of large counts, NaN and infinity."""
     found = {}
     for r in report.results:
-        if r.case.startswith(("life-", "count-")) == life:
+        if r.case.startswith(("life-", "count-", "nan-", "infinity-")) == life:
             found.setdefault(r.verdict, {})[r.case, r.dtype] = r
     return found
 
