@@ -59,10 +59,9 @@ def _not_finite(make: Callable[..., "Case"]) -> list["Case"]:
 
 
 def _with_v_of_nan(aged: Iterable["Case"]) -> "Case":
-    """A case whose v is NaN in one row from t = 2 on, which no gradient is: only max(v, epsilon) can lose it."""
-    case = next(case for case in aged if case.name == "aged-rows")
-    v = np.array([[1.0], [2.0], [np.nan], [1.0], [2.0], [4.0]])
-    poisoned = (case.inject or {}) | {"v": {"kernel": v, "bias": np.asarray(1.0)}}
+    """A case whose v is NaN in one leaf from t = 2 on, though no gradient is: only max(v, epsilon) can lose it."""
+    case = next(case for case in aged if case.name == "aged")
+    poisoned = (case.inject or {}) | {"v": {"kernel": np.asarray(1.0), "bias": np.asarray(np.nan)}}
     return case._replace(name="nan-v", about="max(v, epsilon) keeps a v of NaN", inject=poisoned)
 
 
