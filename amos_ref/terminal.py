@@ -17,10 +17,8 @@ def is_terminal(stream: Any) -> bool:
 
 
 @contextlib.contextmanager
-def show_progress(
-    names: Sequence[str], total: int, *, transient: bool = False
-) -> Iterator[Callable[[str, int, str], None]]:
-    """Yield ``show(name, done, text)``, which shows on standard error how much of `total` is done under a name.
+def show_progress(names: Sequence[str], total: int, *, transient: bool = False) -> Iterator[Callable[..., None]]:
+    """Yield ``show(name, done, text, below=())``, which shows on standard error how much is done under a name.
 
     Parameters
     ----------
@@ -28,20 +26,31 @@ def show_progress(
         Each has a bar on a terminal; elsewhere a line is printed for every tenth that is done.
     total : int
     transient : bool
-        Draw the bars at once at every call, remove them at the end, and print nothing elsewhere.
+        Draw the bars at once at every call, and the lines `below` them; remove all at the end, and print nothing
+        elsewhere.
     """
     if not is_terminal(sys.stderr):
-        yield lambda name, done, text: None if transient else _print_line(name, done, total, text)
+        yield lambda name, done, text, below=(): None if transient else _print_line(name, done, total, text)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     name, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[text]"))
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True), text)
-    with Progress(*columns, console=Console(stderr=True, force_terminal=True), transient=transient) as bars:
+
+    class Bars(Progress):
+        below: Sequence[str] = ()
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            yield from (Text(escape(line), overflow="ellipsis", no_wrap=True) for line in self.below)
+
+    with Bars(*columns, console=Console(stderr=True, force_terminal=True), transient=transient) as bars:
         tasks = {name: bars.add_task(escape(name), total=total, text="", start=False) for name in names}
 
-        def show(name: str, done: int, text: str) -> None:
+        def show(name: str, done: int, text: str, below: Sequence[str] = ()) -> None:
+            bars.below = below
             bars.start_task(tasks[name])  # of the first call: later ones change nothing
             bars.update(tasks[name], completed=done, text=escape(text), refresh=transient)
 

@@ -15,7 +15,6 @@ from amos_ref.cli.status import (
     NO_ANSWER,
     PIPE,
     USAGE,
-    Terminated,
     Undelivered,
     delivered,
     open_standard_streams,
@@ -59,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     except (AmosError, OSError) as error:
         return _complain(error, USAGE)
     except KeyboardInterrupt as error:
-        return _complain(error if isinstance(error, Terminated) else "interrupted", INTERRUPTED)
+        return _complain(str(error) or "interrupted", INTERRUPTED)
     except BaseException:  # a mistake of ours: 1 would say that something was compared, and SystemExit could say 0
         traceback.print_exc()
         return NO_ANSWER

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amos_ref.cli.status import DEPARTS, NO_ANSWER, OK, Undelivered, delivered
+from amos_ref.cli.status import DEPARTS, INTERRUPTED, NO_ANSWER, OK, Undelivered, delivered
 from amos_ref.conformance.judging.verdicts import SILENT
 from amos_ref.conformance.ports.watchdog import DEFAULT
 from amos_ref.errors import StorageError, TargetError
@@ -15,7 +15,10 @@ from amos_ref.float_mode import check_mode
 from amos_ref.storage.files import try_file, write_file
 from amos_ref.terminal import show_progress
 
+RECENT = 5  # departing cases, the last ones, below the bar
+
 if TYPE_CHECKING:
+    from amos_ref.conformance.judging.judge import Result
     from amos_ref.conformance.report import Report
 
 
@@ -62,8 +65,16 @@ def add_to(commands: Any) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="our option is called THEIRS in the port, e.g. clip_value=max_norm (may be repeated)",
+        help="our option is called THEIRS in the port, e.g. clip_value=max_norm; NAME[1] is an entry of a tuple, "
+        "kwargs.NAME a keyword (may be repeated)",
     )
+    for option, metavar, what in (
+        ("--dtype", "DTYPE", "run the cases of this dtype only"),
+        ("--case", "PATTERN", "run only the cases of this name, or of this pattern with * and ?"),
+        ("--skip", "PATTERN", "do not run the cases of this name or pattern"),
+    ):
+        text = f"{what}; several between commas, or repeated"
+        check.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
     check.add_argument(
         "--timeout",
@@ -80,14 +91,36 @@ def add_to(commands: Any) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check, and write the reports that are asked for; return 0 if the port conforms and all of them are written."""
+    """Check, and write the reports that are asked for; return 0 if the port conforms and all of them are written.
+
+    If the check is interrupted, the reports say what it had found until then, and that it was interrupted.
+    """
     from amos_ref import conformance
 
     check_mode()
     options = _options_of_target(args)
+    try:
+        return _report(args, lambda stack: _watch(_load_port(args, stack), options))
+    except conformance.Interrupted as stopped:
+        report = stopped.report
+        args.write_expect = args.transcript = None  # a list of what was found so far would seem to be one of all
+        _report(args, lambda stack: report)
+        raise
+
+
+def _watch(port: Any, options: dict[str, Any]) -> "Report":
+    """Check, and show on a terminal how far it is."""
+    from amos_ref import conformance
+
+    with Watch() as watch:
+        return conformance.check(port, **options, progress=watch.cases, found=watch.found, say=watch.say)
+
+
+def _report(args: argparse.Namespace, check: Callable[[contextlib.ExitStack], "Report"]) -> int:
+    """Open the files, check, write and print; return the exit status."""
     with contextlib.ExitStack() as stack:
         outputs = _find_outputs(args)
-        report = conformance.check(_load_port(args, stack), **options, progress=_show_cases)
+        report = check(stack)
     status = status_of(report)
     lost = _write_reports(report, outputs)
     with delivered(status):
@@ -112,6 +145,8 @@ def _write_reports(report: "Report", outputs: dict[str, str | None]) -> list[str
 
 def status_of(report: "Report") -> int:
     """Return 0 if the port conforms, 4 if all that is against it is that it gave no answer, and 1 otherwise."""
+    if report.interrupted:
+        return INTERRUPTED
     if report.ok:
         return OK
     failed = {r.verdict for r in report.results if r.failed}
@@ -122,6 +157,8 @@ def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of conformance.check; raise TargetError for options that do not go together."""
     given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
     given |= {"--expect": args.expect, "--write-expect": args.write_expect}
+    chosen = {"--dtype": args.dtype, "--case": args.case, "--skip": args.skip}
+    given |= chosen
     alone = [option for option, value in given.items() if value not in (None, [], False)]
     if args.target is None and args.command is None and alone:
         raise TargetError(f"{alone[0]} says something about a TARGET, and there is none")
@@ -129,7 +166,13 @@ def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
         raise TargetError("--transcript says something about an --exec COMMAND, and there is none")
     if args.command is not None and (args.target is not None or args.map):
         raise TargetError("--exec COMMAND goes without a TARGET and without --map; a command uses our names")
+    narrow = [option for option, value in chosen.items() if value]
+    if narrow and args.write_expect is not None:
+        raise TargetError(f"--write-expect lists every departure, and {narrow[0]} leaves cases out")
     return {
+        "dtypes": args.dtype or None,
+        "cases": args.case or None,
+        "skip": args.skip,
         "suite": "quick" if args.quick else "full",
         "eta": args.eta,
         "renamed": renamed_of(args.map),
@@ -158,6 +201,8 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
         ours, equals, theirs = text.partition("=")
         if not equals or not theirs:
             raise TargetError(f"--map {text!r} is not of the form OURS=THEIRS")
+        if ours in renamed:
+            raise TargetError(f"--map says {ours} twice: {renamed[ours]} and {theirs}")
         renamed[ours] = theirs
     return renamed
 
@@ -194,9 +239,34 @@ def _find_outputs(args: argparse.Namespace) -> dict[str, str | None]:
     return outputs
 
 
-def _show_cases(cases: Sequence[Any]) -> Iterator[Any]:
-    """Yield the cases, and show on a terminal which one is running: it may be the one that hangs."""
-    with show_progress([""], len(cases), transient=True) as show:
-        for i, case in enumerate(cases):
-            show("", i, f"{case.name} {case.dtype}" if hasattr(case, "dtype") else "")
+class Watch(contextlib.ExitStack):
+    """What a terminal shows during a check: the case that is running, since it may hang, and what departs so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: list[str] = []
+        self.done, self.text = 0, ""
+        self.show: Callable[..., None] | None = None
+
+    def cases(self, cases: Sequence[Any]) -> Iterator[Any]:
+        """Yield the cases and show each."""
+        self.show = self.enter_context(show_progress([""], len(cases), transient=True))
+        for self.done, case in enumerate(cases):
+            self.say(f"{case.name} {case.dtype}" if hasattr(case, "dtype") else "")
             yield case
+        self.done = len(cases)
+
+    def found(self, result: "Result") -> None:
+        """Take a result; that of a state that departs alone may come to nothing."""
+        from amos_ref.conformance.report import line
+
+        if result.failed and not result.only_state:
+            self.failing.append(f"{result.case} {result.dtype}: {line(result)}")
+            self.say(self.text)
+
+    def say(self, text: str) -> None:
+        """Show what is done now."""
+        self.text = text
+        if self.show is not None:
+            count = f"{len(self.failing)} depart: " if self.failing else ""
+            self.show("", self.done, f"{count}{text}", self.failing[-RECENT:])

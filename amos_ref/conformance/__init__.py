@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +9,18 @@ if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case, table
     from amos_ref.conformance.diagnosis.diagnose import Diagnosis
     from amos_ref.conformance.judging.judge import Result
+    from amos_ref.conformance.outcome import Interrupted
     from amos_ref.conformance.ports.command import CommandPort
     from amos_ref.conformance.ports.port import Port
     from amos_ref.conformance.report import Report
 
-__all__ = ["Case", "CommandPort", "Diagnosis", "Port", "Report", "Result", "check", "table"]
+__all__ = ["Case", "CommandPort", "Diagnosis", "Interrupted", "Port", "Report", "Result", "check", "table"]
 
 _MODULE_OF = {
     "Case": "cases",
     "CommandPort": "ports.command",
     "Diagnosis": "diagnosis.diagnose",
+    "Interrupted": "outcome",
     "Port": "ports.port",
     "Report": "report",
     "Result": "judging.judge",
@@ -43,6 +44,11 @@ def check(
     expect: str | os.PathLike[str] | Iterable[Mapping[str, Any]] = (),
     timeout: float | None = None,
     progress: Callable[[Any], Any] = iter,
+    dtypes: str | Iterable[str] | None = None,
+    cases: str | Iterable[str] | None = None,
+    skip: str | Iterable[str] = (),
+    found: Callable[["Result"], None] = lambda result: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> "Report":
     """Run a port beside the page, case by case; without a port, check this installation.
 
@@ -57,7 +63,8 @@ def check(
     eta : rule, optional
         The eta that a port hard-codes, if it neither takes eta nor has a get_scale to ask.
     renamed : mapping of str to str, optional
-        Our option -> the port's parameter, where its name is not a usual one.
+        Our option -> the port's parameter, where its name is not a usual one; ``"betas[1]"`` is an entry of a tuple,
+        ``"kwargs.l2"`` a keyword.
     expect : path or iterable of mapping, optional
         Departures that do not count as failures: a TOML file (see docs/checking.md), or its entries.
     timeout : float, optional
@@ -65,6 +72,13 @@ def check(
         it rests on SIGALRM: see :mod:`amos_ref.conformance.ports.watchdog` for what it cannot stop.
     progress : callable
         Wraps the iterable of cases, as ``rich.progress.track`` does.
+    dtypes, cases, skip : str or iterable of str, optional
+        Names of dtypes, and names or patterns of cases, that are run or skipped; see
+        :func:`amos_ref.conformance.selection.select`. The report's summary says how much of the suite that was.
+    found : callable
+        Called with each :class:`Result` at once. Whether a departure of the state alone is one is known at the end.
+    say : callable
+        Called with a line that says what is tried, while what the port does instead is looked for.
 
     Returns
     -------
@@ -74,7 +88,9 @@ def check(
     Raises
     ------
     TargetError
-        If the port cannot be found, loaded or driven, or the timeout cannot be kept.
+        If the port cannot be found, loaded or driven, the timeout cannot be kept, or nothing is left to run.
+    Interrupted
+        A KeyboardInterrupt, by Ctrl-C, whose `report` holds what was found until then.
     ExpectationError
         If `expect` cannot be read or an entry of it means nothing.
     NoAnswerError
@@ -95,7 +111,6 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
-    begun = time.perf_counter()
     if port is None:
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
@@ -103,32 +118,33 @@ def check(
         check_suite(suite)
         return Report("this installation", self_check(progress))
     from amos_ref.conformance import expect as expectations
-    from amos_ref.conformance.diagnosis.lives import diagnose
-    from amos_ref.conformance.diagnosis.memory import find_memory
-    from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
+    from amos_ref.conformance.judging.drive import check_eta
     from amos_ref.conformance.judging.judge import run
-    from amos_ref.conformance.judging.tolerance import METHOD
+    from amos_ref.conformance.outcome import Outcome
     from amos_ref.conformance.ports.target import as_port
     from amos_ref.conformance.ports.watchdog import check_timeout
-    from amos_ref.conformance.report import Report
+    from amos_ref.conformance.selection import check_runnable, select
 
     check_suite(suite)
+    select([], dtypes, cases, skip)  # what does not exist is said before the port is imported
     apart = isinstance(port, str)  # it runs in a process of its own, whose answers are waited for no longer than that
     timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect)
     driven = as_port(port, renamed, timeout)
     timeout = None if apart else timeout
     try:
-        cases = cases_of(suite, driven)
-        listed_so = lambda r: any(entry.names(r.case, r.dtype) and entry.fits(r) for entry in listed)  # noqa: E731
-        results, seen = run(driven, cases, eta, timeout, progress, listed_so)
-        told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
-        departs = any(result.verdict in told[result.dtype in UNIT_ROUNDOFF] for result in results)
-        diagnosis = diagnose(driven, seen, eta, timeout) if departs else None
+        every = cases_of(suite, driven)
+        chosen = select(every, dtypes, cases, skip)
+        check_runnable(driven, chosen, every)
+        check_eta(eta, chosen)
+        outcome = Outcome(driven, suite, listed, len(every), found)
+        try:
+            results, _ = run(driven, chosen, eta, timeout, progress, outcome.is_expected, outcome.note)
+            return outcome.report(outcome.diagnose(results, eta, timeout, say))
+        except KeyboardInterrupt as error:
+            raise outcome.interrupt(error) from error
     finally:
         if hasattr(driven, "close"):
             driven.close()  # pyright: ignore[reportAttributeAccessIssue]
-    results = expectations.apply(results, listed, expectations.list_supported(results), seen)
-    return Report(driven.name, results, suite, METHOD, diagnosis, seen, time.perf_counter() - begun)
 
 
 def check_suite(suite: str) -> None:

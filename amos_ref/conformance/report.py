@@ -14,6 +14,7 @@ from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
 from amos_ref.conformance.ports.failures import text_of
+from amos_ref.conformance.ports.options import Note, describe
 from amos_ref.errors import escape
 from amos_ref.terminal import is_terminal
 
@@ -37,8 +38,14 @@ class Report:
         What the port did with each case, by which a list of expected departures is written.
     seconds : float
         How long the check took, diagnosis included.
+    notes : list of Note
+        What the port's signature says that no case may show: defaults other than the page's, options not understood.
+    out_of : int or None
+        How many cases there are, where not all of them were asked for or run.
+    interrupted : str or None
+        When the check was interrupted, in words.
     ok : bool
-        Whether something was checked and every failing case was expected.
+        Whether something was checked to the end and every failing case was expected.
     """
 
     def __init__(
@@ -50,16 +57,23 @@ class Report:
         diagnosis: Diagnosis | None = None,
         observations: Sequence[Observation] = (),
         seconds: float | None = None,
+        notes: Iterable[Note] = (),
+        out_of: int | None = None,
+        interrupted: str | None = None,
     ) -> None:
         self.target, self.results = escape(text_of(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
         self.observations = observations
         self.seconds = sum(r.seconds or 0.0 for r in results) if seconds is None else seconds
+        self.notes, self.out_of, self.interrupted = list(notes), out_of, interrupted
 
     @property
     def ok(self) -> bool:
-        """True if the port could be run on at least one case, and no case fails unexpectedly."""
-        return any(r.verdict != "not supported" for r in self.results) and not any(r.failed for r in self.results)
+        """True if the port was run on at least one case, no case fails unexpectedly, and nothing interrupted it."""
+        return self.interrupted is None and self._count_run() > 0 and not any(r.failed for r in self.results)
+
+    def _count_run(self) -> int:
+        return sum(r.verdict != "not supported" for r in self.results)
 
     def counts(self) -> Counter[str]:
         """Return how many cases had each verdict; expected ones are counted as ``"departs as expected"``."""
@@ -68,7 +82,10 @@ class Report:
 
     def summary(self) -> str:
         """Return one line that says it all."""
-        return f"{self.target}: {', '.join(f'{n} {label}' for label, n in self.counts().items()) or 'nothing checked'}"
+        counts = ", ".join(f"{n} {label}" for label, n in self.counts().items()) or "nothing checked"
+        how = [] if self.out_of is None else [f"{self._count_run()} of {self.out_of} cases were run"]
+        how += [f"interrupted {self.interrupted}"] if self.interrupted else []
+        return ": ".join([self.target, *([", ".join(how)] if how else []), counts])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, as report.schema.json describes them.
@@ -81,6 +98,11 @@ class Report:
         head = {"format": REPORT_FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
         head |= {"seconds": round(self.seconds, 3)}
+        head |= {
+            "out_of": self.out_of,
+            "interrupted": self.interrupted,
+            "notes": [note._asdict() for note in self.notes],
+        }
         return head | {"diagnosis": self.diagnosis and self.diagnosis.to_dict(), "results": rows}
 
     def to_junit(self) -> str:
@@ -99,9 +121,13 @@ class Report:
             else:
                 continue
             kinds[kind] += 1
-        suite.attrib |= {"tests": str(len(self.results)), "failures": str(kinds["failure"])}
+        if self.interrupted:
+            test = ElementTree.SubElement(suite, "testcase", classname="amos-ref", name="the whole check", time="0")
+            ElementTree.SubElement(test, "error", type="interrupted", message=self.summary())
+            kinds["error"] += 1
+        suite.attrib |= {"tests": str(len(suite)), "failures": str(kinds["failure"])}
         suite.attrib |= {"errors": str(kinds["error"]), "skipped": str(kinds["skipped"])}
-        if self.diagnosis:
+        if self._diagnosis():
             ElementTree.SubElement(suite, "system-out").text = "\n".join(self._diagnosis())
         ElementTree.indent(suite)
         head = '<?xml version="1.0" encoding="utf-8"?>\n'
@@ -111,7 +137,8 @@ class Report:
         """Return what a pull request's comment can hold: the failing cases in a table, the rest folded away."""
         shown = [r for r in self.results if r.verdict not in ("conforms", "not supported")]
         rest = [r for r in self.results if r not in shown]
-        parts = [f"**amos-ref: {'conforms' if self.ok else 'does not conform'}** ({_code(self.summary())})"]
+        how = "was interrupted" if self.interrupted else "conforms" if self.ok else "does not conform"
+        parts = [f"**amos-ref: {how}** ({_code(self.summary())})"]
         parts += [f"- {_code(text)}" for text in self._diagnosis()]
         parts += [_markdown_table(shown)] if shown else []
         if rest:
@@ -144,7 +171,10 @@ class Report:
         return "\n".join(line.rstrip() for line in lines)
 
     def _diagnosis(self) -> list[str]:
-        return [escape(line) for line in self.diagnosis.text.splitlines()] if self.diagnosis else []
+        lines = self.diagnosis.text.splitlines() if self.diagnosis else []
+        if self.interrupted and not lines:
+            lines = [f"interrupted {self.interrupted}: what the port does instead was not found out."]
+        return [escape(line) for line in [*lines, *describe(self.notes)]]
 
     def _table(self, *, plain: bool) -> Any:
         from rich import box

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 _TWINS = {"kernel": (4, 3), "twin": (4, 3)}
 _APART = {"kernel": (4, 3), "bias": (3,)}
-OF_OPTAX = ("jit", "donate", "masked", "inject_hyperparams", "multi-steps")
 _RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
 
 

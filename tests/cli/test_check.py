@@ -20,6 +20,7 @@ from amos_ref.cli import check as check_command
 from amos_ref.cli import main
 from amos_ref.conformance import table
 from amos_ref.conformance.judging.drive import unsupported
+from amos_ref.conformance.judging.judge import Result
 from amos_ref.errors import StorageError
 from amos_ref.storage import files
 
@@ -181,16 +182,32 @@ def test_odd_messages_reach_an_ascii_terminal():
         assert r"\udc80" in found.stdout
 
 
-def test_progress_names_the_case_on_a_terminal_alone(terminal, monkeypatch):
+def watched(cases, *results):
+    """What is shown of a check of these cases in which there are these results."""
+    with check_command.Watch() as watch:
+        assert list(watch.cases(cases)) == cases
+        for result in results:
+            watch.found(result)
+        watch.say("tried: pairs")
+
+
+DEPARTS = Result("plain", "float64", "", "departs", step=1, stage="b", leaf="x", detail="is 2")
+
+
+def test_a_terminal_is_shown_the_case_and_what_departs_at_once(terminal, monkeypatch):
     cases = table()[:2]
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert list(check_command._show_cases(cases)) == cases
+    watched(cases, DEPARTS)
     assert sys.stderr.getvalue() == ""
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(check_command._show_cases(cases)) == cases
-    assert "plain float64" in terminal.getvalue()
-    assert list(check_command._show_cases([("a check of the installation",)])) == [("a check of the installation",)]
+    watched(cases, DEPARTS, DEPARTS._replace(only_state=True), DEPARTS._replace(verdict="conforms"))
+    shown = terminal.getvalue()
+    assert "plain float64" in shown
+    assert "1 depart: tried: pairs" in shown
+    assert "2 depart" not in shown
+    assert "plain float64: departs at step 1, b: b of leaf 'x' is 2" in shown
+    watched([("a check of the installation",)])
     monkeypatch.setenv("NO_COLOR", "1")
     shown = terminal.getvalue()
-    assert list(check_command._show_cases(cases)) == cases
+    watched(cases, DEPARTS)
     assert terminal.getvalue() == shown

@@ -17,6 +17,7 @@ from amos_ref import cli, conformance
 from amos_ref.cli import check, status
 from amos_ref.conformance import selfcheck
 from amos_ref.conformance.judging.judge import Result
+from amos_ref.conformance.outcome import Interrupted
 from amos_ref.conformance.report import Report
 from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, VectorError
 
@@ -31,6 +32,7 @@ RIGHT, WRONG = Report("port", [result("conforms")]), Report("port", [result("con
 ENDED = Report("port", [result("conforms"), result("ended")])
 BOTH = Report("port", [result("departs"), result("killed")])
 EXPECTED = Report("port", [result("ended", "known")])
+SO_FAR = Report("port", [result("conforms")], interrupted="during the cases")
 NOTHING = Report("port", [result("not supported")])
 
 
@@ -96,6 +98,8 @@ WAYS = {
     "no such target": (raising(TargetError("no such")), 0, "check x:y", 2),
     "no framework": (raising(MissingDependencyError("no torch")), 0, "check x:y", 3),
     "Ctrl-C": (raising(KeyboardInterrupt()), 0, "check x:y", 130),
+    "Ctrl-C, with a report so far": (raising(Interrupted("", SO_FAR)), 0, "check x:y", 130),
+    "Ctrl-C, nobody reads the report so far": (raising(Interrupted("", SO_FAR)), errno.EPIPE, "check x:y", 130),
     "SystemExit(0)": (raising(SystemExit(0)), 0, "check x:y", 4),
     "GeneratorExit": (raising(GeneratorExit()), 0, "check x:y", 4),
     "a mistake of ours": (raising(ZeroDivisionError()), 0, "check x:y", 4),

@@ -39,6 +39,20 @@ class Outside(Amos):
     outside = True
 
 
+class Listed(Amos):
+    """It has an eta of its own, which a single number lacks, and its variables tell no leaf by their names."""
+
+    def __init__(self, learning_rate=1e-3, beta=0.99, extra_l2=0.0, ema_momentum=0.99, **kwargs):
+        super().__init__(learning_rate, self.get_scale, beta, extra_l2, ema_momentum=ema_momentum, **kwargs)
+
+    @staticmethod
+    def get_scale(variable):
+        return 0.5 if isinstance(variable, str) else 0.5 * variable.shape[0] / variable.shape[0]
+
+    def add_variable(self, shape, name=None, **kwargs):
+        return super().add_variable(shape, name=None if name and name.endswith(("_v", "_b")) else name, **kwargs)
+
+
 class Number(Amos):
     """Eta is a number, so that each leaf gets an optimizer of its own."""
 

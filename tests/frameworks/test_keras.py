@@ -16,7 +16,7 @@ if not any((pathlib.Path(folder) / "keras").is_dir() for folder in sys.path):
 PORTS = pathlib.Path(__file__).with_name("keras_amos.py")
 
 
-def verdicts(backend, name):
+def check(backend, name):
     """Keras takes its backend from the environment when it is imported, so each check is a process of its own."""
     found = subprocess.run(
         [sys.executable, "-m", "amos_ref", "check", f"{PORTS}:{name}", "--json"],
@@ -26,7 +26,11 @@ def verdicts(backend, name):
         timeout=300,
     )
     assert found.returncode in (0, 1), found.stderr
-    return {(r["case"], r["dtype"]): r for r in json.loads(found.stdout)["results"]}
+    return json.loads(found.stdout)
+
+
+def verdicts(backend, name):
+    return {(r["case"], r["dtype"]): r for r in check(backend, name)["results"]}
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
@@ -52,3 +56,14 @@ def test_an_eta_that_is_a_number_makes_an_optimizer_a_leaf():
     results = verdicts("torch", "Number")
     assert results["plain", "float32"]["verdict"] == results["extra_l2", "float32"]["verdict"] == "conforms"
     assert results["none-gradient", "float32"]["detail"] == "the port's framework has no gradient of None"
+
+
+def test_get_scale_is_asked_and_state_is_read_from_lists():
+    report = check("torch", "Listed")
+    results = {r["case"]: r for r in report["results"]}
+    assert results["0-d"]["verdict"] == "raises"
+    assert "asked for its eta of leaf 'x', of shape (): IndexError" in results["0-d"]["detail"]
+    assert "could not be set" not in results["aged"]["detail"]
+    assert {r["verdict"] for case, r in results.items() if case != "0-d"} == {"conforms", "not supported"}
+    assert results["aged"]["verdict"] == "conforms"  # v and b were set, so they were found
+    assert [note["option"] for note in report["notes"]] == ["beta"]  # what is Keras's own is no news

@@ -7,13 +7,14 @@ from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.target import load_port
-from amos_ref.conformance.ways import OF_OPTAX
+from amos_ref.conformance.ports.torch_life import EVENTS
 
 torch = pytest.importorskip("torch")
 torch_amos = pytest.importorskip("helpers.torch_amos")
 
 FEW = [case for case in table() if case.dtype == "float64"]
 FEW = [case for case in FEW if is_life(case) or case.name in ("plain", "none-at-first", "schedule", "warm-up")]
+FEW = [case for case in FEW if set(case.events.values()) <= {*EVENTS, "two-at-once"}]  # not those of other frameworks
 
 
 def verdicts(cls):
@@ -27,7 +28,6 @@ def test_right_ports_conform_throughout_their_lives(name):
     lacking = {case for case, r in found.items() if r.verdict == "not supported"}
     assert {r.verdict for r in found.values()} == {"conforms", "not supported"}
     paths = {"foreach", "fused", "capturable", "differentiable"} - ({"foreach"} if name == "ForeachAmos" else set())
-    lacking -= {case.name for case in FEW if set(case.events.values()) & set(OF_OPTAX)}
     assert lacking == {f"life-{path}{more}" for path in paths for more in ("", "-momentum")} | {"life-gradients-sparse"}
     assert "does not support sparse gradients" in found["life-gradients-sparse"].detail
 

@@ -2,21 +2,20 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.ports.failures import Crash, Hang, failure_of, first_line, message, text_of
+from amos_ref.conformance.ports.failures import Garbage, Unsupported, failure_of, first_line, message, text_of
+from amos_ref.conformance.ports.options import DEFAULTS
 from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
-from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError
-from amos_ref.optimizers.amos import Amos
+from amos_ref.errors import MissingDependencyError, RuleError, TargetError
 from amos_ref.rules import eta_of
 
-DEFAULTS = Amos().options
 UNDECLARED_DTYPES = ("float64", "float32")  # of a port that has no attribute `dtypes`
 
 
@@ -127,19 +126,47 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
             raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
         return case.eta
     if eta is not None:
-        return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
-    try:
-        with _failures_of(None, timeout):
-            own = port.own_eta({name: a.astype(dtype_of(case.dtype)) for name, a in case.params.items()})
-    except Failure as failed:
-        kind = NoAnswerError if isinstance(failed.error, Hang | Crash | Hangs) else TargetError
-        where = f"case {case.name}, {case.dtype}"
-        raise kind(f"{port.name} failed to tell its eta: {first_line(failed.error)} ({where})") from failed
-    if own is None:
+        try:
+            return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
+        except RuleError as error:  # where it has a value in no case, check_eta has said so
+            raise Failure(None, Unsupported(f"--eta has no value here: {error}")) from error
+    own = {name: _ask_eta(port, case, name, timeout) for name in case.params}
+    if None in own.values():
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
-    if not isinstance(own, dict) or set(own) != set(case.params):
+    return own  # type: ignore[return-value]
+
+
+def _ask_eta(port: Port, case: Case, name: str, timeout: float | None) -> float | None:
+    """Ask the port for its own eta of a leaf; None if it hard-codes none. What it raises is a failure of this case."""
+    a = case.params[name]
+    where = f"asked for its eta of leaf {name!r}, of shape {a.shape}: "
+    with _failures_of(None, timeout, where):
+        own = port.own_eta({name: a.astype(dtype_of(case.dtype))})
+    if own is None:
+        return None
+    if not isinstance(own, dict) or name not in own:
         raise TargetError(f"{port.name} tells its eta as {text_of(own)}; it must be a dict with an entry for each leaf")
-    return {name: eta_of(value, name, case.params[name].shape) for name, value in own.items()}
+    try:
+        return eta_of(own[name], name, a.shape)
+    except RuleError as error:
+        raise Failure(None, Garbage(str(error)), where) from error
+
+
+def check_eta(eta: Any, cases: Sequence[Case]) -> None:
+    """Raise TargetError or RuleError if what --eta says has a value in no case."""
+    if isinstance(eta, str) and not eta.strip():
+        raise TargetError("--eta is empty; it must be a number, or an expression in SHAPE such as sqrt(1/SHAPE[-1])")
+    errors = []
+    for case in cases if eta is not None else ():
+        try:
+            for name, a in case.params.items():
+                eta_of(eta, name, a.shape)
+        except RuleError as error:
+            errors.append(error)
+        else:
+            return
+    if errors:
+        raise errors[0]
 
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:

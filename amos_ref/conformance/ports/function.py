@@ -3,7 +3,7 @@
 import copy
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,21 @@ import numpy as np
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line
 from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted
 
-_FIRST = (("theta", "param", "params"), ("g", "grad", "grads"), ("state",))
+#: What the first three parameters of a step are called.
+FIRST = (
+    ("theta", "param", "params", "p", "w", "weight", "weights"),
+    ("g", "grad", "grads", "gradient", "gradients"),
+    ("state", "opt_state"),
+)
 
 
 def is_step(target: Any) -> bool:
     """Whether a callable's first parameters are theta, g and state, by these names or the usual others."""
     try:
-        names = list(inspect.signature(target).parameters)[: len(_FIRST)]
+        names = list(inspect.signature(target).parameters)[: len(FIRST)]
     except (TypeError, ValueError):
         return False
-    return len(names) == len(_FIRST) and all(name in known for name, known in zip(names, _FIRST, strict=True))
+    return len(names) == len(FIRST) and all(name in known for name, known in zip(names, FIRST, strict=True))
 
 
 def _pickle(port: Any) -> None:
@@ -68,6 +73,14 @@ class NumpyPort(Adapter):
     """
 
     events, changes = FUNCTION_EVENTS, True
+
+    def given_first(self, parameters: Iterable[str]) -> list[str]:
+        """Return theta, g and state, whatever they are called."""
+        return list(parameters)[: len(FIRST)]
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the number of the step, which is no option."""
+        return {"t": ...}
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Keep copies of the parameters; every state is empty."""

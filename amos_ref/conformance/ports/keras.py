@@ -1,6 +1,7 @@
 """A keras.optimizers.Optimizer class as a port, on whichever backend Keras runs."""
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,8 @@ class KerasPort(Adapter):
     """Drives an optimizer class through build and apply, and reads its variables by name.
 
     An eta that is a number makes an optimizer a leaf, since Keras has no parameter groups. v, b and m are the
-    variables that ``add_variable_from_reference(variable, name="v")`` and its like would name so: "kernel_v".
+    variables that ``add_variable_from_reference(variable, name="v")`` and its like would name so: "kernel_v"; or those
+    in a list of the optimizer that is called so, one for each leaf.
     It is run in float32 alone: what keras.ops computes from float64, it computes in float32
     (``keras.backend.result_type("float64", "float64")`` is "float32").
     """
@@ -30,6 +32,19 @@ class KerasPort(Adapter):
         theirs = self.signature.theirs.get("eta", "")
         self.apart = bool(theirs) and not (theirs.endswith("fn") or theirs.startswith("get"))
         self.skips_none = not self.apart  # an optimizer refuses a step in which no leaf of its has a gradient
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the options of Keras's own base class."""
+        bases = [vars(cls).get("__init__") for cls in reversed(_import_keras().optimizers.Optimizer.__mro__)]
+        parameters = [inspect.signature(init).parameters for init in bases if init and init is not object.__init__]
+        return {name: p.default for of_base in parameters for name, p in of_base.items()} | {"name": ...}
+
+    def own_eta(self, params: Arrays) -> dict[str, float] | None:
+        """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
+        keras = _import_keras()
+
+        leaves = {name: keras.Variable(a, dtype=a.dtype.name) for name, a in params.items()}
+        return self.ask_scale(leaves, lambda: self.target(**self.signature.keywords({"learning_rate": 0.25})))
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the variables and the optimizer, or one a leaf."""
@@ -62,10 +77,16 @@ class KerasPort(Adapter):
         return {name: self.to_numpy(leaf) for name, leaf in self.leaves.items()}
 
     def find(self, part: str, leaf: str) -> Any:
-        """Return the variable that holds this part of a leaf's state, or None."""
+        """Return the variable that holds this part of a leaf's state, by its name or in a list of the optimizer."""
         variables = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
         names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
-        return next((variables[name] for name in names if name in variables), None)
+        found = next((variables[name] for name in names if name in variables), None)
+        if found is not None:
+            return found
+        optimizer, leaves = next((optimizer, names) for optimizer, names in self.optimizers if leaf in names)
+        lists = [getattr(optimizer, theirs, None) for theirs in STATE_NAMES[part]]
+        of_leaf = [held[leaves.index(leaf)] for held in lists if isinstance(held, list) and len(held) == len(leaves)]
+        return next((value for value in of_leaf if hasattr(value, "assign")), None)
 
     def put_count(self, n: int) -> None:
         """Set the count that every optimizer of Keras has."""

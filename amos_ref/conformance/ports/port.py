@@ -7,7 +7,6 @@ function.py from a plain function, command.py from a program in any language.
 import contextlib
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -16,25 +15,13 @@ import numpy as np
 from numpy import array, iscomplexobj  # by themselves: a port may change the module
 
 from amos_ref.conformance.ports.failures import Garbage, PortFailure, Unsupported, first_line, text_of
+from amos_ref.conformance.ports.options import ALIASES as ALIASES
+from amos_ref.conformance.ports.options import Call, Note, Signature, by_name, parameters_of
 from amos_ref.errors import TargetError
 
 Arrays = dict[str, np.ndarray]
 
 LEAF_NAME = "_amos_ref_leaf"  # attribute of a parameter that tells its leaf, where the shape does not
-
-#: Our option -> the names that ports give it, the first found in a signature wins.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate", "lr", "xi", "step_size"),
-    "eta": ("eta", "eta_fn", "get_eta", "scale_fn", "scale", "eta_value"),
-    "slot_shape": ("slot_shape", "shape_fn", "slot_shape_fn", "slot_fn"),
-    "beta": ("beta", "beta2", "b2"),
-    "momentum": ("momentum", "mu", "beta1", "b1"),
-    "clip_value": ("clip_value", "clip", "grad_clip", "gradient_clip", "clip_grad", "chi"),
-    "extra_l2": ("extra_l2", "extra_weight_decay", "l2"),
-    "c_coef": ("c_coef", "c_coeff", "coef_c"),
-    "d_coef": ("d_coef", "d_coeff", "coef_d"),
-    "epsilon": ("epsilon", "eps"),
-}
 
 #: Our state -> the names that ports give it.
 STATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -99,58 +86,6 @@ class Port(Protocol):
         ...
 
 
-class Signature:
-    """Which of our options a callable takes, and under which name.
-
-    Parameters
-    ----------
-    target : callable
-    renamed : mapping of str to str
-        ``ours -> theirs``, before the known aliases.
-    """
-
-    def __init__(self, target: Callable[..., Any], renamed: Mapping[str, str]) -> None:
-        try:
-            parameters = inspect.signature(target).parameters
-        except (TypeError, ValueError) as error:
-            raise TargetError(f"the signature of {target!r} cannot be read: {error}") from None
-        self.parameters = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        self.theirs: dict[str, str] = {}
-        for ours, theirs in renamed.items():
-            if ours not in ALIASES:
-                raise TargetError(f"--map {ours}={theirs}: {ours!r} is not one of {', '.join(ALIASES)}")
-            if theirs not in self.parameters:
-                raise TargetError(f"--map {ours}={theirs}: the port has no parameter {theirs!r}")
-            self.theirs[ours] = theirs
-        for ours, names in ALIASES.items():
-            found = next((n for n in names if n in self.parameters and n not in self.theirs.values()), None)
-            if ours not in self.theirs and found is not None:
-                self.theirs[ours] = found
-        if "learning_rate" not in self.theirs:
-            raise TargetError(
-                f"the port has no parameter for the learning rate (looked for {', '.join(ALIASES['learning_rate'])}); "
-                "--map learning_rate=NAME names it"
-            )
-
-    @property
-    def options(self) -> set[str]:
-        """Our names of the options that the port has."""
-        return set(self.theirs)
-
-    def keywords(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the port's keyword arguments for these options; those that a case does not set are switched off."""
-        given = {self.theirs[ours]: value for ours, value in hyper.items() if ours in self.theirs}
-        for ours, off in OFF.items():
-            theirs = self.theirs.get(ours)
-            if theirs is not None and theirs not in given and self.parameters[theirs].default not in (None, 0, False):
-                given[theirs] = off
-        return given
-
-
-#: What switches an option off, whatever its default.
-OFF = {"momentum": 0.0, "clip_value": math.inf, "extra_l2": 0.0}
-
-
 class Adapter:
     """What the ports that are made from a callable have in common.
 
@@ -167,9 +102,20 @@ class Adapter:
     skips_none = True
 
     def __init__(self, target: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.target, self.name, self.renamed = target, name, renamed
-        self.signature = Signature(target, renamed)
+        self.name, self.renamed = name, renamed
+        given = self.given_first(parameters_of(target))
+        self.signature = Signature(target, renamed, given, self.of_framework())
+        self.target = by_name(target, self.signature)
         self.options = self.signature.options
+        self.notes: list[Note] = self.signature.notes()
+
+    def given_first(self, parameters: Iterable[str]) -> list[str]:
+        """Return which parameters the adapter gives by itself, by position."""
+        return []
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return parameters that are no options of the algorithm, and their usual defaults; `...` is any."""
+        return {}
 
     def prepare(self, hyper: dict[str, Any], params: Arrays) -> dict[str, Any]:
         """Return options for a constructor: the first learning rate that is not 0, and slots by leaf.
@@ -262,6 +208,23 @@ class Adapter:
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
         """Return None: the port is given its eta, or --eta says it."""
         return None
+
+    def ask_scale(self, leaves: Mapping[str, Any], make: Callable[[], Any]) -> dict[str, float] | None:
+        """Ask get_scale, of the class or of an optimizer that `make` returns, for the eta that the port hard-codes."""
+        if "eta" in self.options:
+            return None
+        owner = innermost(self.target)
+        if not isinstance(inspect.getattr_static(owner, "get_scale", None), staticmethod | classmethod):
+            owner = make()
+        ask = getattr(owner, "get_scale", None)
+        return None if ask is None else {name: float(ask(leaf)) for name, leaf in leaves.items()}
+
+
+def innermost(target: Any) -> Any:
+    """Return the class or function in partials, and in what calls it with its arguments in their places."""
+    while isinstance(target, functools.partial | Call):
+        target = target.func
+    return target
 
 
 #: What ports call their count of steps.

@@ -13,6 +13,7 @@ import numpy as np
 
 from amos_ref.conformance.ports.child import Child, memory_limit
 from amos_ref.conformance.ports.failures import FAILURES, Garbage, Hang, PortError, PortFailure
+from amos_ref.conformance.ports.options import Note
 from amos_ref.conformance.ports.port import STATE_NAMES, Arrays
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
 from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, escape
@@ -54,6 +55,7 @@ class TargetPort:
         self.options, self.skips_none = set(found["options"]), bool(found["skips_none"])
         if found["dtypes"] is not None:
             self.dtypes = set(found["dtypes"])
+        self.notes = [_read_note(note) for note in found["notes"]]
         for name in found["can"]:
             setattr(self, name, getattr(self, f"_{name}"))
 
@@ -153,3 +155,8 @@ class TargetPort:
         if self.unshown and len(lines) >= self.unshown:
             print(f"({SHOWN} lines of {escape(self.target)} are shown, and no more)", file=sys.stderr)
         self.unshown = max(self.unshown - len(lines), 0)
+
+
+def _read_note(found: list[Any]) -> Note:
+    texts: list[Any] = [None if text is None else escape(str(text)[:200]) for text in found]
+    return Note(*texts)

@@ -1,7 +1,6 @@
 """From what a user names or hands over to a port that can be driven."""
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import pathlib
@@ -10,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amos_ref.conformance.ports.failures import first_line
-from amos_ref.conformance.ports.function import NumpyPort, is_step
-from amos_ref.conformance.ports.port import Port
+from amos_ref.conformance.ports.port import Port, innermost
+from amos_ref.conformance.ports.recognise import adapter_of
 from amos_ref.conformance.ports.supervised import TargetPort
 from amos_ref.errors import MissingDependencyError, TargetError
 
@@ -108,34 +107,14 @@ def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
         return found
     if isinstance(found, type) and isinstance(found_port := _instantiate(found), Port):
         return found_port
-    label = label or f"{getattr(found, '__module__', '?')}:{getattr(found, '__qualname__', repr(found))}"
-    inner = found
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if _is_optimizer(inner, "torch", "optim"):
-        from amos_ref.conformance.ports.torch import TorchPort
-
-        return TorchPort(found, label, renamed)
-    if _is_optimizer(inner, "keras", "optimizers"):
-        from amos_ref.conformance.ports.keras import KerasPort
-
-        return KerasPort(found, label, renamed)
-    if is_step(found):
-        return NumpyPort(found, label, renamed)
-    if callable(found):
-        from amos_ref.conformance.ports.optax import OptaxPort
-
-        return OptaxPort(found, label, renamed)
-    raise TargetError(
-        f"{label} is neither an optimizer class of torch or Keras, nor a function step(theta, g, state, ...), "
-        "nor an optax-style factory, nor a Port"
-    )
+    label = label or _name_of(found)
+    return adapter_of(found, label, dict(renamed))(found, label, renamed)
 
 
-def _is_optimizer(found: Any, framework: str, submodule: str) -> bool:
-    """Whether it is a class of a framework's optimizer, without importing a framework that is not in use."""
-    base = getattr(getattr(sys.modules.get(framework), submodule, None), "Optimizer", None)
-    return isinstance(found, type) and isinstance(base, type) and issubclass(found, base)
+def _name_of(found: Any) -> str:
+    inner = innermost(found)
+    name = getattr(inner, "__qualname__", None)
+    return f"{inner.__module__}:{name}" if name else f"this {type(inner).__name__}"
 
 
 def _instantiate(cls: type) -> Any:

@@ -1,6 +1,7 @@
 """A torch.optim.Optimizer class as a port."""
 
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from amos_ref.conformance.ports.torch_feed import Feed, import_torch, to_numpy, 
 from amos_ref.conformance.ports.torch_life import EVENTS
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import TargetError
+
+#: What the parameter is called that takes the parameters; an optimizer may have it elsewhere than first.
+PARAMS = ("params", "parameters", "param_groups", "model_params", "model_parameters", "named_parameters")
+
+#: Which way a step is computed: what every optimizer of torch has.
+SWITCHES = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
 
 class TorchPort(Adapter):
@@ -28,6 +35,15 @@ class TorchPort(Adapter):
     """
 
     dtypes, changes = FLOATS, True
+
+    def given_first(self, parameters: Iterable[str]) -> list[str]:
+        """Return the parameter that takes the parameters: the first of a usual name, or else the first of all."""
+        names = list(parameters)
+        return [name for name in names if name in PARAMS][:1] or names[:1]
+
+    def of_framework(self) -> Mapping[str, Any]:
+        """Return the options that say in which way a step is computed."""
+        return SWITCHES
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make parameters and the optimizer, one group for all, or one a leaf where each has options of its own."""
@@ -57,13 +73,19 @@ class TorchPort(Adapter):
         own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
         apart = self.apart or any(own.values())
         groups = [{"params": [leaves[n]], **own[n]} for n in inside] if apart else [leaves[n] for n in inside]
+        if self.signature.given[:1] == ("named_parameters",) and not apart:
+            groups = [(name, leaves[name]) for name in inside]
         self.optimizer = self.target(groups, **self.signature.keywords(self.hyper | other), **self.extra)
+        if not callable(getattr(self.optimizer, "step", None)):
+            raise TargetError(f"{self.name} returned {type(self.optimizer).__name__}, which has no step")
+        self.feed.blank = _needs_closure(self.optimizer.step)
         for group, name in zip(self.optimizer.param_groups, inside, strict=False) if self.apart else ():
             group[self._group_key("eta", group)] = self.etas[name]
 
     def group_key(self, ours: str) -> str:
         """Return the key of our option in the parameter groups; Unsupported if they have none."""
-        group, theirs = self.optimizer.param_groups[0], self.signature.theirs.get(ours, "")
+        groups, theirs = getattr(self.optimizer, "param_groups", None) or [{}], self.signature.theirs.get(ours, "")
+        group = groups[0]
         found = next((key for key in (theirs, *ALIASES[ours]) if key in group), None)
         if found is None:
             raise Unsupported(f"the port's parameter groups have no {ours}")
@@ -81,6 +103,8 @@ class TorchPort(Adapter):
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
         self.step_other(grads)
+        if self.rates is not None and not hasattr(self.optimizer, "param_groups"):
+            raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
         if self.rates is not None:
             self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
         try:
@@ -88,21 +112,24 @@ class TorchPort(Adapter):
         except PortFailure:
             raise
         except Exception as error:
-            if not self.feed.refusable:
+            if not self.feed.refuses(error):
                 raise
             raise Unsupported(f"it is refused: {first_line(error)}") from error
         return {name: to_numpy(leaf) for name, leaf in self.leaves.items()}
 
     def undergo(self, event: str) -> None:
         """Do what an event says; see torch_life.py."""
-        if event in EVENTS:
+        if event not in EVENTS:
+            return super().undergo(event)
+        self.feed.eventful = True
+        try:
             EVENTS[event](self)
-        else:
-            super().undergo(event)
+        except NotImplementedError as error:
+            raise Unsupported(f"it is refused: {first_line(error)}") from error
 
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
-        own = self.optimizer.state.get(self.leaves[leaf], {})
+        own = getattr(self.optimizer, "state", {}).get(self.leaves[leaf], {})
         return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
 
     def to_numpy(self, value: Any) -> np.ndarray:
@@ -118,7 +145,7 @@ class TorchPort(Adapter):
     def put_count(self, n: int) -> None:
         """Set every count that the state of a parameter, a group or the optimizer itself has under a usual name."""
         optimizer = self.optimizer
-        held = [*optimizer.state.values(), *optimizer.param_groups, vars(optimizer)]
+        held = [*getattr(optimizer, "state", {}).values(), *getattr(optimizer, "param_groups", ()), vars(optimizer)]
         places = [(own, key) for own in held for key in COUNT_NAMES if _counts(own.get(key))]
         for own, key in places:
             if hasattr(own[key], "detach"):
@@ -132,13 +159,18 @@ class TorchPort(Adapter):
         """Ask get_scale, of the class or of an optimizer, for the eta that the port hard-codes."""
         torch = import_torch()
 
-        owner = getattr(self.target, "func", self.target)
-        if not hasattr(owner, "get_scale") or "eta" in self.options:
-            return None
         leaves = {name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()}
-        if not isinstance(inspect.getattr_static(owner, "get_scale"), staticmethod | classmethod):
-            owner = self.target(list(leaves.values()), **self.signature.keywords({"learning_rate": 0.25}))
-        return {name: float(owner.get_scale(leaf)) for name, leaf in leaves.items()}
+        options = self.signature.keywords({"learning_rate": 0.25})
+        return self.ask_scale(leaves, lambda: self.target(list(leaves.values()), **options))
+
+
+def _needs_closure(step: Any) -> bool:
+    """Whether a method step must be given a closure."""
+    try:
+        parameters = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _counts(value: Any) -> bool:

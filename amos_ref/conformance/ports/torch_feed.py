@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.failures import Garbage
+from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line
 from amos_ref.dtypes import dtype_of
 
 
@@ -56,16 +56,22 @@ class Feed:
     scheduler : torch.optim.lr_scheduler.LRScheduler or None
     rate : Tensor or None
         The learning rate that the optimizer was given as a tensor, which is filled.
-    refusable : bool
-        Whether an error of the port means that it refuses what it is given.
+    blank : bool
+        Whether step must be given a closure, which then computes nothing.
+    refusable, eventful : bool
+        Whether any error of the port means that it refuses what it is given; whether a NotImplementedError does.
     """
 
     form: Callable[[Any], Any] | None = None
     sign = 1.0
-    keep = closure = zero = freeze = refusable = False
+    keep = closure = zero = freeze = blank = refusable = eventful = False
     scheduler: Any = None
     rate: Any = None
     steps = 0
+
+    def refuses(self, error: Exception) -> bool:
+        """Whether an error says that the port does not do what it is asked."""
+        return self.refusable or (self.eventful and isinstance(error, NotImplementedError))
 
     def set_rate(self, optimizer: Any, rate: float, key: Callable[[dict[str, Any]], str]) -> None:
         """Set the learning rate of a step as a user would."""
@@ -83,9 +89,7 @@ class Feed:
         if self.zero:
             optimizer.zero_grad(set_to_none=bool(self.steps % 2))
         tensors = {name: self._tensor(g) for name, g in grads.items() if g is not None}
-        copies = (
-            tensors if self.form or self.sign < 0 else {}
-        )  # those that are not on the memory of the gradient itself
+        copies = tensors if self.form or self.sign < 0 else {}  # not on the memory of the gradients themselves
         before = {name: to_numpy(t).copy() for name, t in copies.items()}
         for name, leaf in leaves.items():
             if self.freeze:
@@ -95,6 +99,8 @@ class Feed:
         self.keep = False
         if self.closure:
             self._step_with_closure(optimizer, leaves, tensors)
+        elif self.blank:
+            optimizer.step(lambda: to_tensor(np.zeros(())))
         else:
             optimizer.step()
         if self.scheduler is not None:
@@ -120,13 +126,19 @@ class Feed:
         losses = []
 
         def closure() -> Any:
-            optimizer.zero_grad()
+            for leaf in leaves.values():
+                leaf.grad = None
             batch = tensors if not losses else {name: g.flip(tuple(range(g.ndim))) for name, g in tensors.items()}
             losses.append(sum((leaves[name] * g).sum() for name, g in batch.items()))
             losses[-1].backward()
             return losses[-1]
 
-        returned = optimizer.step(closure)
+        try:
+            returned = optimizer.step(closure)
+        except Exception as error:
+            if losses:
+                raise
+            raise Unsupported(f"the port refuses a closure: {first_line(error)}") from error
         number = returned.item() if hasattr(returned, "item") else returned
         if losses and number not in [loss.item() for loss in losses]:
             raise Garbage(f"step(closure) returned {number!r:.40}; it must return what the closure returned")

@@ -22,17 +22,30 @@ def _rebuild(port: Any, **other: Any) -> None:
     port.build(leaves, **other)
 
 
+def _need(port: Any, *names: str) -> None:
+    """Raise Unsupported where an optimizer, which need not be derived from torch's, lacks something."""
+    for name in names:
+        if not hasattr(port.optimizer, name):
+            raise Unsupported(f"the optimizer has no {name}")
+
+
 # in the middle of a run
 
 
 def _state_dict(port: Any, **other: Any) -> None:
     torch = import_torch()
 
-    file = io.BytesIO()
-    torch.save(port.optimizer.state_dict(), file)
-    file.seek(0)
+    _need(port, "state_dict", "load_state_dict")
+    saved = port.optimizer.state_dict()
+    try:
+        file = io.BytesIO()
+        torch.save(saved, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=False)
+    except Exception:  # it holds something that cannot be pickled
+        saved = copy.deepcopy(saved)
     _rebuild(port, **other)
-    port.optimizer.load_state_dict(torch.load(file, weights_only=False))
+    port.optimizer.load_state_dict(saved)
 
 
 def _loaded_otherwise(port: Any) -> None:
@@ -77,6 +90,7 @@ def _leave_out(port: Any) -> None:
 
 
 def _add_param_group(port: Any) -> None:
+    _need(port, "add_param_group")
     (name,), port.outside = port.outside, set()
     group: dict[str, Any] = {"params": [port.leaves[name]]}
     if port.apart:
@@ -129,6 +143,7 @@ def _lr_tensor(port: Any) -> None:
 
 
 def _lr_scheduler(port: Any) -> None:
+    _need(port, "param_groups")
     rates = list(port.rates)
     scheduler = importlib.import_module("torch.optim.lr_scheduler").LambdaLR
     if "lr" not in port.optimizer.param_groups[0]:
@@ -145,6 +160,7 @@ def _closure(port: Any) -> None:
 
 
 def _zero_grad(port: Any) -> None:
+    _need(port, "zero_grad")
     port.feed.zero = True
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import failure_of, first_line, message, text_of
+from amos_ref.conformance.ports.options import Note
 from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Arrays, copy_shown
 from amos_ref.conformance.ports.target import load_port
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
@@ -112,6 +113,7 @@ class Worker:
             "skips_none": bool(self.port.skips_none),
             "dtypes": None if dtypes is None else [name for name in FLOATS if name in dtypes],
             "can": [name for name in ("put", "put_count", "undergo") if hasattr(self.port, name)],
+            "notes": [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)],
         }
 
     def _own_eta(self, params: Any) -> dict[str, Any]:

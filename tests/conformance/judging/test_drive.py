@@ -1,5 +1,6 @@
 """Ports that misbehave while they are driven: each way has its verdict, and none is a crash of the check."""
 
+import re
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ from helpers.toy_port import OPTIONS, ToyPort
 
 from amos_ref.conformance import check, table
 from amos_ref.conformance.judging import judge
-from amos_ref.errors import AmosError
+from amos_ref.errors import AmosError, TargetError
 
 
 @pytest.mark.parametrize(
@@ -76,16 +77,65 @@ def test_a_port_may_keep_and_step_the_parameters_it_was_given():
     assert check(bad_ports.InPlace(), suite="quick").ok
 
 
-@pytest.mark.parametrize(
-    "own", [3.0, {"kernel": 0.5}, {"kernel": 0.5, "bias": 0.0}, {"kernel": None, "bias": 1.0}, ZeroDivisionError]
-)
-def test_an_eta_that_the_port_tells_wrongly_is_a_named_error(own):
-    class Telling(ToyPort):
-        def own_eta(self, params):
-            if own is ZeroDivisionError:
-                raise own
-            return own
+class Telling(ToyPort):
+    """It tells an eta of its own, as a function of an array."""
 
-    with pytest.raises(AmosError) as caught:
-        judge.judge(Telling(options=OPTIONS - {"eta"}), table()[0])[0]
-    assert "\n" not in str(caught.value)
+    def __init__(self, tell):
+        super().__init__(options=OPTIONS - {"eta"})
+        self.tell = tell
+
+    def own_eta(self, params):
+        return {name: self.tell(a) for name, a in params.items()}
+
+    def init(self, params, hyper):
+        super().init(params, hyper)
+
+
+@pytest.mark.parametrize("own", [3.0, {"kernel": 0.5}, {}])
+def test_what_is_no_eta_by_leaf_is_a_named_error(own, monkeypatch):
+    port = Telling(None)
+    monkeypatch.setattr(port, "own_eta", lambda params: own)
+    with pytest.raises(TargetError, match=r"toy tells its eta as .*; it must be a dict with an entry for each leaf"):
+        judge.judge(port, table()[0])
+
+
+@pytest.mark.parametrize(
+    ("tell", "verdict", "text"),
+    [
+        (lambda a: 0.5 / len(a.shape), "raises", "of leaf 'x', of shape (): ZeroDivisionError: float division by zero"),
+        (
+            lambda a: a.shape and 0.5,
+            "garbage",
+            "of leaf 'x', of shape (): eta of leaf 'x' is (); it must be a finite number",
+        ),
+    ],
+)
+def test_an_eta_that_one_leaf_has_not_is_the_verdict_of_one_case(tell, verdict, text):
+    report = check(Telling(tell), suite="quick")
+    others = {r.verdict for r in report.results if r.case != "0-d"}
+    (found,) = [r for r in report.results if r.case == "0-d"]
+    assert others == {"conforms", "not supported"}
+    assert (found.verdict, found.step) == (verdict, None)
+    assert text in found.detail
+
+
+def test_an_eta_that_no_leaf_has_ends_the_check():
+    def tell(a):
+        raise KeyError("scale")
+
+    with pytest.raises(TargetError, match="toy could not be started on any case: asked for its eta of leaf 'kernel'"):
+        check(Telling(tell), suite="quick")
+
+
+def test_a_rule_for_eta_is_asked_for_the_cases_that_it_can_answer():
+    port = ToyPort(options=OPTIONS - {"eta"})
+    report = check(port, suite="quick", eta="sqrt(1/SHAPE[-1])", dtypes="float64", cases=["0-d", "1-d"])
+    assert [r.verdict for r in report.results] == ["not supported", "conforms"]
+    assert report.results[0].detail.startswith("--eta has no value here: eta of leaf 'x'")
+    for eta, text in (
+        ("", "--eta is empty; it must be a number"),
+        ("SHAPE[", "SHAPE"),
+        ("-1", "must be a finite number"),
+    ):
+        with pytest.raises(AmosError, match=re.escape(text)):
+            check(port, suite="quick", eta=eta)

@@ -1,0 +1,158 @@
+"""Optimizers of torch as people write them: however they take their parameters and options, they are driven."""
+
+import functools
+
+import pytest
+
+from amos_ref.conformance import check
+from amos_ref.conformance.ports.target import as_port
+from amos_ref.errors import TargetError
+from examples.ports.amos_numpy import step as one_step
+
+torch = pytest.importorskip("torch")
+
+# torch warns of its own affairs while it is imported and used.
+pytestmark = pytest.mark.filterwarnings("default")
+
+CASES = ["plain", "schedule", "none-gradient", "0-d", "aged"]
+
+
+class Amos(torch.optim.Optimizer):
+    """A right port."""
+
+    def __init__(self, params, lr=1e-3, eta=0.5, beta=0.999):
+        super().__init__(params, {"lr": lr, "eta": eta, "beta": beta, "t": 0})
+
+    def eta_of(self, p, group):
+        return group["eta"]
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            group["t"] += 1
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                own = self.state[p]
+                state = {k: own[k].double().numpy() for k in ("v", "b") if k in own}
+                theta, g, eta = p.double().numpy(), p.grad.double().numpy(), self.eta_of(p, group)
+                theta, state = one_step(theta, g, state, group["t"], group["lr"], eta, (), group["beta"])
+                p.copy_(torch.as_tensor(theta))
+                own |= {k: torch.as_tensor(state[k]).to(p.dtype) for k in ("v", "b")}
+        return loss
+
+
+class ByPosition(Amos):
+    def __init__(self, params, lr, /, eta=0.5, beta=0.999):
+        super().__init__(params, lr, eta, beta)
+
+
+class Betas(Amos):
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eta=0.5, weight_decay=0.01, foreach=None):
+        super().__init__(params, lr, eta, betas[1])
+        assert betas[0] == 0.9
+
+
+class Swapped(Amos):
+    def __init__(self, lr=1e-3, params=(), eta=0.5, beta=0.999):
+        super().__init__(params, lr, eta, beta)
+
+
+class ByName(Amos):
+    def __init__(self, *, params, lr, eta, beta):
+        super().__init__(params, lr, eta, beta)
+
+
+class Named(Amos):
+    def __init__(self, named_parameters, lr, eta_fn, beta=0.999):
+        super().__init__(named_parameters, lr, eta_fn, beta)
+
+    def eta_of(self, p, group):
+        return group["eta"](p)
+
+
+class Closure(Amos):
+    def step(self, closure):
+        return super().step(closure) + 0.0
+
+
+class Keywords(Amos):
+    def __init__(self, params, **kwargs):
+        super().__init__(params, **kwargs)
+
+
+class Copied:
+    """It has what a copy of torch's base class has, and is not derived from it."""
+
+    def __init__(self, params, lr=1e-3, beta=0.999):
+        self.inner = Amos(params, lr, 0.5, beta)
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
+
+    @staticmethod
+    def get_scale(p):
+        return 0.5 * p.shape[0] / p.shape[0]
+
+    def add_param_group(self, group):
+        self.inner.add_param_group(group)
+
+    def step(self):
+        self.inner.step()
+
+
+def make(params, lr=1e-3, eta=0.5, beta=0.999):
+    return Amos(params, lr, eta, beta)
+
+
+@pytest.mark.parametrize(
+    ("target", "renamed"),
+    [
+        (Amos, {}),
+        (ByPosition, {}),
+        (Betas, {"beta": "betas[1]"}),
+        (Swapped, {}),
+        (ByName, {}),
+        (Named, {}),
+        (Closure, {}),
+        (Keywords, {"learning_rate": "lr", "eta": "kwargs.eta", "beta": "kwargs.beta"}),
+        (make, {}),
+        (lambda params, lr, eta, beta: Amos(params, lr, eta, beta), {}),
+        (functools.partial(Amos, beta=0.5), {}),
+    ],
+)
+def test_it_is_driven_and_conforms(target, renamed):
+    report = check(target, renamed=renamed, dtypes="float64", cases=CASES)
+    assert [r.verdict for r in report.results] == ["conforms"] * len(CASES), str(report)
+
+
+def test_a_copy_of_the_base_class_is_torchs_and_one_leaf_that_raises_is_one_case():
+    report = check(Copied, dtypes="float64", cases=CASES)
+    found = {r.case: r for r in report.results}
+    assert found.pop("0-d").detail.startswith("asked for its eta of leaf 'x', of shape (): IndexError: ")
+    assert {r.verdict for r in found.values()} == {"conforms"}
+
+
+def test_a_schedule_needs_param_groups():
+    class Bare:
+        def __init__(self, params, lr=1e-3, beta=0.999):
+            self.inner = Amos(params, lr, 0.5, beta)
+
+        def step(self):
+            self.inner.step()
+
+    report = check(Bare, dtypes="float64", cases=["plain", "schedule"], eta=0.5)
+    assert [r.verdict for r in report.results] == ["conforms", "not supported"]
+    assert "no param_groups, in which its learning rate could be set" in report.results[1].detail
+
+
+def test_a_factory_of_something_else_is_told_what_it_returns():
+    with pytest.raises(TargetError, match="returned int, which has no step"):
+        check(lambda params, lr: 3, eta=0.5)
+
+
+def test_the_switches_of_torch_are_no_news_while_they_are_off():
+    class Switched(Amos):
+        def __init__(self, params, lr=1e-3, eta=0.5, beta=0.999, foreach=None, maximize=False, capturable=True):
+            super().__init__(params, lr, eta, beta)
+
+    assert [(note.option, note.port) for note in as_port(Switched).notes] == [("capturable", "True")]
