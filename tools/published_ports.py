@@ -1,7 +1,7 @@
 """Every published port of Amos that can be had, beside the page: writes docs/ports.md.
 
-    python -m tools.published_ports DOCS [PACKAGE ...]     check (all, or the versions of some packages), then write
-    python -m tools.published_ports DOCS --from            write DOCS/ports.md from DOCS/ports.json, as it stands
+    python -m tools.published_ports DOCS [PACKAGE | PACKAGE==VERSION ...]     check (all, or some of them), then write
+    python -m tools.published_ports DOCS --from                               write from DOCS/ports.json, as it stands
 
 Each version is installed, without what it depends on, into a folder of its own below build/ports, and checked by
 ``amos-ref check --json`` in a process of its own. What it depends on (torch, JAX, flax) is that of this environment.
@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rich.progress import track
@@ -134,7 +134,7 @@ def check(port: Published, site: pathlib.Path) -> dict[str, Any]:
     found = report["diagnosis"] or {}
     return {
         "counts": report["counts"],
-        "names": found.get("deviations", []),
+        "names": list(dict.fromkeys([*found.get("deviations", []), *found.get("life", [])])),
         "dialect": found.get("dialect"),
         "text": found.get("text", ""),
         "details": details,
@@ -153,15 +153,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def measure(ports: Iterable[Published]) -> dict[str, dict[str, Any]]:
-    """Return what each port came to, by its name."""
-    found = {}
-    for port in track(list(ports), "ports"):
-        try:
-            found[port.name] = check(port, install(port))
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            found[port.name] = {"failed": f"could not be installed: {error}"}
-    return found
+def measure(port: Published) -> dict[str, Any]:
+    """Install and check a version; return what docs/ports.json keeps of it."""
+    try:
+        return check(port, install(port))
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        return {"failed": f"could not be installed: {error}"}
 
 
 HEAD = """# Published ports
@@ -247,14 +244,16 @@ def _mark(verdict: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Check what is asked for, keep it in DOCS/ports.json, and write DOCS/ports.md."""
+    """Check what is asked for; after each, keep it in DOCS/ports.json; then write DOCS/ports.md."""
     folder, *wanted = arguments
     path = pathlib.Path(folder) / "ports.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"ports": {}}
-    if wanted != ["--from"]:
-        found = measure(port for port in PORTS if not wanted or port.package in wanted)
-        ports = {port.name: (known["ports"] | found).get(port.name) for port in PORTS}
-        known = {"versions": versions(), "ports": {name: one for name, one in ports.items() if one}}
+    asked = [port for port in PORTS if not wanted or {port.package, f"{port.package}=={port.version}"} & set(wanted)]
+    if not asked and wanted != ["--from"]:
+        sys.exit(f"there is no port {' '.join(wanted)}; there are {', '.join(port.name for port in PORTS)}")
+    for port in track(asked, "ports"):
+        found = known["ports"] | {port.name: measure(port)}
+        known = {"versions": versions(), "ports": {one.name: found[one.name] for one in PORTS if one.name in found}}
         write_file(str(path), json.dumps(known, indent=1, ensure_ascii=False) + "\n")
     write_file(str(path.with_suffix(".md")), render(known))
 

@@ -35,7 +35,7 @@ def check_names(names: Sequence[str]) -> None:
         try:
             reading_of((name,))
         except (LookupError, ValueError):
-            raise ExpectationError(f"there is no deviation {name!r:.80}; docs/deviations.md has them all") from None
+            raise ExpectationError(f"there is no deviation {name!r:.80}; docs/deviations.md lists them") from None
 
 
 def differs(one: Observation, names: Sequence[str], stages: Iterable[str] = tuple(STAGES)) -> str:

@@ -36,7 +36,8 @@ def select(every: Sequence[Case], dtypes: Texts = None, cases: Texts = None, ski
         if dtype not in FLOATS:
             raise TargetError(f"there is no dtype {dtype!r}{_close(dtype, FLOATS)}; the dtypes are {', '.join(FLOATS)}")
     for pattern in (*(cases or ()), *(skip or ())):
-        if not any(_matches(case, pattern) for case in table()):
+        name, slash, dtype = pattern.partition("/")
+        if not fnmatch.filter(names, name) or (slash and not fnmatch.filter(FLOATS, dtype)):
             raise TargetError(
                 f"there is no case {pattern!r}{_close(pattern, names)}; `amos-ref check TARGET` lists them"
             )

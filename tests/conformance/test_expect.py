@@ -222,7 +222,7 @@ def test_a_state_in_a_form_of_its_own_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('does = ["halved"]', "there is no deviation 'halved'; docs/deviations.md has them all"),
+        ('does = ["halved"]', "there is no deviation 'halved'; docs/deviations.md lists them"),
         ("does = [1]", "does must be a list of names of deviations"),
         ('does = "clip-ignored"', "does is 'clip-ignored'; it must be of type list"),
         ('only = "theta"', "only says something about does, and there is none"),

@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, bad_ports
 from helpers.toy_port import OPTIONS, ToyPort
 
-from amos_ref.conformance import check, table
+from amos_ref.conformance import cases_of, check, table
 from amos_ref.conformance.judging.drive import unsupported
 from amos_ref.conformance.report import line
 
@@ -209,7 +209,7 @@ def test_installed_it_loads_by_its_entry_point_and_imports_nothing_heavy(pyteste
     result.assert_outcomes(passed=1)
     assert "warning" not in result.stdout.str().lower()
     result = pytester.run(*plain, "--amos-port", "my_ports:right", "-k", "plain/float64")
-    result.assert_outcomes(passed=1, deselected=2 * len(QUICK))
+    result.assert_outcomes(passed=1, deselected=len(cases_of("full", ToyPort())))  # test_load.py is one
 
 
 def test_the_ports_of_these_tests_are_what_they_seem():

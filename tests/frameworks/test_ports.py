@@ -31,10 +31,12 @@ def authors():
     return str(next(f for f in files if str(f) == "jestimator/amos.py").locate()) + ":amos"
 
 
-def by_verdict(report):
+def by_verdict(report, life=False):
+    """The cases of the formulas by verdict and name, or those of its life and of large counts."""
     found = {}
     for r in report.results:
-        found.setdefault(r.verdict, {})[r.case, r.dtype] = r
+        if r.case.startswith(("life-", "count-")) == life:
+            found.setdefault(r.verdict, {})[r.case, r.dtype] = r
     return found
 
 
@@ -69,6 +71,18 @@ def test_pytorch_optimizer_departs_exactly_where_it_is_known_to():
         assert {"extra_l2", "epsilon", "aged-extra_l2", "aged-rest", "aged-momentum"} <= departing <= wrong | epsilon
     lacks = {"clip", "everything", "slots-rows", "slots-columns", "slots-conv", "slots-mixed", "slots-element"}
     assert {case for case, _ in found["not supported"]} == lacks | {"slots-momentum", "aged-rows", "aged-columns"}
+
+
+def test_the_life_of_pytorch_optimizer():
+    """After a pickle its `maximize` is gone; momentum that is switched on finds no average; a new group counts anew."""
+    report = check("pytorch_optimizer:Amos", suite="quick")
+    found = by_verdict(report, life=True)
+    raising = {case: r.detail for (case, _), r in found["raises"].items()}
+    kept = {f"life-{event}{more}" for event in ("pickle", "deepcopy") for more in ("", "-momentum")}
+    assert set(raising) == kept | {"life-momentum-on"}
+    assert raising["life-pickle"] == "AttributeError: 'Amos' object has no attribute 'maximize'"
+    assert {"added-group-restarts-count", "maximize-negates-in-place"} <= set(report.diagnosis.life)
+    assert ("life-maximize", "float64") in found["overwrites its input"]
 
 
 def test_pytorch_optimizer_is_diagnosed_by_name():

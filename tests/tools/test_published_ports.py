@@ -59,17 +59,20 @@ def test_what_cannot_be_installed_says_why(monkeypatch):
         raise subprocess.CalledProcessError(1, ["pip"])
 
     monkeypatch.setattr(module, "install", fail)
-    assert "could not be installed" in measure([PORT])["somebodys 1.0"]["failed"]
+    assert "could not be installed" in measure(PORT)["failed"]
 
 
 def test_only_what_is_asked_for_is_checked_again(monkeypatch, tmp_path):
     (tmp_path / "ports.json").write_text(json.dumps({"versions": {}, "ports": {"zij 0.1.1": {"failed": "of old"}}}))
-    monkeypatch.setattr(module, "measure", lambda ports: {port.name: {"failed": "new"} for port in ports})
-    module.main([str(tmp_path), "jestimator"])
+    monkeypatch.setattr(module, "measure", lambda port: {"failed": "new"})
+    module.main([str(tmp_path), "jestimator", "pytorch_optimizer==3.0.0"])
     kept = json.loads((tmp_path / "ports.json").read_text())["ports"]
     assert kept["zij 0.1.1"] == {"failed": "of old"}
     assert kept["jestimator 0.3.3"] == {"failed": "new"}
-    assert "pytorch_optimizer 4.1.0" not in kept
+    assert [name for name in kept if name.startswith("pytorch")] == ["pytorch_optimizer 3.0.0"]
+    before = (tmp_path / "ports.md").read_text(encoding="utf-8")
+    module.main([str(tmp_path), "--from"])
+    assert (tmp_path / "ports.md").read_text(encoding="utf-8") == before
 
 
 def test_the_page_is_what_the_measurement_makes_of_it():
