@@ -71,16 +71,10 @@ def dropping_by_clip(learning_rate, eta_fn, beta=0.999, clip_value=None):
     return amos(learning_rate, eta_fn, beta, clip_value, clip=fmin_of_fmax)
 
 
-def skipping(learning_rate, eta_fn, beta=0.999):
-    """Takes no step that is not finite."""
-    return optax.apply_if_finite(amos(learning_rate, eta_fn, beta), 100)
-
-
 #: Port -> what it must be found to do.
 WRONG = {
     counting_in_python: ["count-outside-the-state"],
     in_8_bits: ["count-uint8"],
     dropping_by_max: ["nan-dropped-by-max"],
     dropping_by_clip: ["nan-clipped-to-lowest"],
-    skipping: ["non-finite-step-skipped"],
 }

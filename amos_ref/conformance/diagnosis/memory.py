@@ -36,8 +36,8 @@ def find_memory(port: Port, seen: Sequence[Observation], eta: Any, timeout: floa
         return None
     text = (
         f"{NAME}: the same case gives other answers in another run: case {first.name} in {first.dtype} was run first, "
-        "and again after others. The port keeps something from run to run in its module or class, as a dict by shape or "
-        "a count, or it draws random numbers. In training: a second model starts from the first one's state. Other "
+        "and again after others. The port keeps something from run to run in its module or class, as a dict by shape "
+        "or a count, or it draws random numbers. In training: a second model starts from the first one's state. Other "
         "departures are named when that is mended."
     )
     return Diagnosis(text, [NAME], [[NAME]], None, [])

@@ -10,8 +10,7 @@ v            beta Ev + (1 - beta) E(g2) + e(beta) (v + g2) + 4u (v' + (1 - beta)
              beta v + (1 - beta) g2 and for v + (1 - beta)(g2 - v) alike; e(beta) = |fl(beta) - beta| is 0 where
              the precision holds beta exactly
 q = 1-beta^t ((t + 4) u beta^t + t e(beta) beta^(t-1) + 2u q): pow by repeated products or by exp(t log beta)
-             where a case sets the count ahead, the products are those since: n + t |log beta| for the t in (t + 4),
-             and 3u for each binary digit of t, which is how the page computes q
+             (a power by squaring errs as much, since each square doubles what is there)
 r            relative E(q)/q + Ev/max(v, epsilon) + 3u
 c            with z = 1 + k b, k = c_coef sqrt(xi): relative (k (Eb + 4u b) + u z) / (2 z) + 4u
 d            with z = 1 + k b, k = d_coef sqrt(xi eta): relative (k (Eb + 6u b) + u z) / z + 2u
@@ -120,8 +119,7 @@ class Bound:
         t, beta = float(s.t), np.float64(s.beta)
         power = beta**t
         stored = t * self._stored(s.beta) * beta ** (t - 1)
-        products = t if not s.ahead else s.count - t * np.log(beta) + 3 * s.t.bit_length()
-        return ((products + 4) * self.u * power + stored) / s.q + 2 * self.u
+        return ((t + 4) * self.u * power + stored) / s.q + 2 * self.u
 
     def _flushed(self, x: np.ndarray) -> np.ndarray:
         """What flushing subnormal numbers to zero may take from x; nothing from 0."""

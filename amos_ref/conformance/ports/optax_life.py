@@ -75,7 +75,7 @@ def _inject_hyperparams(port: Any) -> None:
 
     theirs, rates = port.signature.theirs["learning_rate"], port.rates
     given = port.signature.keywords(port.hyper | {"learning_rate": rates[0]})
-    made = optax.inject_hyperparams(port.target, static_args=[name for name in given if name != theirs])
+    made = optax.inject_hyperparams(port.target, static_args=set(port.signature.parameters) - {theirs})
 
     def around(advance: Any) -> Any:
         def inject(grads: Any, state: Any, params: Any) -> Any:
