@@ -47,7 +47,7 @@ class PortUnderTest(pytest.Collector):
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
         from amos_ref.cli.check import renamed_of
         from amos_ref.conformance import cases_of, expect
-        from amos_ref.conformance.judging.drive import unsupported
+        from amos_ref.conformance.judging.drive import check_eta, unsupported
         from amos_ref.conformance.ports import watchdog
         from amos_ref.conformance.ports.supervised import TargetPort
         from amos_ref.errors import AmosError, TargetError, escape
@@ -60,6 +60,7 @@ class PortUnderTest(pytest.Collector):
             self.port = TargetPort(str(option("--amos-port")), renamed_of(list(option("--amos-map"))), timeout)
             self.config.add_cleanup(self.port.close)
             self.cases = cases_of(str(option("--amos-suite")), self.port)
+            check_eta(option("--amos-eta"), self.cases)
             if all(unsupported(self.port, case) for case in self.cases):
                 raise TargetError(f"{self.port.name} supports none of the {len(self.cases)} cases: nothing is checked")
         except AmosError as error:

@@ -163,6 +163,7 @@ def test_options_of_the_port(run):
         (["Ending"], "ERROR: --amos-port: my_ports:Ending ended with exit status 0 while it was imported"),
         (["lacking"], "ERROR: --amos-port: toy supports none of the 0 cases: nothing is checked"),
         (["right", "--amos-port", ""], "ERROR: --amos-port: target '' is not of the form module:attr or file.py:attr"),
+        (["hard", "--amos-eta", " "], "ERROR: --amos-port: --eta is empty; it must be a number, or an expression*"),
         (["right", "--amos-map", "x"], "ERROR: --amos-port: --map 'x' is not of the form OURS=THEIRS"),
         (["right", "--amos-expect", "no.toml"], "ERROR: --amos-port: cannot read 'no.toml': No such file or directory"),
         (["right", "--amos-timeout", "0"], "ERROR: --amos-port: timeout is 0.0; it must be above 0 *"),

@@ -156,3 +156,53 @@ def test_the_switches_of_torch_are_no_news_while_they_are_off():
             super().__init__(params, lr, eta, beta)
 
     assert [(note.option, note.port) for note in as_port(Switched).notes] == [("capturable", "True")]
+
+
+def amos_of_optax(learning_rate, eta_fn, beta=0.999):
+    """A right pair of init and update, for every tree of arrays."""
+    jnp = pytest.importorskip("jax.numpy")
+
+    def init(params):
+        return {"t": 0, "v": {k: jnp.zeros((), p.dtype) for k, p in params.items()}, "b": dict.fromkeys(params, 0.0)}
+
+    def update(grads, state, params):
+        t, updates, v, b = state["t"] + 1, {}, {}, {}
+        xi = learning_rate(t) if callable(learning_rate) else learning_rate
+        for k, g in grads.items():
+            eta, g2, old = eta_fn((k,)), jnp.mean(g * g), state["b"][k]
+            v[k] = state["v"][k] * beta + (1 - beta) * g2
+            r = (1 - beta**t) / jnp.maximum(v[k], 2.0**-125)
+            gamma = xi**2 * r * g2 / jnp.sqrt(1 + 0.25 * jnp.sqrt(xi) * old)
+            d = 1 / (1 + 0.25 * jnp.sqrt(xi * eta) * old)
+            updates[k] = -d * (xi * eta * jnp.sqrt(r) * g + gamma / 2 * params[k])
+            b[k] = old * (1 + gamma) + gamma
+        return updates, {"t": t, "v": v, "b": b}
+
+    return init, update
+
+
+class ClassOfOptax:
+    def __init__(self, learning_rate, eta_fn, /, b2=0.999):
+        self.init, self.update = amos_of_optax(learning_rate, eta_fn, b2)
+
+    def init(self, params): ...
+    def update(self, grads, state, params=None): ...
+
+
+def number_of_optax(lr, eta=0.5, beta=0.999):
+    return amos_of_optax(lr, lambda name: eta, beta)
+
+
+@pytest.mark.parametrize("target", [amos_of_optax, ClassOfOptax, number_of_optax])
+def test_pairs_classes_and_an_eta_that_is_a_number_are_driven(target):
+    report = check(target, dtypes="float64", cases=["plain", "schedule", "0-d"])
+    assert [r.verdict for r in report.results] == ["conforms"] * 3, str(report)
+
+
+def test_a_number_is_not_given_a_function(monkeypatch):
+    from amos_ref.conformance.ports import optax
+
+    pytest.importorskip("jax")
+    monkeypatch.setattr(optax, "is_number", lambda value: False)  # the wrong version
+    with pytest.raises(AssertionError):
+        test_pairs_classes_and_an_eta_that_is_a_number_are_driven(number_of_optax)

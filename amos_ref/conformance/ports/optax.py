@@ -1,11 +1,13 @@
 """An optax-style factory, returning (init, update), as a port."""
 
+import types
 from typing import Any
 
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.conformance.ports.optax_life import OPTAX_EVENTS, WAYS
+from amos_ref.conformance.ports.options import is_number
 from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
@@ -35,6 +37,7 @@ class OptaxPort(Adapter):
         for option in ("eta", "slot_shape"):
             if option in hyper:
                 self.hyper[option] = by_leaf(hyper[option], params)
+        self.etas: dict[str, float] = hyper.get("eta", {})
         rates = hyper["learning_rate"]
         self.rates = rates if isinstance(rates, list) else None
         self.forget_events(params, hyper)
@@ -69,8 +72,15 @@ class OptaxPort(Adapter):
         self.transform, self.advance = transform, self.around(self.compile(advance))
 
     def _make(self, learning_rate: Any, **other: Any) -> Any:
+        if "eta" not in self.options or not is_number(self.signature.default("eta")):
+            return self._make_one(learning_rate, **other)
+        return ByLeaf({k: self._make_one(learning_rate, **{"eta": eta} | other) for k, eta in self.etas.items()})
+
+    def _make_one(self, learning_rate: Any, **other: Any) -> Any:
         hyper = self.hyper | {"learning_rate": learning_rate} | other
         transform = self.target(**self.signature.keywords(hyper))
+        if isinstance(transform, tuple) and not hasattr(transform, "init") and len(transform) == 2:
+            transform = types.SimpleNamespace(init=transform[0], update=transform[1])
         if not (hasattr(transform, "init") and hasattr(transform, "update")):
             raise TargetError(f"{self.name} returned {type(transform).__name__}, which has no init and update")
         return transform
@@ -165,6 +175,25 @@ def _name(path: Any) -> Any:
     """Return the last field or key of a path in a tree, as far as it has a name."""
     last = path[-1] if path else None
     return getattr(last, "name", getattr(last, "key", None))
+
+
+class ByLeaf:
+    """A transformation for each leaf, where eta is one number of each."""
+
+    def __init__(self, transforms: dict[str, Any]) -> None:
+        self.transforms = transforms
+
+    def init(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the states by leaf."""
+        return {name: t.init({name: params[name]}) for name, t in self.transforms.items()}
+
+    def update(self, grads: dict[str, Any], state: dict[str, Any], params: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the updates and the states."""
+        updates, states = {}, {}
+        for name, t in self.transforms.items():
+            updated, states[name] = t.update({name: grads[name]}, state[name], {name: params[name]})
+            updates |= updated
+        return updates, states
 
 
 def _as_it_is(x: Any) -> Any:

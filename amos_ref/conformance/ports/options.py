@@ -289,9 +289,13 @@ def is_off(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, int | float) and value == 0)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a default is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_number(theirs: Any, page: Any) -> bool:
-    known = isinstance(page, float) or page is None
-    return known and isinstance(theirs, int | float) and not isinstance(theirs, bool)
+    return (isinstance(page, float) or page is None) and is_number(theirs)
 
 
 def _same(ours: str, theirs: float, page: float | None) -> bool:
