@@ -60,7 +60,7 @@ class Published(NamedTuple):
 
 
 _BY_PATH = "{site}/jestimator/amos.py:amos"  # without its __init__, which does not import on today's JAX
-#: The first version with each text of its amos.py, and the last of each line.
+#: The first version known with each text of its amos.py, but for texts that differ in comments and imports alone.
 PORTS = (
     Published("jestimator", "0.3.2", _BY_PATH, ("chex==0.1.91", "toolz==1.1.0")),
     Published("jestimator", "0.3.3", _BY_PATH),
@@ -167,9 +167,9 @@ This page is written by `nox -s matrix` (its second step; alone: `nox -s matrix 
 hand. It shows the ports of Amos that PyPI has, beside the page. Each version was installed by itself, without its
 dependencies, and run on {environment}.
 
-Where several versions have the same `amos.py`, the first and some later ones are shown. jestimator is loaded by the
-path of that file, since [`import jestimator` fails](reports/jestimator-import.md). A Keras port outside the registries
-(NoteDance/optimizers) is not shown. optax, Keras, torch, timm, heavyball, torch-optimi, torch_optimizer, adv_optm and
+Where several versions have the same `amos.py`, one is shown. jestimator is loaded by the path of that file, since
+[`import jestimator` fails](reports/jestimator-import.md). A Keras port outside the registries (NoteDance/optimizers) is
+not shown. optax, Keras, torch, timm, heavyball, torch-optimi, torch_optimizer, adv_optm and
 bert4keras have no Amos, and on npm and crates.io none was found.
 """
 
