@@ -60,7 +60,7 @@ class Published(NamedTuple):
 
 
 _BY_PATH = "{site}/jestimator/amos.py:amos"  # without its __init__, which does not import on today's JAX
-#: The first version known with each text of its amos.py, but for texts that differ in comments and imports alone.
+#: One version for each text of its amos.py, comments and imports apart.
 PORTS = (
     Published("jestimator", "0.3.2", _BY_PATH, ("chex==0.1.91", "toolz==1.1.0")),
     Published("jestimator", "0.3.3", _BY_PATH),
