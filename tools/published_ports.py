@@ -66,20 +66,7 @@ PORTS = (
     Published("jestimator", "0.3.3", _BY_PATH),
     *(
         Published("pytorch_optimizer", version, "pytorch_optimizer:Amos")
-        for version in [
-            "2.10.0",
-            "2.12.0",
-            "3.0.0",
-            "3.1.2",
-            "3.4.2",
-            "3.6.1",
-            "3.8.2",
-            "3.9.0",
-            "3.10.1",
-            "3.11.0",
-            "4.0.0",
-            "4.1.0",
-        ]
+        for version in ("2.10.0", "3.1.2", "3.6.1", "3.8.2", "3.9.0", "3.10.1", "4.0.0", "4.1.0")
     ),
     Published("zij", "0.1.0", "zij:Amos"),
     Published("zij", "0.1.1", "zij:Amos"),
