@@ -60,26 +60,13 @@ class Published(NamedTuple):
 
 
 _BY_PATH = "{site}/jestimator/amos.py:amos"  # without its __init__, which does not import on today's JAX
-#: The first version with each text of its amos.py, and the last of each line.
+#: One version for each text of its amos.py, comments and imports apart.
 PORTS = (
     Published("jestimator", "0.3.2", _BY_PATH, ("chex==0.1.91", "toolz==1.1.0")),
     Published("jestimator", "0.3.3", _BY_PATH),
     *(
         Published("pytorch_optimizer", version, "pytorch_optimizer:Amos")
-        for version in [
-            "2.10.0",
-            "2.12.0",
-            "3.0.0",
-            "3.1.2",
-            "3.4.2",
-            "3.6.1",
-            "3.8.2",
-            "3.9.0",
-            "3.10.1",
-            "3.11.0",
-            "4.0.0",
-            "4.1.0",
-        ]
+        for version in ("2.10.0", "3.1.2", "3.6.1", "3.8.2", "3.9.0", "3.10.1", "4.0.0", "4.1.0")
     ),
     Published("zij", "0.1.0", "zij:Amos"),
     Published("zij", "0.1.1", "zij:Amos"),
@@ -167,9 +154,9 @@ This page is written by `nox -s matrix` (its second step; alone: `nox -s matrix 
 hand. It shows the ports of Amos that PyPI has, beside the page. Each version was installed by itself, without its
 dependencies, and run on {environment}.
 
-Where several versions have the same `amos.py`, the first and some later ones are shown. jestimator is loaded by the
-path of that file, since [`import jestimator` fails](reports/jestimator-import.md). A Keras port outside the registries
-(NoteDance/optimizers) is not shown. optax, Keras, torch, timm, heavyball, torch-optimi, torch_optimizer, adv_optm and
+Where several versions have the same `amos.py`, one is shown. jestimator is loaded by the path of that file, since
+[`import jestimator` fails](reports/jestimator-import.md). A Keras port outside the registries (NoteDance/optimizers) is
+not shown. optax, Keras, torch, timm, heavyball, torch-optimi, torch_optimizer, adv_optm and
 bert4keras have no Amos, and on npm and crates.io none was found.
 """
 

@@ -137,3 +137,16 @@ def test_the_authors_lines_are_where_the_documents_say(authors):
     assert len(rows) == 13
     for _, name, line, code in rows:
         assert code in lines[line - 1], name
+
+
+def test_zij_is_diagnosed_by_name():
+    pytest.importorskip("zij")
+    report = check("zij:Amos", suite="quick")
+    assert (report.diagnosis.deviations, report.diagnosis.dialect) == (
+        ["epsilon-added", "epsilon-default-1e-18"],
+        "zij 0.1.1",
+    )
+    found = {r.case: r for r in report.results}
+    assert found["extra_l2"].verdict == "conforms"
+    assert found["0-d"].verdict == "raises"
+    assert "IndexError" in found["0-d"].detail
