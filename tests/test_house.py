@@ -107,7 +107,7 @@ def test_a_constant_has_the_same_value_in_all_modules():
 
 
 def test_extra_l2_stands_in_few_files():
-    """What a hyper-parameter touches: docs/contributing.md lists it. The ways to get it wrong are a folder of their own."""
+    """What a hyper-parameter touches: docs/contributing.md lists it; the ways to get it wrong are a folder."""
     wrong = "amos_ref.conformance.diagnosis"
     assert sum("extra_l2" in path.read_text() for name, path in MODULES.items() if not name.startswith(wrong)) <= 10
 

@@ -9,7 +9,7 @@ import numpy as np
 from amos_ref.conformance.cases import random_case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
 from amos_ref.conformance.diagnosis.dialects import dialects
-from amos_ref.conformance.diagnosis.evidence import SLACK, Evidence
+from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence
 from amos_ref.conformance.diagnosis.recognise import recognise
 from amos_ref.conformance.diagnosis.search import SINGLES, sets
 from amos_ref.conformance.judging import envelope
@@ -292,8 +292,8 @@ def _describe(evidence: Evidence, names: Names, name: str) -> str:
     i = next(evidence.failing(without), None)
     if i is None:
         return text
-    misfit = evidence.misfit(without, i)
-    return f"{text} First shown by case {evidence.seen[i].case.name}, step {misfit.step}, {misfit.stage} of leaf {misfit.leaf!r}."
+    step, stage, leaf, _ = evidence.misfit(without, i) or UNDECIDED
+    return f"{text} First shown by case {evidence.seen[i].case.name}, step {step}, {stage} of leaf {leaf!r}."
 
 
 def _name_nearest(evidence: Evidence) -> Diagnosis:
@@ -305,9 +305,8 @@ def _name_nearest(evidence: Evidence) -> Diagnosis:
     if explained[nearest] >= GOOD_SHARE:
         d = deviation(nearest[0])
         count = round(explained[nearest] * len(departing))
-        lines.append(
-            f"nearest, but not it: {d.name} ({d.does}), which explains {count} of the {len(departing)} cases that depart."
-        )
+        cases = f"{count} of the {len(departing)} cases that depart"
+        lines.append(f"nearest, but not it: {d.name} ({d.does}), which explains {cases}.")
     else:
         nearest = ()
     lines.append(f"first misfit: {_describe_errors(evidence)}")
@@ -323,7 +322,7 @@ def _share(evidence: Evidence, names: Names, departing: list[int]) -> float:
 
 def _describe_errors(evidence: Evidence) -> str:
     """The relative error of each quantity in the first step that departs."""
-    one, misfit = evidence.seen[0], evidence.misfit((), 0)
+    one, misfit = evidence.seen[0], evidence.misfit((), 0) or UNDECIDED
     t = misfit.step
     moments = trajectory_of_page(one.case, one.etas)[t - 1]
     parts = []

@@ -74,7 +74,7 @@ class Evidence:
         return len(self.seen) - 1
 
     def outcome(self, names: Names, i: int) -> Misfit | None:
-        """Return where observation i departs from the reading first; None if it fits, UNDECIDED if that says nothing."""
+        """Return where observation i departs from the reading first; None if it fits, UNDECIDED if no bound holds."""
         names = tuple(name for name in names if deviation(name).only(self.seen[i].case))
         if (names, i) not in self._known:
             self._known[names, i] = self._compare(names, self.seen[i])
@@ -90,7 +90,7 @@ class Evidence:
         return (i for i in range(len(self.seen)) if self.misfit(names, i) is not None)
 
     def fits(self, names: Names) -> bool:
-        """Whether all that could be decided fits, and more than half could: of all, and of what departs from the page."""
+        """Whether all that could be decided fits, and more than half could: of all, and of what departs."""
         if next(self.failing(names), None) is not None:
             return False
         decided = [self.decides(names, i) for i in range(len(self.seen))]
@@ -116,7 +116,7 @@ class Evidence:
             return Misfit(0, "v", "", str(error))
         except Unbounded:
             return UNDECIDED
-        return found and Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
 
     def _charged(self, steps: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for now in steps:

@@ -1,8 +1,8 @@
 """Factors fitted to the port's own numbers: by how much a quantity is off, step by step, and of what that is made.
 
-Each step is computed from the state that the port itself shows before it, so that nothing of an earlier error is left in
-it. For each target of the grammar, the factor K is solved for under which the reading meets the port there. If K is one
-number at all steps, it is the factor; if it varies, quantities of the step whose powers give it are looked for.
+Each step is computed from the state that the port itself shows before it, so that nothing of an earlier error is left
+in it. For each target of the grammar, the factor K is solved for under which the reading meets the port there. If K is
+one number at all steps, it is the factor; if it varies, quantities of the step whose powers give it are looked for.
 """
 
 import fractions

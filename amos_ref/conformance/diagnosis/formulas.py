@@ -69,7 +69,8 @@ def _rank(s: Any) -> int:
 
 # fmt: off
 # gradient
-_add("gradient", "clip-by-rms", "scales the array's gradient to the root mean square clip_value; the page clips each entry",
+_add("gradient", "clip-by-rms",
+     "scales the array's gradient to the root mean square clip_value; the page clips each entry",
      "clip_value means something else", g=lambda s, page: s.grad * min(1.0, _chi(s) / (_rms(s.grad) or 1.0)))
 _add("gradient", "clip-by-norm-of-slot", "scales each slot's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the slot's size",
@@ -89,7 +90,8 @@ _add("gradient", "clip-from-above-only", "clips at +clip_value, and not at -clip
      g=lambda s, page: np.minimum(s.grad, _chi(s)))
 _add("gradient", "clip-normalised", "clips the gradient divided by its root mean square; the page clips the gradient",
      "clip_value means something else",
-     g=lambda s, page: s.grad, delta=lambda s, page: page(s.but(g=spec.clip(s.g * np.sqrt(s.r), _chi(s)) / np.sqrt(s.r))))
+     g=lambda s, page: s.grad,
+     delta=lambda s, page: page(s.but(g=spec.clip(s.g * np.sqrt(s.r), _chi(s)) / np.sqrt(s.r))))
 _add("gradient", "gradient-centred", "subtracts the gradient's mean before everything else", "the mean does not move",
      g=lambda s, page: page(s) - np.add.reduce(page(s), None) / max(s.old_theta.size, 1))
 _add("gradient", "gradient-normalised", "divides the array's gradient by its norm before everything else",
@@ -116,7 +118,8 @@ _add("reduce", "global-sum", "takes the sum of squares over all leaves; the page
 _add("reduce", "global-largest", "takes the largest g^2 of all leaves; the page one mean for each slot",
      "all leaves step alike, and too little", g2=lambda s, page: page(s) * 0.0 + _global_largest(s))
 
-_add("reduce", "smallest-square", "takes the smallest g^2 of the slot; the page takes their mean", "steps are too large",
+_add("reduce", "smallest-square", "takes the smallest g^2 of the slot; the page takes their mean",
+     "steps are too large",
      g2=lambda s, page: _over_slot(s.but(g=s.g * s.g), np.minimum.reduce) if s.g.size else page(s))
 _add("reduce", "mean-over-n+1", "divides the sum of squares by n + 1; the page by n", "small arrays step too much",
      g2=lambda s, page: page(s) * (_count(s) / (_count(s) + 1.0)))
@@ -138,7 +141,8 @@ _add("second moment", "v-stale", "divides by v before it is renewed", "the first
 _add("second moment", "v-stale-in-step", "divides by v before it is renewed in the step, and by the new v in gamma",
      "the first step divides by epsilon", alpha=lambda s, page: page(s.but(r=spec.reciprocal(s.old_v, s.q, s.epsilon))))
 _add("second moment", "v-stale-in-gamma", "divides by v before it is renewed in gamma, and by the new v in the step",
-     "the first decay divides by epsilon", gamma=lambda s, page: page(s.but(r=spec.reciprocal(s.old_v, s.q, s.epsilon))))
+     "the first decay divides by epsilon",
+     gamma=lambda s, page: page(s.but(r=spec.reciprocal(s.old_v, s.q, s.epsilon))))
 _add("second moment", "v-frozen", "keeps the first v", "steps no longer heed the gradient's size",
      v=lambda s, page: _first(s, "v", page(s)))
 _add("second moment", "v-forgets", "divides by the present mean square alone", "every step has one size: noisy",
@@ -171,7 +175,8 @@ _add("epsilon", "epsilon-on-corrected-root", "divides by sqrt(v / (1-beta^t)) + 
 _add("epsilon", "epsilon-added-in-step", "divides by v + epsilon in the step, and by max(v, epsilon) in gamma",
      "steps shrink where gradients are small",
      alpha=lambda s, page: page(s.but(r=s.q / (s.v + s.epsilon))))
-_add("epsilon", "epsilon-on-root-in-step", "divides by sqrt(v) + epsilon in the step; the page by sqrt(max(v, epsilon))",
+_add("epsilon", "epsilon-on-root-in-step",
+     "divides by sqrt(v) + epsilon in the step; the page by sqrt(max(v, epsilon))",
      "steps shrink where gradients are small",
      alpha=lambda s, page: page(s.but(r=s.q / np.square(np.sqrt(s.v) + s.epsilon))))
 _add("epsilon", "epsilon-added-in-gamma", "divides by v + epsilon in gamma, and by max(v, epsilon) in the step",
@@ -217,9 +222,11 @@ _add("step size", "trust-ratio", "multiplies the change by the norm of theta ove
      "steps do not fall with d", delta=lambda s, page: page(s) * _ratio(s.old_theta, page(s)))
 _add("step size", "trust-ratio-with-xi", "multiplies the change by xi times the norm of theta over that of the change",
      "steps do not fall with d", delta=lambda s, page: page(s) * s.xi * _ratio(s.old_theta, page(s)))
-_add("step size", "trust-ratio-of-gradient", "multiplies the step by the norm of theta over that of the gradient (LARS)",
+_add("step size", "trust-ratio-of-gradient",
+     "multiplies the step by the norm of theta over that of the gradient (LARS)",
      "steps depend on the loss's scale", alpha=lambda s, page: page(s) * _ratio(s.old_theta, s.g))
-_add("step size", "step-and-decay-rooted", "divides the decay by the root of v-hat as well", "small gradients, more decay",
+_add("step size", "step-and-decay-rooted", "divides the decay by the root of v-hat as well",
+     "small gradients, more decay",
      rho=lambda s, page: page(s) * np.sqrt(s.r))
 
 # weight decay
@@ -269,7 +276,8 @@ _add("momentum", "momentum-nesterov-undamped", "m = mu m + delta, and moves by d
      "steps are 1/(1-mu) times too large",
      m=lambda s, page: s.momentum * s.old_m + s.delta if s.momentum else None,
      theta=lambda s, page: page(s if s.m is None else s.but(m=s.delta + s.momentum * s.m)))
-_add("momentum", "momentum-on-normalised-gradient", "averages the gradient over its root mean square, and steps with that",
+_add("momentum", "momentum-on-normalised-gradient",
+     "averages the gradient over its root mean square, and steps with that",
      "the decay is not smoothed, and old gradients get the present step size",
      delta=lambda s, page: page(s.but(g=_averaged(s, s.g * np.sqrt(s.r)) / np.sqrt(s.r))) if s.momentum else page(s),
      m=lambda s, page: None)
