@@ -72,7 +72,8 @@ def _rank(s: Any) -> int:
 _add("gradient", "clip-by-rms",
      "scales the array's gradient to the root mean square clip_value; the page clips each entry",
      "clip_value means something else", g=lambda s, page: s.grad * min(1.0, _chi(s) / (_rms(s.grad) or 1.0)))
-_add("gradient", "clip-by-norm-of-slot", "scales each slot's gradient to the norm clip_value; the page clips each entry",
+_add("gradient", "clip-by-norm-of-slot",
+     "scales each slot's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the slot's size",
      g=lambda s, page: s.grad * np.minimum(1.0, _chi(s) / _root_of_sum(s)))
 _add("gradient", "clip-to-zero", "takes 0 for entries beyond clip_value; the page takes clip_value",

@@ -82,10 +82,12 @@ class Bound:
         rel_d = k * (self.b + 6 * u * s.old_b) / (1 + k * s.old_b) + 3 * u
         rel_gamma = rel_c + rel_r + rel_g2 + 6 * u
         rel_alpha = rel_d + rel_r / 2 + 7 * u
-        rho = s.rho * rel_d + s.d * s.gamma / 2 * rel_gamma + 5 * u * s.rho
-        delta = np.abs(s.alpha * s.g) * (rel_alpha + 4 * u) + s.rho * self.theta
-        delta = delta + np.abs(s.old_theta) * (rho + 4 * u * s.rho) + self._flushed(s.delta)
-        self.b = self.b * (1 + s.gamma) + s.gamma * rel_gamma * (1 + s.old_b) + 4 * u * s.b
+        size = np.maximum(np.abs(s.rho), np.abs(s.d) * (np.abs(s.gamma) / 2.0 + np.abs(s.extra_l2)))  # the page's rho
+        rho = size * rel_d + np.abs(s.d * s.gamma) / 2 * rel_gamma + 5 * u * size
+        delta = np.abs(s.alpha * s.g) * (rel_alpha + 4 * u) + size * self.theta
+        delta = delta + np.abs(s.old_theta) * (rho + 4 * u * size) + self._flushed(s.delta)
+        grown = np.abs(s.gamma)
+        self.b = self.b * (1 + grown) + grown * rel_gamma * (1 + np.abs(s.old_b)) + 4 * u * np.abs(s.b)
         self.b = self.b + self._flushed(s.b)
         if s.m is not None:
             mu, size = s.momentum, np.abs(s.old_m) + np.abs(s.delta)
