@@ -28,6 +28,9 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 # Whoever reads scratch memory before it was written reads NaN, not the zeros of a new page of memory.
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
 
+# They import a framework, and are run from tests/frameworks.
+collect_ignore = ["helpers/torch_amos.py", "helpers/optax_amos.py"]
+
 
 @pytest.fixture
 def hang_ups():

@@ -1,6 +1,6 @@
 """What a port did, held against readings: which observations a set of deviations explains, and which decide nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,18 +109,31 @@ class Evidence:
         return self._against(names, one, one.shown)
 
     def _against(self, names: Names, one: Observation, shown: list[Any]) -> Misfit | None:
+        stepped: set[str] = set()
         try:
-            steps = self._charged(trajectory(one.case, one.etas, reading_of(names))) if names else self._page(one)
-            found = first_departure(shown, steps, self.stages, SLACK)[0]
+            steps = trajectory(one.case, one.etas, reading_of(names)) if names else self._page(one)
+            found = first_departure(shown, self._noting(steps, stepped, bool(names)), self.stages, SLACK)[0]
         except ShapeError as error:
             return Misfit(0, "v", "", str(error))
         except Unbounded:
             return UNDECIDED
-        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        if found is not None:
+            return Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        still = {} if one.case.inject else {k: a for k, a in one.case.params.items() if k not in stepped}
+        moves = (
+            Misfit(t, "theta", leaf, "moves, which the reading never does")
+            for t, now in enumerate(shown, 1)
+            for leaf, a in still.items()
+            if np.any(now["theta"].get(leaf, a) != a)
+        )
+        return next(moves, None)
 
-    def _charged(self, steps: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:
+        """Pass steps on; note which leaves they step, and charge them."""
         for now in steps:
-            self.charge(len(now))
+            if charged:
+                self.charge(len(now))
+            stepped |= now.keys()
             yield now
 
     def charge(self, steps: int) -> None:

@@ -15,8 +15,14 @@ m         the leaf's largest change so far      one unit in the last place
 theta     the way the entry has gone: the sum   half a unit in the last place for each step (this is
           of |alpha g| + |rho theta|            not counted as a member's error)
 ========  ====================================  ===================================================
+
+Of the page, in the cases of the table, the relative errors are stored (envelope.json, which
+``python -m tools.envelope`` writes), since measuring them takes most of a check's time.
 """
 
+import functools
+import importlib.resources
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,25 +44,53 @@ Allowed = dict[str, dict[str, np.ndarray]]  # leaf -> theta, v, b, m -> one an e
 
 def allowances(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[Allowed]:
     """Yield, step by step, how far a right port may be from a reading's theta, v, b and m, by leaf."""
+    stored = None if reading.overrides or dict(etas) != case.eta else _stored().get(key_of(case))
+    worst = measure(case, etas, reading) if stored is None else (dict(zip(STATE, row, strict=True)) for row in stored)
+    for steps, sizes in zip(worst, _all_sizes(case, etas, reading), strict=True):
+        yield {
+            name: {what: MARGIN * steps[what] * size + stored for what, (size, stored) in of_leaf.items()}
+            for name, of_leaf in sizes.items()
+        }
+
+
+def measure(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[dict[str, float]]:
+    """Yield, step by step, the largest relative error that any member had so far in theta, v, b and m."""
     members = [draw(case.dtype, seed).reading(reading.overrides).run(case, etas) for seed in range(MEMBERS)]
     bits, _ = spec.NARROW[case.dtype]
     worst = dict.fromkeys(STATE, OPERATIONS * 2.0 ** (-bits))
+    runs = reading.run(case, etas), _all_sizes(case, etas, reading), *members
+    for steps, sizes, *others in zip(*runs, strict=True):
+        for name, of_leaf in sizes.items():
+            for what, (size, stored) in of_leaf.items():
+                gap = np.fmax.reduce(
+                    [np.abs(_value(other[name], what) - getattr(steps[name], what)) for other in others], axis=0
+                )
+                worst[what] = max(worst[what], _largest(gap - (stored if what == "theta" else 0.0), size))
+        yield dict(worst)
+
+
+def key_of(case: Case) -> str:
+    """Return how the table of stored errors calls a case."""
+    return f"{case.name}/{case.dtype}"
+
+
+@functools.cache
+def _stored() -> dict[str, list[list[float]]]:
+    """Return what :func:`measure` gives for the page in each case of the table, as the package has it."""
+    text = importlib.resources.files(__package__).joinpath("envelope.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def _all_sizes(
+    case: Case, etas: Mapping[str, float], reading: Reading
+) -> Iterator[dict[str, dict[str, tuple[Any, Any]]]]:
+    """Yield, step by step and by leaf, the size of each entry and what storing it costs."""
     way: dict[str, Any] = {}
-    for t, (steps, *others) in enumerate(zip(reading.run(case, etas), *members, strict=True), 1):
-        parts: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for t, steps in enumerate(reading.run(case, etas), 1):
         for name, step in steps.items():
             if step.count == t:
                 way[name] = way.get(name, 0.0) + np.abs(step.alpha * step.g) + np.abs(step.rho * step.old_theta)
-            parts[name] = _sizes(step, way[name], case.dtype)
-            for what, (size, stored) in parts[name].items():
-                gap = np.fmax.reduce(
-                    [np.abs(_value(other[name], what) - getattr(step, what)) for other in others], axis=0
-                )
-                worst[what] = max(worst[what], _largest(gap - (stored if what == "theta" else 0.0), size))
-        yield {
-            name: {what: MARGIN * worst[what] * size + stored for what, (size, stored) in of_leaf.items()}
-            for name, of_leaf in parts.items()
-        }
+        yield {name: _sizes(step, way[name], case.dtype) for name, step in steps.items()}
         if t == 1 and case.inject:
             way = dict.fromkeys(way, 0.0)
 

@@ -1,10 +1,15 @@
 """The envelope of float16 and bfloat16: right evaluations lie within, and deviations beyond."""
 
+import json
+
 import pytest
 from helpers.toy_port import ToyPort
 
 from amos_ref.conformance import table
-from amos_ref.conformance.judging import judge
+from amos_ref.conformance.diagnosis.catalogue import reading_of
+from amos_ref.conformance.judging import envelope, judge
+from amos_ref.conformance.judging.reading import STATE, Reading
+from tools.envelope import PATH
 from tools.simulated_port import SimulatedPort
 
 CASES = [case for case in table() if case.dtype in ("float16", "bfloat16") and case.name in ("plain", "aged", "clip")]
@@ -28,3 +33,26 @@ def test_deviations_depart(dtype, wrong, name):
 
 def test_a_port_that_does_not_name_these_formats_is_not_run_in_them():
     assert judge.judge(ToyPort(), CASES[0])[0].detail == "the port has no bfloat16"
+
+
+def test_the_stored_errors_are_what_is_measured():
+    stored = json.loads(PATH.read_text(encoding="utf-8"))
+    cases = [case for case in table() if case.dtype in envelope.ENVELOPE_DTYPES]
+    assert list(stored) == [envelope.key_of(case) for case in cases]
+    for case in cases[::7]:
+        measured = [[worst[what] for what in STATE] for worst in envelope.measure(case, case.eta, Reading())]
+        assert stored[envelope.key_of(case)] == measured
+
+
+def test_another_eta_or_reading_is_measured(monkeypatch):
+    """What is stored is the page's, with the eta of the table: anything else would be judged by another's errors."""
+    case = next(case for case in table() if envelope.key_of(case) == "plain/bfloat16")
+    asked = []
+    monkeypatch.setattr(envelope, "measure", lambda *given: asked.append(given) or iter(()))
+    others = ({name: 0.75 for name in case.eta}, Reading()), (case.eta, reading_of(("eta-twice",)))
+    for etas, reading in others:
+        with pytest.raises(ValueError, match="zip"):
+            list(envelope.allowances(case, etas, reading))
+    assert len(asked) == 2
+    list(envelope.allowances(case, case.eta, Reading()))
+    assert len(asked) == 2
