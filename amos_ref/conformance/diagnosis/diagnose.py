@@ -11,7 +11,7 @@ from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence
 from amos_ref.conformance.diagnosis.recognise import recognise
-from amos_ref.conformance.diagnosis.search import SINGLES, sets
+from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Failure, Observation, observe, unsupported
@@ -145,7 +145,9 @@ def _candidates(
 ) -> Iterator[tuple[Attempt, list[Names]]]:
     """Yield sets that fit: the observations as they are come first, and float32's bounds last."""
     for attempts in _attempts(subject, same):
-        searches = [(a, sets(a.evidence, BESIDE, False) if a.notes else sets(a.evidence)) for a in attempts]
+        searches = [
+            (a, sets(a.evidence, BESIDE if a.notes else LARGEST, SINGLE not in a.notes)) for a in attempts
+        ]  # in float32's bounds a fitted number would be one of many
         for attempt in attempts:
             if attempt.notes and attempt.evidence.fits(()):
                 yield attempt, [()]

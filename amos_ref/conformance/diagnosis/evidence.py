@@ -133,7 +133,7 @@ class Evidence:
         for now in steps:
             if charged:
                 self.charge(len(now))
-            stepped |= now.keys()
+            stepped.update(now)
             yield now
 
     def charge(self, steps: int) -> None:

@@ -33,6 +33,8 @@ WORDS = {
     "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
 }
 
+_SIMPLE = {sign * n / d for sign in (1, -1) for n in range(1, 13) for d in (1, 2, 3, 4, 5, 8, 10)}
+
 Place = tuple[str, int]  # a leaf and a step
 
 
@@ -189,6 +191,8 @@ def _powers(
         spread = np.ptp(left) if constant else np.abs(left).max()
         if rank == several + constant and spread <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
             number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)
+            if constant and number not in _SIMPLE:  # powers of halves and any number fit too much
+                continue
             yield (scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
 
 

@@ -28,13 +28,13 @@ _UPSTREAM = {"v": _V, "b": _B}  # what has an influence on v and b; all has on t
 def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
     """Yield, for each size from 1 on, the sets that explain all observations, as far as the budget reaches.
 
-    Of single deviations the catalogue's come first, then fitted factors, then, if asked for, others of the grammar.
+    The catalogue's come first, then, with the grammar, fitted factors, and as single deviations what the fit may miss.
     """
     frontier: list[Names] = [()]
     try:
         for size in range(1, largest + 1):
             scores: dict[Names, tuple[int, ...]] = {}
-            for source in (_known, _fitted, _grammar) if size == 1 and grammar else (_known, _fitted):
+            for source in (_known, _fitted, _grammar)[: 1 + grammar + (grammar and size == 1)]:
                 new: dict[Names, tuple[int, ...]] = {}
                 for names in frontier:
                     new |= _extensions(evidence, names, source)

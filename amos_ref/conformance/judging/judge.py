@@ -245,7 +245,7 @@ def accept_own_forms(results: list[Result]) -> list[Result]:
     Such a state cannot be set to the page's, so that cases which do so say nothing.
     """
     right = ("conforms", "overwrites its input", "not supported")
-    setting = {case.name for case in table() if case.inject}
+    setting = {case.name for case in table() if case.inject or case.count is not None}
     kept = [r for r in results if r.case not in setting]
     if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):
         return [_leave_out(r) if r.case in setting else _accept_own_form(r) if r.only_state else r for r in results]

@@ -49,7 +49,7 @@ def test_another_eta_or_reading_is_measured(monkeypatch):
     case = next(case for case in table() if envelope.key_of(case) == "plain/bfloat16")
     asked = []
     monkeypatch.setattr(envelope, "measure", lambda *given: asked.append(given) or iter(()))
-    others = ({name: 0.75 for name in case.eta}, Reading()), (case.eta, reading_of(("eta-twice",)))
+    others = (dict.fromkeys(case.eta, 0.75), Reading()), (case.eta, reading_of(("eta-twice",)))
     for etas, reading in others:
         with pytest.raises(ValueError, match="zip"):
             list(envelope.allowances(case, etas, reading))
