@@ -3,6 +3,7 @@
 ``python -m tools.judge_quality FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``).
 """
 
+import collections
 import functools
 import importlib.metadata
 import itertools
@@ -19,6 +20,8 @@ from amos_ref.conformance import check
 from amos_ref.conformance.cases import random_case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, in_order, reading_of
 from amos_ref.conformance.diagnosis.diagnose import diagnose
+from amos_ref.conformance.diagnosis.grammar import GRAMMAR
+from amos_ref.conformance.diagnosis.lives import is_special
 from amos_ref.conformance.judging.drive import Failure, observe
 from amos_ref.conformance.judging.judge import STAGES, first_departure, run
 from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
@@ -28,7 +31,9 @@ from tools.simulated_port import SimulatedPort
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 SEED = 3  # of the evaluation that simulated ports have, and of what is drawn
-PAIRS_NAMED = 40  # pairs of deviations that are diagnosed; all pairs are looked at for being caught
+PAIRS, PAIRS_NAMED = 1000, 10  # pairs of deviations that are drawn, and how many of them are diagnosed
+MUTANTS, MUTANTS_NAMED = 2000, 100  # single changes that are drawn from the grammar, likewise
+DROPPED = 24  # deviations that are left out of the catalogue in turn
 FIRST, EVALUATIONS = 1000, 1000  # right evaluations that look for false alarms: seeds
 PORTS = {
     "pytorch_optimizer 4.1.0": "pytorch_optimizer:Amos",
@@ -53,7 +58,7 @@ class Judge:
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.cases = [case for case in table() if case.dtype == dtype]
+        self.cases = [case for case in table() if case.dtype == dtype and not is_special(case)]
         self.pages = [trajectory_of_page(case, case.eta) for case in self.cases]
 
     def catch(self, *names: str) -> list[Catch | None]:
@@ -78,6 +83,27 @@ class Judge:
         _, seen = run(port, self.cases)
         found = diagnose(port, seen)
         return found is not None and bool(found.candidates) and all(same(tuple(c), names) for c in found.candidates)
+
+    def dropped(self, name: str) -> str:
+        """Return what a port is called whose deviation the catalogue lacks: "nothing", "the same" or "another"."""
+        gone = CATALOGUE.pop(name)
+        try:
+            port = SimulatedPort(seed=SEED, dtypes=(self.dtype,))
+            port.overrides = [gone.overrides]
+            found = diagnose(port, run(port, self.cases)[1])
+        finally:
+            CATALOGUE[name] = gone
+        if found is None or not found.candidates:
+            return "nothing"
+        return "the same" if all(same(tuple(c), (name,)) for c in found.candidates) else "another"
+
+    def names_as(self, name: str) -> str:
+        """Return what a port with a deviation is called: "nothing", "the same" or "another"."""
+        port = SimulatedPort(name, seed=SEED, dtypes=(self.dtype,))
+        found = diagnose(port, run(port, self.cases)[1])
+        if found is None or not found.candidates:
+            return "nothing"
+        return "the same" if all(same(tuple(c), (name,)) for c in found.candidates) else "another"
 
     def _departures(self, port: SimulatedPort, i: int) -> list[Catch | None]:
         case, page = self.cases[i], self.pages[i]
@@ -128,15 +154,21 @@ def is_wrong_in(name: str, dtype: str) -> bool:
 def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     """Return all that is measured: (dtype, method of Judge, arguments)."""
     found: list[tuple[str, str, tuple[Any, ...]]] = []
+    plain, rng = table()[0], np.random.default_rng(SEED)
+    formulas = [name for name, d in CATALOGUE.items() if d.only(plain)]
+    mutants = [str(name) for name in rng.choice(list(GRAMMAR), min(MUTANTS, len(GRAMMAR)), replace=False)]
     for dtype in DTYPES:
-        wrong = [name for name in CATALOGUE if is_wrong_in(name, dtype)]
+        wrong = [name for name in formulas if is_wrong_in(name, dtype)]
         found += [(dtype, "catch", (name,)) for name in wrong]
         found += [(dtype, "false_alarms", (seed,)) for seed in range(FIRST, FIRST + EVALUATIONS)]
         if dtype in ("float64", "float32"):
             pairs = list(itertools.combinations(wrong, 2))
-            chosen = np.random.default_rng(SEED).choice(len(pairs), PAIRS_NAMED, replace=False)
-            found += [(dtype, "catches", pair) for pair in pairs]
-            found += [(dtype, "names", names) for names in [*((name,) for name in wrong), *(pairs[i] for i in chosen)]]
+            drawn = [pairs[i] for i in rng.choice(len(pairs), PAIRS, replace=False)]
+            found += [(dtype, "catches", pair) for pair in drawn]
+            found += [(dtype, "names", names) for names in [*((name,) for name in wrong), *drawn[:PAIRS_NAMED]]]
+            found += [(dtype, "catches", (name,)) for name in mutants]
+            found += [(dtype, "names_as", (name,)) for name in mutants[:MUTANTS_NAMED]]
+    found += [("float64", "dropped", (str(name),)) for name in rng.choice(formulas, DROPPED, replace=False)]
     return found
 
 
@@ -164,7 +196,14 @@ def matrix_page() -> str:
     """Measure everything; return the page in Markdown."""
     answers = measure()
     reports = {name: check(_path(target)) for name, target in PORTS.items()}
-    parts = [_HEAD.format(method=METHOD), _scores(answers), _alarms(answers), _power(answers), _matrix(reports)]
+    parts = [
+        _HEAD.format(method=METHOD),
+        _scores(answers),
+        _unseen(answers),
+        _alarms(answers),
+        _power(answers),
+        _matrix(reports),
+    ]
     return "\n".join(parts)
 
 
@@ -206,8 +245,9 @@ def _list(what: str, sets: list[tuple[str, ...]]) -> list[str]:
 
 
 def _pairs(dtype: str, found: dict[str, Any]) -> list[str]:
-    cancelling = [pair for pair, ok in found["catches"].items() if not ok and same(pair, ())]
-    pairs = {pair: ok for pair, ok in found["catches"].items() if pair not in cancelling}
+    drawn = {pair: ok for pair, ok in found["catches"].items() if len(pair) == 2}
+    cancelling = [pair for pair, ok in drawn.items() if not ok and same(pair, ())]
+    pairs = {pair: ok for pair, ok in drawn.items() if pair not in cancelling}
     named = {names: ok for names, ok in found["names"].items() if len(names) == 2}
     text = (
         f"Pairs in {dtype}: {_share(sum(pairs.values()), len(pairs))} caught (those that undo each other left out: "
@@ -216,6 +256,39 @@ def _pairs(dtype: str, found: dict[str, Any]) -> list[str]:
     )
     missed = _list(f"Pairs not caught in {dtype}", [pair for pair, ok in pairs.items() if not ok])
     return ["", text, *missed, *_list(f"Pairs not named in {dtype}", [pair for pair, ok in named.items() if not ok])]
+
+
+def _unseen(answers: dict[str, Any]) -> str:
+    """What becomes of changes that the catalogue does not have."""
+    rows = [
+        "## Changes that are in no list",
+        "",
+        "Single changes drawn from the grammar of factors, which the catalogue does not",
+    ]
+    rows += ["have. A name is right if it does the same as the port on twenty inputs that the search does not use.", ""]
+    rows += [
+        "| dtype | caught | named, of those | named right | named wrong | without a name |",
+        "|---|---|---|---|---|---|",
+    ]
+    for dtype, found in answers.items():
+        named = collections.Counter(found.get("names_as", {}).values())
+        caught = [ok for names, ok in found.get("catches", {}).items() if len(names) == 1]
+        if named:
+            cells = (
+                _share(sum(caught), len(caught)),
+                named.total(),
+                named["the same"],
+                named["another"],
+                named["nothing"],
+            )
+            rows.append(f"| {dtype} | {' | '.join(map(str, cells))} |")
+    dropped = collections.Counter(answers["float64"].get("dropped", {}).values())
+    text = (
+        f"\nOf {dropped.total()} deviations drawn at random, each was left out of the catalogue: {dropped['nothing']} "
+        f"ports with one then got no name, {dropped['the same']} one that does the same, "
+        f"{dropped['another']} another's."
+    )
+    return "\n".join([*rows, text]) + "\n"
 
 
 def _alarms(answers: dict[str, Any]) -> str:
@@ -240,7 +313,7 @@ def _power(answers: dict[str, Any]) -> str:
         f"| deviation | {' | '.join(answers)} |",
         "|---|" + "---|" * len(answers),
     ]
-    for name in CATALOGUE:
+    for name in (name for (name,) in answers["float64"]["catch"]):
         cells = []
         for found in answers.values():
             both = found["catch"].get((name,))

@@ -79,6 +79,10 @@ class Case(NamedTuple):
             given[1] += [a for arrays in self.inject.values() for a in arrays.values()]
         return next((t for t, arrays in enumerate(given, 1) if not all(map(_is_finite, arrays))), None)
 
+    def special(self) -> bool:
+        """Whether more is done to the port than to give it gradients: events, NaN, infinity, or a count."""
+        return bool(self.events or self.groups or self.count is not None or self.first_not_finite() is not None)
+
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""
         needed = set(self.options) - {"learning_rate", "beta"}

@@ -29,6 +29,14 @@ def test_a_name_is_right_if_it_does_the_same_on_inputs_held_out():
     assert not JUDGE["float64"].names()  # there is nothing to name
 
 
+def test_a_deviation_that_the_catalogue_lacks_gets_no_name_but_its_own_words():
+    judge = JUDGE["float64"]
+    assert judge.dropped("c-as-d") == "nothing"
+    assert judge.dropped("gamma-whole") == "the same"  # gamma_in_rho-times-2
+    assert "c-as-d" in judge_quality.CATALOGUE
+    assert judge.names_as("gamma-times-eta^1/2") == "the same"
+
+
 def test_a_state_in_the_parameters_dtype_is_right():
     assert judge_quality.is_wrong_in("state-float32", "float64")
     assert not judge_quality.is_wrong_in("state-float32", "float32")
@@ -41,7 +49,14 @@ def test_the_page_is_made_of_the_answers(monkeypatch):
         "float64": {
             "catch": {("gamma-sign",): [judge_quality.Catch(1, "plain"), None]},
             "false_alarms": {(1000,): [], (1001,): ["plain"]},
-            "catches": {("gamma-sign", "d-absent"): True, ("extra_l2-halved", "extra_l2-doubled"): False},
+            "catches": {
+                ("gamma-sign", "d-absent"): True,
+                ("extra_l2-halved", "extra_l2-doubled"): False,
+                ("gamma-times-eta",): True,
+                ("r-times-xi",): False,
+            },
+            "names_as": {("gamma-times-eta",): "the same", ("r-times-xi",): "another"},
+            "dropped": {("d-absent",): "nothing", ("c-as-d",): "the same"},
             "names": {("gamma-sign",): True, ("gamma-sign", "d-absent"): False},
         }
     }
@@ -50,6 +65,8 @@ def test_the_page_is_made_of_the_answers(monkeypatch):
     page = judge_quality.matrix_page()
     assert "| float64 | 1 of 1 (100.0 %) | 0 of 1 (0.0 %) | 1 of 1 (100.0 %) |" in page
     assert "1 of 1 (100.0 %) caught (those that undo each other left out: 1); of 1 drawn at random, 0 named" in page
+    assert "| float64 | 1 of 2 (50.0 %) | 2 | 1 | 1 | 0 |" in page
+    assert "Of 2 deviations drawn at random, each was left out of the catalogue: 1 ports" in page
     assert "Pairs not named in float64: gamma-sign + d-absent." in page
     assert "| float64 | 2 | 1 (plain) |" in page
     assert "| gamma-sign | 1, never |" in page

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import random_case, table
+from amos_ref.conformance.cases import random_case, round_case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence
@@ -22,13 +22,14 @@ from amos_ref.errors import ShapeError
 
 BESIDE = 3  # deviations of a set beside which something must be said
 CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
+FEWEST = 12  # numbers that are all float32's by chance in no port
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 40_000  # steps of a leaf that a search may take with readings
 BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
 BUDGET_LOW = 4_000  # the same in float16 and bfloat16, where each costs twenty-four evaluations
 GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
-SINGLE = "this holds in float32's bounds, not in float64's: something of it is float32"
+SINGLE = "it holds in float32's bounds, not in float64's: something of it is float32"
 OWN_FORM = "its v, b or m is something else than ours, and was left out"
 
 
@@ -189,10 +190,9 @@ def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], furthe
     if not candidates:
         return []
     if not further:
-        cases = (
-            random_case(1000 + i, subject.port.options)._replace(dtype=attempt.dtype) for i in range(4 * CONFIRMING)
-        )
-        further += itertools.islice(filter(None, map(subject.observe, cases)), CONFIRMING)
+        cases = (round_case(random_case(1000 + i, subject.port.options), attempt.dtype) for i in range(4 * CONFIRMING))
+        wanted = CONFIRMING // 4 if attempt.judged in envelope.ENVELOPE_DTYPES else CONFIRMING
+        further += itertools.islice(filter(None, map(subject.observe, cases)), wanted)
     evidence = attempt.evidence
     if len(evidence.seen) == evidence.given:
         for one in further:
@@ -204,12 +204,28 @@ def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], furthe
 
 
 def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> bool:
-    """Whether the port, run in float32, does what is said of it."""
+    """Whether float64's bounds are too narrow for most of what is seen, and the port does the same in float32."""
+    if not any(map(_is_single, evidence.seen)):
+        return False
+    double = Evidence([one._replace(case=one.case._replace(dtype="float64")) for one in evidence.seen], evidence.stages)
+    if 2 * len(list(double.failing(names))) <= len(double.seen):
+        return False  # the roundings of float32 show everywhere
     cases = [
         case for case in table() if case.dtype == "float32" and case.name in {one.case.name for one in evidence.seen}
     ]
     seen = [one for case in cases[::4] if (one := subject.observe(case))]
     return bool(seen) and Evidence(seen, evidence.stages).fits(names)
+
+
+def _is_single(one: Observation) -> bool:
+    """Whether something that a port shows, of theta, v, b and m, holds float32 numbers only."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for shown in one.shown:
+        for what, arrays in shown.items():
+            parts.setdefault(what, []).extend(a[np.isfinite(a) & (a != 0)] for a in arrays.values())
+    numbers = (np.concatenate(arrays) for arrays in parts.values() if arrays)
+    with np.errstate(over="ignore"):
+        return any(a.size >= FEWEST and bool(np.all(a == np.float32(a))) for a in numbers)
 
 
 def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[Names]:
@@ -221,7 +237,7 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
     for i in range(FURTHER):
         if len(found) < 2:
             break
-        case = random_case(i, subject.port.options)._replace(dtype=attempt.dtype)
+        case = round_case(random_case(i, subject.port.options), attempt.dtype)
         one = subject.observe(case)
         if one is not None and _differ(one, found):
             attempt.evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
@@ -263,7 +279,7 @@ def _explain(attempt: Attempt, found: list[Names]) -> Diagnosis:
     )
     lines = []
     if len(found) > 1:
-        lines.append(f"one of {len(found)} readings, which {FURTHER} further inputs did not tell apart:")
+        lines.append(f"one of {len(found)} readings, which no further input told apart:")
     for names in found:
         lines += ["either:"] if len(found) > 1 else []
         lines += [_describe(evidence, names, name) for name in names]
@@ -280,6 +296,8 @@ def _count(evidence: Evidence, names: Names) -> str:
     dtype, more = evidence.seen[0].case.dtype, len(evidence.seen) - evidence.given
     cases = (
         f"all {evidence.given} cases in {dtype}"
+        if evidence.given > 1
+        else f"the one case in {dtype}"
         if decided == evidence.given
         else (f"the {decided} of {evidence.given} cases in {dtype} that could be decided")
     )
@@ -304,7 +322,10 @@ def _name_nearest(evidence: Evidence) -> Diagnosis:
     explained = {(name,): _share(evidence, (name,), departing) for name in CATALOGUE}
     nearest = max(explained, key=explained.__getitem__)
     lines = ["no known set of deviations explains it."]
-    if explained[nearest] >= GOOD_SHARE:
+    if explained[nearest] == 1.0:
+        d = deviation(nearest[0])
+        lines.append(f"{d.name} ({d.does}) explains the cases that were run, and not the further inputs.")
+    elif explained[nearest] >= GOOD_SHARE:
         d = deviation(nearest[0])
         count = round(explained[nearest] * len(departing))
         cases = f"{count} of the {len(departing)} cases that depart"
@@ -316,10 +337,15 @@ def _name_nearest(evidence: Evidence) -> Diagnosis:
 
 
 def _share(evidence: Evidence, names: Names, departing: list[int]) -> float:
-    """How much of what departs a set explains; 0 if something departs with it only."""
+    """How much of what departs a set explains, if that is a good share; 0 if something departs with it only."""
+    missed = 0
+    for i in departing:
+        missed += not evidence.decides(names, i)
+        if missed > (1.0 - GOOD_SHARE) * len(departing):
+            return 0.0
     if any(evidence.misfit(names, i) is not None for i in range(len(evidence.seen)) if i not in departing):
         return 0.0
-    return sum(evidence.decides(names, i) for i in departing) / max(len(departing), 1)
+    return 1.0 - missed / max(len(departing), 1)
 
 
 def _describe_errors(evidence: Evidence) -> str:

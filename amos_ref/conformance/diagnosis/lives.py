@@ -32,11 +32,11 @@ def diagnose(
     kept = find_memory(port, seen, eta, timeout)
     if kept is not None:
         return kept
-    lives = [one for one in seen if _is_special(one.case)]
-    found = diagnose_formulas(port, [one for one in seen if not _is_special(one.case)], eta, timeout, **more)
-    if found is not None and not found.candidates:
+    lives = [one for one in seen if is_special(one.case)]
+    found = diagnose_formulas(port, [one for one in seen if not is_special(one.case)], eta, timeout, **more)
+    if found is not None and not found.candidates and _departs(seen, lives):
         return found  # a life cannot be read without the formulas
-    base = tuple(found.candidates[0]) if found else ()
+    base = tuple(found.candidates[0]) if found and found.candidates else ()
     if found and SINGLE in found.text:
         lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
     every = tuple(STAGES)
@@ -55,9 +55,16 @@ def diagnose(
     return Diagnosis("\n".join(lines), names, [names] if names else [], None, [], names)
 
 
-def _is_special(case: Case) -> bool:
-    """Whether more is done to the port than to give it gradients: events, NaN, infinity, or a count."""
-    return is_life(case) or case.count is not None or case.first_not_finite() is not None
+def _departs(seen: Sequence[Observation], lives: Sequence[Observation]) -> bool:
+    """Whether a case of the formulas departs in the dtype of these others."""
+    dtypes = {one.case.dtype for one in lives}
+    formulas = [one for one in seen if one.case.dtype in dtypes and not is_special(one.case)]
+    return not lives or any(Evidence([one]).misfit((), 0) is not None for one in formulas)
+
+
+def is_special(case: Case) -> bool:
+    """Whether a case is explained beside the formulas."""
+    return is_life(case) or case.special()
 
 
 def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], bool]:

@@ -37,8 +37,8 @@ def find_memory(port: Port, seen: Sequence[Observation], eta: Any, timeout: floa
     text = (
         f"{NAME}: the same case gives other answers in another run: case {first.name} in {first.dtype} was run first, "
         "and again after others. The port keeps something from run to run in its module or class, as a dict by shape "
-        "or a count, or it draws random numbers. In training: a second model starts from the first one's state. Other "
-        "departures are named when that is mended."
+        "or a count, or it draws random numbers. In training: a second model starts from the first one's state, or no "
+        "run can be repeated. Other departures are named when that is mended."
     )
     return Diagnosis(text, [NAME], [[NAME]], None, [])
 

@@ -47,10 +47,12 @@ def allowances(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
     stored = None if reading.overrides or dict(etas) != case.eta else _stored().get(key_of(case))
     worst = measure(case, etas, reading) if stored is None else (dict(zip(STATE, row, strict=True)) for row in stored)
     for steps, sizes in zip(worst, _all_sizes(case, etas, reading), strict=True):
-        yield {
-            name: {what: MARGIN * steps[what] * size + stored for what, (size, stored) in of_leaf.items()}
-            for name, of_leaf in sizes.items()
-        }
+        with np.errstate(all="ignore"):
+            allowed = {
+                name: {what: MARGIN * steps[what] * size + stored for what, (size, stored) in of_leaf.items()}
+                for name, of_leaf in sizes.items()
+            }
+        yield allowed
 
 
 def measure(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[dict[str, float]]:
@@ -62,10 +64,10 @@ def measure(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator
     for steps, sizes, *others in zip(*runs, strict=True):
         for name, of_leaf in sizes.items():
             for what, (size, stored) in of_leaf.items():
-                gap = np.fmax.reduce(
-                    [np.abs(_value(other[name], what) - getattr(steps[name], what)) for other in others], axis=0
-                )
-                worst[what] = max(worst[what], _largest(gap - (stored if what == "theta" else 0.0), size))
+                with np.errstate(all="ignore"):
+                    gaps = [np.abs(_value(other[name], what) - getattr(steps[name], what)) for other in others]
+                    gap = np.fmax.reduce(gaps, axis=0) - (stored if what == "theta" else 0.0)
+                worst[what] = max(worst[what], _largest(gap, size))
         yield dict(worst)
 
 
@@ -89,7 +91,9 @@ def _all_sizes(
     for t, steps in enumerate(reading.run(case, etas), 1):
         for name, step in steps.items():
             if step.count == t:
-                way[name] = way.get(name, 0.0) + np.abs(step.alpha * step.g) + np.abs(step.rho * step.old_theta)
+                with np.errstate(all="ignore"):
+                    moved = np.abs(step.alpha * step.g) + np.abs(step.rho * step.old_theta)
+                way[name] = way.get(name, 0.0) + moved
         yield {name: _sizes(step, way[name], case.dtype) for name, step in steps.items()}
         if t == 1 and case.inject:
             way = dict.fromkeys(way, 0.0)

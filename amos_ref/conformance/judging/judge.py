@@ -240,14 +240,17 @@ def run(
 
 
 def accept_own_forms(results: list[Result]) -> list[Result]:
-    """Where theta conforms in every case, accept a state that differs: it is the same in a form of its own.
+    """Where theta conforms in every case of the formulas, accept a state that differs: it is a form of its own.
 
-    Such a state cannot be set to the page's, so that cases which do so say nothing.
+    Such a state cannot be set to the page's, so that cases which do so say nothing. What departs in another case, as
+    where something happens to the optimizer, changes nothing of this.
     """
     right = ("conforms", "overwrites its input", "not supported")
-    setting = {case.name for case in table() if case.inject or case.count is not None}
-    kept = [r for r in results if r.case not in setting]
+    cases = {case.name: case for case in table()}
+    plain = [r for r in results if r.case not in cases or not cases[r.case].special()]
+    kept = [r for r in plain if r.case not in cases or not cases[r.case].inject]
     if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):
+        setting = {name for name, case in cases.items() if case.inject or case.count is not None}
         return [_leave_out(r) if r.case in setting else _accept_own_form(r) if r.only_state else r for r in results]
     return results
 
