@@ -86,13 +86,15 @@ class Judge:
 
     def dropped(self, name: str) -> str:
         """Return what a port is called whose deviation the catalogue lacks: "nothing", "the same" or "another"."""
+        every = dict(CATALOGUE)
         gone = CATALOGUE.pop(name)
         try:
             port = SimulatedPort(seed=SEED, dtypes=(self.dtype,))
             port.overrides = [gone.overrides]
             found = diagnose(port, run(port, self.cases)[1])
         finally:
-            CATALOGUE[name] = gone
+            CATALOGUE.clear()
+            CATALOGUE.update(every)  # in the same order
         if found is None or not found.candidates:
             return "nothing"
         return "the same" if all(same(tuple(c), (name,)) for c in found.candidates) else "another"

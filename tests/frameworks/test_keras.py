@@ -36,7 +36,8 @@ def verdicts(backend, name):
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_right_optimizer_conforms_and_shows_its_state(backend):
     results = verdicts(backend, "Amos")
-    assert {r["verdict"] for r in results.values()} == {"conforms", "not supported"}
+    others = {key: r["verdict"] for key, r in results.items() if r["verdict"] not in ("conforms", "not supported")}
+    assert others == {("count-2^31", "float32"): "not finite"}  # Keras counts in int32
     cases = ("plain", "defaults", "extra_l2", "schedule", "none-gradient", "none-at-first", "4-d")
     for case in cases:
         assert results[case, "float32"]["verdict"] == "conforms"
@@ -64,6 +65,7 @@ def test_get_scale_is_asked_and_state_is_read_from_lists():
     assert results["0-d"]["verdict"] == "raises"
     assert "asked for its eta of leaf 'x', of shape (): IndexError" in results["0-d"]["detail"]
     assert "could not be set" not in results["aged"]["detail"]
-    assert {r["verdict"] for case, r in results.items() if case != "0-d"} == {"conforms", "not supported"}
+    left = {r["verdict"] for case, r in results.items() if case not in ("0-d", "count-2^31")}  # Keras counts in int32
+    assert left == {"conforms", "not supported"}
     assert results["aged"]["verdict"] == "conforms"  # v and b were set, so they were found
     assert [note["option"] for note in report["notes"]] == ["beta"]  # what is Keras's own is no news

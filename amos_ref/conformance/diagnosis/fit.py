@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.catalogue import Names, reading_of
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, reading_of
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.grammar import FACTORS, TARGETS, scaled
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
@@ -160,7 +160,7 @@ def _explain(target: str, known: list[tuple[float, Step]], near: float) -> Itera
 
 def _in_known_words(target: str, k: float) -> Names:
     """A factor that the catalogue has words for, alone or as sign and size, is told in these."""
-    named = WORDS.get(target, {})
+    named = {part: name for part, name in WORDS.get(target, {}).items() if name in CATALOGUE}
     for parts in ([k], [-1.0, -k]):
         if all(part in named for part in parts):
             return tuple(named[part] for part in parts)

@@ -80,8 +80,6 @@ _add("gradient", "clip-to-zero", "takes 0 for entries beyond clip_value; the pag
      "outliers do not count at all", g=lambda s, page: np.where(np.abs(s.grad) > _chi(s), 0.0, s.grad))
 _add("gradient", "clip-of-squares", "clips g^2, in the mean square only, at clip_value; the page clips g",
      "outliers still move theta", g=lambda s, page: s.grad, g2=lambda s, page: _mean_clipped(s, _chi(s)))
-_add("gradient", "clip-the-average", "clips the averaged change; the page clips the gradient", "outliers enter v",
-     g=lambda s, page: s.grad, m=lambda s, page: None if page(s) is None else spec.clip(page(s), _chi(s)))
 _add("gradient", "clip-not-in-gamma", "takes the unclipped gradient's mean square in gamma, and the clipped one's in v",
      "outliers speed up decay and clock",
      gamma=lambda s, page: page(s.but(g2=spec.mean_square(s.grad, s.old_v.shape))))
@@ -185,8 +183,6 @@ _add("epsilon", "epsilon-added-in-gamma", "divides by v + epsilon in gamma, and 
      gamma=lambda s, page: page(s.but(r=s.q / (s.v + s.epsilon))))
 _add("epsilon", "epsilon-in-mean-square", "adds epsilon to the mean square", "small gradients count as larger ones",
      g2=lambda s, page: page(s) + s.epsilon)
-_add("epsilon", "epsilon-stored", "stores max(v, epsilon) as v", "the next v starts too high",
-     v=lambda s, page: np.maximum(page(s), s.epsilon))
 
 # c, d
 _add("c", "c-as-d", "has d's formula for c", "the decay falls too fast",

@@ -55,4 +55,5 @@ def _differ(one: Observation, other: Observation) -> bool:
 
 
 def _near(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.allclose(a, b, rtol=0.0, atol=1e-3 * np.nanmax(np.abs(a), initial=0.0), equal_nan=True)
+    size = np.abs(a[np.isfinite(a)]).max(initial=0.0)
+    return np.allclose(a, b, rtol=0.0, atol=1e-3 * size, equal_nan=True)

@@ -40,6 +40,7 @@ DECAYS: tuple[dict[str, Any], ...] = (
 )
 
 
+@np.errstate(all="ignore")  # of what a port overflows
 def recognise(seen: Sequence[Observation]) -> str | None:
     """Say which other algorithm reproduces theta in every case that can be decided; None if none does.
 

@@ -8,6 +8,7 @@ from amos_ref.conformance import table
 from amos_ref.conformance.judging.reading import STATE, Reading
 
 CASES = [case for case in table() if case.dtype == "float64" and case.inject is None and not case.groups]
+CASES = [case for case in CASES if not isinstance(case.options.get("momentum"), tuple)]  # Amos has one momentum
 REFUSED = [case for case in CASES if case.first_not_finite() and "clip_value" not in case.options]
 REFUSED += [case for case in CASES if case.name.startswith("nan") and "clip_value" in case.options]
 
