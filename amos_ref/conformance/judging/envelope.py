@@ -79,7 +79,9 @@ def key_of(case: Case) -> str:
 @functools.cache
 def _stored() -> dict[Case, list[list[float]]]:
     """Return what :func:`measure` gives for the page in each case of the table itself, as the package has it."""
-    text = importlib.resources.files(__package__).joinpath("envelope.json").read_text(encoding="utf-8")
+    text = (
+        importlib.resources.files("amos_ref.conformance.judging").joinpath("envelope.json").read_text(encoding="utf-8")
+    )
     rows = json.loads(text)
     return {case: rows[key_of(case)] for case in table() if case.dtype in ENVELOPE_DTYPES}
 
