@@ -31,9 +31,9 @@ from tools.simulated_port import SimulatedPort
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 SEED = 3  # of the evaluation that simulated ports have, and of what is drawn
-PAIRS, PAIRS_NAMED = 1000, 10  # pairs of deviations that are drawn, and how many of them are diagnosed
-MUTANTS, MUTANTS_NAMED = 2000, 100  # single changes that are drawn from the grammar, likewise
-DROPPED = 24  # deviations that are left out of the catalogue in turn
+PAIRS, PAIRS_NAMED = 1000, 6  # pairs of deviations that are drawn, and how many of them are diagnosed
+MUTANTS, MUTANTS_NAMED = 2000, 60  # single changes that are drawn from the grammar, likewise
+DROPPED = 12  # deviations that are left out of the catalogue in turn
 FIRST, EVALUATIONS = 1000, 1000  # right evaluations that look for false alarms: seeds
 PORTS = {
     "pytorch_optimizer 4.1.0": "pytorch_optimizer:Amos",
