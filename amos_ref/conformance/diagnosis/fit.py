@@ -112,9 +112,9 @@ def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Ite
 
     old, new = dict.fromkeys(points.got, 0.75), dict.fromkeys(points.got, 1.0)
     at_old, at_new = values(old), values(new)
-    slopes = {place: (at_new[place] - at_old[place]) / 0.25 for place in points.got}
     left = set(points.got)
     with np.errstate(all="ignore"):
+        slopes = {place: (at_new[place] - at_old[place]) / 0.25 for place in points.got}
         for _ in range(ROUNDS):
             changes = {place: _change(points.got[place] - at_new[place], slopes[place]) for place in left}
             left = {place for place, change in changes.items() if abs(change) > 1e-15 * abs(new[place])}
