@@ -18,6 +18,7 @@ from typing import Any
 
 from amos_ref.conformance.ports.failures import Ended, Garbage, Hang, Killed, quote
 
+LOOK = 0.5  # seconds of one wait: a signal that comes just before it would be handled only after it
 LAST = 1.0  # seconds for a child to end by itself
 PATIENT = 60.0  # seconds for a guard to end all that there is
 KEPT = 4096  # bytes of standard error, for its last line
@@ -202,11 +203,11 @@ class _Heard:
                 self.news.wait(timeout)
 
     def wait(self, timeout: float | None, mark: bytes) -> tuple[bytes | None, bool]:
-        """Wait for news; return an answer, or None, and whether none can come."""
+        """Wait for news, for a moment; return an answer, or None, and whether none can come."""
         with self.news:
             found = self._find(mark)
             if found is None and not self.silent and (timeout is None or timeout > 0):
-                self.news.wait(timeout)
+                self.news.wait(LOOK if timeout is None else min(timeout, LOOK))
                 found = self._find(mark)
             return found, self.silent
 
