@@ -29,7 +29,7 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
 
 # They import a framework, and are run from tests/frameworks.
-collect_ignore = ["helpers/torch_amos.py", "helpers/optax_amos.py"]
+collect_ignore = ["helpers/torch_amos.py", "helpers/optax_amos.py", "helpers/stepped_torch.py"]
 
 
 @pytest.fixture

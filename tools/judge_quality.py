@@ -79,33 +79,29 @@ class Judge:
 
     def names(self, *names: str) -> bool:
         """Whether every candidate of the diagnosis of a simulated port does what the port does, on inputs held out."""
-        port = SimulatedPort(*names, seed=SEED, dtypes=(self.dtype,))
-        _, seen = run(port, self.cases)
-        found = diagnose(port, seen)
-        return found is not None and bool(found.candidates) and all(same(tuple(c), names) for c in found.candidates)
+        return self._called(SimulatedPort(*names, seed=SEED, dtypes=(self.dtype,)), names) == "the same"
 
     def dropped(self, name: str) -> str:
         """Return what a port is called whose deviation the catalogue lacks: "nothing", "the same" or "another"."""
-        every = dict(CATALOGUE)
-        gone = CATALOGUE.pop(name)
+        every, port = dict(CATALOGUE), SimulatedPort(name, seed=SEED, dtypes=(self.dtype,))
+        del CATALOGUE[name]
         try:
-            port = SimulatedPort(seed=SEED, dtypes=(self.dtype,))
-            port.overrides = [gone.overrides]
-            found = diagnose(port, run(port, self.cases)[1])
+            candidates = self._candidates(port)
         finally:
             CATALOGUE.clear()
             CATALOGUE.update(every)  # in the same order
-        if found is None or not found.candidates:
-            return "nothing"
-        return "the same" if all(same(tuple(c), (name,)) for c in found.candidates) else "another"
+        return _word_of(candidates, (name,))
 
     def names_as(self, name: str) -> str:
         """Return what a port with a deviation is called: "nothing", "the same" or "another"."""
-        port = SimulatedPort(name, seed=SEED, dtypes=(self.dtype,))
+        return self._called(SimulatedPort(name, seed=SEED, dtypes=(self.dtype,)), (name,))
+
+    def _called(self, port: SimulatedPort, names: tuple[str, ...]) -> str:
+        return _word_of(self._candidates(port), names)
+
+    def _candidates(self, port: SimulatedPort) -> list[list[str]]:
         found = diagnose(port, run(port, self.cases)[1])
-        if found is None or not found.candidates:
-            return "nothing"
-        return "the same" if all(same(tuple(c), (name,)) for c in found.candidates) else "another"
+        return [] if found is None else found.candidates
 
     def _departures(self, port: SimulatedPort, i: int) -> list[Catch | None]:
         case, page = self.cases[i], self.pages[i]
@@ -115,6 +111,13 @@ class Judge:
             return [Catch(2, case.name)] * 2
         both = (first_departure(shown, page, stages)[0] for stages in (STAGES, ("theta",)))
         return [None if departure is None else Catch(departure["step"], case.name) for departure in both]
+
+
+def _word_of(candidates: list[list[str]], names: tuple[str, ...]) -> str:
+    """Return what candidates are to a set of deviations: "nothing" if there are none, "the same" or "another"."""
+    if not candidates:
+        return "nothing"
+    return "the same" if all(same(tuple(c), names) for c in candidates) else "another"
 
 
 @functools.cache

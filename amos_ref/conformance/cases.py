@@ -81,7 +81,7 @@ class Case(NamedTuple):
 
     def special(self) -> bool:
         """Whether more is done to the port than to give it gradients: events, NaN, infinity, or a count."""
-        return bool(self.events or self.groups or self.count is not None or self.first_not_finite() is not None)
+        return bool(self.events or self.groups) or extremes.is_extreme(self)
 
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""

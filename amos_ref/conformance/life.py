@@ -15,7 +15,7 @@ _PAIRS = {"kernel": (4, 3, 2), "bias": (3, 2)}  # the last axis holds a real and
 _MODULUS = {"g2": lambda s, page: 2.0 * page(s)}
 _GROUPS = ("kernel", "bias")  # the leaves with options of their own
 LOADED_INTO = {"learning_rate": 0.0625, "beta": 0.5}  # of the optimizer into which a state_dict is loaded
-_RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
+RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
 
 
 def is_life(case: "Case") -> bool:
@@ -76,8 +76,8 @@ def cases(make: Callable[..., "Case"]) -> list["Case"]:
         *paths,
         life("closure", "gradients come from a closure, which is called once"),
         life("zero_grad", "zero_grad before each step, to None and to 0 by turns"),
-        life("lr-tensor", "the learning rate is a tensor, which is filled", learning_rate=_RATES),
-        life("lr-scheduler", "a scheduler of the framework sets the learning rate", learning_rate=_RATES),
+        life("lr-tensor", "the learning rate is a tensor, which is filled", learning_rate=RATES),
+        life("lr-scheduler", "a scheduler of the framework sets the learning rate", learning_rate=RATES),
         life("gradients-transposed", "gradients that lie in memory by columns"),
         life("gradients-expanded", "gradients whose rows are one row in memory", constant=True),
         life("gradients-sparse", "sparse gradients: an error, or these numbers"),

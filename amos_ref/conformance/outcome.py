@@ -7,7 +7,6 @@ from typing import Any
 from amos_ref.conformance import expect
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.diagnosis.lives import diagnose
-from amos_ref.conformance.diagnosis.memory import find_memory
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
@@ -67,8 +66,7 @@ class Outcome:
         if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
             return None
         say("looking for what it does instead")
-        kept = find_memory(self.port, self.seen, eta, timeout)
-        return kept or diagnose(self.port, self.seen, eta, timeout, say=say)
+        return diagnose(self.port, self.seen, eta, timeout, say=say)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amos_ref.conformance.life import PREFIX
+from amos_ref.conformance.life import PREFIX, RATES
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
 
 _TWINS = {"kernel": (4, 3), "twin": (4, 3)}
 _APART = {"kernel": (4, 3), "bias": (3,)}
-_RATES = (0.5, 0.25, 0.25, 0.5, 0.125)
 
 
 def cases(make: Callable[..., "Case"]) -> list["Case"]:
@@ -29,7 +28,7 @@ def cases(make: Callable[..., "Case"]) -> list["Case"]:
         ),
         way("donate", "a compiled step that gives its state and parameters away"),
         way("masked", "each leaf in a transformation of its own, which sees the others masked"),
-        way("inject_hyperparams", "the learning rate is changed in the state", learning_rate=_RATES),
+        way("inject_hyperparams", "the learning rate is changed in the state", learning_rate=RATES),
         way("multi-steps", "a step from the mean of two gradients"),
         way("two-at-once", "another optimizer takes a step before each, with gradients of zero", shapes=_APART),
         _in_another_order(

@@ -1,5 +1,6 @@
 """Ports of torch and optax are given a state and low precision, and give them back to the bit."""
 
+import importlib
 from typing import NamedTuple
 
 import ml_dtypes
@@ -20,32 +21,6 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 CASES = {case.name: case for case in table() if case.dtype == "float64"}
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-
-def torch_class():
-    class Amos(torch.optim.Optimizer):
-        def __init__(self, params, lr, eta=0.5, beta=0.999):
-            super().__init__(params, {"lr": lr, "eta": eta, "beta": beta, "t": 0})
-
-        @torch.no_grad()
-        def step(self):
-            for group in self.param_groups:
-                group["t"] += 1
-                for p in group["params"]:
-                    if p.grad is None:
-                        continue
-                    own = self.state[p]
-                    if not own:
-                        own["v"], own["b"] = torch.zeros((), dtype=p.dtype), torch.zeros((), dtype=p.dtype)
-                    state = {k: own[k].double().numpy() for k in ("v", "b")}
-                    theta, g = p.double().numpy(), p.grad.double().numpy()
-                    xi, eta, beta = group["lr"], group["eta"], group["beta"]
-                    theta, state = step(theta, g, state, group["t"], xi, eta, (), beta)
-                    p.copy_(torch.as_tensor(theta))
-                    for k in ("v", "b"):
-                        own[k].copy_(torch.as_tensor(state[k]))
-
-    return Amos
 
 
 def optax_factory():
@@ -77,7 +52,9 @@ def optax_factory():
 @pytest.fixture(params=["torch", "optax"])
 def port(request):
     """A right port in each framework, one slot an array, its state in the parameters' dtype."""
-    return as_port(torch_class() if request.param == "torch" else optax_factory())
+    return as_port(
+        importlib.import_module("helpers.stepped_torch").Amos if request.param == "torch" else optax_factory()
+    )
 
 
 def started(port, dtype):

@@ -1,46 +1,21 @@
 """Optimizers of torch as people write them: however they take their parameters and options, they are driven."""
 
 import functools
+import importlib
 
 import pytest
 
 from amos_ref.conformance import check
 from amos_ref.conformance.ports.target import as_port
 from amos_ref.errors import TargetError
-from examples.ports.amos_numpy import step as one_step
 
 torch = pytest.importorskip("torch")
+Amos = importlib.import_module("helpers.stepped_torch").Amos
 
 # torch warns of its own affairs while it is imported and used.
 pytestmark = pytest.mark.filterwarnings("default")
 
 CASES = ["plain", "schedule", "none-gradient", "0-d", "aged"]
-
-
-class Amos(torch.optim.Optimizer):
-    """A right port."""
-
-    def __init__(self, params, lr=1e-3, eta=0.5, beta=0.999):
-        super().__init__(params, {"lr": lr, "eta": eta, "beta": beta, "t": 0})
-
-    def eta_of(self, p, group):
-        return group["eta"]
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        loss = None if closure is None else closure()
-        for group in self.param_groups:
-            group["t"] += 1
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                own = self.state[p]
-                state = {k: own[k].double().numpy() for k in ("v", "b") if k in own}
-                theta, g, eta = p.double().numpy(), p.grad.double().numpy(), self.eta_of(p, group)
-                theta, state = one_step(theta, g, state, group["t"], group["lr"], eta, (), group["beta"])
-                p.copy_(torch.as_tensor(theta))
-                own |= {k: torch.as_tensor(state[k]).to(p.dtype) for k in ("v", "b")}
-        return loss
 
 
 class ByPosition(Amos):

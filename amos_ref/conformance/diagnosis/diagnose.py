@@ -9,7 +9,7 @@ import numpy as np
 from amos_ref.conformance.cases import random_case, round_case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
 from amos_ref.conformance.diagnosis.dialects import dialects
-from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence
+from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence, departs
 from amos_ref.conformance.diagnosis.recognise import recognise
 from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
@@ -136,7 +136,7 @@ def diagnose(
 def _most_precise_departures(seen: Sequence[Observation]) -> list[Observation]:
     for dtype in ("float64", "float32", "bfloat16", "float16"):
         same = [one for one in seen if one.case.dtype == dtype]
-        if any(Evidence([one]).misfit((), 0) is not None for one in same):
+        if any(map(departs, same)):
             return same
     return []
 
@@ -180,7 +180,7 @@ def _attempts(subject: Subject, same: list[Observation]) -> Iterator[list[Attemp
 def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: int) -> list[Attempt]:
     found = [Attempt(Evidence(same, budget=budget), notes)]
     own = [one for one in same if not one.case.inject]  # a state of another form cannot have been set to the page's
-    if not shows or all(Evidence([one]).misfit((), 0) is None for one in own):
+    if not shows or not any(map(departs, own)):
         return found
     return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))]
 
@@ -210,9 +210,8 @@ def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> boo
     double = Evidence([one._replace(case=one.case._replace(dtype="float64")) for one in evidence.seen], evidence.stages)
     if 2 * len(list(double.failing(names))) <= len(double.seen):
         return False  # the roundings of float32 show everywhere
-    cases = [
-        case for case in table() if case.dtype == "float32" and case.name in {one.case.name for one in evidence.seen}
-    ]
+    names_seen = {one.case.name for one in evidence.seen}
+    cases = [case for case in table() if case.dtype == "float32" and case.name in names_seen]
     seen = [one for case in cases[::4] if (one := subject.observe(case))]
     return bool(seen) and Evidence(seen, evidence.stages).fits(names)
 

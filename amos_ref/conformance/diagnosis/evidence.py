@@ -40,6 +40,11 @@ class Misfit(NamedTuple):
 UNDECIDED = Misfit(0, "theta", "", "undecided")
 
 
+def departs(one: Observation) -> bool:
+    """Whether an observation departs from the page."""
+    return Evidence([one]).misfit((), 0) is not None
+
+
 class Evidence:
     """Observations, and how sets of deviations fit them.
 
@@ -70,10 +75,9 @@ class Evidence:
         self.seen, self.given = [one for _, one in misfits], len(misfits)
         self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
 
-    def add(self, one: Observation) -> int:
-        """Add an observation that the check did not make; return its number."""
+    def add(self, one: Observation) -> None:
+        """Add an observation that the check did not make."""
         self.seen.append(one)
-        return len(self.seen) - 1
 
     def outcome(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits, UNDECIDED if no bound holds."""
@@ -114,12 +118,9 @@ class Evidence:
 
     def _far_off(self, names: Names, one: Observation) -> Misfit | None:
         """Return where a reading is beyond the page's own bounds, widened: its own would cost two dozen evaluations."""
-        try:
-            steps = reading_of(names).run(one.case, one.etas)
-            found = first_departure(one.shown, self._roughly(steps, self._page(one)), self.stages, ROUGHLY)[0]
-        except ShapeError as error:
-            return Misfit(0, "v", "", str(error))
-        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        return self._first(
+            one.shown, self._roughly(reading_of(names).run(one.case, one.etas), self._page(one)), ROUGHLY
+        )
 
     def _roughly(self, steps: Iterable[dict[str, Any]], page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for now, of_page in zip(steps, page, strict=True):
@@ -134,13 +135,11 @@ class Evidence:
         stepped: set[str] = set()
         try:
             steps = trajectory(one.case, one.etas, reading_of(names)) if names else self._page(one)
-            found = first_departure(shown, self._noting(steps, stepped, bool(names)), self.stages, slack)[0]
-        except ShapeError as error:
-            return Misfit(0, "v", "", str(error))
+            found = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
         except Unbounded:
             return UNDECIDED
         if found is not None:
-            return Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+            return found
         still = {} if one.case.inject else {k: a for k, a in one.case.params.items() if k not in stepped}
         moves = (
             Misfit(t, "theta", leaf, "moves, which the reading never does")
@@ -149,6 +148,14 @@ class Evidence:
             if np.any(now["theta"].get(leaf, a) != a)
         )
         return next(moves, None)
+
+    def _first(self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float) -> Misfit | None:
+        """Return where what is shown departs from a reading's steps first."""
+        try:
+            found = first_departure(shown, steps, self.stages, slack)[0]
+        except ShapeError as error:
+            return Misfit(0, "v", "", str(error))
+        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
 
     def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:
         """Pass steps on; note which leaves they step, and charge them."""

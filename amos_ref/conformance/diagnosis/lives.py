@@ -12,7 +12,7 @@ from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
 from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
 from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
-from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence
+from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence, departs
 from amos_ref.conformance.diagnosis.memory import find_memory
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import STAGES
@@ -59,7 +59,7 @@ def _departs(seen: Sequence[Observation], lives: Sequence[Observation]) -> bool:
     """Whether a case of the formulas departs in the dtype of these others."""
     dtypes = {one.case.dtype for one in lives}
     formulas = [one for one in seen if one.case.dtype in dtypes and not is_special(one.case)]
-    return not lives or any(Evidence([one]).misfit((), 0) is not None for one in formulas)
+    return not lives or any(map(departs, formulas))
 
 
 def is_special(case: Case) -> bool:

@@ -34,7 +34,7 @@ def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> It
     try:
         for size in range(1, largest + 1):
             scores: dict[Names, tuple[int, ...]] = {}
-            for source in (_known, _fitted, _grammar)[: 1 + grammar + (grammar and size == 1)]:
+            for source in (_known, fitted, _grammar)[: 1 + grammar + (grammar and size == 1)]:
                 new: dict[Names, tuple[int, ...]] = {}
                 for names in frontier:
                     new |= _extensions(evidence, names, source)
@@ -71,10 +71,6 @@ def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Nam
 
 def _grammar(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
     return _relevant(evidence, names, failing[0], UNFITTED)
-
-
-def _fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    return fitted(evidence, names, failing)
 
 
 def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) -> Iterator[Names]:
