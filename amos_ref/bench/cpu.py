@@ -8,25 +8,31 @@ import numpy as np
 import amos_ref
 from amos_ref.bench.contenders import BETA, ETA, RATE, Contender
 from amos_ref.bench.timing import Stepper
-from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays, slot_shape
+from amos_ref.bench.workloads import MOMENTUM, Shape, Workload, draw_arrays, slot_shape
 
 MOST_OF_PAGE = 1_000_000  # parameters
 
 
+def make_optimizer(work: Workload, backend: str) -> Any:
+    """Return paper Amos, or the closed form where the workload names a direction."""
+
+    def slot(name: str, shape: Shape) -> Shape:
+        return slot_shape(work.slot, shape)
+
+    if work.direction is not None:
+        return amos_ref.ClosedFormAmos(
+            RATE, half_life=1000, sigma=ETA, slot_shape=slot, direction=work.direction, backend=backend
+        )
+    momentum = MOMENTUM if work.momentum else None
+    return amos_ref.Amos(RATE, ETA, slot, beta=BETA, momentum=momentum, state_dtype=work.state, backend=backend)
+
+
 class AmosStepper(Stepper):
-    """amos_ref.Amos with a backend; `place` puts arrays by name where the backend steps them."""
+    """An optimizer with a backend; `place` puts arrays by name where the backend steps them."""
 
     def __init__(self, work: Workload, backend: str, place: Callable[[dict[str, np.ndarray]], Any] = dict) -> None:
         self.params, self.grads = map(place, draw_arrays(work))
-        self.opt = amos_ref.Amos(
-            RATE,
-            ETA,
-            lambda name, shape: slot_shape(work.slot, shape),
-            beta=BETA,
-            momentum=MOMENTUM if work.momentum else None,
-            state_dtype=work.state,
-            backend=backend,
-        )
+        self.opt = make_optimizer(work, backend)
         self.state = self.opt.init(self.params)
 
     def launch(self) -> None:

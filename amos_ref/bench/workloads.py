@@ -35,6 +35,7 @@ class Workload:
     threads: int = 1  # 0 on a GPU
     momentum: bool = False
     state: str = "param"  # one of STATES
+    direction: str | None = None  # of the closed form; None for paper Amos
 
     @property
     def parameters(self) -> int:
@@ -54,16 +55,23 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """The bytes that a step of Amos must read and write: g and theta twice, and v, b and m twice.
+        """The bytes that a step must read and write: g and theta twice, and v, b and m twice; Adam's moments thrice.
 
         A step reads g first for the sum of squares or, with element slots, to look for NaN and infinity, before it
         writes anything; then it reads g once more.
         """
-        return 2 * self.array_bytes
+        return 2 * self.array_bytes + self.moment_bytes
+
+    @property
+    def moment_bytes(self) -> int:
+        """The bytes of m and v of Adam's direction, which are read in both passes and written in the last."""
+        return 16 * self.parameters if self.direction == "adam" else 0
 
     @property
     def array_bytes(self) -> int:
         """The bytes of g, theta, v, b and m."""
+        if self.direction is not None:
+            return 2 * self.parameters * self.itemsize + self.moment_bytes
         state = 2 * self.slots + (self.parameters if self.momentum else 0)
         return 2 * self.parameters * self.itemsize + state * self.state_itemsize
 
@@ -71,6 +79,7 @@ class Workload:
         arrays = f" in {len(self.shapes)} arrays" if len(self.shapes) > 1 else ""
         state = f", state in {self.state}" if self.state != "param" else ""
         momentum = f", momentum {MOMENTUM}" if self.momentum else ""
+        momentum += f", closed form by {self.direction}" if self.direction else ""
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
         return f"{self.name}: {self.parameters} {self.dtype}{arrays}, {self.slot} slots{momentum}{state}{threads}"
 
