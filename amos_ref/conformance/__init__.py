@@ -136,7 +136,7 @@ def check(
         chosen = select(every, dtypes, cases, skip)
         check_runnable(driven, chosen, every)
         check_eta(eta, chosen)
-        outcome = Outcome(driven, suite, listed, len(every), found)
+        outcome = Outcome(driven, suite, listed, every, found)
         try:
             results, _ = run(driven, chosen, eta, timeout, progress, outcome.is_expected, outcome.note)
             return outcome.report(outcome.diagnose(results, eta, timeout, say))

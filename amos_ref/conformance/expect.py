@@ -88,7 +88,7 @@ class Expectation(NamedTuple):
             return "there are no numbers"
         why = ""
         if self.does is not None and seen is not None:
-            why = pins.differs(seen, self.does, STAGES if self.only is None else (self.only,))
+            why = pins.differs(seen, self.does, None if self.only is None else (self.only,))
         if self.got is not None and seen is not None and not why:
             why = pins.misses(seen, self._place(), self.got)
         return why
@@ -292,7 +292,7 @@ def _pins(
     # Where the state is of a form of its own, no case does the same in all stages.
     for only in ({}, {"only": "theta"}) if deviations else ():
         if not any(does):
-            stages = tuple(only.values()) or tuple(STAGES)
+            stages = tuple(only.values()) or None
             does = [one is not None and not pins.differs(one, deviations, stages) for one in shown]
             said |= only if any(does) else {}
     return [said if same else _pin(r, one) for r, one, same in zip(results, shown, does, strict=True)]

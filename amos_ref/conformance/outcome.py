@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.conformance import expect
+from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
@@ -32,14 +33,19 @@ class Outcome:
     port : Port
     suite : str
     listed : list of Expectation
-    cases : int
-        How many the suite has for this port; fewer may be run.
+    cases : sequence of Case
+        What the suite has for this port; fewer may be run.
     found : callable
         Is told each result.
     """
 
     def __init__(
-        self, port: Port, suite: str, listed: list[expect.Expectation], cases: int, found: Callable[[Result], None]
+        self,
+        port: Port,
+        suite: str,
+        listed: list[expect.Expectation],
+        cases: Sequence[Case],
+        found: Callable[[Result], None],
     ) -> None:
         self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
@@ -71,7 +77,7 @@ class Outcome:
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""
         results = expect.apply(self.results, self.listed, expect.list_supported(self.results), self.seen)
-        out_of = self.cases if len(results) < self.cases else None
+        out_of = len(self.cases) if len(results) < len(self.cases) else None
         notes = [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)]
         seconds = time.perf_counter() - self.begun
         head = self.port.name, results, self.suite, METHOD, diagnosis
@@ -81,5 +87,5 @@ class Outcome:
         """Return what to raise: with a report, if a case was judged."""
         if not self.results:
             return error
-        self.results = accept_own_forms(self.results)
+        self.results = accept_own_forms(self.results, self.cases)
         return Interrupted(str(error), self.report(interrupted=self.doing))

@@ -76,7 +76,7 @@ class PortUnderTest(pytest.Collector):
 
         found, seen = self._judge(case)
         if found.only_state:
-            every = accept_own_forms([self._judge(each)[0] for each in self.cases])
+            every = accept_own_forms([self._judge(each)[0] for each in self.cases], self.cases)
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
         supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
         return apply([found], self.listed, supported, [seen] if seen else [])[0]

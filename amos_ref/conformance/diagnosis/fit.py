@@ -18,7 +18,8 @@ from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.grammar import FACTORS, TARGETS, scaled
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.reading import Override, Reading, Step
+from amos_ref.conformance.judging.paper import Override
+from amos_ref.conformance.judging.reading import Reading, Step
 from amos_ref.errors import ShapeError
 
 LOOKED_AT = 8  # observations

@@ -15,7 +15,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE, Deviation
-from amos_ref.conformance.judging.reading import Override
+from amos_ref.conformance.judging.paper import Override
 
 Factor = tuple[str, fractions.Fraction]  # a quantity, and its exponent
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, failure_of, first_line, message, text_of
-from amos_ref.conformance.ports.options import DEFAULTS
 from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
@@ -25,11 +25,11 @@ class Observation(NamedTuple):
     Attributes
     ----------
     case : Case
-        With the beta that the port was run with.
+        With the options that the port was run with, where these are its own.
     etas : dict of str to float
-        The eta of each leaf: the case's, or the port's own.
+        The eta, or sigma, of each leaf: the case's, or the port's own.
     shown : list of dict
-        After each step: ``{"theta": {leaf: array}}``, and v, b, m as far as the port shows them; float64 copies.
+        After each step: ``{"theta": {leaf: array}}``, and the state as far as the port shows it; float64 copies.
     overwritten : set of str
         Leaves whose gradient the port wrote to.
     refused : str
@@ -56,11 +56,10 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     timeout : float, optional
         Seconds that its init and each of its steps may take.
     """
-    if "beta" not in port.options:
-        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
-    seen = Observation(case, _find_etas(port, case, eta, timeout), [], set())
+    etas = _find_etas(port, case, eta, timeout)
+    seen = Observation(_as_run(port, case, eta), etas, [], set())
     with _failures_of(None, timeout):
-        _start(port, case, seen.etas)
+        _start(port, seen.case, seen.etas)
     _undergo(port, case, 0, timeout)
     try:
         for shown in _drive(port, case, seen.overwritten, timeout):
@@ -70,6 +69,15 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
             raise
         return seen._replace(refused=f"step {failed.step} is refused: {failed.detail}")
     return seen
+
+
+def _as_run(port: Port, case: Case, eta: Any) -> Case:
+    """Return the case with the port's own options where it cannot be given ours."""
+    algorithm = ALGORITHMS[case.algorithm]
+    own = {name: algorithm.options[name] for name in algorithm.unasked if name not in port.options}
+    if algorithm.measured and algorithm.scale not in port.options:
+        own |= {algorithm.scale: algorithm.measured} if eta is None else {}
+    return case._replace(options=case.options | own) if own else case
 
 
 class Failure(Exception):
@@ -104,7 +112,9 @@ def _failures_of(step: int | None, timeout: float | None, where: str = "") -> It
 
 def unsupported(port: Port, case: Case) -> str:
     """Return why the port cannot be run through the case; "" if it can."""
-    lacking = sorted(case.needs() - set(port.options))
+    algorithm = ALGORITHMS[case.algorithm]
+    measures = {algorithm.scale} if algorithm.measured else set()  # without the option it measures by itself
+    lacking = sorted(case.needs() - set(port.options) - measures)
     if lacking:
         return f"the port has no {', '.join(lacking)}"
     if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
@@ -121,15 +131,20 @@ def unsupported(port: Port, case: Case) -> str:
 
 
 def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
-    if "eta" in port.options:
+    algorithm = ALGORITHMS[case.algorithm]
+    scale = algorithm.scale
+    if scale in port.options:
         if eta is not None:
-            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
+            text = f"takes {scale}, so --{scale}, which is for ports that hard-code it, does not apply"
+            raise TargetError(f"{port.name} {text}")
         return case.eta
     if eta is not None:
         try:
             return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
         except RuleError as error:  # where it has a value in no case, check_eta has said so
-            raise Failure(None, Unsupported(f"--eta has no value here: {error}")) from error
+            raise Failure(None, Unsupported(f"--{scale} has no value here: {error}")) from error
+    if algorithm.measured:
+        return case.eta
     own = {name: _ask_eta(port, case, name, timeout) for name in case.params}
     if None in own.values():
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
@@ -170,8 +185,9 @@ def check_eta(eta: Any, cases: Sequence[Case]) -> None:
 
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
-    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
-    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()} | {"eta": etas}
+    algorithm = ALGORITHMS[case.algorithm]
+    hyper = {name: algorithm.options[name] for name in algorithm.told} | {algorithm.scale: etas} | case.options
+    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
     if case.groups:
@@ -186,7 +202,7 @@ def _undergo(port: Port, case: Case, t: int, timeout: float | None) -> None:
 
 
 def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
-    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
+    """Yield what the port shows after each step: theta, and its state if it shows that.
 
     Leaves whose gradient the port writes to, in the step it is given for or later, are added to `overwritten`.
     """
@@ -207,13 +223,14 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
 
 
 def _values_to_put(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
-    """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts.
+    """Return copies of the state that a case sets; a momentum has the port's sign, which may be of what it subtracts.
 
-    Its first m is the first change of theta, but for that sign and for what storing theta rounds.
+    The first momentum is the first change of theta, but for that sign and for what storing theta rounds.
     """
     values = {what: {name: a.copy() for name, a in arrays.items()} for what, arrays in (case.inject or {}).items()}
-    for name, m in shown.get("m", {}).items():
+    change = ALGORITHMS[case.algorithm].change or ""
+    for name, m in shown.get(change, {}).items():
         moved = shown["theta"][name] - case.params[name]
         if m.shape == moved.shape and 4 * np.abs(m + moved).max(initial=0.0) < np.abs(m - moved).max(initial=0.0):
-            values["m"][name] *= -1.0
+            values[change][name] *= -1.0
     return values
