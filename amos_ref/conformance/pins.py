@@ -13,7 +13,7 @@ from amos_ref.conformance.diagnosis.catalogue import reading_of
 from amos_ref.conformance.diagnosis.evidence import SLACK
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF, Unbounded
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.judge import STAGES, Result, first_departure
+from amos_ref.conformance.judging.judge import Result, first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.errors import ExpectationError, ShapeError
 
@@ -21,7 +21,7 @@ WIDER = UNIT_ROUNDOFF["float32"] / UNIT_ROUNDOFF["float64"]
 
 
 class Place(NamedTuple):
-    """Where a number stands: in theta, v, b or m (`stage`) of a leaf after a step."""
+    """Where a number stands: in theta or a part of the state (`stage`) of a leaf after a step."""
 
     step: int
     stage: str
@@ -38,7 +38,7 @@ def check_names(names: Sequence[str]) -> None:
             raise ExpectationError(f"there is no deviation {name!r:.80}; docs/deviations.md lists them") from None
 
 
-def differs(one: Observation, names: Sequence[str], stages: Iterable[str] = tuple(STAGES)) -> str:
+def differs(one: Observation, names: Sequence[str], stages: Iterable[str] | None = None) -> str:
     """Return where a case does something else than the page with these deviations; "" if it does the same."""
     try:
         steps = trajectory(one.case, one.etas, reading_of(tuple(names)))

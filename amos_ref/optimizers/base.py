@@ -70,7 +70,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         check_backend(options.get("backend", "numpy"), self.backends)
         self._rules: dict[tuple[str, Shape], Any] = {}
         self._last = LastLayout()
-        self._warned: set[str] = set()  # the leaves whose v became 0
+        self._warned: set[str] = set()  # the leaves that a warning has named
 
     # what a member says
 

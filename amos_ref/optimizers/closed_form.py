@@ -14,7 +14,7 @@ from amos_ref.kernels import Method
 from amos_ref.optimizers.base import Optimizer, Prepared
 from amos_ref.optimizers.directions import Adam, Sign
 from amos_ref.optimizers.leaf import DirectedLeaf, aim, refuse_gradient
-from amos_ref.optimizers.state import ClosedFormState
+from amos_ref.optimizers.state import ClosedFormState, warn_of_sigma
 from amos_ref.outside import pass_on
 from amos_ref.rules import positive, resolve, slot_shape_of
 
@@ -91,8 +91,8 @@ class ClosedFormAmos(Optimizer):
         As in :class:`amos_ref.closed_form.Schedule`.
     sigma : "init", float, callable, mapping or rules.Preset
         The distance > 0 that an entry is expected to have to travel. "init": the root mean square of the leaf's
-        initial entries, 0.5 where all are 0 or all are 1. Otherwise a rule, as eta of :class:`amos_ref.Amos`; one of a
-        mapping's values may be "init".
+        initial entries, 0.5 where all are 0 or all are 1; of several entries that are all another number, `init` warns
+        (SigmaWarning). Otherwise a rule, as eta of :class:`amos_ref.Amos`; one of a mapping's values may be "init".
     slot_shape : {"tensor", "element"}, callable, mapping or rules.Preset
         As in :class:`amos_ref.Amos`; the document has one slot an array.
     direction : {"gradient", "adam", "sign"} or callable
@@ -217,11 +217,14 @@ class ClosedFormAmos(Optimizer):
         return ClosedFormState(0, sigma, zeros(), zeros())
 
     def _sigma(self, name: str, theta: np.ndarray) -> float:
-        value = resolve(self.options["sigma"], "sigma", name, theta.shape)
-        if isinstance(value, str) and value == "init":
-            with np.errstate(all="ignore"):
-                value = closed_form.initial_sigma(theta.astype(np.float64))
-        return positive(value, f"sigma of leaf {name!r}")
+        value, where = resolve(self.options["sigma"], "sigma", name, theta.shape), f"sigma of leaf {name!r}"
+        if not isinstance(value, str) or value != "init":
+            return positive(value, where)
+        wide = theta.astype(np.float64)
+        with np.errstate(all="ignore"):
+            sigma = positive(closed_form.initial_sigma(wide), where)
+        warn_of_sigma(self._warned, name, sigma, wide)
+        return sigma
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: tuple[Shape]) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"

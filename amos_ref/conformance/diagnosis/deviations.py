@@ -13,7 +13,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis import extremes, life, ways
-from amos_ref.conformance.judging.reading import Override
+from amos_ref.conformance.judging.paper import Override
 from amos_ref.dtypes import dtype_of
 
 

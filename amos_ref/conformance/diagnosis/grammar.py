@@ -15,7 +15,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE, Deviation
-from amos_ref.conformance.judging.reading import Override
+from amos_ref.conformance.judging.paper import Override
 
 Factor = tuple[str, fractions.Fraction]  # a quantity, and its exponent
 
@@ -39,6 +39,7 @@ FACTORS: dict[str, Callable[[Any], Any]] = {
     "r": lambda s: s.r,
     "v": lambda s: np.maximum(s.v, s.epsilon),
     "g2": lambda s: s.g2,
+    "gamma": lambda s: s.gamma,
 }
 _EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "beta^t", "(1+beta)", "t", "n", "b", "(1+b)")
 
@@ -80,21 +81,34 @@ def _given(name: str, stage: str) -> Callable[..., dict[str, Override]]:
     return lambda f: {stage: lambda s, page: page(s.but(**{name: getattr(s, name) * f(s)}))}
 
 
-_ALL = tuple(FACTORS)
+def _share(name: str, part: Callable[[Any], Any]) -> Callable[..., dict[str, Override]]:
+    """Scale one term of the sum that a stage is."""
+    return lambda f: {name: lambda s, page: None if (x := page(s)) is None else x + (f(s) - 1.0) * part(s)}
+
+
+_LATE = tuple(FACTORS)
+_ALL = tuple(name for name in FACTORS if name != "gamma")  # what there is before gamma
+_CLOCK = "the clock runs at another pace"
 _STEP = "steps have another size"
 _DECAY = "the decay has another size"
+_AVERAGE = "old changes count otherwise"
+_WHOLE = "steps, decay and clock have another size"
 TARGETS: dict[str, Target] = {
     "g2": Target("the mean square", "reduce", _STEP, _EARLY, _stage("g2")),
     "g2_in_v": Target("the mean square that enters v", "second moment", _STEP, _EARLY, _given("g2", "v")),
     "v_in_v": Target("the old v in the new one", "second moment", _STEP, _EARLY, _given("old_v", "v")),
     "v": Target("v", "second moment", _STEP, _EARLY, _stage("v")),
     "r": Target("r = (1-beta^t)/v", "bias correction", _STEP, (*_EARLY, "v", "g2"), _stage("r")),
+    "xi": Target("the learning rate", "schedule", _WHOLE, ("t",), _stage("xi")),
+    "eta": Target("eta", "eta", _WHOLE, ("t", "xi", "n"), _stage("eta")),
     "c_coef": Target("c_coef sqrt(xi) b, in c,", "c", "the decay falls at another pace", _ALL, _given("c_coef", "c")),
     "gamma": Target("gamma", "gamma", "decay and clock run at another pace", _ALL, _stage("gamma")),
-    "gamma_in_b": Target(
-        "the gamma that grows b", "clock", "the clock runs at another pace", _ALL, _given("gamma", "b")
-    ),
-    "gamma_in_rho": Target("the gamma of the decay", "weight decay", _DECAY, _ALL, _given("gamma", "rho")),
+    "gamma_in_b": Target("the gamma that grows b", "clock", _CLOCK, _LATE, _given("gamma", "b")),
+    "b_in_b": Target("the old b in the new", "clock", _CLOCK, _EARLY, _share("b", lambda s: s.old_b)),
+    "b_in_growth": Target("the b of gamma (1 + b)", "clock", _CLOCK, _EARLY, _share("b", lambda s: s.gamma * s.old_b)),
+    "1_in_growth": Target("the 1 of gamma (1 + b)", "clock", _CLOCK, _EARLY, _share("b", lambda s: s.gamma)),
+    "gamma_in_rho": Target("the gamma of the decay", "weight decay", _DECAY, _LATE, _given("gamma", "rho")),
+    "c": Target("c", "c", _DECAY, _ALL, _stage("c")),
     "d_coef": Target("d_coef sqrt(xi eta) b, in d,", "d", "steps fall at another pace", _ALL, _given("d_coef", "d")),
     "d": Target("d", "d", "steps and decay have another size", _ALL, _stage("d")),
     "alpha": Target("the step size alpha", "step size", _STEP, _ALL, _stage("alpha")),
@@ -102,10 +116,16 @@ TARGETS: dict[str, Target] = {
     "rho": Target("the whole decay rho", "weight decay", _DECAY, _ALL, _stage("rho")),
     "delta": Target("the whole change", "change", "steps and decay have another size", _ALL, _stage("delta")),
     "m": Target("the averaged change", "momentum", "steps and decay have another size", _ALL, _stage("m")),
+    "m_in_m": Target(
+        "the old average in the new", "momentum", _AVERAGE, _EARLY, _share("m", lambda s: s.momentum * s.old_m)
+    ),
+    "delta_in_m": Target(
+        "the change that is averaged", "momentum", _AVERAGE, _LATE, _share("m", lambda s: (1.0 - s.momentum) * s.delta)
+    ),
     "epsilon": Target("epsilon", "epsilon", "small gradients steer otherwise", _EARLY, _stage("epsilon")),
     "clip_value": Target("clip_value", "gradient", "other entries are clipped", _EARLY, _stage("clip_value")),
     "g": Target("the gradient", "gradient", "v and all steps have another size", _EARLY, _stage("g")),
-    "momentum": Target("mu", "momentum", "old changes count otherwise", ("beta", "n"), _stage("momentum")),
+    "momentum": Target("mu", "momentum", _AVERAGE, ("beta", "n"), _stage("momentum")),
 }
 _EXPONENTS = tuple(map(fractions.Fraction, ("1", "-1", "1/2", "-1/2", "2", "-2", "3/2", "-3/2", "3")))
 _PLAIN = ("2", "0.5", "4", "0.25", "-1", "0", "3", repr(math.sqrt(2.0)), repr(math.sqrt(0.5)))
@@ -129,13 +149,14 @@ def scaled(target: str, factors: tuple[Factor, ...], number: float = 1.0) -> Dev
 
 
 def _power(x: Any, exponent: float) -> Any:
-    """x^exponent, as roots and products where it can be; what divides by 0 is left out, as 0/0 is by ports."""
+    """x^exponent, a multiple of 1/4, by roots and products; what divides by 0 is left out, as 0/0 is by ports."""
     with np.errstate(all="ignore"):
-        root = np.sqrt(x) if exponent % 1 else x
-        whole = abs(int(2 * exponent)) if exponent % 1 else abs(int(exponent))
-        product = root * 0.0 + 1.0
-        for _ in range(whole):
-            product = product * root
+        base, times = x, abs(exponent)
+        while times % 1:
+            base, times = np.sqrt(base), 2 * times
+        product = base * 0.0 + 1.0
+        for _ in range(int(times)):
+            product = product * base
         return np.where(product == 0, 1.0, 1.0 / np.where(product == 0, 1.0, product)) if exponent < 0 else product
 
 
