@@ -15,6 +15,7 @@ from amos_ref.errors import BackendError, NonFiniteError
 from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
 
+
 def pair(member, stream, **changes):
     """Two optimizers after two steps, the second of which is a replay, with what they step."""
     ours, theirs = on_gpu.pair(member, **changes)

@@ -30,7 +30,9 @@ def make_leaf(rng, combination, shape, slot, layouts=("C",) * 4, name="w", eta=0
     theta = own.numbers(rng, shape, combination.theta, middle=0, spread=3)
     g = own.numbers(rng, shape, combination.g)
     if combination.direction is not None:
-        mean, square = (own.numbers(rng, shape, "float64", middle=0, spread=3, signed=signed) for signed in (True, False))
+        mean, square = (
+            own.numbers(rng, shape, "float64", middle=0, spread=3, signed=signed) for signed in (True, False)
+        )
         made = [theta, g] + [mean, square] * (combination.direction == "adam")
         theta, g, *moments = (own.laid_out(a, layout) for a, layout in zip(made, layouts, strict=False))
         word = "gradient" if combination.direction == "gradient" else "direction"

@@ -108,9 +108,7 @@ def test_any_step_has_the_bits_of_the_page(data):
 @gpu_only
 @pytest.mark.usefixtures("grid")
 @pytest.mark.parametrize(("shape", "slot"), EDGES + LARGE)
-@pytest.mark.parametrize(
-    "combination", [own.COMBINATIONS[0], own.COMBINATIONS[4], *own.DIRECTED[2:5]], ids=str
-)
+@pytest.mark.parametrize("combination", [own.COMBINATIONS[0], own.COMBINATIONS[4], *own.DIRECTED[2:5]], ids=str)
 def test_large_arrays_have_the_bits_of_the_page(combination, shape, slot):
     check_shape(shape, slot, combination)
 

@@ -70,9 +70,7 @@ def replay(work, opt):
 
 @as_if_recorded
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(
-    "rate", [0.3, lambda t: 0.3 / t, *DIRECTIONS], ids=["constant", "schedule", *DIRECTIONS]
-)
+@pytest.mark.parametrize("rate", [0.3, lambda t: 0.3 / t, *DIRECTIONS], ids=["constant", "schedule", *DIRECTIONS])
 def test_advance_says_which_steps_are_replayed(rate, steps):
     (ours, params, grads, state), (theirs, there, _held, state_there), work = replays(rate)
     for _ in range(2):
