@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square, _norm
+from amos_ref.conformance.diagnosis.deviation import norm
+from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square
 
 
 def _axes(s: Any) -> tuple[int, ...]:
@@ -40,7 +41,7 @@ def _rms(a: Any) -> Any:
 
 def _ratio(over: Any, under: Any) -> Any:
     """A trust ratio: 1 where either norm is 0."""
-    over, under = _norm(over), _norm(under)
+    over, under = norm(over), norm(under)
     return over / under if over > 0 and under > 0 else 1.0
 
 
@@ -94,7 +95,7 @@ _add("gradient", "clip-normalised", "clips the gradient divided by its root mean
 _add("gradient", "gradient-centred", "subtracts the gradient's mean before everything else", "the mean does not move",
      g=lambda s, page: page(s) - np.add.reduce(page(s), None) / max(s.old_theta.size, 1))
 _add("gradient", "gradient-normalised", "divides the array's gradient by its norm before everything else",
-     "all steps count alike in v", g=lambda s, page: page(s) / (_norm(page(s)) or 1.0))
+     "all steps count alike in v", g=lambda s, page: page(s) / (norm(page(s)) or 1.0))
 
 # reduce
 _add("reduce", "largest-square", "takes the largest g^2 of the slot; the page takes their mean", "steps are too small",
