@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.conformance import expect
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
-from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
@@ -37,6 +37,7 @@ class Outcome:
         What the suite has for this port; fewer may be run.
     found : callable
         Is told each result.
+    algorithm : Algorithm
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Outcome:
         listed: list[expect.Expectation],
         cases: Sequence[Case],
         found: Callable[[Result], None],
+        algorithm: Algorithm = PAPER_AMOS,
     ) -> None:
+        self.algorithm = algorithm
         self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
         self.seen: list[Observation] = []
@@ -72,7 +75,7 @@ class Outcome:
         if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
             return None
         say("looking for what it does instead")
-        return diagnose(self.port, self.seen, eta, timeout, say=say)
+        return self.algorithm.load("diagnosis").diagnose(self.port, self.seen, eta, timeout, say=say)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""
@@ -81,7 +84,7 @@ class Outcome:
         notes = [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)]
         seconds = time.perf_counter() - self.begun
         head = self.port.name, results, self.suite, METHOD, diagnosis
-        return Report(*head, self.seen, seconds, notes, out_of, interrupted)
+        return Report(*head, self.seen, seconds, notes, out_of, interrupted, self.algorithm)
 
     def interrupt(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
         """Return what to raise: with a report, if a case was judged."""

@@ -1,13 +1,14 @@
 """Run a port through a case: what it shows after each step, or how it failed."""
 
 import contextlib
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.algorithms import ALGORITHMS
+from amos_ref.conformance.algorithms import ALGORITHMS, Algorithm
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, failure_of, first_line, message, text_of
 from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
@@ -71,13 +72,34 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     return seen
 
 
-def _as_run(port: Port, case: Case, eta: Any) -> Case:
+def _as_run(port: Port, case: Case, eta: Any = None) -> Case:
     """Return the case with the port's own options where it cannot be given ours."""
     algorithm = ALGORITHMS[case.algorithm]
-    own = {name: algorithm.options[name] for name in algorithm.unasked if name not in port.options}
+    lacking = [name for name in algorithm.unasked if name in case.options and name not in port.options]
+    own = {name: algorithm.options[name] for name in lacking}
     if algorithm.measured and algorithm.scale not in port.options:
         own |= {algorithm.scale: algorithm.measured} if eta is None else {}
+    for option in algorithm.words:
+        word, *more = _words_of(port, option, algorithm) or (algorithm.options[option],)
+        if option in algorithm.told and not more and option not in case.options and word != algorithm.options[option]:
+            own[option] = word
     return case._replace(options=case.options | own) if own else case
+
+
+def _words_of(port: Port, option: str, algorithm: Algorithm) -> Collection[str]:
+    """Return the words that a port knows of an option; of one that it has not, the one that it hard-codes."""
+    usual = algorithm.words[option] if option in port.options else (algorithm.options[option],)
+    return getattr(port, "words", {}).get(option, usual)
+
+
+def refused_word(case: Case, failed: "Failure") -> str:
+    """Return which word of an option the port refuses by name at its start, with what it says; "" if it does not."""
+    algorithm = ALGORITHMS[case.algorithm]
+    for option in algorithm.words if failed.verdict == "raises" and failed.step in (None, 1) else ():
+        word = case.options.get(option, algorithm.options[option] if option in algorithm.told else None)
+        if isinstance(word, str) and re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", failed.detail):
+            return f"the port has no {option} {word!r}: {failed.detail}"
+    return ""
 
 
 class Failure(Exception):
@@ -112,11 +134,15 @@ def _failures_of(step: int | None, timeout: float | None, where: str = "") -> It
 
 def unsupported(port: Port, case: Case) -> str:
     """Return why the port cannot be run through the case; "" if it can."""
-    algorithm = ALGORITHMS[case.algorithm]
-    measures = {algorithm.scale} if algorithm.measured else set()  # without the option it measures by itself
-    lacking = sorted(case.needs() - set(port.options) - measures)
+    algorithm, own = ALGORITHMS[case.algorithm], _as_run(port, case)
+    needed = own._replace(options=algorithm.exchange(own.options, port.options)).needs()
+    lacking = sorted(needed - set(port.options) - set(algorithm.words))
     if lacking:
         return f"the port has no {', '.join(lacking)}"
+    for option in algorithm.words:
+        word = own.options.get(option, algorithm.options[option] if option in algorithm.told else None)
+        if word is not None and word not in _words_of(port, option, algorithm):
+            return f"the port has no {option} {word!r}"
     if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
         return "the port's framework has no gradient of None"
     if case.dtype not in getattr(port, "dtypes", UNDECLARED_DTYPES):
@@ -139,6 +165,8 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
             raise TargetError(f"{port.name} {text}")
         return case.eta
     if eta is not None:
+        if scale in case.options:
+            raise Failure(None, Unsupported(f"the port has the {scale} that is given, and measures none"))
         try:
             return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
         except RuleError as error:  # where it has a value in no case, check_eta has said so
@@ -186,7 +214,8 @@ def check_eta(eta: Any, cases: Sequence[Case]) -> None:
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
     algorithm = ALGORITHMS[case.algorithm]
-    hyper = {name: algorithm.options[name] for name in algorithm.told} | {algorithm.scale: etas} | case.options
+    hyper = {name: algorithm.options[name] for name in algorithm.told} | {algorithm.scale: etas}
+    hyper |= algorithm.exchange(case.options, port.options)
     hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots

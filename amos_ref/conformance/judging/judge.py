@@ -10,7 +10,7 @@ import numpy as np
 from amos_ref.conformance.algorithms import PAPER_AMOS
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
-from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import Failure, Observation, observe, refused_word, unsupported
 from amos_ref.conformance.judging.reading import Reading
 from amos_ref.conformance.judging.tolerance import Moment, trajectory, trajectory_of_page
 from amos_ref.conformance.judging.verdicts import FAILING
@@ -95,6 +95,8 @@ def judge(port: Port, case: Case, eta: Any = None, timeout: float | None = None)
     try:
         seen = observe(port, case, eta, timeout)
     except Failure as failed:
+        if lacks := refused_word(case, failed):
+            return Result(*head, "not supported", detail=lacks), None
         return Result(*head, failed.verdict, step=failed.step, detail=failed.detail), None
     result = compare(seen)
     return result, None if result.verdict == "conforms" and result.detail in case.also else seen

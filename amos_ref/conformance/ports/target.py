@@ -5,9 +5,10 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import first_line
 from amos_ref.conformance.ports.port import Port, innermost
 from amos_ref.conformance.ports.recognise import adapter_of
@@ -89,17 +90,28 @@ def _import_failure(name: str, error: BaseException) -> Exception:
     return TargetError(f"{name} failed to import: {first_line(error)}")
 
 
-def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
+def as_port(
+    target: Any,
+    renamed: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    algorithm: Algorithm = PAPER_AMOS,
+    words: Mapping[str, Collection[str]] = {},
+) -> Port:
     """Return a port for a Port, an optimizer class of torch or Keras, a step, or an optax-style factory.
 
     A text that names one of them is run in a process of its own, in which `timeout` holds; an object, in this one.
     """
     if isinstance(target, str):
-        return TargetPort(target, renamed, timeout)
-    return load_port(target, renamed or {})
+        return TargetPort(target, renamed, timeout, algorithm, words)
+    return load_port(target, renamed or {}, algorithm, words)
 
 
-def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
+def load_port(
+    target: Any,
+    renamed: Mapping[str, str],
+    algorithm: Algorithm = PAPER_AMOS,
+    words: Mapping[str, Collection[str]] = {},
+) -> Port:
     """Return a port that runs in this process, also for a text."""
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
@@ -108,7 +120,7 @@ def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
     if isinstance(found, type) and isinstance(found_port := _instantiate(found), Port):
         return found_port
     label = label or _name_of(found)
-    return adapter_of(found, label, dict(renamed))(found, label, renamed)
+    return adapter_of(found, label, dict(renamed), algorithm)(found, label, renamed, algorithm, words)
 
 
 def _name_of(found: Any) -> str:

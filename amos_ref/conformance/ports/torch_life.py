@@ -137,8 +137,8 @@ def _maximize(port: Any) -> None:
 def _lr_tensor(port: Any) -> None:
     torch = import_torch()
 
-    rate = port.hyper["learning_rate"]
-    port.hyper["learning_rate"] = port.feed.rate = torch.tensor(rate, dtype=torch.float64)
+    rate = port.hyper[port.algorithm.rate]
+    port.hyper[port.algorithm.rate] = port.feed.rate = torch.tensor(rate, dtype=torch.float64)
     _rebuild_or_refuse(port)
 
 

@@ -1,0 +1,56 @@
+"""Ports of the closed form as torch's and optax's users write them: right ones conform, wrong ones depart."""
+
+import pytest
+
+from amos_ref.conformance import check
+
+# JAX and torch warn of their own affairs while they are imported and used.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def torch_ports():
+    pytest.importorskip("torch")
+    from helpers import closed_form_torch
+
+    return closed_form_torch
+
+
+@pytest.fixture
+def optax_ports():
+    pytest.importorskip("optax")
+    from helpers import closed_form_optax
+
+    return closed_form_optax
+
+
+def judged(target, **options):
+    report = check(target, algorithm="closed-form", **options)
+    return report, {(r.case, r.dtype): r for r in report.results}
+
+
+def test_a_right_optimizer_of_torch_conforms(torch_ports):
+    report, found = judged(torch_ports.ClosedForm)
+    assert report.ok, str(report)
+    for case in ("plain", "sigma-init", "adam"):
+        assert {r.verdict for (name, _), r in found.items() if name == case} == {"conforms"}, case
+    assert {dtype for _, dtype in found} == {"float64", "float32", "bfloat16", "float16"}
+
+
+def test_a_wrong_optimizer_of_torch_departs(torch_ports):
+    _, found = judged(torch_ports.Linear, dtypes="float64")
+    assert found["plain", "float64"].verdict == "departs"
+    assert "rho is 0.125 (page 0.03125)" in found["plain", "float64"].detail
+
+
+def test_a_right_transformation_of_optax_conforms(optax_ports):
+    report, found = judged(optax_ports.closed_form)
+    assert report.ok, str(report)
+    for case in ("plain", "sigma-init"):
+        assert {r.verdict for (name, _), r in found.items() if name == case} == {"conforms"}, case
+    assert found["adam", "float64"].detail == "the port has no direction 'adam'"
+
+
+def test_a_wrong_transformation_of_optax_departs(optax_ports):
+    _, found = judged(optax_ports.from_one, dtypes="float64")
+    assert (found["plain", "float64"].verdict, found["plain", "float64"].step) == ("departs", 1)
