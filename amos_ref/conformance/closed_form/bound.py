@@ -79,8 +79,8 @@ class Bound(RunningBound):
         return np.where(np.isfinite(error), error, 0.0)
 
     def _rel_power(self, beta: float, n: int) -> float:
-        q, n = spec.one_minus_power(beta, n), float(n)
-        return ((n + 4) * self.u * beta**n + n * self._stored(beta) * beta ** (n - 1)) / q + 2 * self.u
+        power, stored = beta ** float(n), n * self._stored(beta) * beta ** float(n - 1)
+        return ((n + 4) * self.u * power + stored) / spec.one_minus_power(beta, n) + 2 * self.u
 
     def _rel_sigma(self, s: Step) -> float:
         measured = (s.initial[s.name].size / 2 + 4) * self.u

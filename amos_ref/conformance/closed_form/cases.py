@@ -6,7 +6,7 @@ alpha_0 is large, so that the decay alpha_0^2 / (2q) shows beside the step; half
 
 import functools
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _GIVEN = {"alpha_0": 0.25, "half_life": 4.0}
 _BY_ADAM = {"direction": "adam", "beta1": 0.5, "beta2": 0.75, "adam_epsilon": 2.0**-6}
 _BY_COSINE = {"half_life": None, "p_0": 0.5}  # p_0 instead of half_life
 _BY_ROW, _BY_COLUMN = {"kernel": (6, 1)}, {"kernel": (1, 5)}
-_case = functools.partial(draw, base=_GIVEN, algorithm="closed-form")
+_case: Callable[..., Case] = functools.partial(draw, base=_GIVEN, algorithm="closed-form")
 
 
 def table() -> list[Case]:

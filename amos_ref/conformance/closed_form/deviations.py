@@ -222,8 +222,8 @@ def _planned_rho(s: Any) -> Any:
     """The decay before the gradient is known: nothing of it depends on the gradient."""
     o = s.options
     plan = {name: o[name] for name in ("alpha_0", "half_life", "p_0", "decay", "p_t", "q")}
-    schedule = closed_form.Schedule(**{k: float(x) if isinstance(x, np.ndarray) else x for k, x in plan.items()})
-    return float(schedule.rho(s.t))
+    plain: Any = {k: float(x) if isinstance(x, np.ndarray) else x for k, x in plan.items()}
+    return float(closed_form.Schedule(**plain).rho(s.count - 1 + s.ahead))
 
 
 def _scaled_gradient(s: Any) -> Any:
