@@ -1,5 +1,6 @@
 """Tell a right port from a wrong one, and say where the wrong one departs."""
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -136,7 +137,7 @@ def check(
     from amos_ref.conformance.judging.drive import check_eta
     from amos_ref.conformance.judging.judge import run
     from amos_ref.conformance.outcome import Outcome
-    from amos_ref.conformance.ports.target import as_port
+    from amos_ref.conformance.ports.target import as_other, as_port
     from amos_ref.conformance.ports.watchdog import check_timeout
     from amos_ref.conformance.selection import check_runnable, select
 
@@ -145,17 +146,17 @@ def check(
     rule, known = kind.scale_rule(eta=eta, sigma=sigma), kind.read_words(words or {})
     apart = isinstance(port, str)  # it runs in a process of its own, whose answers are waited for no longer than that
     timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect, kind)
-    driven = as_port(port, renamed, timeout, kind, known)
-    timeout = None if apart else timeout
+    driven, within = as_port(port, renamed, timeout, kind, known), None if apart else timeout
     try:
         every = cases_of(suite, driven, kind)
         chosen = select(every, dtypes, cases, skip, kind)
         check_runnable(driven, chosen, every)
         check_eta(rule, chosen)
-        outcome = Outcome(driven, suite, listed, every, found, kind)
+        again = functools.partial(as_other, port, driven, renamed or {}, timeout)
+        outcome = Outcome(driven, suite, listed, every, found, kind, again)
         try:
-            results, _ = run(driven, chosen, rule, timeout, progress, outcome.is_expected, outcome.note)
-            return outcome.report(outcome.diagnose(results, rule, timeout, say))
+            results, _ = run(driven, chosen, rule, within, progress, outcome.is_expected, outcome.note)
+            return outcome.report(outcome.diagnose(results, rule, within, say))
         except KeyboardInterrupt as error:
             raise outcome.interrupt(error) from error
     finally:

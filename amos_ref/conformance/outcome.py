@@ -7,6 +7,7 @@ from typing import Any
 from amos_ref.conformance import expect
 from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.cases import Case
+from amos_ref.conformance.diagnosis import kinship
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
@@ -38,6 +39,8 @@ class Outcome:
     found : callable
         Is told each result.
     algorithm : Algorithm
+    again : callable
+        Returns the port as another algorithm, or None.
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class Outcome:
         cases: Sequence[Case],
         found: Callable[[Result], None],
         algorithm: Algorithm = PAPER_AMOS,
+        again: kinship.Make = lambda other: None,
     ) -> None:
-        self.algorithm = algorithm
+        self.algorithm, self.again = algorithm, again
         self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
         self.seen: list[Observation] = []
@@ -72,10 +76,13 @@ class Outcome:
         """Take the final results and say what the port does instead, if it departs."""
         self.results, self.doing = list(results), "during the diagnosis"
         told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
-        if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
+        departs = any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results)
+        if not departs and any(r.verdict != "not supported" for r in results):
             return None
         say("looking for what it does instead")
-        return self.algorithm.load("diagnosis").diagnose(self.port, self.seen, eta, timeout, say=say)
+        diagnose = self.algorithm.load("diagnosis").diagnose
+        known = diagnose(self.port, self.seen, eta, timeout, say=say) if departs else None
+        return kinship.with_kin(known, self.algorithm, self.again, timeout)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""

@@ -30,7 +30,8 @@ def judged(target, **options):
 
 
 def test_a_right_optimizer_of_torch_conforms(torch_ports):
-    report, found = judged(torch_ports.ClosedForm)
+    # In float16 its eps, 1e-8, is 0: an entry that never had a gradient is 0/0.
+    report, found = judged(torch_ports.ClosedForm, skip="adam*/float16")
     assert report.ok, str(report)
     for case in ("plain", "sigma-init", "adam"):
         assert {r.verdict for (name, _), r in found.items() if name == case} == {"conforms"}, case

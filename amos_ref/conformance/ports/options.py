@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
+from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import text_of
 from amos_ref.conformance.ports.names import NAMES
 from amos_ref.errors import TargetError, escape
@@ -135,7 +135,16 @@ class Signature:
             raise TargetError(
                 f"the port must be given {', '.join(lacking)}, and it is not known what that is: "
                 f"--map OURS={lacking[0]} says so, or functools.partial(PORT, {lacking[0]}=...) gives it"
+                + self._as_another(lacking)
             )
+
+    def _as_another(self, lacking: Iterable[str]) -> str:
+        """Return as which other algorithm a port with these parameters may be meant."""
+        for name, names in NAMES.items():
+            known = {written for several in names.options.values() for written in several}
+            if name != self.algorithm.name and set(lacking) <= known:
+                return f"; if the port is {ALGORITHMS[name].title}: --algorithm {name}"
+        return ""
 
     def _find(self, ours: str, written: str, where: str) -> Place:
         """Return the place that a text names, or raise TargetError."""

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
+from amos_ref.conformance.ports.command import CommandPort
 from amos_ref.conformance.ports.failures import first_line
+from amos_ref.conformance.ports.names import NAMES
 from amos_ref.conformance.ports.port import Port, innermost
 from amos_ref.conformance.ports.recognise import adapter_of
 from amos_ref.conformance.ports.supervised import TargetPort
@@ -104,6 +106,16 @@ def as_port(
     if isinstance(target, str):
         return TargetPort(target, renamed, timeout, algorithm, words)
     return load_port(target, renamed or {}, algorithm, words)
+
+
+def as_other(target: Any, port: Port, renamed: Mapping[str, str], timeout: float | None, other: Algorithm) -> Any:
+    """Return a new port of what was driven as `port`, for another algorithm; None if it cannot be that."""
+    if isinstance(port, CommandPort):
+        return CommandPort(port.command, timeout=port.timeout, algorithm=other.name)
+    if port is target:  # a Port, which has the options of one algorithm
+        return target if other.rate in port.options else None
+    known = {ours: theirs for ours, theirs in renamed.items() if ours in NAMES[other.name].options}
+    return as_port(target, known, timeout, other)
 
 
 def load_port(

@@ -273,3 +273,52 @@ def test_a_program_may_answer_paper_amos_with_the_second_version(child):
     port = child(hello="hello['protocol'] = 'amos-ref-port-2'; say(**hello)")
     port.init({"x": np.ones(3)}, {"learning_rate": 0.25, "eta": {"x": 0.5}})
     assert port.step({"x": np.ones(3)}).keys() == {"x"}
+
+
+# one algorithm checked as the other
+
+
+def test_paper_amos_checked_as_the_closed_form_is_told_so():
+    def paper(theta, g, state, t, lr, eta=0.5, beta=0.999):
+        return amos_numpy.step(theta, g, state, t, lr, eta, (), beta)
+
+    report = check(paper, **CLOSED)
+    assert not report.ok
+    assert set(report.counts()) == {"not supported"}
+    assert report.diagnosis.text.startswith("this is paper Amos: as that, it conforms in all ")
+    assert "--algorithm paper" in report.diagnosis.text
+    assert report.diagnosis.deviations == []
+
+
+@pytest.mark.parametrize(
+    ("target", "algorithm", "words"),
+    [
+        (amos_numpy.step, "closed-form", "; if the port is paper Amos: --algorithm paper"),
+        (ports.from_one, "paper", "--map learning_rate=NAME names it"),
+        (ports.adam, "paper", "; if the port is the closed form: --algorithm closed-form"),
+    ],
+)
+def test_what_must_be_given_says_which_algorithm_it_may_be(target, algorithm, words):
+    with pytest.raises(TargetError, match=re.escape(words)):
+        check(target, algorithm=algorithm)
+
+
+def test_the_closed_form_checked_as_paper_amos_is_told_so():
+    def by_sigma(theta, g, state, lr, sigma=0.5, half_life=8.0):
+        t = state.get("t", 0)
+        theta, state = ports.step(theta, g, state, t, lr, half_life, sigma=sigma)
+        return theta, state | {"t": t + 1}
+
+    text = check(by_sigma, renamed={"eta": "sigma"}, suite="quick", skip="life-*").diagnosis.text
+    assert text.startswith("this is not paper Amos but the closed form: ")
+    assert "half life 8" in text
+    assert text.endswith("check it as that: --algorithm closed-form, or check(..., algorithm='closed-form').")
+
+
+def test_a_wrong_port_of_neither_is_told_neither():
+    def neither(theta, g, state, t, lr, half_life, sigma):
+        return theta - lr * g, state
+
+    report = check(neither, **CLOSED)
+    assert not report.ok
+    assert report.diagnosis is None or "this is" not in report.diagnosis.text
