@@ -53,7 +53,7 @@ OWN: dict[str, dict[str, str]] = {
 
 
 _LATE = tuple(FACTORS)
-_ALL = tuple(name for name in FACTORS if name != "gamma")  # what there is before gamma
+_BEFORE_GAMMA = tuple(name for name in FACTORS if name != "gamma")  # what there is before gamma
 _CLOCK = "the clock runs at another pace"
 _STEP = "steps have another size"
 _DECAY = "the decay has another size"
@@ -68,9 +68,9 @@ TARGETS: dict[str, Target] = {
     "xi": Target("the learning rate", "schedule", _WHOLE, ("t",), scale_stage("xi")),
     "eta": Target("eta", "eta", _WHOLE, ("t", "xi", "n"), scale_stage("eta")),
     "c_coef": Target(
-        "c_coef sqrt(xi) b, in c,", "c", "the decay falls at another pace", _ALL, scale_given("c_coef", "c")
+        "c_coef sqrt(xi) b, in c,", "c", "the decay falls at another pace", _BEFORE_GAMMA, scale_given("c_coef", "c")
     ),
-    "gamma": Target("gamma", "gamma", "decay and clock run at another pace", _ALL, scale_stage("gamma")),
+    "gamma": Target("gamma", "gamma", "decay and clock run at another pace", _BEFORE_GAMMA, scale_stage("gamma")),
     "gamma_in_b": Target("the gamma that grows b", "clock", _CLOCK, _LATE, scale_given("gamma", "b")),
     "b_in_b": Target("the old b in the new", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.old_b)),
     "b_in_growth": Target(
@@ -78,18 +78,22 @@ TARGETS: dict[str, Target] = {
     ),
     "1_in_growth": Target("the 1 of gamma (1 + b)", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.gamma)),
     "gamma_in_rho": Target("the gamma of the decay", "weight decay", _DECAY, _LATE, scale_given("gamma", "rho")),
-    "c": Target("c", "c", _DECAY, _ALL, scale_stage("c")),
+    "c": Target("c", "c", _DECAY, _BEFORE_GAMMA, scale_stage("c")),
     "d_coef": Target(
-        "d_coef sqrt(xi eta) b, in d,", "d", "steps fall at another pace", _ALL, scale_given("d_coef", "d")
+        "d_coef sqrt(xi eta) b, in d,", "d", "steps fall at another pace", _BEFORE_GAMMA, scale_given("d_coef", "d")
     ),
-    "d": Target("d", "d", "steps and decay have another size", _ALL, scale_stage("d")),
-    "alpha": Target("the step size alpha", "step size", _STEP, _ALL, scale_stage("alpha")),
+    "d": Target("d", "d", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("d")),
+    "alpha": Target("the step size alpha", "step size", _STEP, _BEFORE_GAMMA, scale_stage("alpha")),
     "extra_l2": Target(
-        "extra_l2", "weight decay", "the extra decay has another size", _ALL, scale_given("extra_l2", "rho")
+        "extra_l2", "weight decay", "the extra decay has another size", _BEFORE_GAMMA, scale_given("extra_l2", "rho")
     ),
-    "rho": Target("the whole decay rho", "weight decay", _DECAY, _ALL, scale_stage("rho")),
-    "delta": Target("the whole change", "change", "steps and decay have another size", _ALL, scale_stage("delta")),
-    "m": Target("the averaged change", "momentum", "steps and decay have another size", _ALL, scale_stage("m")),
+    "rho": Target("the whole decay rho", "weight decay", _DECAY, _BEFORE_GAMMA, scale_stage("rho")),
+    "delta": Target(
+        "the whole change", "change", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("delta")
+    ),
+    "m": Target(
+        "the averaged change", "momentum", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("m")
+    ),
     "m_in_m": Target(
         "the old average in the new", "momentum", _AVERAGE, _EARLY, scale_share("m", lambda s: s.momentum * s.old_m)
     ),
