@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.kernels import Method
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device
-from amos_ref.kernels.cuda.reduce import LANES, lanes_each, line, size_of
+from amos_ref.kernels.cuda.reduce import LANES, MOST_LANES, lanes_each, line, size_of
 from amos_ref.kernels.cuda.slots import CHI, MU, NONE, ceiling, crowded, decision, field, integer, kernel, leaf_of, real
 from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, SCALE, STATE_0, STATE_1, THETA, G, M, N
 
@@ -42,12 +43,23 @@ def onward(at, x, size, size_g, size_s):
     return at[0] + x * size, at[1] + x * size_g, at[2] + x * size_s, at[3] + x * 8, at[4] + x * 8
 
 
+def move_width(theta: str, g: str, state: str, averages: bool) -> int:
+    """Return of how many neighbours a thread has charge where slots were decided for."""
+    return lanes_each(theta, g, *([state] if averages else []))
+
+
+def step_width(method: Method, theta: str, g: str, state: str, averages: bool) -> int:
+    """Return it for element slots: with momentum four neighbours would take the registers of two."""
+    held = [state] if method.states or averages else []
+    return lanes_each(theta, g, *held, most=2 if averages else MOST_LANES)
+
+
 @functools.cache
 def applying(theta: str, g: str, state: str, averages: bool, direction: Any = None) -> Any:
     """Return the kernels that write parameters for dtypes of theta, g and momentum, and a direction."""
     aimed = aiming(direction, g)
     aim, numbers_of, moments = aimed.aim, aimed.numbers, aimed.moments
-    width = lanes_each(theta, g, state) if averages else lanes_each(theta, g)
+    width = move_width(theta, g, state, averages)
     threads = LANES // width
     load, store = line(theta, width)
     load_g, _ = line(g, width)
@@ -124,7 +136,7 @@ def applying(theta: str, g: str, state: str, averages: bool, direction: Any = No
                 here = onward(at, x, size, size_g, size_m)
                 move(here, count - x, t, wide, mine, alphas, rhos, chi, mu, numbers)
 
-    @kernel
+    @(crowded(2) if moments else kernel)
     def columns(starts, members, leaves, rates, alpha, rho, flag):
         """One alpha and rho a column; a task is 128 columns of 16 rows."""
         if integer(flag, 0) != NONE:
@@ -156,9 +168,13 @@ def applying(theta: str, g: str, state: str, averages: bool, direction: Any = No
 @functools.cache
 def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any:
     """Return the kernel that decides and applies for element slots of a member of the family."""
-    (decide, decided_by), states, aimed = decision(method), method.states, aiming(method.direction, g)
+    (decide, decided_by), states, aimed = (
+        decision(method),
+        method.states,
+        aiming(method.direction, g, scalar.clip_at_once),
+    )
     aim, aimed_by, moments = aimed.aim, aimed.numbers, aimed.moments
-    width = lanes_each(theta, g, *([state] if states or averages else []))
+    width = step_width(method, theta, g, state, averages)
     threads = LANES // width
     load, store = line(theta, width)
     load_g, _ = line(g, width)
@@ -215,8 +231,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
         if states:
             local_v[k], local_b[k] = write_s(v), write_s(b)
 
-    # With momentum four neighbours take more registers than two blocks have: some would be spilled.
-    @(kernel if averages and width > 2 else crowded(2, since=9 if theta == g == "int16" else 0))
+    @(crowded(2, since=9 if theta == g == "int16" else 0))
     def elements(starts, members, leaves, piece, rates, flag):
         """A task is a piece of neighbours."""
         if integer(flag, 0) != NONE:

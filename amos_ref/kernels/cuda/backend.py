@@ -15,7 +15,7 @@ from amos_ref.kernels import BEGINNING, At, Method, PlainWork
 from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
-from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
+from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, move_width, step_width, stepping
 from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing
 from amos_ref.kernels.cuda.slots import NONE, first_number
@@ -119,14 +119,12 @@ class Part:
     def apply(self, stream: int) -> None:
         """Write theta, momentum and moments; for element slots the state too."""
         key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
-        held = key.averages or (key.kind == "elements" and self.method.states > 0)
-        width = lanes_each(self.theta, self.g, *([self.state] if held else []))
         if key.kind == "elements":
-            args = self.piece, self.rates, self.flag
+            args, width = (self.piece, self.rates, self.flag), step_width(self.method, *dtypes)
             self.launch(stepping(self.method, *dtypes), "apply", width, stream, *args)
         else:
             piece = (self.piece,) if key.kind == "rows" else ()
-            args = *piece, self.rates, self.alpha, self.rho, self.flag
+            args, width = (*piece, self.rates, self.alpha, self.rho, self.flag), move_width(*dtypes)
             self.launch(getattr(applying(*dtypes, self.method.direction), key.kind), "apply", width, stream, *args)
 
 

@@ -8,11 +8,11 @@ from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import device, getter
 from amos_ref.kernels.cuda.slots import AIMS
 
-add, multiply, clip = scalar.add, scalar.multiply, scalar.clip
+add, multiply = scalar.add, scalar.multiply
 
 
 @functools.cache
-def aiming(direction: Any, dtype: str) -> Any:
+def aiming(direction: Any, dtype: str, clip: Any = scalar.clip) -> Any:
     """Return how entries are aimed, for gradients of a dtype; `direction`: see :class:`amos_ref.kernels.Method`.
 
     moments : int
@@ -48,7 +48,7 @@ def aiming(direction: Any, dtype: str) -> Any:
 def _without(direct: Any, read: Any) -> Any:
     @device
     def aim(k, raw, first, second, chi, numbers):
-        x = clip(read(raw[k]), chi)
+        x = scalar.clip(read(raw[k]), chi)
         (u,) = direct(x, *numbers)
         return x, u, 0.0, 0.0
 
@@ -58,7 +58,7 @@ def _without(direct: Any, read: Any) -> Any:
 def _with_moments(direct: Any, read: Any) -> Any:
     @device
     def aim(k, raw, first, second, chi, numbers):
-        x = clip(read(raw[k]), chi)
+        x = scalar.clip(read(raw[k]), chi)
         u, m, v = direct(x, first[k], second[k], *numbers)
         return x, u, m, v
 

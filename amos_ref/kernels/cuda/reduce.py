@@ -35,7 +35,7 @@ CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a small table and a large one
 MOST_LANES = 4  # neighbours a thread has charge of, at most, where it computes more than a look
 AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
-MOST_SUMMED = 16  # gradients whose loads a thread has under way at once where it sums them: of halves 32 bytes
+MOST_IN_COLUMNS = 16  # gradients whose loads are under way where columns are summed: of halves 32 bytes
 
 
 add, add_square = scalar.add, scalar.add_square
@@ -110,17 +110,10 @@ def loading(dtype: str, width: int, moments: int) -> Any:
 
 
 @functools.cache
-def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True) -> Any:
-    """Return the kernels that sum: squares of directions made of gradients of a dtype, or (float64) the chunks' sums of
-    a row.
-    """
-    width, size, aiming_at = lanes_each(dtype), size_of(dtype), aiming(direction, dtype)
-    aim, mark, numbers_of, moments = aiming_at.aim, aiming_at.mark, aiming_at.numbers, aiming_at.moments
-    threads, load = LANES // width, loading(dtype, width, moments)
-    groups = block // threads
-    ahead = min(AHEAD // size, MOST_SUMMED) if squares else COMBINE_AHEAD // size
-    ahead = width if moments else ahead
-    cells, lines_ahead, shape, held = groups * LANES, ahead // width, np.dtype(dtype).type, ahead if moments else 1
+def summing(dtype: str, direction: Any, ahead: int, squares: bool = True) -> Any:
+    """Return ``sum_line``, which adds u*u (or what there is) entry by entry, with `ahead` loads of a thread under way."""
+    width, aimed = lanes_each(dtype), aiming(direction, dtype, scalar.magnitude)
+    aim, mark, load, lines_ahead = aimed.aim, aimed.mark, loading(dtype, width, aimed.moments), ahead // width
 
     @device
     def take(acc, mine, first, chi, numbers):
@@ -152,6 +145,23 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
             load(at, begin + done * stride, count, t, wide, whole, mine, 0)
             take(acc, mine, 0, chi, numbers)
             done += 1
+
+    return sum_line
+
+
+@functools.cache
+def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True) -> Any:
+    """Return the kernels that sum: squares of directions made of gradients of a dtype, or (float64) the chunks' sums of
+    a row.
+    """
+    width, size, aimed = lanes_each(dtype), size_of(dtype), aiming(direction, dtype, scalar.magnitude)
+    aim, mark, numbers_of, moments = aimed.aim, aimed.mark, aimed.numbers, aimed.moments
+    ahead = width if moments else (AHEAD if squares else COMBINE_AHEAD) // size
+    fewer = min(ahead, MOST_IN_COLUMNS)
+    sum_line, sum_strip = summing(dtype, direction, ahead, squares), summing(dtype, direction, fewer, squares)
+    threads = LANES // width
+    groups = block // threads
+    cells, shape, held = groups * LANES, np.dtype(dtype).type, ahead if moments else 1
 
     @device
     def halve(acc, t, wide, shared, first):
@@ -190,7 +200,7 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
             sum_line(at, full * LANES, count - full * LANES, 0, 1, t, wide, acc, mine, chi, numbers)
         return wide
 
-    @kernel
+    @(crowded(2) if moments else kernel)
     def rows(starts, members, leaves, rates, sums):
         """Sum u*u over a chunk of a row, a task (spec.lanes)."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
@@ -234,7 +244,7 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
     @(crowded(3, since=9) if size == 4 and direction is None else crowded(2))
     def columns(starts, members, leaves, rates, sums):
         """Sum u*u over 64 rows, column by column; a task is 128 columns of 64 rows."""
-        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
+        acc, raw = cuda.local.array(width, np.float64), cuda.local.array(fewer, shape)
         mine, numbers = (raw, cuda.local.array(held, np.float64), cuda.local.array(held, np.float64)), numbers_of(rates)
         t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
@@ -246,7 +256,7 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
             wide, count = aligned(at) and inner % width == 0, min(LANES, inner - left)
             for j in range(width):
                 acc[j] = 0.0
-            sum_line(at, 0, count, inner, min(ROWS, n - top), t, wide, acc, mine, chi, numbers)
+            sum_strip(at, 0, count, inner, min(ROWS, n - top), t, wide, acc, mine, chi, numbers)
             place = field(leaves, i, SUMS) + (k // strips) * inner + left
             for j in range(width):
                 lane = t * width + j if wide else j * threads + t

@@ -75,13 +75,29 @@ def _compile_calls(fn: Callable[..., Any], compile_one: Callable[..., Any]) -> d
     return space
 
 
+def clip_at_once(g, chi):
+    """:func:`amos_ref.kernels.scalar.clip` by one choice after the other.
+
+    A choice within a choice is compiled to a branch, at which the instructions of other elements wait. Without it they
+    overlap, and need more registers.
+    """
+    above = -chi if g < -chi else g
+    return chi if above > chi else above
+
+
+def magnitude(g, chi):
+    """Its absolute value, which has the same square."""
+    size = abs(g)
+    return chi if size > chi else size
+
+
 def add_square(acc, x):
     return acc + x * x
 
 
 change, average = compile_rounded(spec.change), compile_rounded(spec.average)
 add_square = compile_rounded(add_square)
-clip = compile_plain(scalar.clip)
+clip, clip_at_once, magnitude = map(compile_plain, (scalar.clip, clip_at_once, magnitude))
 
 
 def reads(dtype: str) -> Any:
