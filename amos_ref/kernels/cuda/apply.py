@@ -11,7 +11,7 @@ from amos_ref.kernels import Method
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device
-from amos_ref.kernels.cuda.reduce import LANES, MOST_LANES, lanes_each, line, size_of
+from amos_ref.kernels.cuda.reduce import FEW_LANES, LANES, MOST_LANES, has_moments, lanes_each, line, size_of
 from amos_ref.kernels.cuda.slots import CHI, MU, NONE, ceiling, crowded, decision, field, integer, kernel, leaf_of, real
 from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, SCALE, STATE_0, STATE_1, THETA, G, M, N
 
@@ -43,23 +43,23 @@ def onward(at, x, size, size_g, size_s):
     return at[0] + x * size, at[1] + x * size_g, at[2] + x * size_s, at[3] + x * 8, at[4] + x * 8
 
 
-def move_width(theta: str, g: str, state: str, averages: bool) -> int:
-    """Return of how many neighbours a thread has charge where slots were decided for."""
-    return lanes_each(theta, g, *([state] if averages else []))
+def move_width(theta: str, g: str, state: str, averages: bool, direction: Any, kind: str) -> int:
+    """Return of how many neighbours a thread has charge in rows, or columns."""
+    most = FEW_LANES if has_moments(direction) and kind == "columns" else MOST_LANES
+    return lanes_each(theta, g, *([state] if averages else []), most=most)
 
 
 def step_width(method: Method, theta: str, g: str, state: str, averages: bool) -> int:
     """Return it for element slots: with momentum four neighbours would take the registers of two."""
     held = [state] if method.states or averages else []
-    return lanes_each(theta, g, *held, most=2 if averages else MOST_LANES)
+    return lanes_each(theta, g, *held, most=FEW_LANES if averages else MOST_LANES)
 
 
 @functools.cache
-def applying(theta: str, g: str, state: str, averages: bool, direction: Any = None) -> Any:
+def applying(theta: str, g: str, state: str, averages: bool, width: int, direction: Any = None) -> Any:
     """Return the kernels that write parameters for dtypes of theta, g and momentum, and a direction."""
     aimed = aiming(direction, g)
     aim, numbers_of, moments = aimed.aim, aimed.numbers, aimed.moments
-    width = move_width(theta, g, state, averages)
     threads = LANES // width
     load, store = line(theta, width)
     load_g, _ = line(g, width)
@@ -136,7 +136,7 @@ def applying(theta: str, g: str, state: str, averages: bool, direction: Any = No
                 here = onward(at, x, size, size_g, size_m)
                 move(here, count - x, t, wide, mine, alphas, rhos, chi, mu, numbers)
 
-    @(crowded(2) if moments else kernel)
+    @kernel
     def columns(starts, members, leaves, rates, alpha, rho, flag):
         """One alpha and rho a column; a task is 128 columns of 16 rows."""
         if integer(flag, 0) != NONE:

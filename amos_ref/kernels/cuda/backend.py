@@ -17,7 +17,7 @@ from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, move_width, step_width, stepping
 from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
-from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
 from amos_ref.kernels.cuda.slots import NONE, first_number
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, tables
@@ -93,8 +93,8 @@ class Part:
     def reduce(self, stream: int) -> None:
         """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
         kind, direction = self.table.key.kind, self.method.direction
-        width = look_width(self.g, direction) if kind == "elements" else lanes_each(self.g)
-        reduce = reducing(self.g, self.block("reduce", width), direction)
+        width = look_width(self.g, direction) if kind == "elements" else sum_width(self.g, direction, kind)
+        reduce = reducing(self.g, self.block("reduce", width), width, direction)
         settled = self.share, self.means, self.flag
         if kind == "elements":
             self.launch(reduce.elements, "reduce", width, stream, self.piece, self.rates, self.flag)
@@ -102,7 +102,7 @@ class Part:
         if kind == "rows":
             self.launch(reduce.rows, "reduce", width, stream, self.rates, self.sums)
             width = lanes_each("float64")
-            combine = reducing("float64", self.block("combine", width), squares=False).rows
+            combine = reducing("float64", self.block("combine", width), width, squares=False).rows
             self.launch(combine, "combine", width, stream, self.sums, *settled)
         else:
             self.launch(reduce.columns, "reduce", width, stream, self.rates, self.sums)
@@ -118,14 +118,18 @@ class Part:
 
     def apply(self, stream: int) -> None:
         """Write theta, momentum and moments; for element slots the state too."""
-        key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
+        key, direction = self.table.key, self.method.direction
+        dtypes = self.theta, self.g, self.state, key.averages
         if key.kind == "elements":
             args, width = (self.piece, self.rates, self.flag), step_width(self.method, *dtypes)
             self.launch(stepping(self.method, *dtypes), "apply", width, stream, *args)
         else:
             piece = (self.piece,) if key.kind == "rows" else ()
-            args, width = (*piece, self.rates, self.alpha, self.rho, self.flag), move_width(*dtypes)
-            self.launch(getattr(applying(*dtypes, self.method.direction), key.kind), "apply", width, stream, *args)
+            args, width = (
+                (*piece, self.rates, self.alpha, self.rho, self.flag),
+                move_width(*dtypes, direction, key.kind),
+            )
+            self.launch(getattr(applying(*dtypes, width, direction), key.kind), "apply", width, stream, *args)
 
 
 def _bits(dtype: Any) -> str:

@@ -33,7 +33,7 @@ cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs kno
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
 GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a small table and a large one
-MOST_LANES = 4  # neighbours a thread has charge of, at most, where it computes more than a look
+FEW_LANES, MOST_LANES = 2, 4  # neighbours a thread has charge of, at most, where it computes more than a look
 AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
 MOST_IN_COLUMNS = 16  # gradients whose loads are under way where columns are summed: of halves 32 bytes
 
@@ -87,9 +87,19 @@ def line(dtype: str, width: int) -> Any:
     return load, store
 
 
+def has_moments(direction: Any) -> bool:
+    """Whether a direction has moments, which take registers."""
+    return direction is not None and direction.moments > 0
+
+
+def sum_width(dtype: str, direction: Any, kind: str) -> int:
+    """Return of how many neighbours a thread has charge where it sums rows, or columns."""
+    return lanes_each(dtype, most=FEW_LANES if has_moments(direction) and kind == "rows" else MOST_LANES)
+
+
 def look_width(dtype: str, direction: Any) -> int:
     """Return of how many neighbours a thread has charge where it only looks at them."""
-    return lanes_each(dtype, most=MOST_LANES if direction is not None and direction.moments else WORD)
+    return lanes_each(dtype, most=MOST_LANES if has_moments(direction) else WORD)
 
 
 @functools.cache
@@ -110,10 +120,13 @@ def loading(dtype: str, width: int, moments: int) -> Any:
 
 
 @functools.cache
-def summing(dtype: str, direction: Any, ahead: int, squares: bool = True) -> Any:
-    """Return ``sum_line``, which adds u*u (or what there is) entry by entry, with `ahead` loads of a thread under way."""
-    width, aimed = lanes_each(dtype), aiming(direction, dtype, scalar.magnitude)
-    aim, mark, load, lines_ahead = aimed.aim, aimed.mark, loading(dtype, width, aimed.moments), ahead // width
+def summing(dtype: str, direction: Any, width: int, ahead: int, squares: bool = True) -> Any:
+    """Return ``sum_line``, which adds u*u (or what there is) entry by entry.
+
+    A thread has charge of `width` neighbours, and the loads of `ahead` elements under way.
+    """
+    aimed, lines_ahead = aiming(direction, dtype, scalar.magnitude), ahead // width
+    aim, mark, load = aimed.aim, aimed.mark, loading(dtype, width, aimed.moments)
 
     @device
     def take(acc, mine, first, chi, numbers):
@@ -150,15 +163,15 @@ def summing(dtype: str, direction: Any, ahead: int, squares: bool = True) -> Any
 
 
 @functools.cache
-def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True) -> Any:
+def reducing(dtype: str, block: int, width: int, direction: Any = None, squares: bool = True) -> Any:
     """Return the kernels that sum: squares of directions made of gradients of a dtype, or (float64) the chunks' sums of
     a row.
     """
-    width, size, aimed = lanes_each(dtype), size_of(dtype), aiming(direction, dtype, scalar.magnitude)
+    size, aimed = size_of(dtype), aiming(direction, dtype, scalar.magnitude)
     aim, mark, numbers_of, moments = aimed.aim, aimed.mark, aimed.numbers, aimed.moments
     ahead = width if moments else (AHEAD if squares else COMBINE_AHEAD) // size
     fewer = min(ahead, MOST_IN_COLUMNS)
-    sum_line, sum_strip = summing(dtype, direction, ahead, squares), summing(dtype, direction, fewer, squares)
+    sum_line, sum_strip = (summing(dtype, direction, width, under_way, squares) for under_way in (ahead, fewer))
     threads = LANES // width
     groups = block // threads
     cells, shape, held = groups * LANES, np.dtype(dtype).type, ahead if moments else 1
@@ -200,7 +213,7 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
             sum_line(at, full * LANES, count - full * LANES, 0, 1, t, wide, acc, mine, chi, numbers)
         return wide
 
-    @(crowded(2) if moments else kernel)
+    @kernel
     def rows(starts, members, leaves, rates, sums):
         """Sum u*u over a chunk of a row, a task (spec.lanes)."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)

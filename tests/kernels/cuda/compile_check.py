@@ -35,6 +35,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from helpers.occupancy import Use, measure, worse
 
 BLOCK = 256
+KINDS = dict(rows=5, columns=5, elements=6)  # of kernels that reduce, with how many integers they take
 DTYPES = ("float64", "float32", "uint16", "int16")
 # theta, g, state, momentum: every dtype in every place, with and without momentum.
 STEPS = (
@@ -68,16 +69,19 @@ def cases():
     yield Case("combine_columns", cuda_kernels.combine_columns, 7, divides=True)
     yield Case("fold_slots", cuda_kernels.fold_slots, 7, divides=True)
     yield Case("spread_slots", cuda_kernels.spread_slots, 6)
-    yield Case("combine_rows", cuda_reduce.reducing("float64", BLOCK, squares=False).rows, 7, loads=True, divides=True)
+    yield Case(
+        "combine_rows", cuda_reduce.reducing("float64", BLOCK, 2, squares=False).rows, 7, loads=True, divides=True
+    )
     for name in DTYPES:
         yield Case(f"decide {name}", cuda_kernels.deciding(Amos.method, name), 8, divides=True)
-        for kind, integers in dict(rows=5, columns=5, elements=6).items():
-            yield Case(f"reduce {kind} {name}", getattr(cuda_reduce.reducing(name, BLOCK), kind), integers, loads=True)
+        for kind, integers in KINDS.items():
+            yield Case(f"reduce {kind} {name}", reducing(name, kind), integers, loads=True)
     for step in dict.fromkeys(STEPS):
         name = " ".join(map(str, step))
-        moves = dict(loads=True, stores=True)
-        yield Case(f"apply rows {name}", cuda_apply.applying(*step).rows, 8, **moves)
-        yield Case(f"apply columns {name}", cuda_apply.applying(*step).columns, 7, **moves)
+        moves, two = dict(loads=True, stores=True), step[3] and step[2] != "float64"  # neighbours, with momentum
+        yield Case(f"apply rows {name}", applying(step, "rows"), 8, **moves)
+        yield Case(f"apply columns {name}", applying(step, "columns"), 7, **moves)
+        moves = {} if two else moves
         yield Case(f"step elements {name}", cuda_apply.stepping(Amos.method, *step), 6, divides=True, **moves)
     yield Case("decide without state", cuda_kernels.deciding(ClosedFormAmos.method, "float64"), 8, divides=True)
     for word, direction in DIRECTIONS.items():
@@ -88,16 +92,28 @@ def directed(word, direction):
     """The kernels of a direction; those that follow gradients and have slots of many elements are paper Amos's."""
     divides, moves, method = direction is Adam, dict(loads=True, stores=True), ClosedFormAmos.method
     for name in DTYPES if direction is not None else ():
-        for kind, integers in dict(rows=5, columns=5, elements=6).items():
-            kernel = getattr(cuda_reduce.reducing(name, BLOCK, direction), kind)
+        for kind, integers in KINDS.items():
+            kernel = reducing(name, kind, direction)
             yield Case(f"reduce {kind} {name} by {word}", kernel, integers, loads=True, divides=divides)
     for name in DTYPES:
         if direction is not None:
-            apply = cuda_apply.applying(name, name, "float64", False, direction)
-            yield Case(f"apply rows {name} by {word}", apply.rows, 8, divides=divides, **moves)
-            yield Case(f"apply columns {name} by {word}", apply.columns, 7, divides=divides, **moves)
+            for kind, integers in dict(rows=8, columns=7).items():
+                kernel = applying((name, name, "float64", False), kind, direction)
+                yield Case(f"apply {kind} {name} by {word}", kernel, integers, divides=divides, **moves)
         step = cuda_apply.stepping(method._replace(direction=direction), name, name, "float64", False)
         yield Case(f"step elements {name} by {word}", step, 6, divides=True, **moves)
+
+
+def reducing(dtype, kind, direction=None):
+    """The kernel that reduces, as the backend asks for it."""
+    width = cuda_reduce.sum_width(dtype, direction, kind)
+    return getattr(cuda_reduce.reducing(dtype, BLOCK, width, direction), kind)
+
+
+def applying(step, kind, direction=None):
+    """The kernel that applies, as the backend asks for it."""
+    width = cuda_apply.move_width(*step, direction, kind)
+    return getattr(cuda_apply.applying(*step, width, direction), kind)
 
 
 def loose(x, y, z):
@@ -194,7 +210,7 @@ def check(compiler, kept):
 
 def controls_pass(compiler):
     """Whether the check misses a kernel that spills, one that fuses, or one that leaves a multiprocessor idle."""
-    case = Case("spills", cuda_apply.applying("float32", "float32", "float64", False).columns, 7)
+    case = Case("spills", applying(("float32", "float32", "float64", False), "columns"), 7)
     _, use = faults(compiler, case, compiler.ptx(case))
     spills, _ = faults(compiler, case, compiler.ptx(case), "--maxrregcount=24")
     better = use._replace(registers=use.registers - 1, blocks=use.blocks + 1, in_flight=use.in_flight + 16)
