@@ -2,8 +2,8 @@
 
     python tools/closed_form_speed.py [THREADS] [SIZE or TREE]...
 
-One line for each kind of slots: nanoseconds a parameter of paper Amos and of the directions gradient, sign and adam, the
-medians of the ratios turn by turn, and for trees microseconds a leaf. docs/performance.md has what it said.
+One line for each kind of slots: nanoseconds a parameter of paper Amos and of the directions gradient, sign and adam,
+the medians of the ratios turn by turn, and for trees microseconds a leaf. docs/performance.md has what it said.
 """
 
 import sys
