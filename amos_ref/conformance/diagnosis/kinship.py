@@ -27,7 +27,7 @@ def with_kin(found: Diagnosis | None, algorithm: Algorithm, make: Make, timeout:
     timeout : float, optional
         Seconds that its init and each of its steps may take.
     """
-    if found is not None and found.candidates:
+    if found is not None and (found.candidates or found.life):
         return found
     for other in ALGORITHMS.values():
         conforming = 0 if other is algorithm else _count_conforming(other, make, timeout)
