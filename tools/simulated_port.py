@@ -42,7 +42,7 @@ class SimulatedPort:
         self.name = f"page with {' and '.join(deviations) or 'nothing changed'}"
         self.algorithm = algorithm_of(algorithm)
         self.options = set(self.algorithm.options)
-        self.overrides = [deviation(name).overrides for name in deviations]
+        self.overrides = [deviation(name, algorithm).overrides for name in deviations]
         self.seed, self.dtypes = seed, dtypes
         self.shows = tuple(self.algorithm.parts) if shows is None else shows
 

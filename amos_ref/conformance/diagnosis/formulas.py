@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square, _norm, _store
+from amos_ref.conformance.diagnosis.deviation import norm, stored
+from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square
 
 
 def _axes(s: Any) -> tuple[int, ...]:
@@ -40,7 +41,7 @@ def _rms(a: Any) -> Any:
 
 def _ratio(over: Any, under: Any) -> Any:
     """A trust ratio: 1 where either norm is 0."""
-    over, under = _norm(over), _norm(under)
+    over, under = norm(over), norm(under)
     return over / under if over > 0 and under > 0 else 1.0
 
 
@@ -94,7 +95,7 @@ _add("gradient", "clip-normalised", "clips the gradient divided by its root mean
 _add("gradient", "gradient-centred", "subtracts the gradient's mean before everything else", "the mean does not move",
      g=lambda s, page: page(s) - np.add.reduce(page(s), None) / max(s.old_theta.size, 1))
 _add("gradient", "gradient-normalised", "divides the array's gradient by its norm before everything else",
-     "all steps count alike in v", g=lambda s, page: page(s) / (_norm(page(s)) or 1.0))
+     "all steps count alike in v", g=lambda s, page: page(s) / (norm(page(s)) or 1.0))
 
 # reduce
 _add("reduce", "largest-square", "takes the largest g^2 of the slot; the page takes their mean", "steps are too small",
@@ -317,9 +318,9 @@ _add("schedule", "schedule-first", "keeps the learning rate of the first step, a
 for _name in ("float32", "float16", "bfloat16"):
     for _part in ("v", "b", "m"):
         _add("storage", f"{_part}-in-{_name}", f"stores {_part} as {_name}, and the rest as it is",
-             "small growth is lost", **{_part: lambda s, page, name=_name: _store(page(s), name)})
+             "small growth is lost", **{_part: lambda s, page, name=_name: stored(page(s), name)})
     _add("storage", f"change-in-{_name}", f"rounds the change of theta to {_name}", "small changes are coarse",
-         delta=lambda s, page, name=_name: _store(page(s), name))
+         delta=lambda s, page, name=_name: stored(page(s), name))
 
 # count
 _add("count", "count-of-leaves", "counts every leaf's step in one count", "the bias correction ends too early",

@@ -47,15 +47,15 @@ FORMULAS: dict[str, Stage] = {
 #: Name -> other ways to compute a stage that are as good as the page's: only the rounding errors differ.
 ORDERS: dict[str, tuple[Override, ...]] = {
     "g2": (
-        lambda s, page: _mean(s, lambda x, axes: np.add.reduce(x, axes, keepdims=True)),
-        lambda s, page: _mean(s, _one_by_one),
+        lambda s, page: mean_over(s.g, s.old_v.shape, add_at_once),
+        lambda s, page: mean_over(s.g, s.old_v.shape, add_one_by_one),
     ),
     "v": (
         lambda s, page: s.old_v + (1.0 - s.beta) * (s.g2 - s.old_v),
         lambda s, page: s.old_v - (1.0 - s.beta) * (s.old_v - s.g2),
     ),
     "q": (
-        lambda s, page: 1.0 - _power(s.beta, s.t),
+        lambda s, page: 1.0 - power(s.beta, s.t),
         lambda s, page: -np.expm1(s.t * np.log(s.beta)) if s.beta else page(s),
     ),
     "r": (lambda s, page: s.q * (1.0 / np.maximum(s.v, s.epsilon)),),
@@ -83,14 +83,23 @@ ORDERS: dict[str, tuple[Override, ...]] = {
 }
 
 
-def _mean(s: Any, add: Callable[..., Any]) -> Any:
-    aligned = (1,) * (s.g.ndim - s.old_v.ndim) + s.old_v.shape
-    axes = tuple(i for i, n in enumerate(aligned) if n != s.g.shape[i])
-    total = add(s.g * s.g, axes).reshape(s.old_v.shape)
-    return total / max(math.prod(s.g.shape[i] for i in axes), 1)
+def over_slot(x: Any, slot: tuple[int, ...], add: Callable[..., Any]) -> Any:
+    """Apply ``add(array, axes)`` over the axes that a slot reduces."""
+    aligned = (1,) * (x.ndim - len(slot)) + tuple(slot)
+    return add(x, tuple(i for i, n in enumerate(aligned) if n != x.shape[i])).reshape(slot)
 
 
-def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
+def mean_over(x: Any, slot: tuple[int, ...], add: Callable[..., Any]) -> Any:
+    """Return the mean of squares over a slot, summed by `add`."""
+    return over_slot(x * x, slot, add) / max(x.size // max(math.prod(slot), 1), 1)
+
+
+def add_at_once(x: Any, axes: tuple[int, ...]) -> Any:
+    """Sum all axes in NumPy's order."""
+    return np.add.reduce(x, axes, keepdims=True)
+
+
+def add_one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
     """Sum axis after axis, entry after entry."""
     for axis in axes:
         total, *rest = np.moveaxis(x, axis, 0) if x.shape[axis] else [np.zeros(np.delete(x.shape, axis))]
@@ -103,13 +112,14 @@ def _one_by_one(x: Any, axes: tuple[int, ...]) -> Any:
 _PRODUCTS = 2**10  # a count that was set to more has no products behind it
 
 
-def _power(beta: Any, t: int) -> Any:
+def power(beta: Any, t: int) -> Any:
+    """Return beta^t as repeated products."""
     if t > _PRODUCTS:
         return beta ** float(t)
-    power = beta
+    product = beta
     for _ in range(t - 1):
-        power = power * beta
-    return power
+        product = product * beta
+    return product
 
 
 #: Part of the state -> the size of its entries, to which errors in float16 and bfloat16 are relative; `way` is how far
