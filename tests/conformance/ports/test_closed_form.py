@@ -184,7 +184,8 @@ for line in sys.stdin:
         for name, leaf in message["leaves"].items():
             theta[name] = x = numbers(leaf["theta"])
             own = leaf["sigma"]
-            sigma[name] = (sum(a * a for a in x) / len(x)) ** 0.5 if own == "init" else number(own)
+            measured = 0.5 if set(x) in ({0.0}, {1.0}) else (sum(a * a for a in x) / len(x)) ** 0.5
+            sigma[name] = measured if own == "init" else number(own)
         say(ok=True)
     elif call == "step":
         for name, text in message["grads"].items():
