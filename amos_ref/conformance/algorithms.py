@@ -52,6 +52,8 @@ class Algorithm(NamedTuple):
         Part of the state -> "slot" or "leaf", whose shape it has.
     change : str or None
         The part of the state that averages the changes of theta: a port may keep it with the opposite sign.
+    otherwise : dict of str to float
+        Options of another optimizer, into which a state_dict is loaded.
     at_times : collection of str
         Parts of the state that only some options bring.
     along : str
@@ -78,6 +80,7 @@ class Algorithm(NamedTuple):
     stages: Mapping[str, str]
     parts: Mapping[str, str]
     change: str | None
+    otherwise: dict[str, float]
     at_times: Collection[str]
     along: str
     modules: Mapping[str, str]
@@ -151,6 +154,7 @@ PAPER_AMOS = Algorithm(
     },
     parts={"v": "slot", "b": "slot", "m": "leaf"},
     change="m",
+    otherwise={"learning_rate": 0.0625, "beta": 0.5},
     at_times=("m",),
     along="g",
     modules={"cases": "cases", "formulas": "judging.paper", "bound": "judging.bound", "diagnosis": "diagnosis.lives"},
@@ -183,6 +187,7 @@ CLOSED_FORM = Algorithm(
     },
     parts={"m": "leaf", "v": "leaf"},
     change=None,
+    otherwise={"alpha_0": 0.0625, "half_life": 16.0},
     at_times=("m", "v"),
     along="u",
     modules={

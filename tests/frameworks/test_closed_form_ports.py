@@ -55,3 +55,24 @@ def test_a_right_transformation_of_optax_conforms(optax_ports):
 def test_a_wrong_transformation_of_optax_departs(optax_ports):
     _, found = judged(optax_ports.from_one, dtypes="float64")
     assert (found["plain", "float64"].verdict, found["plain", "float64"].step) == ("departs", 1)
+
+
+def lives(found):
+    return {name.removeprefix("life-"): r.verdict for (name, _), r in found.items() if name.startswith("life-")}
+
+
+def test_the_life_of_an_optimizer_of_torch(torch_ports):
+    _, right = judged(torch_ports.ClosedForm, dtypes="float64", cases="life-*")
+    kept = [f"{event}{what}" for event in ("state_dict", "pickle", "deepcopy") for what in ("", "-sigma", "-adam")]
+    for case in (*kept, "state_dict-otherwise", "groups", "groups-half_life", "add_param_group", "frozen", "closure"):
+        assert lives(right)[case] == "conforms", case
+    _, wrong = judged(torch_ports.Forgets, dtypes="float64", cases="life-*")
+    assert {case for case, verdict in lives(wrong).items() if verdict == "departs"} == {
+        *("state_dict", "state_dict-sigma", "state_dict-otherwise"),
+    }
+
+
+def test_the_life_of_a_transformation_of_optax(optax_ports):
+    _, found = judged(optax_ports.closed_form, dtypes="float64", cases="life-*")
+    for case in ("state_dict-sigma", "pickle", "jit-sigma", "donate", "masked", "groups-half_life", "multi-steps"):
+        assert lives(found)[case] == "conforms", case

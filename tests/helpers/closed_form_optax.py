@@ -12,7 +12,7 @@ class State(NamedTuple):
     sigma: Any
 
 
-def closed_form(learning_rate, half_life, sigma_fn=None, first=0):
+def closed_form(learning_rate, half_life, sigma_fn=None, *, first=0):
     """Inverse-time and the gradient alone; sigma is measured without a sigma_fn."""
 
     def measure(p):

@@ -69,9 +69,9 @@ class Linear(ClosedForm):
 class Forgets(ClosedForm):
     """The mistake: a count outside of the groups, which a state_dict does not hold."""
 
-    def __init__(self, *args, **options):
+    def __init__(self, params, lr=1e-3, half_life=1000.0, sigma=None):
         self.taken = 0
-        super().__init__(*args, **options)
+        super().__init__(params, lr, half_life, sigma)
 
     def step(self, closure=None):
         for group in self.param_groups:

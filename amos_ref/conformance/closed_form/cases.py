@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance import extremes
+from amos_ref.conformance import extremes, life, ways
 from amos_ref.conformance.cases import Arrays, Case, draw, freeze, round_case
+from amos_ref.conformance.closed_form.life import LIVES
 
 _GIVEN = {"alpha_0": 0.25, "half_life": 4.0}
 _BY_ADAM = {"direction": "adam", "beta1": 0.5, "beta2": 0.75, "adam_epsilon": 2.0**-6}
@@ -36,6 +37,8 @@ def _table() -> tuple[Case, ...]:
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *(case._replace(dtype=dtype) for case in (*spoilt, *_broken_moments()) for dtype in ("float64", "float32")),
         *extremes.in_dtypes(extremes.counted(_case, _slow)),
+        *life.cases(_case, LIVES),
+        *ways.cases(_case, LIVES),
     )
     for case in found:
         freeze(case)

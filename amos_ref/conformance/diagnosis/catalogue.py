@@ -33,13 +33,13 @@ class Knowledge(NamedTuple):
 
 _V = frozenset(("event", "grad", "g", "g2", "v", "slot", "clip_value", "beta", "old_v"))
 _B = _V | frozenset(("t", "xi", "epsilon", "q", "r", "c", "c_coef", "gamma", "b", "old_b"))
-_MOMENTS = frozenset(("event", "grad", "g", "clip_value", "direction", "t", "n", "m", "v", "old_m", "old_v"))
+_MOMENT_STAGES = frozenset(("event", "grad", "g", "clip_value", "direction", "t", "n", "m", "v", "old_m", "old_v"))
 
 #: By the algorithm's name.
 KNOWN: Mapping[str, Knowledge] = {
     "paper": Knowledge(CATALOGUE, paper.GRAMMAR, {"v": _V, "b": _B}),
     "closed-form": Knowledge(
-        closed_form.CATALOGUE, closed_form.GRAMMAR, {"m": _MOMENTS | {"beta1"}, "v": _MOMENTS | {"beta2"}}
+        closed_form.CATALOGUE, closed_form.GRAMMAR, {"m": _MOMENT_STAGES | {"beta1"}, "v": _MOMENT_STAGES | {"beta2"}}
     ),
 }
 

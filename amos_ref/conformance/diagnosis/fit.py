@@ -172,11 +172,12 @@ def _in_known_words(grammar: Grammar, target: str, k: float) -> Names:
 
 
 def _columns(grammar: Grammar, target: str, steps: list[Step]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the logarithms of each quantity at the steps, as far as it can be a factor."""
+    """Yield the logarithms of each quantity at the steps, as far as it can be a factor; not finite where it is 0."""
     for quantity in grammar.targets[target].factors:
         with np.errstate(all="ignore"):
             column = np.log([float(np.ravel(np.asarray(grammar.factors[quantity](step)))[0]) for step in steps])
-        if np.isfinite(column).all() and column.any():
+        there = np.isfinite(column)
+        if 2 * there.sum() > there.size and column[there].any():
             yield quantity, column
 
 
@@ -193,11 +194,14 @@ def _powers(
     for chosen, constant in itertools.product(itertools.combinations(columns, several), (0, 1)):
         # Without a number of its own first: fewer inputs tell that.
         basis = np.stack([*(columns[quantity] for quantity in chosen), *[np.ones(len(logs))] * constant], axis=1)
-        if len(logs) < several + 1 + constant:
+        there = np.isfinite(basis).all(axis=1)
+        basis, wanted = basis[there], logs[there]
+        if len(wanted) < several + 1 + constant:
             continue
-        solution, _, rank, _ = np.linalg.lstsq(basis, logs, rcond=1e-9)
-        exponents = [fractions.Fraction(round(2 * x), 2) for x in solution[:several]]
-        left = logs - basis[:, :several] @ np.array([float(x) for x in exponents])
+        solution, _, rank, _ = np.linalg.lstsq(basis, wanted, rcond=1e-9)
+        finest = 4 if several == 1 else 2
+        exponents = [fractions.Fraction(round(finest * x), finest) for x in solution[:several]]
+        left = wanted - basis[:, :several] @ np.array([float(x) for x in exponents])
         spread = np.ptp(left) if constant else np.abs(left).max()
         if rank == several + constant and spread <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
             number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)

@@ -39,6 +39,11 @@ def scale_given(name: str, stage: str) -> Callable[..., dict[str, Override]]:
     return lambda f: {stage: lambda s, page: page(s.but(**{name: getattr(s, name) * f(s)}))}
 
 
+def scale_share(name: str, part: Callable[[Any], Any]) -> Callable[..., dict[str, Override]]:
+    """Scale one term of the sum that a stage is."""
+    return lambda f: {name: lambda s, page: None if (x := page(s)) is None else x + (f(s) - 1.0) * part(s)}
+
+
 _EXPONENTS = tuple(map(fractions.Fraction, ("1", "-1", "1/2", "-1/2", "2", "-2", "3/2", "-3/2", "3")))
 _PLAIN = ("2", "0.5", "4", "0.25", "-1", "0", "3", repr(math.sqrt(2.0)), repr(math.sqrt(0.5)))
 
@@ -156,13 +161,14 @@ class Grammar:
 
 
 def _power(x: Any, exponent: float) -> Any:
-    """x^exponent, as roots and products where it can be; what divides by 0 is left out, as 0/0 is by ports."""
+    """x^exponent, a multiple of 1/4, by roots and products; what divides by 0 is left out, as 0/0 is by ports."""
     with np.errstate(all="ignore"):
-        root = np.sqrt(x) if exponent % 1 else x
-        whole = abs(int(2 * exponent)) if exponent % 1 else abs(int(exponent))
-        product = root * 0.0 + 1.0
-        for _ in range(whole):
-            product = product * root
+        base, times = x, abs(exponent)
+        while times % 1:
+            base, times = np.sqrt(base), 2 * times
+        product = base * 0.0 + 1.0
+        for _ in range(int(times)):
+            product = product * base
         return np.where(product == 0, 1.0, 1.0 / np.where(product == 0, 1.0, product)) if exponent < 0 else product
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +86,11 @@ def _as_run(port: Port, case: Case, eta: Any = None) -> Case:
     return case._replace(options=case.options | own) if own else case
 
 
+def _as_taken(port: Port, case: Case) -> Mapping[str, Any]:
+    """Return the case's options as the port can be given them; what a leaf has of its own is not exchanged."""
+    return case.options if case.groups else ALGORITHMS[case.algorithm].exchange(case.options, port.options)
+
+
 def _words_of(port: Port, option: str, algorithm: Algorithm) -> Collection[str]:
     """Return the words that a port knows of an option; of one that it has not, the one that it hard-codes."""
     usual = algorithm.words[option] if option in port.options else (algorithm.options[option],)
@@ -135,7 +140,7 @@ def _failures_of(step: int | None, timeout: float | None, where: str = "") -> It
 def unsupported(port: Port, case: Case) -> str:
     """Return why the port cannot be run through the case; "" if it can."""
     algorithm, own = ALGORITHMS[case.algorithm], _as_run(port, case)
-    needed = own._replace(options=algorithm.exchange(own.options, port.options)).needs()
+    needed = own._replace(options=_as_taken(port, own)).needs()
     lacking = sorted(needed - set(port.options) - set(algorithm.words))
     if lacking:
         return f"the port has no {', '.join(lacking)}"
@@ -215,7 +220,7 @@ def check_eta(eta: Any, cases: Sequence[Case]) -> None:
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
     algorithm = ALGORITHMS[case.algorithm]
     hyper = {name: algorithm.options[name] for name in algorithm.told} | {algorithm.scale: etas}
-    hyper |= algorithm.exchange(case.options, port.options)
+    hyper |= _as_taken(port, case)
     hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots

@@ -48,6 +48,13 @@ class Without(SimulatedPort):
         ("gamma-times-r^-1", "gamma lacks its factor r"),
         ("alpha-times-0.9*xi^-1", "the step size alpha lacks its factor xi and is 0.9 times as large"),
         ("rho-times-1.07", "the whole decay rho is 1.07 times as large"),
+        ("alpha-times-r^-1/4", "the step size alpha has r^1/4 where the page has sqrt(r)"),
+        ("xi-times-0.75", "the learning rate is 0.75 times as large"),
+        ("gamma_in_rho-times-gamma", "the gamma of the decay has an extra factor gamma"),
+        ("b_in_b-times-beta", "the old b in the new has an extra factor beta"),
+        ("b_in_growth-times--1", "the b of gamma (1 + b) is -1 times as large"),
+        ("m_in_m-times-0", "the old average in the new is left out (0)"),
+        ("delta_in_m-times-2", "the change that is averaged is 2 times as large"),
         ("r-times-beta^t*(1-beta^t)^-1", "r = (1-beta^t)/v has an extra factor beta^t and lacks its factor (1-beta^t)"),
     ],
 )

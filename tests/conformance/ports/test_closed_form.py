@@ -1,9 +1,11 @@
 """Ports of the closed form: functions, what their signatures say, and what they cannot be asked."""
 
+import importlib.resources
 import json
 import re
 import sys
 
+import jsonschema
 import numpy as np
 import pytest
 from helpers import closed_form_ports as ports
@@ -31,7 +33,7 @@ def test_a_right_function_conforms_in_all_that_it_has():
     assert report.algorithm is CLOSED_FORM
     assert report.notes == []
     assert {"plain", "sigma-init", "adam"} <= {r.case for r in report.results if r.verdict == "conforms"}
-    assert str(report).splitlines()[-1].startswith("helpers.closed_form_ports:step as the closed form: ")
+    assert str(report).splitlines()[-1].startswith("examples.ports.closed_form_numpy:step as the closed form: ")
 
 
 @pytest.mark.parametrize("wrong", [ports.from_one, ports.whole_decay])
@@ -160,6 +162,18 @@ def test_names_are_of_the_options_and_parts(name):
 # a program
 
 
+PROTOCOL = json.loads((importlib.resources.files("amos_ref.conformance.ports") / "protocol.schema.json").read_text())
+
+
+def test_the_schema_of_messages_has_the_options_and_words():
+    jsonschema.Draft202012Validator.check_schema(PROTOCOL)
+    answer, init = (PROTOCOL["$defs"][name]["properties"] for name in ("hello_answer_2", "init_2"))
+    assert answer["options"]["items"]["enum"] == list(NAMES["closed-form"].options)
+    words = {option: tuple(known["items"]["enum"]) for option, known in answer["words"]["properties"].items()}
+    assert words == dict(CLOSED_FORM.words)
+    assert set(init["options"]["properties"]) == set(NAMES["closed-form"].options) - {"sigma", "slot_shape"}
+
+
 CHILD = """
 import json, struct, sys
 
@@ -236,6 +250,10 @@ def test_a_program_of_the_second_protocol(program, cli, tmp_path):
     status, out, _ = cli(*command)
     report = json.loads(out)
     assert (status, report["ok"], report["algorithm"]) == (0, True, "closed-form")
+    validator = jsonschema.Draft202012Validator(PROTOCOL)
+    for line in said.read_text().splitlines():
+        validator.validate(json.loads(line[2:]))
+        assert not validator.is_valid(json.loads(line[2:]) | {"more": 1})
     assert said.read_text().startswith('> {"call":"hello","protocol":"amos-ref-port-2","algorithm":"closed-form"}\n')
     found = {r["case"]: r for r in report["results"] if r["dtype"] == "float64"}
     assert found["plain"]["verdict"] == found["sigma-init"]["verdict"] == "conforms"
