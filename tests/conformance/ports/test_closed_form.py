@@ -3,11 +3,13 @@
 import importlib.resources
 import json
 import re
+import subprocess
 import sys
 
 import jsonschema
 import numpy as np
 import pytest
+from helpers import ROOT
 from helpers import closed_form_ports as ports
 
 import amos_ref
@@ -293,6 +295,17 @@ def test_a_program_of_the_second_protocol(program, cli, tmp_path):
     found = {r["case"]: r for r in report["results"] if r["dtype"] == "float64"}
     assert found["plain"]["verdict"] == found["sigma-init"]["verdict"] == "conforms"
     assert found["adam"]["detail"] == "the port has no direction 'adam'"
+
+
+def test_the_protocols_document_shows_what_such_a_program_says(program):
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    said = re.search(r"```text\n(> .*?)```", text, re.DOTALL)
+    assert said is not None
+    lines = said[1].splitlines()
+    asked = "".join(f"{line[2:]}\n" for line in lines[::2])
+    argv = [sys.executable, str(program())]
+    found = subprocess.run(argv, input=asked, capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(line) for line in found.stdout.splitlines()] == [json.loads(line[2:]) for line in lines[1::2]]
 
 
 def test_a_program_that_counts_from_one_departs(program, cli):
