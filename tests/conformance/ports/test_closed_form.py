@@ -65,7 +65,7 @@ def test_a_port_that_has_less_is_asked_for_less(right):
 
 
 def test_a_decay_that_it_hard_codes_must_be_said():
-    report = check(ports.squared, **CLOSED)
+    report = check(ports.squared, cases="plain", **CLOSED)
     assert not report.ok
     assert verdicts(report)["plain", "float64"].verdict == "departs"
 
@@ -118,9 +118,12 @@ def test_a_sigma_that_the_port_hard_codes():
     def fixed(theta, g, state, t, alpha_0, half_life):
         return ports.step(theta, g, state, t, alpha_0, half_life, sigma=0.75)
 
-    assert check(fixed, sigma="0.75", **CLOSED).ok
-    assert not check(fixed, sigma="0.5", **CLOSED).ok
-    assert not check(fixed, **CLOSED).ok  # as if it measured
+    few = {"cases": ["plain", "q-large", "sigma-init"], "dtypes": "float64", **CLOSED}
+    report = check(fixed, sigma="0.75", **few)
+    assert report.ok
+    assert verdicts(report)["sigma-init", "float64"].detail == "the port has the sigma that is given, and measures none"
+    assert not check(fixed, sigma="0.5", **few).ok
+    assert not check(fixed, **few).ok  # as if it measured
 
 
 class Ported:
