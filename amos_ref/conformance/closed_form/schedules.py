@@ -51,7 +51,7 @@ _add("sigma", "sigma-missing", "leaves sigma out: alpha = alpha_0 / rms(u) exp(-
      "all arrays step alike, whatever their scale", sigma=lambda s, page: 1.0)
 _add("sigma", "sigma-squared", "has sigma^2 where the page has sigma", "arrays of small scale hardly move",
      sigma=lambda s, page: page(s) * page(s))
-_add("sigma", "sigma-rooted", "has sqrt(sigma) where the page has sigma, as |eps_0|^2 for |eps_0| the other way round",
+_add("sigma", "sigma-rooted", "has sqrt(sigma) where the page has sigma",
      "arrays of small scale move too much", sigma=lambda s, page: np.sqrt(page(s)))
 _add("sigma", "sigma-of-two", "has |eps_0|^2 = 2 k sigma^2, as the source derives; the document and the page k sigma^2",
      "steps are sqrt(2) times as large", sigma=lambda s, page: page(s) * math.sqrt(2.0))
