@@ -130,7 +130,8 @@ def _directions() -> list[Case]:
 def _gradients() -> list[Case]:
     return [
         _case("clip", "elementwise, before the mean", scale=lambda t: 2.0, clip_value=0.5),
-        _case("clip-rows", "clipped, one slot a row", slots=_BY_ROW, scale=lambda t: 2.0, clip_value=1.0),
+        _case("clip-rows", "clipped, one slot a row, where changes are larger than clip_value",
+              slots=_BY_ROW, scale=lambda t: 2.0, clip_value=0.25, alpha_0=0.5),
         _case("epsilon", "max(u2, epsilon), not u2 + epsilon", scale=lambda t: 0.25, epsilon=0.0625, slots=_BY_ROW),
         _case("epsilon-reached", "u2 below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
         _case("tiny-gradients", "gradients of 2^-52 steer as well as those of 1", scale=lambda t: 2.0**-52),
