@@ -59,8 +59,8 @@ class Algorithm(NamedTuple):
     along : str
         The stage with the direction that alpha multiplies.
     modules : dict of str to str
-        Where the rest is: "cases" (table, random_case), "formulas" (OPTIONS, FORMULAS, ORDERS, SIZES) and "bound"
-        (Bound). They are imported when they are first used.
+        Where the rest is: "cases" (table, random_case), "formulas" (OPTIONS, FORMULAS, ORDERS, SIZES) and
+        "bound" (Bound). They are imported when they are first used.
     """
 
     name: str
@@ -190,11 +190,7 @@ CLOSED_FORM = Algorithm(
     otherwise={"alpha_0": 0.0625, "half_life": 16.0},
     at_times=("m", "v"),
     along="u",
-    modules={
-        "cases": "closed_form.cases",
-        "formulas": "closed_form.formulas",
-        "bound": "closed_form.bound",
-    },
+    modules={what: f"closed_form.{what}" for what in ("cases", "formulas", "bound")},
 )
 
 #: By name.
