@@ -79,7 +79,16 @@ class DeviceCopy(Stepper):
         self.replay()
 
 
-CUDA_KERNELS = Contender("amos_ref.Amos, backend 'cuda': a replay of a recorded step", AmosReplay, clock=StreamClock())
+CUDA_KERNELS = Contender(
+    "a step of this package, the CUDA kernels, recorded and replayed", AmosReplay, clock=StreamClock()
+)
+GPU_PAPER = Contender(
+    "paper Amos with the same slots, recorded and replayed",
+    lambda work: AmosReplay(work.as_paper()),
+    clock=StreamClock(),
+    count_moved_bytes=lambda work: work.as_paper().bytes,
+    count_array_bytes=lambda work: work.as_paper().array_bytes,
+)
 COPY = Contender(
     "a copy on the device that reads and writes as many bytes as an Amos step",
     DeviceCopy,

@@ -29,7 +29,7 @@ def read(first, last, starts, words, out):
 
 @kernel
 def write(first, last, starts, backward, g, theta, others):
-    """Move the bytes of apply: read g, and read and write theta and each of the others, which are v, b and m."""
+    """Move the bytes of apply: read g, and read and write theta and each of the others (v, b and m, or the moments)."""
     tasks = starts[-1]
     for count in range(first, last):
         task = first + last - 1 - count if backward else count
@@ -53,7 +53,10 @@ class Roof(Stepper):
         n, k = work.parameters, work.slots
         self.g, self.theta = make_words(n * work.itemsize, 3), make_words(n * work.itemsize, 5)
         sizes = [k * work.state_itemsize] * 2 + [n * work.state_itemsize] * work.momentum
+        if work.algorithm == "closed-form":
+            sizes = [work.moment_bytes // 2] * 2
         self.others = tuple(make_words(size, 0) for size in sizes)
+        self.read_first = (self.g, *(self.others if work.moment_bytes else ()))
         self.parameters, clock = n, OnHost(self)
         times: dict[tuple[int, bool], list[float]] = {variant: [] for variant in VARIANTS}
         for _ in range(TRIES):
@@ -70,7 +73,8 @@ class Roof(Stepper):
         self.tasks = Tasks(np.array([0, count]), np.array([0, self.parameters]))
 
     def launch(self) -> None:
-        launch(read, self.tasks, self.g, self.out)
+        for words in self.read_first:
+            launch(read, self.tasks, words, self.out)
         launch(write, self.tasks, self.backward, self.g, self.theta, self.others)
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from amos_ref.errors import StateError
 
+
 class Turn:
     """Whether arrays are still what the states say that share them: one for all of these.
 

@@ -258,9 +258,7 @@ def move_four(theta, g, m, alpha, rho, chi, mu, aims):
 
 
 @kernel
-def apply_rows(
-    first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
-):
+def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims):
     """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -361,7 +359,21 @@ def deciding(decide, states):
 
     @kernel
     def elements(
-        first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, like_state, vanished, chi, mu, aims, numbers
+        first,
+        last,
+        starts,
+        mark,
+        leaves,
+        like_theta,
+        like_g,
+        like_m,
+        like_moment,
+        like_state,
+        vanished,
+        chi,
+        mu,
+        aims,
+        numbers,
     ):
         """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
         i = leaf_of(first, starts)

@@ -33,9 +33,7 @@ def aiming(direction: Any, dtype: str) -> Any:
             x = clip(read(raw[k]), chi)
             return x, x, 0.0, 0.0
 
-        return SimpleNamespace(
-            moments=0, numbers=device(lambda rates: rates), aim=aim, mark=device(lambda acc, x: acc)
-        )
+        return SimpleNamespace(moments=0, numbers=device(lambda rates: rates), aim=aim, mark=device(lambda acc, x: acc))
     direct, count = scalar.compile_rounded(direction.direct), len(direction._fields)
     make = _with_moments if direction.moments else _without
     numbers_at = getter("float64", count) if count else device(lambda rates, i: (rates,)[:0])
