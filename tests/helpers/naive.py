@@ -53,6 +53,38 @@ def step(
     return out
 
 
+def closed_step(
+    theta, u, shape, slot_shape, t, *, sigma, alpha_0, half_life=Fraction(0), p_0=None, decay="inverse-time", q, epsilon
+):  # fmt: skip
+    """One step of the closed form along u, {index: Fraction} as theta is; half_life goes with inverse time alone."""
+    out = {name: {} for name in ("u2", "alpha", "rho", "delta", "theta")}
+    members = {s: [] for s in itertools.product(*map(range, slot_shape))}
+    for i in itertools.product(*map(range, shape)):
+        members[slot_of(i, slot_shape)].append(i)
+    if p_0 is None:
+        shrink = 1 / (1 + t / half_life)
+    elif decay == "inverse-time":
+        shrink = 1 / (1 + 2 * alpha_0 * p_0 * t)
+    else:
+        shrink = 1 / (1 + alpha_0 * p_0 * t) ** 2
+    for s, inside in members.items():
+        out["u2"][s] = sum((u[i] ** 2 for i in inside), Fraction(0)) / max(len(inside), 1)
+        out["alpha"][s] = alpha_0 * sigma * shrink / root(max(out["u2"][s], epsilon))
+        out["rho"][s] = alpha_0**2 * shrink / 2 / q
+        for i in inside:
+            out["delta"][i] = -out["alpha"][s] * u[i] - out["rho"][s] * theta[i]
+            out["theta"][i] = theta[i] + out["delta"][i]
+    return out | {"shrink": {(): shrink}}
+
+
+def adam(g, m, v, n, *, beta1, beta2, adam_epsilon):
+    """m, v and Adam's direction after n gradients, {index: Fraction} each."""
+    m = {i: beta1 * m[i] + (1 - beta1) * x for i, x in g.items()}
+    v = {i: beta2 * v[i] + (1 - beta2) * x**2 for i, x in g.items()}
+    u = {i: m[i] / (1 - beta1**n) / (root(v[i] / (1 - beta2**n)) + adam_epsilon) for i in g}
+    return m, v, u
+
+
 def one_minus_power(beta, t):
     """1 - beta^t for a float beta, exact for small t, else to more than 60 digits."""
     if t <= 64:

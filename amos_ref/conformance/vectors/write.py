@@ -11,9 +11,9 @@ from amos_ref import exact
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
-from amos_ref.conformance.judging.drive import DEFAULTS
-from amos_ref.conformance.judging.reading import OPTIONS
+from amos_ref.conformance.judging.paper import OPTIONS
 from amos_ref.conformance.judging.tolerance import Moment, trajectory_of_page
+from amos_ref.conformance.ports.options import DEFAULTS
 from amos_ref.conformance.vectors.cases import NOTES, STEP, VectorCase, flags, vector_cases
 from amos_ref.conformance.vectors.read import STATE, VECTOR_DTYPES, VECTORS_FORMAT, Json, encode
 from amos_ref.dtypes import dtype_of
