@@ -8,9 +8,22 @@ import numpy as np
 import amos_ref
 from amos_ref.bench.contenders import BETA, ETA, HALF_LIFE, RATE, Contender
 from amos_ref.bench.timing import Stepper
-from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays, slot_shape
+from amos_ref.bench.workloads import MOMENTUM, Shape, Workload, draw_arrays, slot_shape
 
 MOST_OF_PAGE = 1_000_000  # parameters
+
+
+def make_optimizer(work: Workload, backend: str) -> Any:
+    """Return paper Amos, or the closed form where the workload names a direction."""
+
+    def slot(name: str, shape: Shape) -> Shape:
+        return slot_shape(work.slot, shape)
+
+    if work.direction is not None:
+        options: dict[str, Any] = dict(slot_shape=slot, direction=work.direction, backend=backend)
+        return amos_ref.ClosedFormAmos(RATE, half_life=HALF_LIFE, sigma=ETA, **options)
+    momentum = MOMENTUM if work.momentum else None
+    return amos_ref.Amos(RATE, ETA, slot, beta=BETA, momentum=momentum, state_dtype=work.state, backend=backend)
 
 
 class AmosStepper(Stepper):
@@ -18,22 +31,11 @@ class AmosStepper(Stepper):
 
     def __init__(self, work: Workload, backend: str, place: Callable[[dict[str, np.ndarray]], Any] = dict) -> None:
         self.params, self.grads = map(place, draw_arrays(work))
-        self.opt = _make_optimizer(work, backend)
+        self.opt = make_optimizer(work, backend)
         self.state = self.opt.init(self.params)
 
     def launch(self) -> None:
         self.state = self.opt.step(self.params, self.grads, self.state)
-
-
-def _make_optimizer(work: Workload, backend: str) -> Any:
-    def slots(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return slot_shape(work.slot, shape)
-
-    if work.algorithm == "closed-form":
-        options: dict[str, Any] = dict(direction=work.direction, slot_shape=slots, backend=backend)
-        return amos_ref.ClosedFormAmos(RATE, half_life=HALF_LIFE, sigma=ETA, **options)
-    momentum = MOMENTUM if work.momentum else None
-    return amos_ref.Amos(RATE, ETA, slots, beta=BETA, momentum=momentum, state_dtype=work.state, backend=backend)
 
 
 def _find_limit(work: Workload, most_compiled: int) -> str | None:

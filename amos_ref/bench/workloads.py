@@ -36,8 +36,7 @@ class Workload:
     threads: int = 1  # 0 on a GPU
     momentum: bool = False
     state: str = "param"  # one of STATES
-    algorithm: str = "paper"  # one of BENCH_ALGORITHMS
-    direction: str = "gradient"  # one of BENCH_DIRECTIONS, of the closed form
+    direction: str | None = None  # of the closed form; None for paper Amos
 
     @property
     def parameters(self) -> int:
@@ -68,29 +67,32 @@ class Workload:
     @property
     def moment_bytes(self) -> int:
         """The bytes of m and v of Adam's direction, which are always float64."""
-        return 2 * 8 * self.parameters if self.direction == "adam" else 0
+        return 16 * self.parameters if self.direction == "adam" else 0
 
     @property
     def array_bytes(self) -> int:
         """The bytes of g, theta, and v, b and m, or the moments: the closed form has one number more an array."""
-        state = 0 if self.algorithm == "closed-form" else 2 * self.slots + (self.parameters if self.momentum else 0)
+        state = 0 if self.direction is not None else 2 * self.slots + (self.parameters if self.momentum else 0)
         return 2 * self.parameters * self.itemsize + state * self.state_itemsize + self.moment_bytes
+
+    @property
+    def algorithm(self) -> str:
+        """Whose step it is."""
+        return "paper" if self.direction is None else "closed-form"
 
     def as_paper(self) -> "Workload":
         """Return the same arrays and slots for paper Amos, with its state in the parameters' dtype."""
-        return replace(self, algorithm="paper", direction="gradient", state="param")
+        return replace(self, direction=None, state="param")
 
     def as_closed_form(self, direction: str) -> "Workload":
         """Return the same arrays and slots for the closed form."""
-        return replace(self, algorithm="closed-form", direction=direction, state="float64", momentum=False)
+        return replace(self, direction=direction, state="float64", momentum=False)
 
     def __str__(self) -> str:
         arrays = f" in {len(self.shapes)} arrays" if len(self.shapes) > 1 else ""
-        if self.algorithm == "closed-form":
-            state = f", closed form by {self.direction}"
-        else:
-            state = f", state in {self.state}" if self.state != "param" else ""
+        state = f", state in {self.state}" if self.state != "param" and self.direction is None else ""
         momentum = f", momentum {MOMENTUM}" if self.momentum else ""
+        momentum += f", closed form by {self.direction}" if self.direction is not None else ""
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
         return f"{self.name}: {self.parameters} {self.dtype}{arrays}, {self.slot} slots{momentum}{state}{threads}"
 

@@ -174,7 +174,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         vanished = []
         for leaf in ready.leaves:
             after = self.method.page(leaf, rates)
-            deltas[leaf.name] = np.asarray(after["delta" if leaf.m is None else "m"])
+            deltas[leaf.name] = np.asarray(after["delta" if leaf.momentum is None else "m"])
             for part, old in leaf.written().items():
                 if part != "theta":
                     parts[part][leaf.name] = round_like(after[part], old)

@@ -14,8 +14,8 @@ ROOFS = [
     dict(slot="row", momentum=True),
     dict(slot="element", state="float64", momentum=True),
     dict(dtype="float16", slot="column"),
-    dict(algorithm="closed-form", slot="element", state="float64"),
-    dict(algorithm="closed-form", direction="adam", dtype="bfloat16"),
+    dict(direction="gradient", slot="element"),
+    dict(direction="adam", dtype="bfloat16"),
 ]
 
 

@@ -33,17 +33,20 @@ MOST = 8  # copies
 BIG = 10**7  # parameters from which a turn has few steps
 
 
-def one(name, size, slot="tensor", dtype="float32", momentum=False):
-    return Workload(name, (size,), slot=slot, dtype=dtype, threads=0, momentum=momentum)
+def one(name, size, slot="tensor", dtype="float32", momentum=False, direction=None):
+    return Workload(name, (size,), slot=slot, dtype=dtype, threads=0, momentum=momentum, direction=direction)
 
 
-def many(name, slot="tensor"):
-    return replace(parse_tree(name), slot=slot, threads=0)
+def many(name, slot="tensor", direction=None):
+    return replace(parse_tree(name), slot=slot, threads=0, direction=direction)
 
 
 M134, M67 = (8192, 16384), (8192, 8192)
 # The most wanted first: the time may run out.
 WORKLOADS = [
+    *(one("134M", M134, slot, direction=way) for way in ("gradient", "adam") for slot in ("tensor", "column")),
+    *(one("67M", M67, "element", direction=way) for way in ("gradient", "sign", "adam")),
+    *(many("1000x64", direction=way) for way in ("gradient", "adam")),
     *(one("134M", M134), one("67M", M67, "element"), many("bert-base"), many("bert-base", "column")),
     *(many("1000x64"), many("200x4096"), one("134M", M134, "column"), one("134M", M134, "row")),
     *(one("134M", M134, "tensor", dtype) for dtype in ("bfloat16", "float16")),
@@ -61,7 +64,7 @@ class Calls(Stepper):
 
 def fused(work, count):
     """Steps of torch's fused AdamW, recorded and called; nothing where it has no such slots, or torch is missing."""
-    if work.slot not in ("tensor", "element"):
+    if work.slot not in ("tensor", "element") or work.direction is not None:
         return {}
     with contextlib.suppress(ImportError):
         theirs = [torch_peers._replay(work, torch_peers._make_adamw, fused=True) for _ in range(count)]

@@ -4,7 +4,8 @@ import gc
 
 import numpy as np
 import pytest
-from helpers.on_gpu import call, new_stream, recording, same, tree
+from helpers import on_gpu
+from helpers.on_gpu import call, new_stream, recording, same, same_state, tree
 from numba import cuda
 
 import amos_ref
@@ -34,6 +35,30 @@ def test_sizes_up_to_a_hundred_million_have_the_bits_of_the_page(size, slot):
         state, state_there = ours.step(params, grads, state), theirs.step(there, gradient, state_there)
     assert there.copy_to_host().tobytes() == params.tobytes()
     assert state_there.v[""].copy_to_host().tobytes() == state.v[""].tobytes()
+    gc.collect()
+
+
+@pytest.mark.parametrize("direction", ["gradient", "sign", "adam"])
+@pytest.mark.parametrize("slot", ["tensor", "element", "(1, SHAPE[1])", "(SHAPE[0], 1)"])
+@pytest.mark.parametrize("size", [1, 1000, 10**5, 10**6 + 1, 10**7])
+def test_the_closed_form_has_the_bits_of_the_page_at_any_size(size, slot, direction):
+    rng, shape = np.random.default_rng(size), (max(size // 1000, 1), min(size, 1000))
+    params, grads = (rng.standard_normal(shape, np.float32) for _ in range(2))
+    ours, theirs = on_gpu.pair(direction, slot_shape=slot)
+    there, gradient = cuda.to_device(params), cuda.to_device(grads)
+    state, state_there = ours.init(params), theirs.init(there)
+    for _ in range(2):
+        state, state_there = ours.step(params, grads, state), theirs.step(there, gradient, state_there)
+    same({"": params}, {"": there})
+    same_state(state, state_there)
+    if size > 1:
+        rng.shuffle(grads.reshape(-1))
+        grads[-1, -1] = np.nan
+        gradient.copy_to_device(grads)
+        with pytest.raises(NonFiniteError, match=rf"gradient of leaf ''\[{shape[0] - 1}, {shape[1] - 1}\] is nan"):
+            theirs.step(there, gradient, state_there)
+        same({"": params}, {"": there})
+        same_state(state, state_there)
     gc.collect()
 
 
@@ -226,10 +251,12 @@ def test_a_replay_with_a_gradient_that_is_not_finite_writes_nothing():
 # arrays of other libraries
 
 
+@pytest.mark.parametrize("member", ["schedule", "gradient", "sign", "adam"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_torch_tensors_are_stepped_in_place(dtype):
+def test_torch_tensors_are_stepped_in_place(dtype, member):
     torch = pytest.importorskip("torch")
-    ours, theirs = optimizers(momentum=0.9, state_dtype="param")
+    slots = {"b": "element", "w": "(1, SHAPE[1])", "e": "(SHAPE[0], 1)"}
+    ours, theirs = on_gpu.pair(member, slot_shape=slots, **dict(state_dtype="param") if member == "schedule" else {})
     tensors = {name: torch.from_numpy(a).cuda().to(getattr(torch, dtype)) for name, a in tree(1).items()}
     gradients = {name: torch.from_numpy(a).cuda().to(getattr(torch, dtype)) for name, a in tree(2).items()}
     params, grads = ({k: download(device_array(a, k)) for k, a in t.items()} for t in (tensors, gradients))

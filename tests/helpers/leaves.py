@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from numba.core import config
 
-from amos_ref import spec
+from amos_ref import closed_form, spec
+from amos_ref.dtypes import round_like
 from amos_ref.kernels import load_backend
 from amos_ref.optimizers.amos import Amos, Rates
-from amos_ref.optimizers.leaf import Leaf, refuse_gradient
+from amos_ref.optimizers.closed_form import ClosedFormAmos, ClosedRates
+from amos_ref.optimizers.directions import Adam, Sign
+from amos_ref.optimizers.leaf import DirectedLeaf, Leaf, aim, refuse_gradient
 from helpers import strategies as own
 
 LONG = [(n,) for n in (0, 1, 2, 127, 128, 129, 1023, 1024, 1025, 8191, 8192, 8193)]
@@ -17,13 +21,22 @@ PYTHON = bool(config.DISABLE_JIT)
 
 
 HYPER = dict(q=0.4, xi=0.3, beta=0.75, clip_value=None, extra_l2=0.05, c_coef=0.3, d_coef=0.4, epsilon=2.0**-125)
+CLOSED = dict(shrink=0.4, alpha_0=0.3, q=1.5, beta1=0.7, beta2=0.8, adam_epsilon=0.125, epsilon=2.0**-125, n=3)
 
 
 def make_leaf(rng, combination, shape, slot, layouts=("C",) * 4, name="w", eta=0.6):
-    """theta, g, state and momentum in the given layouts, of mixed magnitude."""
+    """theta, g, state and momentum (or moments) in the given layouts, of mixed magnitude; `eta` is sigma too."""
     state_dtype = combination.theta if combination.state == "param" else combination.state
     theta = own.numbers(rng, shape, combination.theta, middle=0, spread=3)
     g = own.numbers(rng, shape, combination.g)
+    if combination.direction is not None:
+        mean, square = (
+            own.numbers(rng, shape, "float64", middle=0, spread=3, signed=signed) for signed in (True, False)
+        )
+        made = [theta, g] + [mean, square] * (combination.direction == "adam")
+        theta, g, *moments = (own.laid_out(a, layout) for a, layout in zip(made, layouts, strict=False))
+        word = "gradient" if combination.direction == "gradient" else "direction"
+        return DirectedLeaf(name, theta, g, slot, np.array(eta), word, *moments)
     v, b = own.state_arrays(rng, slot, state_dtype)
     m = own.numbers(rng, shape, state_dtype, middle=-2, spread=3) if combination.momentum else None
     theta, g, v, b = (own.laid_out(a, layout) for a, layout in zip((theta, g, v, b), layouts, strict=True))
@@ -31,18 +44,55 @@ def make_leaf(rng, combination, shape, slot, layouts=("C",) * 4, name="w", eta=0
 
 
 def make_rates(combination, **changes):
-    return Rates(**{**HYPER, "momentum": combination.momentum, **changes})
+    if combination.direction is None:
+        return Rates(**{**HYPER, "momentum": combination.momentum, **changes})
+    o = {**CLOSED, "clip_value": None, **changes}
+    adam = Adam.after(o["n"], o["beta1"], o["beta2"], o["adam_epsilon"])
+    aims = {"gradient": None, "sign": Sign(), "adam": adam}[combination.direction]
+    return ClosedRates(*(o[name] for name in ("shrink", "alpha_0", "q", "epsilon", "clip_value")), aims)
+
+
+@st.composite
+def drawn(draw, combination):
+    """``(eta, rates)`` of a step, its numbers drawn."""
+    if combination.direction is not None:
+        return draw(st.floats(0.1, 3.0)), make_rates(combination, **draw(own.closed_numbers()))
+    hyper = draw(own.hyper_parameters(momentum=False))
+    eta, t = hyper.pop("eta"), draw(own.steps, label="t")
+    hyper |= dict(q=spec.one_minus_power(hyper["beta"], t), momentum=combination.momentum)
+    return eta, make_rates(combination, **hyper)
+
+
+def method_of(leaf, rates):
+    """What a member of the family hands to backends for such a leaf."""
+    if isinstance(leaf, Leaf):
+        return Amos.method
+    return ClosedFormAmos.method._replace(direction=None if rates.aims is None else type(rates.aims))
 
 
 def page(leaf, rates):
-    """What the page makes of the leaf: theta, v, b, m, each rounded once to the dtype that holds it."""
-    wide = [None if a is None else a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b, leaf.m)]
+    """What the page makes of the leaf: every array that it writes, each rounded once to the dtype that holds it."""
     with np.errstate(all="ignore"):
-        after = spec.step(*wide, eta=leaf.eta, **rates._asdict())
-        return [
-            None if old is None else np.asarray(spec.round_to(np.asarray(after[key]), old.dtype))
-            for key, old in zip(("theta", "v", "b", "m"), (leaf.theta, leaf.v, leaf.b, leaf.m), strict=True)
-        ]
+        after = step_of_paper(leaf, rates) if isinstance(leaf, Leaf) else step_of_closed_form(leaf, rates)
+        return {name: round_like(np.asarray(after[name]), old) for name, old in leaf.written().items()}
+
+
+def step_of_paper(leaf, rates):
+    wide = [None if a is None else a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b, leaf.m)]
+    return spec.step(*wide, eta=leaf.eta, **rates._asdict())
+
+
+def step_of_closed_form(leaf, rates):
+    """By the pages, but for the directions, which are written here once more."""
+    u, m, v = spec.clip(leaf.g.astype(np.float64), rates.chi), leaf.m, leaf.v
+    if isinstance(rates.aims, Sign):
+        u = np.sign(u)
+    if isinstance(rates.aims, Adam):
+        beta1, beta2, floor, q1, q2 = rates.aims
+        m, v = beta1 * m + (1 - beta1) * u, beta2 * v + (1 - beta2) * (u * u)
+        u = m / q1 / (np.sqrt(v / q2) + floor)
+    theta = leaf.theta.astype(np.float64)
+    return closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates.numbers) | dict(m=m, v=v)
 
 
 def same(got, ref, what):
@@ -92,9 +142,10 @@ LARGE = [
 
 def step(backend, leaves, rates):
     """Advance leaves in place, or raise NonFiniteError with nothing written."""
-    bad = load_backend(backend).prepare(leaves, Amos.method).run(rates)
+    bad = load_backend(backend).prepare(leaves, method_of(leaves[0], rates)).run(rates)
     if bad >= 0:
-        refuse_gradient(f"{leaves[bad].source} of leaf {leaves[bad].name!r}", leaves[bad].g, rates.chi)
+        leaf = leaves[bad]
+        refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", aim(leaf, rates)[1], np.inf)
 
 
 def wrap_run(monkeypatch, kind, changed):
@@ -117,6 +168,6 @@ def check_step(leaf, rates):
     """One step of the CPU kernels in place; every array it writes has the page's bits."""
     ref, g = page(leaf, rates), own.bits(leaf.g)
     step("cpu", [leaf], rates)
-    for (what, got), want in zip(leaf.written().items(), (a for a in ref if a is not None), strict=True):
-        same(got, want, f"{what} of shape {got.shape}, slot {leaf.v.shape}")
+    for what, got in leaf.written().items():
+        same(got, ref[what], f"{what} of shape {got.shape}, slot {leaf.slot}")
     assert own.bits(leaf.g) == g

@@ -6,7 +6,35 @@ import gc
 import numpy as np
 from numba import cuda
 
+import amos_ref
 from amos_ref.kernels.cuda.arrays import device_array, download
+
+
+PAPER = dict(eta=0.6, beta=0.75, extra_l2=0.05, momentum=0.9)
+CLOSED = dict(half_life=3, q=1.5, sigma={"b": 0.6, ".*": "init"}, clip_value=1.5)
+#: The family, in the ways in which a recorded step finds its numbers and a kernel its directions.
+MEMBERS = {
+    "constant": lambda **options: amos_ref.Amos(0.3, **PAPER | options),
+    "schedule": lambda **options: amos_ref.Amos(lambda t: 0.3 / t, **PAPER | options),
+    **{
+        direction: lambda direction=direction, **options: amos_ref.ClosedFormAmos(
+            0.2, direction=direction, **CLOSED | options
+        )
+        for direction in ("gradient", "sign", "adam")
+    },
+}
+
+
+def pair(member, **options):
+    """The same optimizer for the host and for the device."""
+    return [MEMBERS[member](**options, backend=backend) for backend in ("cpu", "cuda")]
+
+
+def same_state(state, there):
+    """Whether both states, of these arrays and of others, have the same bits."""
+    assert state.count == there.count
+    for ours, theirs in zip(state[1:], there[1:], strict=True):
+        same(ours or {}, theirs)
 
 
 def tree(seed):

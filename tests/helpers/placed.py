@@ -4,6 +4,7 @@ import numpy as np
 from numba import cuda
 
 from amos_ref.kernels.cuda.arrays import DeviceArray, device_array, download
+from amos_ref.optimizers.leaf import Leaf
 from helpers import strategies as own
 
 
@@ -28,7 +29,7 @@ def placed(a, offset=0):
 
 def on_device(leaf, offsets=(0, 0, 0, 0, 0)):
     """The leaf with all its arrays on the device."""
-    names = ("theta", "g", "v", "b", "m")
+    names = ("theta", "g", "v", "b", "m") if isinstance(leaf, Leaf) else ("theta", "g", "m", "v", "sigma")
     return leaf._replace(**{k: placed(getattr(leaf, k), n) for k, n in zip(names, offsets, strict=True)})
 
 

@@ -41,8 +41,11 @@ MEMBERS: dict[str, Callable[..., Any]] = {
     "closed form": lambda backend: amos_ref.ClosedFormAmos(
         0.25, half_life=3, q=1.5, sigma={"a": 0.7, ".*": "init"}, slot_shape=slot_of, backend=backend
     ),
+    "closed form, sign": lambda backend: amos_ref.ClosedFormAmos(
+        0.25, half_life=3, q=1.5, direction="sign", sigma=0.7, slot_shape=slot_of, backend=backend
+    ),
     "closed form, adam": lambda backend: amos_ref.ClosedFormAmos(
-        0.25, half_life=3, q=1.5, direction="adam", sigma=0.7, slot_shape=slot_of, backend=backend
+        0.25, half_life=3, q=1.5, direction="adam", sigma=0.7, slot_shape=slot_of, clip_value=1.5, backend=backend
     ),
 }
 

@@ -24,6 +24,7 @@ class Combination(NamedTuple):
     g: str
     state: str
     momentum: float | None
+    direction: str | None = None  # of the closed form; None for paper Amos
 
 
 COMBINATIONS = (
@@ -36,7 +37,20 @@ COMBINATIONS = (
     Combination("bfloat16", "bfloat16", "param", None),
     Combination("bfloat16", "float32", "float64", 0.9),
 )
-COMBINATION_IDS = ["-".join(map(str, combination)) for combination in COMBINATIONS]
+#: The closed form: every direction, and every dtype with and without moments.
+DIRECTED = (
+    Combination("float64", "float64", "float64", None, "gradient"),
+    Combination("float64", "float64", "float64", None, "adam"),
+    Combination("float32", "float32", "float64", None, "sign"),
+    Combination("float32", "float64", "float64", None, "adam"),
+    Combination("float16", "float16", "float64", None, "adam"),
+    Combination("float16", "bfloat16", "float64", None, "sign"),
+    Combination("bfloat16", "bfloat16", "float64", None, "gradient"),
+    Combination("bfloat16", "float32", "float64", None, "adam"),
+)
+FAMILY = COMBINATIONS + DIRECTED
+COMBINATION_IDS = ["-".join(map(str, combination[:4])) for combination in COMBINATIONS]
+FAMILY_IDS = COMBINATION_IDS + [f"{c.direction}-{c.theta}-{c.g}" for c in DIRECTED]
 
 
 def bits(a):
@@ -109,6 +123,22 @@ def hyper_parameters(draw, momentum=True):
         c_coef=draw(_inside(0.05, 0.9), label="c_coef"),
         d_coef=draw(_inside(0.05, 0.9), label="d_coef"),
         epsilon=draw(st.sampled_from([2.0**-125, 2.0**-4, 1e-8]), label="epsilon"),
+    )
+
+
+@st.composite
+def closed_numbers(draw):
+    """All numbers of a step of the closed form, by the names of its options; none at a value that hides a branch."""
+    return dict(
+        shrink=draw(_inside(1e-3, 0.9), label="shrink"),
+        alpha_0=draw(_inside(1e-3, 0.9), label="alpha_0"),
+        q=draw(_inside(0.5, 3.0), label="q"),
+        beta1=draw(_inside(0.1, 0.99), label="beta1"),
+        beta2=draw(_inside(0.1, 0.9999), label="beta2"),
+        adam_epsilon=draw(st.sampled_from([1e-8, 2.0**-4]), label="adam_epsilon"),
+        clip_value=draw(st.none() | _inside(1e-3, 1e3), label="clip_value"),
+        epsilon=draw(st.sampled_from([2.0**-125, 2.0**-4, 1e-8]), label="epsilon"),
+        n=draw(steps, label="n"),
     )
 
 

@@ -153,6 +153,6 @@ def test_stream_and_sync_are_for_cuda():
     assert np.array_equal(params, np.ones(3))
 
 
-def test_the_closed_form_has_no_cuda_kernels():
-    with pytest.raises(BackendError, match="backend 'cuda' has no kernels for this optimizer"):
+def test_the_closed_form_asks_for_a_gpu_too():
+    with pytest.raises(BackendError, match="backend 'cuda' "):
         amos_ref.ClosedFormAmos(half_life=10, backend="cuda")

@@ -42,9 +42,12 @@ def summed(a, slot):
 @given(arrays())
 def test_a_box_reduces_to_the_sums_of_the_slots(drawn):
     a, slot = drawn
-    box = box_of(a.shape, slot, fused=False)
+    box = box_of(a.shape, slot)
     assert box.outer * box.n * box.inner == a.size
     assert box.slots == math.prod(slot)
+    if box.kind == "elements":
+        assert np.array_equal(a.reshape(-1), summed(a, slot))
+        return
     assert box.kind == ("rows" if box.inner == 1 else "columns")
     places = box.outer * box.inner
     flat = a.reshape(box.outer, box.n, box.inner).sum(axis=1).reshape(-1)
@@ -62,11 +65,11 @@ def test_a_box_reduces_to_the_sums_of_the_slots(drawn):
 
 
 @pytest.mark.parametrize("size", [0, 1, 8191, 8192, 8193])
-def test_element_slots_are_cut_in_chunks_where_decide_is_fused(size):
-    box = box_of((size,), (size,), fused=True)
+def test_element_slots_are_cut_in_chunks(size):
+    box = box_of((size,), (size,))
     assert (box.kind, box.n, box.slots) == ("elements", size, size)
     assert box.pieces == box.groups == -(-size // spec.CHUNK)
-    assert box_of((size,), (size,), fused=False).kind in ("rows", "columns")
+    assert box_of((size, 2), (size, 2)).kind == "elements"
 
 
 def test_leaves_of_a_kind_and_of_the_same_dtypes_share_a_table():
@@ -74,20 +77,19 @@ def test_leaves_of_a_kind_and_of_the_same_dtypes_share_a_table():
     shapes = [((5, 3), (5, 1)), ((130,), ()), ((5, 2), (1, 2)), ((7,), (7,)), ((2, 3, 2), (1, 3, 1)), ((0, 3), (1, 3))]
     kinds = [(k, c) for k in range(len(shapes)) for c in (0, 2)]
     leaves = [make_leaf(rng, own.COMBINATIONS[c], *shapes[k], name=str(n)) for n, (k, c) in enumerate(kinds)]
-    found = tables(leaves, True, address)
+    found = tables(leaves, address)
     assert sorted((t.key.kind, t.key.theta.name) for t in found) == sorted(
         (kind, name) for kind in ("rows", "columns", "elements") for name in ("float64", "float32")
     )
     assert sorted(int(n) for t in found for n in t.leaves[:, table.LEAF]) == list(range(len(leaves)))
     for t in found:
         taken = []
-        for row, box, scale in zip(t.leaves, t.boxes, t.scale, strict=True):
+        for row, box in zip(t.leaves, t.boxes, strict=True):
             leaf = leaves[row[table.LEAF]]
-            assert (leaf.theta.dtype, leaf.g.dtype, leaf.v.dtype, leaf.m is not None) == tuple(t.key)[1:]
+            assert (leaf.theta.dtype, leaf.g.dtype, leaf.v.dtype, leaf.m is not None, 0) == tuple(t.key)[1:]
             read = [row[column] for column in (table.THETA, table.G, table.STATE_0, table.STATE_1)]
             assert read == [address(a) for a in (leaf.theta, leaf.g, leaf.v, leaf.b)]
             assert row[table.M] == (0 if leaf.m is None else address(leaf.m))
-            assert scale == leaf.eta
             if t.key.kind != "elements":
                 places = box.outer * box.inner
                 taken += range(row[table.PLACES], row[table.PLACES] + places)

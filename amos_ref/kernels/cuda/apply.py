@@ -216,7 +216,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
             local_v[k], local_b[k] = write_s(v), write_s(b)
 
     # With momentum four neighbours take more registers than two blocks have: some would be spilled.
-    @(kernel if (averages or moments) and width > 2 else crowded(2, since=9 if theta == g == "int16" else 0))
+    @(kernel if averages and width > 2 else crowded(2, since=9 if theta == g == "int16" else 0))
     def elements(starts, members, leaves, piece, rates, flag):
         """A task is a piece of neighbours."""
         if integer(flag, 0) != NONE:

@@ -231,7 +231,7 @@ def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
             cuda.syncthreads()
 
-    @(crowded(3, since=9) if size == 4 else crowded(2))
+    @(crowded(3, since=9) if size == 4 and direction is None else crowded(2))
     def columns(starts, members, leaves, rates, sums):
         """Sum u*u over 64 rows, column by column; a task is 128 columns of 64 rows."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)

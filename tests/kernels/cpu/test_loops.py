@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 from helpers import strategies as own
-from helpers.leaves import EDGES, LARGE, PYTHON, check_step, make_leaf, make_rates
+from helpers.leaves import EDGES, LARGE, PYTHON, check_step, drawn, make_leaf, make_rates
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from amos_ref import spec
 
 compiled_only = pytest.mark.skipif(PYTHON, reason="kernels run as Python")
 
 
-@pytest.mark.parametrize("combination", own.COMBINATIONS, ids=own.COMBINATION_IDS)
+@pytest.mark.parametrize("combination", own.FAMILY, ids=own.FAMILY_IDS)
 @settings(max_examples=50 if PYTHON else 300)
 @given(data=st.data())
 def test_step_has_the_bits_of_the_page(combination, data):
@@ -20,10 +18,8 @@ def test_step_has_the_bits_of_the_page(combination, data):
     slot = data.draw(own.slots(shape), label="slot")
     layouts = data.draw(st.tuples(*[own.layouts] * 4), label="layouts of theta and m, g, v, b")
     rng = np.random.default_rng(data.draw(own.seeds, label="seed"))
-    hyper = data.draw(own.hyper_parameters(momentum=False))
-    eta, t = hyper.pop("eta"), data.draw(own.steps, label="t")
-    hyper |= dict(q=spec.one_minus_power(hyper["beta"], t), momentum=combination.momentum)
-    check_step(make_leaf(rng, combination, shape, slot, layouts, eta=eta), make_rates(combination, **hyper))
+    eta, rates = data.draw(drawn(combination))
+    check_step(make_leaf(rng, combination, shape, slot, layouts, eta=eta), rates)
 
 
 @settings(max_examples=30 if PYTHON else 150)
@@ -34,14 +30,14 @@ def test_long_axes_have_the_bits_of_the_page(data):
     shape = tuple(data.draw(st.permutations([long, data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))])))
     slot = data.draw(own.slots(shape), label="slot")
     rng = np.random.default_rng(data.draw(own.seeds, label="seed"))
-    combination = own.COMBINATIONS[1]
+    combination = data.draw(st.sampled_from([own.COMBINATIONS[1], own.DIRECTED[1]]), label="combination")
     check_step(
         make_leaf(rng, combination, shape, slot),
         make_rates(combination, clip_value=data.draw(st.none() | st.just(0.75))),
     )
 
 
-@pytest.mark.parametrize("combination", own.COMBINATIONS[1:3], ids=own.COMBINATION_IDS[1:3])
+@pytest.mark.parametrize("combination", [*own.COMBINATIONS[1:3], *own.DIRECTED[1:3]], ids=["8", "4", "adam", "sign"])
 @pytest.mark.parametrize(("shape", "slot"), EDGES)
 def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
     check_step(make_leaf(np.random.default_rng(2), combination, shape, slot), make_rates(combination))
@@ -49,7 +45,9 @@ def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
 
 @compiled_only
 @pytest.mark.parametrize(("shape", "slot"), LARGE)
-@pytest.mark.parametrize("combination", [own.COMBINATIONS[0], own.COMBINATIONS[7]], ids=["plain", "half"])
+@pytest.mark.parametrize(
+    "combination", [own.COMBINATIONS[0], own.COMBINATIONS[7], own.DIRECTED[7]], ids=["plain", "half", "adam"]
+)
 def test_large_arrays_have_the_bits_of_the_page(combination, shape, slot):
     check_step(make_leaf(np.random.default_rng(3), combination, shape, slot), make_rates(combination))
 
@@ -61,6 +59,10 @@ def test_parameters_and_state_that_are_not_finite_follow_the_page(slot, value):
         leaf = make_leaf(np.random.default_rng(4), own.COMBINATIONS[1], (4, 3), slot)
         getattr(leaf, part).reshape(-1)[0] = value
         check_step(leaf, make_rates(own.COMBINATIONS[1]))
+    for combination in own.DIRECTED[:2]:
+        leaf = make_leaf(np.random.default_rng(4), combination, (4, 3), slot)
+        leaf.theta[1, 1] = value
+        check_step(leaf, make_rates(combination))
 
 
 @pytest.mark.parametrize("slot", [(3,), (4, 1), (4, 3), ()])

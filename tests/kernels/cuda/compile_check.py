@@ -47,8 +47,6 @@ STEPS = (
 )
 
 
-# theta and g of the closed form, which has no state of slots: each dtype once, and two that differ.
-CLOSED = (*((name, name) for name in DTYPES), ("float32", "int16"))
 DIRECTIONS = {"gradient": None, "sign": Sign, "adam": Adam}
 
 
@@ -93,14 +91,13 @@ def directed(word, direction):
         for kind, integers in dict(rows=5, columns=5, elements=6).items():
             kernel = getattr(cuda_reduce.reducing(name, BLOCK, direction), kind)
             yield Case(f"reduce {kind} {name} by {word}", kernel, integers, loads=True, divides=divides)
-    for theta, g in CLOSED:
-        name = f"{theta} {g} by {word}"
+    for name in DTYPES:
         if direction is not None:
-            apply = cuda_apply.applying(theta, g, "float64", False, direction)
-            yield Case(f"apply rows {name}", apply.rows, 8, divides=divides, **moves)
-            yield Case(f"apply columns {name}", apply.columns, 7, divides=divides, **moves)
-        step = cuda_apply.stepping(method._replace(direction=direction), theta, g, "float64", False)
-        yield Case(f"step elements {name}", step, 6, divides=True, **moves)
+            apply = cuda_apply.applying(name, name, "float64", False, direction)
+            yield Case(f"apply rows {name} by {word}", apply.rows, 8, divides=divides, **moves)
+            yield Case(f"apply columns {name} by {word}", apply.columns, 7, divides=divides, **moves)
+        step = cuda_apply.stepping(method._replace(direction=direction), name, name, "float64", False)
+        yield Case(f"step elements {name} by {word}", step, 6, divides=True, **moves)
 
 
 def loose(x, y, z):

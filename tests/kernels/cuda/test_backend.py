@@ -312,9 +312,9 @@ def test_update_and_trace_say_where_they_are():
             method(params, state, params)
 
 
-def test_the_closed_form_has_no_cuda_kernels():
-    with pytest.raises(BackendError, match="no kernels for this optimizer"):
-        amos_ref.ClosedFormAmos(half_life=10, backend="cuda")
+def test_a_callable_direction_is_refused_as_it_computes_in_numpy():
+    with pytest.raises(BackendError, match="direction is a callable, which computes in NumPy; backend 'cuda' has"):
+        amos_ref.ClosedFormAmos(half_life=10, direction=lambda name, g, t: g, backend="cuda")
 
 
 def test_other_backends_say_what_to_do_with_arrays_on_a_gpu():

@@ -18,11 +18,16 @@ from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda.arrays import device_array
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+DIRECTIONS = ("gradient", "sign", "adam")
 as_if_recorded = pytest.mark.skipif(not SIMULATED, reason="nothing is recorded; tests/gpu/test_gpu_replays.py does")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def optimizer(backend, rate):
+    """Paper Amos at a learning rate, or the closed form along a direction."""
+    if isinstance(rate, str):
+        slots = {"b": "element", "w": "(1, SHAPE[1])"}
+        return amos_ref.ClosedFormAmos(0.2, half_life=3, q=1.5, slot_shape=slots, direction=rate, backend=backend)
     options = dict(slot_shape={"b": (), "w": "(1, SHAPE[1])"}, beta=0.75, momentum=0.9, extra_l2=0.05)
     return amos_ref.Amos(rate, 0.6, **options, backend=backend)
 
@@ -39,7 +44,7 @@ def moved(arrays):
 def same_bits(params, state, there, state_there):
     assert state.count == state_there.count
     for ours, theirs in ((params, there), *zip(state[1:], state_there[1:], strict=True)):
-        for name, a in ours.items():
+        for name, a in (ours or {}).items():
             assert own.bits(theirs[name].copy_to_host()) == own.bits(a), name
 
 
@@ -65,7 +70,7 @@ def replay(work, opt):
 
 @as_if_recorded
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("rate", [0.3, lambda t: 0.3 / t], ids=["constant", "schedule"])
+@pytest.mark.parametrize("rate", [0.3, lambda t: 0.3 / t, *DIRECTIONS], ids=["constant", "schedule", *DIRECTIONS])
 def test_advance_says_which_steps_are_replayed(rate, steps):
     (ours, params, grads, state), (theirs, there, _held, state_there), work = replays(rate)
     for _ in range(2):
@@ -92,8 +97,9 @@ def test_replays_at_a_constant_rate_need_no_advance_also_after_a_step_in_between
 
 
 @as_if_recorded
-def test_a_replay_beyond_the_table_writes_nothing_and_is_named():
-    (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(lambda t: 0.3 / t)
+@pytest.mark.parametrize("rate", [lambda t: 0.3 / t, "gradient", "adam"], ids=["schedule", "gradient", "adam"])
+def test_a_replay_beyond_the_table_writes_nothing_and_is_named(rate):
+    (ours, params, grads, state), (theirs, there, gradients, state_there), work = replays(rate)
     state_there = theirs.advance(state_there, steps=2)
     for _ in range(2):
         state = ours.step(params, grads, state)
@@ -134,6 +140,6 @@ def test_the_device_has_the_pages_power(beta):
         place = to_device(np.array([t - 1, 0, moving.STEADY, 0]))
         where = [device_array(a, "").address for a in (rates, flag)]
         launch = cuda_driver.launcher(moving.next_numbers, 1, 1, 0)
-        launch(where[0], arrays.describe(place).address, where[1], beta)
+        launch(where[0] + 16, 2, arrays.describe(place).address, where[1], beta)
         assert rates.copy_to_host()[2] == spec.one_minus_power(beta, t)
         assert place.copy_to_host()[0] == t

@@ -8,7 +8,7 @@ from helpers.sequences import ANYWHERE, Life, burst, transitions
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-MEMBERS = ("amos", "amos with momentum")
+MEMBERS = ("amos", "amos with momentum", "closed form", "closed form, sign", "closed form, adam")
 
 
 def fill(a, numbers):
