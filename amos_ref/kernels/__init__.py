@@ -48,8 +48,9 @@ class Leaf(Protocol):
 class Direction(Protocol):
     """The numbers by which a step makes directions of gradients: a NamedTuple of floats, whose class says how."""
 
-    #: ``direct(g, *moments, *numbers) -> (u, *new moments)``: float64 in and out, for one element or for arrays. A plain
-    #: function like *decide*. Whether g^2 is finite backends look for themselves, as u may not show it.
+    #: ``direct(g, *moments, *numbers) -> (u, *new moments)``: float64 in and out, for one element or for arrays; u is 0
+    #: where all of these are. A plain function like *decide*. Whether g^2 is finite backends look for themselves, as u
+    #: may not show it.
     direct: ClassVar[Callable[..., tuple[Any, ...]]]
     #: How many arrays of a leaf's `moments` it takes: 2 or none, as compiled kernels have it.
     moments: ClassVar[int]

@@ -175,7 +175,9 @@ class ClosedFormAmos(Optimizer):
             validate=validate,
         )
         if callable(direction) and backend == "cuda":
-            raise BackendError("direction is a callable, which computes in NumPy; backend 'cuda' has kernels for names")
+            raise BackendError(
+                "direction is a callable, which computes in NumPy; backend 'cuda' has 'gradient', 'adam' and 'sign'"
+            )
         self._schedule = Schedule(**schedule)
         self._directs_by_callable = callable(direction)
         self._direction = None if callable(direction) else DIRECTIONS.get(direction)
@@ -228,7 +230,7 @@ class ClosedFormAmos(Optimizer):
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: tuple[Shape]) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"
-        moments = [part and part[name] for part in (state.m, state.v)]
+        moments = [None if part is None else part[name] for part in (state.m, state.v)]
         return DirectedLeaf(name, theta, direction, *rule, state.sigma[name], word, *moments)
 
     def _directions(self, gradients: Arrays, state: ClosedFormState) -> Arrays:

@@ -1,4 +1,4 @@
-"""Directions that are made of gradients, as backends take them from the page; see :class:`amos_ref.kernels.Direction`."""
+"""Directions made of gradients, as backends take them from the page; see :class:`amos_ref.kernels.Direction`."""
 
 from typing import NamedTuple
 

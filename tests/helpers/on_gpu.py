@@ -9,7 +9,6 @@ from numba import cuda
 import amos_ref
 from amos_ref.kernels.cuda.arrays import device_array, download
 
-
 PAPER = dict(eta=0.6, beta=0.75, extra_l2=0.05, momentum=0.9)
 CLOSED = dict(half_life=3, q=1.5, sigma={"b": 0.6, ".*": "init"}, clip_value=1.5)
 #: The family, in the ways in which a recorded step finds its numbers and a kernel its directions.

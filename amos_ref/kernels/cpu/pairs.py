@@ -1,4 +1,4 @@
-"""Two arrays of a leaf, or none, as kernels read and write them: the state of its slots, the moments of its direction."""
+"""Two arrays of a leaf, or none, as kernels use them: the state of its slots, and the moments of its direction."""
 
 from typing import Any
 
