@@ -55,4 +55,5 @@ def _build_example(algorithm: str, direction: str | None) -> Any:
     if direction is not None and algorithm != "closed-form":
         raise HyperParameterError("--direction goes with --algorithm closed-form")
     member = amos_ref.ClosedFormAmos if algorithm == "closed-form" else amos_ref.Amos
-    return member(**member.example | ({"direction": direction} if direction else {}), backend="numpy")
+    options: dict[str, Any] = member.example | ({} if direction is None else {"direction": direction})
+    return member(**options, backend="numpy")
