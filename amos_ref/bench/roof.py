@@ -16,20 +16,21 @@ TRIES = 5  # of each variant
 
 
 @kernel
-def read(first, last, starts, words, out):
-    """Move the bytes of reduce: out[task] is the exclusive or of the task's words."""
+def read(first, last, starts, arrays, out):
+    """Move the bytes of reduce: out[task] is the exclusive or of the task's words, of g and of Adam's moments."""
     tasks = starts[-1]
     for task in range(first, last):
-        part = words[words.size * task // tasks : words.size * (task + 1) // tasks]
         bits = np.uint64(0)
-        for i in range(part.size):
-            bits ^= part[i]
+        for words in arrays:
+            part = words[words.size * task // tasks : words.size * (task + 1) // tasks]
+            for i in range(part.size):
+                bits ^= part[i]
         out[task] = bits
 
 
 @kernel
 def write(first, last, starts, backward, g, theta, others):
-    """Move the bytes of apply: read g, and read and write theta and each of the others (v, b and m, or the moments)."""
+    """Move the bytes of apply: read g, and read and write theta and each of the others, state and moments."""
     tasks = starts[-1]
     for count in range(first, last):
         task = first + last - 1 - count if backward else count
@@ -53,10 +54,10 @@ class Roof(Stepper):
         n, k = work.parameters, work.slots
         self.g, self.theta = make_words(n * work.itemsize, 3), make_words(n * work.itemsize, 5)
         sizes = [k * work.state_itemsize] * 2 + [n * work.state_itemsize] * work.momentum
-        if work.algorithm == "closed-form":
+        if work.direction is not None:
             sizes = [work.moment_bytes // 2] * 2
         self.others = tuple(make_words(size, 0) for size in sizes)
-        self.read_first = (self.g, *(self.others if work.moment_bytes else ()))
+        self.summed = (self.g, *self.others) if work.direction is not None else (self.g,)
         self.parameters, clock = n, OnHost(self)
         times: dict[tuple[int, bool], list[float]] = {variant: [] for variant in VARIANTS}
         for _ in range(TRIES):
@@ -73,8 +74,7 @@ class Roof(Stepper):
         self.tasks = Tasks(np.array([0, count]), np.array([0, self.parameters]))
 
     def launch(self) -> None:
-        for words in self.read_first:
-            launch(read, self.tasks, words, self.out)
+        launch(read, self.tasks, self.summed, self.out)
         launch(write, self.tasks, self.backward, self.g, self.theta, self.others)
 
 

@@ -93,8 +93,8 @@ class Method(NamedTuple):
     #: ``page(leaf, rates)``: every intermediate of a leaf's step by the page, in NumPy. It raises NonFiniteError for a
     #: gradient that is not finite.
     page: Callable[[Any, Any], Mapping[str, Any]]
-    #: The class of what `Rates.aims` is at every step.
-    direction: type[Direction] | None = None
+    #: The class of what `Rates.aims` is at every step, a :class:`Direction`; None where that is None.
+    direction: Any = None
 
     @property
     def numbers(self) -> int:

@@ -13,9 +13,9 @@ import numpy as np
 
 from amos_ref import spec
 
-#: Columns of a table: addresses (STATE_0: of the first of two arrays of state; MOMENT_0 likewise; SCALE: of a number, and
-#: backends fill it in); the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread over
-#: outer and inner) begin in scratch arrays; its number among the leaves of the step.
+#: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, which backends
+#: fill in); the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread over outer and inner)
+#: begin in scratch arrays; its number among the leaves of the step.
 THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(15)
 COLUMNS = 15
 MOST_STATES = STATE_1 - STATE_0 + 1

@@ -25,19 +25,28 @@ TARGETS = {
 }
 
 
+SHARED = dict(slot_shape={"elements": "element", "rows": "(SHAPE[0], 1)"}, clip_value=0.5, backend="cpu")
+
+
 @pytest.fixture(scope="module")
 def codes():
-    """LLVM's code of the kernel that does all for element slots, and of the one that sums squares."""
+    """LLVM's code of the kernels that do all for element slots, and of those that sum squares; also along Adam's."""
     theta, g = (np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6) for _ in range(2))
-    for slot in ((4, 6), (4, 1)):
-        opt = amos_ref.Amos(backend="cpu", slot_shape=slot, momentum=0.9, clip_value=0.5)
-        opt.step(theta, g, opt.init(theta))
     found = []
-    for kernel in (loops.deciding(opt.method.decide, opt.method.states).elements, loops.reduce_rows):
-        signature = kernel.signatures[0]
-        fresh = numba.njit(fastmath=False, error_model="numpy", nogil=True)(kernel.py_func)  # not the one in the cache
-        fresh.compile(signature)
-        found.append(fresh.inspect_llvm(signature))
+    for opt in (
+        amos_ref.Amos(momentum=0.9, **SHARED),
+        amos_ref.ClosedFormAmos(half_life=3, direction="adam", **SHARED),
+    ):
+        params = {"elements": theta.copy(), "rows": theta.copy()}
+        opt.step(params, {"elements": g, "rows": g}, opt.init(params))
+        for kernel in (loops.deciding(opt.method.decide, opt.method.states).elements, loops.reduce_rows):
+            adam = isinstance(opt, amos_ref.ClosedFormAmos)
+            signature = next(one for one in kernel.signatures if ("Adam(" in str(one)) == adam)
+            fresh = numba.njit(fastmath=False, error_model="numpy", nogil=True)(
+                kernel.py_func
+            )  # not the one in the cache
+            fresh.compile(signature)
+            found.append(fresh.inspect_llvm(signature))
     return found
 
 
