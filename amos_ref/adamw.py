@@ -9,9 +9,9 @@ from amos_ref import spec
 from amos_ref.checks import Arrays
 from amos_ref.dtypes import Shape
 from amos_ref.kernels import Method
-from amos_ref.optimizers.adam import adam_directions
-from amos_ref.optimizers.base import Aimed, Optimizer
-from amos_ref.optimizers.leaf import DirectedLeaf
+from amos_ref.optimizers.base import Optimizer
+from amos_ref.optimizers.directions import Adam
+from amos_ref.optimizers.leaf import DirectedLeaf, aim
 from amos_ref.optimizers.state import AdamWState
 from amos_ref.options import learning_rate_at
 
@@ -31,6 +31,7 @@ class AdamWRates(NamedTuple):
 
     alpha: float  # step size
     rho: float  # weight decay
+    aims: Adam
 
     chi = np.inf  # no clipping
     mu = 0.0  # no momentum beside Adam's own
@@ -38,7 +39,7 @@ class AdamWRates(NamedTuple):
     @property
     def numbers(self) -> tuple[float, ...]:
         """What :func:`decide` takes behind the scale."""
-        return tuple(self)
+        return self.alpha, self.rho
 
 
 def decide(u2, scale, alpha, rho):
@@ -48,10 +49,10 @@ def decide(u2, scale, alpha, rho):
 
 def compute_stages(leaf: DirectedLeaf, rates: AdamWRates) -> dict[str, Any]:
     """Return every intermediate of a leaf's step."""
-    theta, u = leaf.theta.astype(np.float64), leaf.g
+    theta, (_, u, m, v) = leaf.theta.astype(np.float64), aim(leaf, rates)
     with np.errstate(all="ignore"):
         delta = spec.change(rates.alpha, u, rates.rho, theta)
-        return dict(u=u, alpha=rates.alpha, rho=rates.rho, delta=delta, theta=theta + delta)
+        return dict(m=m, v=v, u=u, alpha=rates.alpha, rho=rates.rho, delta=delta, theta=theta + delta)
 
 
 class AdamW(Optimizer):
@@ -90,10 +91,9 @@ class AdamW(Optimizer):
     """
 
     state_type = AdamWState
-    method = Method(decide, 0, compute_stages)
+    method = Method(decide, 0, compute_stages, Adam)
     lines = LINES
     backends = ("numpy",)
-    _follows_gradients = False
 
     def __init__(
         self,
@@ -118,23 +118,17 @@ class AdamW(Optimizer):
         return True
 
     def _rates(self, count: int) -> AdamWRates:
-        alpha = learning_rate_at(self.options["learning_rate"], count + 1)
-        return AdamWRates(alpha, alpha * self.options["weight_decay"])
+        o = self.options
+        alpha = learning_rate_at(o["learning_rate"], count + 1)
+        aims = Adam.after(count + 1, o["beta1"], o["beta2"], o["adam_epsilon"])
+        return AdamWRates(alpha, alpha * o["weight_decay"], aims)
 
     def _rule(self, name: str, shape: Shape) -> tuple[Shape]:
         return ((),)
 
-    def _start(self, thetas: Arrays, make_zeros: Any) -> AdamWState:
-        m, v = ({name: make_zeros(theta.shape, np.float64) for name, theta in thetas.items()} for _ in "mv")
+    def _start(self, thetas: Arrays, place: Any) -> AdamWState:
+        m, v = ({name: place(np.zeros(theta.shape)) for name, theta in thetas.items()} for _ in "mv")
         return AdamWState(0, m, v)
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: AdamWState, rule: tuple[Shape]) -> DirectedLeaf:
-        return DirectedLeaf(name, theta, direction, *rule, 1.0, "direction")
-
-    def _directions(self, gradients: Arrays, state: AdamWState) -> Aimed:
-        betas = {name: self.options[name] for name in ("beta1", "beta2", "adam_epsilon")}
-        return adam_directions(gradients, state, **betas)
-
-    def _stages(self, leaf: DirectedLeaf, ready: Any, rates: AdamWRates) -> dict[str, Any]:
-        moments = {part: ready.moments[part][leaf.name] for part in "mv"}
-        return {**moments, **super()._stages(leaf, ready, rates)}
+        return DirectedLeaf(name, theta, direction, *rule, 1.0, "direction", state.m[name], state.v[name])

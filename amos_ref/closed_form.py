@@ -214,7 +214,8 @@ class Schedule:
         given = sum(x is not None for x in (half_life, p_0))
         if given != (0 if callable(p_t) else 1):
             words = "neither, as p_t is a callable" if callable(p_t) else "exactly one of them"
-            raise HyperParameterError(f"half_life is {half_life!r} and p_0 is {p_0!r}; {words} must be given")
+            how = "" if given else ": half_life=T halves the step size at step T; about a tenth of the steps is usual"
+            raise HyperParameterError(f"half_life is {half_life!r} and p_0 is {p_0!r}; {words} must be given{how}")
         if not self.alpha_0**2 / (2 * self.q) < 1:
             raise HyperParameterError(f"q is {q!r}; it must be at least alpha_0^2/2, or weights decay past 0")
         self.sums = _Sums(self.alpha_0, p_t) if callable(p_t) else None

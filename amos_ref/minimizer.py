@@ -16,7 +16,7 @@ from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.problems import Problem
 from amos_ref.rules import number
-from amos_ref.terminal import show_progress
+from amos_ref.terminal import complain, format_number, show_progress
 
 #: Name -> (module, class).
 OPTIMIZERS = {
@@ -118,7 +118,8 @@ def minimize(
         The start, of any of the four dtypes; it is copied.
     optimizer : {"paper", "closed-form", "adamw"} or an instance
         A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
-        with `options`.
+        with `options`. "closed-form" has a half-life of a tenth of `steps`, unless `half_life` or `p_0` is given:
+        ``result.opt.half_life`` tells.
     steps : int
         The most that are taken, >= 0.
     optimum : tree of arrays, optional
@@ -133,7 +134,8 @@ def minimize(
     every : int
         Record one in so many steps (>= 1), and the last one. A record costs about as much as a step.
     progress : bool
-        Show the progress on standard error: a bar on a terminal, a line for every tenth elsewhere.
+        Show the progress on standard error: a bar on a terminal, a line for every tenth elsewhere; and before it the
+        half-life, if that is the one by default.
     **options
         Options of the optimizer.
 
@@ -166,7 +168,9 @@ def minimize(
         optimum = fun.reference if optimum is None and fun.unique else optimum
         fun = fun.fun
     check_callables(fun=fun, callback=fun if callback is None else callback)
-    opt = build_optimizer(optimizer, options)
+    opt = build_optimizer(optimizer, options, steps)
+    if progress and (note := describe_half_life(optimizer, options, steps)):
+        complain(note)
     named = _copy(named_arrays(x0, "x0"))
     best = None if optimum is None else _copy(tree.match(named_arrays(optimum, "optimum"), named, "optimum"))
     for name, a in (best or {}).items():
@@ -206,15 +210,29 @@ def minimize(
     return Result(params, loss, int(state.count), str(status), _collect(rows, named), grads, state, opt)
 
 
-def build_optimizer(optimizer: Any, options: Mapping[str, Any]) -> Any:
-    """Return the optimizer of this name with these options, or the instance itself."""
+def find_half_life(optimizer: Any, options: Mapping[str, Any], steps: int) -> float | None:
+    """Return the half-life of the closed form that takes so many steps, if these options leave it open; else None."""
+    is_planned = any(options.get(name) is not None for name in ("half_life", "p_0")) or callable(options.get("p_t"))
+    is_open = isinstance(optimizer, str) and optimizer == "closed-form" and not is_planned
+    return max(steps, 1) / 10 if is_open else None
+
+
+def describe_half_life(optimizer: Any, options: Mapping[str, Any], steps: int) -> str:
+    """Return in words the half-life that the options leave open; nothing if they say it."""
+    half_life = find_half_life(optimizer, options, steps)
+    return "" if half_life is None else f"half-life N/10 = {format_number(half_life)}"
+
+
+def build_optimizer(optimizer: Any, options: Mapping[str, Any], steps: int) -> Any:
+    """Return the optimizer of this name with these options, for so many steps, or the instance itself."""
     if isinstance(optimizer, str) and optimizer in OPTIMIZERS:
         module, name = OPTIMIZERS[optimizer]
         cls = getattr(importlib.import_module(module), name)
         known = inspect.signature(cls).parameters
         if unknown := [repr(key) for key in options if key not in known]:
             raise HyperParameterError(f"{optimizer!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-        return cls(**options)
+        half_life = find_half_life(optimizer, options, steps)
+        return cls(**options if half_life is None else {**options, "half_life": half_life})
     if isinstance(optimizer, type):
         words = f"an instance of it, or one of {', '.join(map(repr, OPTIMIZERS))}"
         raise HyperParameterError(f"optimizer is the class {optimizer.__name__}; it must be {words}")

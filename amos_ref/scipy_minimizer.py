@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.errors import HyperParameterError, ProblemError
-from amos_ref.minimizer import Result, check_bounds, check_callables, check_counts, minimize
+from amos_ref.minimizer import Result, check_bounds, check_callables, check_counts, describe_half_life, minimize
 from amos_ref.outside import pass_on
 
 DEFAULT_STEPS = 1000
@@ -65,7 +65,7 @@ def scipy_method(
     return_all : bool
         Whether the result has `allvecs`, the parameters at the start and after each step.
     optimizer, **options
-        As in :func:`amos_ref.minimize`.
+        As in :func:`amos_ref.minimize`; `message` ends with the half-life, if that is the one by default.
 
     Returns
     -------
@@ -133,6 +133,8 @@ def scipy_method(
     )  # fmt: skip
     limits = {"gtol": gtol, "target": target, "patience": patience}
     status, message = _explain(end, {name: x for name, x in limits.items() if x is not None}, maxiter)
+    note = describe_half_life(optimizer, options, steps)
+    message += f" The {note}." if note else ""
     found = dict(x=end.params, fun=end.loss, jac=end.gradient, nit=end.steps, nfev=calls, njev=calls)
     found |= {"allvecs": seen} if return_all else {}
     return OptimizeResult(found, status=status, success=status == 0, message=message, history=end.history)

@@ -237,7 +237,7 @@ BAD = {
     "alpha_0 1": (dict(alpha_0=1, p_0=1), ["alpha_0", "1", "(0, 1)"]),
     "alpha_0 nan": (dict(alpha_0=math.nan, p_0=1), ["alpha_0", "nan"]),
     "alpha_0 text": (dict(alpha_0="0.1", p_0=1), ["alpha_0", "'0.1'"]),
-    "neither": (dict(), ["half_life", "p_0", "exactly one"]),
+    "neither": (dict(), ["half_life", "p_0", "exactly one", "half_life=T", "step T", "a tenth of the steps"]),
     "both": (dict(half_life=3, p_0=0.5), ["half_life is 3", "p_0 is 0.5", "exactly one"]),
     "half_life 0": (dict(half_life=0), ["half_life is 0"]),
     "half_life inf": (dict(half_life=math.inf), ["half_life is inf"]),

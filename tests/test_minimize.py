@@ -391,7 +391,11 @@ BAD = {
     "no callback": (dict(callback=3), errors.ProblemError, ["callback is 3", "callable"]),
     "scipy's name": (dict(tol=1e-3), errors.HyperParameterError, ["no option 'tol'; it has learning_rate, eta"]),
     "option value": (dict(learning_rate=-1), errors.HyperParameterError, ["learning_rate is -1"]),
-    "closed-form": (dict(optimizer="closed-form"), errors.HyperParameterError, ["half_life", "exactly one"]),
+    "both": (
+        dict(optimizer="closed-form", half_life=9, p_0=0.5),
+        errors.HyperParameterError,
+        ["half_life is 9", "p_0 is 0.5", "exactly one"],
+    ),
     "instance": (dict(optimizer=amos_ref.Amos(), eta=1.0), errors.HyperParameterError, ["instance already", "'eta'"]),
     "x0": (dict(x0=[1.0]), errors.DtypeError, ["x0 leaf '0'", "float"]),
     "no x0": (dict(x0=None), errors.DtypeError, ["x0"]),
@@ -436,6 +440,30 @@ def test_bad_input_is_named(changes, error, words):
     with pytest.raises(error) as raised:
         minimize(**{"fun": bowl, "x0": start(), **changes})
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+OPEN = [dict(), dict(half_life=None), dict(p_0=None, direction="adam"), dict(decay="recurrence", p_t="constant")]
+SAID = [dict(half_life=7.0), dict(p_0=0.5), dict(decay="recurrence", p_t=lambda t, s: 0.5)]
+
+
+@pytest.mark.parametrize("options", OPEN + SAID)
+def test_the_closed_form_has_a_half_life_of_a_tenth_of_the_steps_unless_something_is_said(options, capsys):
+    opt = minimize(bowl, start(), "closed-form", steps=30, progress=True, **options).opt
+    wanted = amos_ref.ClosedFormAmos(**{**options, "half_life": 3.0} if options in OPEN else options)
+    assert opt.options == wanted.options
+    assert ("half-life N/10 = 3" in capsys.readouterr().err.splitlines()) == (options in OPEN)
+
+
+@pytest.mark.parametrize("wrong", [lambda optimizer, options, steps: 100.0, lambda optimizer, options, steps: None])
+def test_a_half_life_that_is_not_the_steps_would_be_seen(monkeypatch, capsys, wrong):
+    monkeypatch.setattr("amos_ref.minimizer.find_half_life", wrong)
+    test = test_the_closed_form_has_a_half_life_of_a_tenth_of_the_steps_unless_something_is_said
+    with pytest.raises((AssertionError, errors.HyperParameterError)):
+        test(dict(), capsys)
+
+
+def test_no_steps_at_all_have_a_half_life_too():
+    assert minimize(bowl, start(), "closed-form", steps=0).opt.half_life == 0.1
 
 
 def test_an_optimum_of_another_shape():

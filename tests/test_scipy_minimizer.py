@@ -72,6 +72,20 @@ def test_success_is_what_was_asked_for_and_the_message_says_what(case):
         assert found.nit == 1000 or found.success
 
 
+@pytest.mark.parametrize(("maxiter", "half_life"), [(50, 5.0), (None, 100.0)])
+def test_the_message_tells_the_half_life_of_the_closed_form_if_nobody_said_it(maxiter, half_life):
+    options = dict(optimizer="closed-form", maxiter=maxiter, alpha_0=0.05)
+    seen = []
+    for said in ({}, {"half_life": half_life}, {"p_0": 0.5}):
+        found = scipy.optimize.minimize(
+            scipy.optimize.rosen, [-1.2, 1.0], jac=scipy.optimize.rosen_der, method=amos_ref.scipy_method,
+            options=options | said,
+        )  # fmt: skip
+        assert found.message.endswith(f" The half-life N/10 = {half_life:g}.") == (not said)
+        seen.append(found.x)
+    assert own.bits(seen[0]) == own.bits(seen[1]) != own.bits(seen[2])
+
+
 def test_success_for_steps_that_nobody_asked_for_would_be_noticed(monkeypatch):
     monkeypatch.setattr("amos_ref.scipy_minimizer._explain", lambda end, limits, maxiter: (0, "All steps were taken."))
     for case in ("nothing asked for", "missed tol", "missed target", "patience"):

@@ -1,25 +1,23 @@
-"""Write amos_ref/conformance/judging/envelope.json: the errors of right evaluations in float16 and bfloat16."""
+"""Write the files envelope.json of amos_ref/conformance: the errors of right evaluations in float16 and bfloat16."""
 
 import json
 import pathlib
 
-from amos_ref.conformance.cases import table
+from amos_ref.conformance.algorithms import ALGORITHMS, Algorithm
 from amos_ref.conformance.judging import envelope
-from amos_ref.conformance.judging.reading import STATE, Reading
+from amos_ref.conformance.judging.reading import Reading
 from amos_ref.storage.files import write_file
 
-PATH = pathlib.Path(envelope.__file__).with_suffix(".json")
 
-
-def text_of_all() -> str:
-    """Return the file's text: by case, for each step, the errors of theta, v, b and m."""
+def text_of_all(algorithm: Algorithm) -> str:
+    """Return the file's text: by case, for each step, the errors of theta and each part of the state."""
     rows = []
-    for case in table():
-        if case.dtype in envelope.ENVELOPE_DTYPES:
-            found = [[worst[what] for what in STATE] for worst in envelope.measure(case, case.eta, Reading())]
-            rows.append(f"{json.dumps(envelope.key_of(case))}: {json.dumps(found)}")
+    for case in envelope.low_cases(algorithm):
+        found = [list(worst.values()) for worst in envelope.measure(case, case.eta, Reading())]
+        rows.append(f"{json.dumps(envelope.key_of(case))}: {json.dumps(found)}")
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
 if __name__ == "__main__":
-    write_file(PATH, text_of_all())
+    for algorithm in ALGORITHMS.values():
+        write_file(pathlib.Path(envelope.path_of(algorithm)), text_of_all(algorithm))

@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.progress import track
 
 from amos_ref.conformance import check
-from amos_ref.conformance.cases import random_case, table
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, in_order, reading_of
+from amos_ref.conformance.algorithms import ALGORITHMS
+from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, KNOWN, in_order, reading_of
 from amos_ref.conformance.diagnosis.diagnose import diagnose
-from amos_ref.conformance.diagnosis.grammar import GRAMMAR
+from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.diagnosis.lives import is_special
 from amos_ref.conformance.judging.drive import Failure, observe
-from amos_ref.conformance.judging.judge import STAGES, first_departure, run
+from amos_ref.conformance.judging.judge import first_departure, run
 from amos_ref.conformance.judging.tolerance import METHOD, trajectory_of_page
-from amos_ref.conformance.ports.port import ALIASES
 from amos_ref.storage.files import write_file
 from tools.simulated_port import SimulatedPort
 
@@ -54,50 +54,62 @@ class Judge:
     Parameters
     ----------
     dtype : str
+    algorithm : {"paper", "closed-form"}
     """
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-        self.cases = [case for case in table() if case.dtype == dtype and not is_special(case)]
+    def __init__(self, dtype: str, algorithm: str = "paper") -> None:
+        self.dtype, self.algorithm = dtype, algorithm
+        table = ALGORITHMS[algorithm].table()
+        self.cases = [case for case in table if case.dtype == dtype and not is_special(case)]
         self.pages = [trajectory_of_page(case, case.eta) for case in self.cases]
 
     def catch(self, *names: str) -> list[Catch | None]:
         """Return where a simulated port is caught soonest, with its state shown and in theta alone."""
-        port = SimulatedPort(*names, seed=SEED)
+        port = self._port(*names)
         found = [self._departures(port, i) for i in range(len(self.cases))]
         return [min(filter(None, some), default=None) for some in zip(*found, strict=True)]
 
     def catches(self, *names: str) -> bool:
         """Whether a simulated port is caught in any case."""
-        port = SimulatedPort(*names, seed=SEED)
+        port = self._port(*names)
         return any(self._departures(port, i)[0] for i in range(len(self.cases)))
 
     def false_alarms(self, seed: int) -> list[str]:
         """Return the cases, of three, in which a right evaluation departs."""
-        port, n = SimulatedPort(seed=seed), len(self.cases)
+        port, n = self._port(seed=seed), len(self.cases)
         return [self.cases[i % n].name for i in range(seed, seed + 3) if self._departures(port, i % n)[0]]
 
     def names(self, *names: str) -> bool:
         """Whether every candidate of the diagnosis of a simulated port does what the port does, on inputs held out."""
-        return self._called(SimulatedPort(*names, seed=SEED, dtypes=(self.dtype,)), names) == "the same"
+        return self._called(self._port(*names), names) == "the same"
 
     def dropped(self, name: str) -> str:
         """Return what a port is called whose deviation the catalogue lacks: "nothing", "the same" or "another"."""
-        every, port = dict(CATALOGUE), SimulatedPort(name, seed=SEED, dtypes=(self.dtype,))
-        del CATALOGUE[name]
+        catalogue = KNOWN[self.algorithm].catalogue
+        every, port = dict(catalogue), self._port(name)
+        del catalogue[name]
         try:
             candidates = self._candidates(port)
         finally:
-            CATALOGUE.clear()
-            CATALOGUE.update(every)  # in the same order
-        return _word_of(candidates, (name,))
+            catalogue.clear()
+            catalogue.update(every)  # in the same order
+        return self._word_of(candidates, (name,))
 
     def names_as(self, name: str) -> str:
         """Return what a port with a deviation is called: "nothing", "the same" or "another"."""
-        return self._called(SimulatedPort(name, seed=SEED, dtypes=(self.dtype,)), (name,))
+        return self._called(self._port(name), (name,))
 
     def _called(self, port: SimulatedPort, names: tuple[str, ...]) -> str:
-        return _word_of(self._candidates(port), names)
+        return self._word_of(self._candidates(port), names)
+
+    def _port(self, *names: str, seed: int = SEED) -> SimulatedPort:
+        return SimulatedPort(*names, seed=seed, dtypes=(self.dtype,), algorithm=self.algorithm)
+
+    def _word_of(self, candidates: list[list[str]], names: tuple[str, ...]) -> str:
+        """Return what candidates are to a set of deviations: "nothing", "the same" or "another"."""
+        if not candidates:
+            return "nothing"
+        return "the same" if all(same(tuple(c), names, self.algorithm) for c in candidates) else "another"
 
     def _candidates(self, port: SimulatedPort) -> list[list[str]]:
         found = diagnose(port, run(port, self.cases)[1])
@@ -109,37 +121,35 @@ class Judge:
             shown = observe(port, case).shown
         except Failure:  # its slots are not those of the state that the case sets
             return [Catch(2, case.name)] * 2
-        both = (first_departure(shown, page, stages)[0] for stages in (STAGES, ("theta",)))
+        both = (first_departure(shown, page, stages)[0] for stages in (None, ("theta",)))
         return [None if departure is None else Catch(departure["step"], case.name) for departure in both]
 
 
-def _word_of(candidates: list[list[str]], names: tuple[str, ...]) -> str:
-    """Return what candidates are to a set of deviations: "nothing" if there are none, "the same" or "another"."""
-    if not candidates:
-        return "nothing"
-    return "the same" if all(same(tuple(c), names) for c in candidates) else "another"
+@functools.cache
+def _judge(dtype: str, algorithm: str) -> Judge:
+    return Judge(dtype, algorithm)
+
+
+def _do(job: tuple[str, str, str, tuple[Any, ...]]) -> Any:
+    """Call a method of the judge of a dtype, in a process of the pool."""
+    algorithm, dtype, method, arguments = job
+    return getattr(_judge(dtype, algorithm), method)(*arguments)
 
 
 @functools.cache
-def _judge(dtype: str) -> Judge:
-    return Judge(dtype)
+def held_out(algorithm: str) -> list[Case]:
+    """Return twenty inputs."""
+    known = ALGORITHMS[algorithm]
+    return [known.load("cases").random_case(1000 + i, tuple(known.options)) for i in range(20)]
 
 
-def _do(job: tuple[str, str, tuple[Any, ...]]) -> Any:
-    """Call a method of the judge of a dtype, in a process of the pool."""
-    dtype, method, arguments = job
-    return getattr(_judge(dtype), method)(*arguments)
-
-
-HELD_OUT = [random_case(1000 + i, tuple(ALIASES)) for i in range(20)]
-
-
-def same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def same(one: tuple[str, ...], other: tuple[str, ...], algorithm: str = "paper") -> bool:
     """Whether two sets of deviations are one reading, on twenty inputs that the diagnosis does not use."""
     if set(one) == set(other):
         return True
-    for case in HELD_OUT:
-        runs = (reading_of(names).run(case, case.eta) for names in (in_order(one), in_order(other)))
+    for case in held_out(algorithm):
+        sets = (in_order(names, algorithm) for names in (one, other))
+        runs = (reading_of(names, algorithm).run(case, case.eta) for names in sets)
         for a, b in zip(*runs, strict=True):
             if any(np.shape(a[k].theta) != np.shape(b[k].theta) or not _near(a[k].theta, b[k].theta) for k in a):
                 return False
@@ -161,7 +171,9 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     found: list[tuple[str, str, tuple[Any, ...]]] = []
     plain, rng = table()[0], np.random.default_rng(SEED)
     formulas = [name for name, d in CATALOGUE.items() if d.only(plain)]
-    mutants = [str(name) for name in rng.choice(list(GRAMMAR), min(MUTANTS, len(GRAMMAR)), replace=False)]
+    mutants = [
+        str(name) for name in rng.choice(list(GRAMMAR.singles), min(MUTANTS, len(GRAMMAR.singles)), replace=False)
+    ]
     for dtype in DTYPES:
         wrong = [name for name in formulas if is_wrong_in(name, dtype)]
         found += [(dtype, "catch", (name,)) for name in wrong]
@@ -182,7 +194,8 @@ def measure() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
     todo = jobs()
     answers: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
     with multiprocessing.get_context("spawn").Pool() as pool:
-        results = track(pool.imap(_do, todo, chunksize=8), "judge", len(todo), console=Console(stderr=True))
+        jobs_of_paper = (("paper", *job) for job in todo)
+        results = track(pool.imap(_do, jobs_of_paper, chunksize=8), "judge", len(todo), console=Console(stderr=True))
         for (dtype, method, arguments), answer in zip(todo, results, strict=True):
             answers.setdefault(dtype, {}).setdefault(method, {})[arguments] = answer
     return answers

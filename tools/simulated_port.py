@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import algorithm_of
 from amos_ref.conformance.diagnosis.catalogue import deviation
 from amos_ref.conformance.judging.evaluation import draw
-from amos_ref.conformance.judging.reading import STATE, Step
-from amos_ref.conformance.ports.port import ALIASES, Arrays
+from amos_ref.conformance.judging.reading import Step
+from amos_ref.conformance.ports.port import Arrays
 
 LONGEST = 64  # steps of a run with one learning rate
 
@@ -23,8 +24,9 @@ class SimulatedPort:
     seed : int
         Of the evaluation; see :func:`amos_ref.conformance.judging.evaluation.draw`.
     shows : collection of str
-        Which of v, b, m the port lets one see.
+        Which parts of its state the port lets one see; all of them without it.
     dtypes : collection of str
+    algorithm : {"paper", "closed-form"}
     """
 
     skips_none = True
@@ -33,22 +35,27 @@ class SimulatedPort:
         self,
         *deviations: str,
         seed: int = 1,
-        shows: tuple[str, ...] = ("v", "b", "m"),
+        shows: tuple[str, ...] | None = None,
         dtypes: tuple[str, ...] = ("float64", "float32", "float16", "bfloat16"),
+        algorithm: str = "paper",
     ) -> None:
         self.name = f"page with {' and '.join(deviations) or 'nothing changed'}"
-        self.options = set(ALIASES)
-        self.overrides = [deviation(name).overrides for name in deviations]
-        self.seed, self.shows, self.dtypes = seed, shows, dtypes
+        self.algorithm = algorithm_of(algorithm)
+        self.options = set(self.algorithm.options)
+        self.overrides = [deviation(name, algorithm).overrides for name in deviations]
+        self.seed, self.dtypes = seed, dtypes
+        self.shows = tuple(self.algorithm.parts) if shows is None else shows
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Start a run that is fed step by step."""
         dtype = next(iter(params.values())).dtype.name
-        rates = hyper["learning_rate"]
+        rate, scale = self.algorithm.rate, self.algorithm.scale
+        rates, measured = hyper[rate], hyper[scale] == self.algorithm.measured
         self.case = SimpleNamespace(
             params={name: a.astype(np.float64) for name, a in params.items()},
             grads=self._fed(),
-            options={name: x for name, x in hyper.items() if name not in ("learning_rate", "eta", "slot_shape")},
+            options={name: x for name, x in hyper.items() if name not in ("slot_shape", "" if measured else scale)},
+            algorithm=self.algorithm.name,
             slots=hyper["slot_shape"],
             learning_rates=lambda: rates if isinstance(rates, list) else [rates] * LONGEST,
             inject=None,
@@ -57,8 +64,8 @@ class SimulatedPort:
             groups=hyper.get("groups", {}),
         )
         self.t = 0
-        self.reading = draw(dtype, self.seed).reading(self.overrides)
-        self.steps = self.reading.run(self.case, hyper["eta"])  # type: ignore[arg-type]
+        self.reading = draw(dtype, self.seed, self.algorithm.name).reading(self.overrides)
+        self.steps = self.reading.run(self.case, {} if measured else hyper[scale])  # type: ignore[arg-type]
         self.now: dict[str, Step] = {}
 
     def _fed(self) -> Iterator[dict[str, np.ndarray | None]]:
@@ -85,8 +92,8 @@ class SimulatedPort:
         self.case.events[self.t] = event
 
     def state(self) -> dict[str, Arrays]:
-        """Return v, b and m, as far as they are shown."""
-        held = {what: {name: self._stored(what, name) for name in self.now} for what in STATE if what in self.shows}
+        """Return the state, as far as it is shown."""
+        held = {what: {name: self._stored(what, name) for name in self.now} for what in self.shows}
         return {what: arrays for what, arrays in held.items() if all(a is not None for a in arrays.values())}
 
     def _stored(self, what: str, name: str) -> Any:

@@ -15,6 +15,7 @@ from amos_ref.float_mode import check_mode
 from amos_ref.storage.files import try_file, write_file
 from amos_ref.terminal import show_progress
 
+ALGORITHM_NAMES = ("paper", "closed-form")
 RECENT = 5  # departing cases, the last ones, below the bar
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 
 def _write_expectations(report: "Report") -> str:
+    from amos_ref.conformance.algorithms import PAPER_AMOS
     from amos_ref.conformance.expect import as_toml
 
-    return as_toml(report.results, report.observations, report.diagnosis.deviations if report.diagnosis else ())
+    does = report.diagnosis.deviations if report.diagnosis else ()
+    return as_toml(report.results, report.observations, does, report.algorithm or PAPER_AMOS)
 
 
 FORMS: dict[str, Callable[["Report"], str]] = {
@@ -58,7 +61,20 @@ def add_to(commands: Any) -> None:
     )
     check.add_argument("--transcript", metavar="FILE", help="write all that is said to and by COMMAND to FILE")
     check.add_argument(
+        "--algorithm",
+        choices=ALGORITHM_NAMES,
+        help="what the port is to be: paper Amos (the default), or the closed form, as amos_ref.ClosedFormAmos",
+    )
+    check.add_argument(
         "--eta", metavar="RULE", help="the eta that the port hard-codes: a number, an expression in SHAPE"
+    )
+    check.add_argument("--sigma", metavar="RULE", help="the sigma that a port of the closed form hard-codes, likewise")
+    check.add_argument(
+        "--words",
+        action="append",
+        default=[],
+        metavar="OPTION=WORD,...",
+        help="which words a port of the closed form knows of an option, e.g. decay=inverse-square (may be repeated)",
     )
     check.add_argument(
         "--map",
@@ -155,7 +171,8 @@ def status_of(report: "Report") -> int:
 
 def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of conformance.check; raise TargetError for options that do not go together."""
-    given = {"--eta": args.eta, "--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
+    given = {"--algorithm": args.algorithm, "--eta": args.eta, "--sigma": args.sigma, "--words": args.words}
+    given |= {"--map": args.map, "--quick": args.quick, "--timeout": args.timeout}
     given |= {"--expect": args.expect, "--write-expect": args.write_expect}
     chosen = {"--dtype": args.dtype, "--case": args.case, "--skip": args.skip}
     given |= chosen
@@ -170,6 +187,9 @@ def _options_of_target(args: argparse.Namespace) -> dict[str, Any]:
     if narrow and args.write_expect is not None:
         raise TargetError(f"--write-expect lists every departure, and {narrow[0]} leaves cases out")
     return {
+        "algorithm": args.algorithm or ALGORITHM_NAMES[0],
+        "sigma": args.sigma,
+        "words": words_of(args.words),
         "dtypes": args.dtype or None,
         "cases": args.case or None,
         "skip": args.skip,
@@ -189,7 +209,8 @@ def _load_port(args: argparse.Namespace, stack: contextlib.ExitStack) -> Any:
     from amos_ref.conformance.ports.command import CommandPort
 
     timeout = 10.0 if args.timeout is None else args.timeout
-    port = CommandPort(args.command, timeout=timeout, transcript=args.transcript)
+    chosen = args.algorithm or ALGORITHM_NAMES[0]
+    port = CommandPort(args.command, timeout=timeout, transcript=args.transcript, algorithm=chosen)
     stack.callback(port.close)
     return port
 
@@ -205,6 +226,17 @@ def renamed_of(texts: list[str]) -> dict[str, str]:
             raise TargetError(f"--map says {ours} twice: {renamed[ours]} and {theirs}")
         renamed[ours] = theirs
     return renamed
+
+
+def words_of(texts: list[str]) -> dict[str, list[str]]:
+    """Return words by option from texts of the form OPTION=WORD,WORD."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        option, equals, words = text.partition("=")
+        if not equals or not all(words.split(",")):
+            raise TargetError(f"--words {text!r} is not of the form OPTION=WORD,WORD")
+        found.setdefault(option, []).extend(word.strip() for word in words.split(","))
+    return found
 
 
 def _place(path: str) -> str:

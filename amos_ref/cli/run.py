@@ -17,8 +17,16 @@ from amos_ref.checks import named_arrays
 from amos_ref.cli import csv_data
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError, escape
-from amos_ref.minimizer import OPTIMIZERS, Result, build_optimizer, measure_distance, minimize
+from amos_ref.minimizer import (
+    OPTIMIZERS,
+    Result,
+    build_optimizer,
+    describe_half_life,
+    measure_distance,
+    minimize,
+)
 from amos_ref.problems import PROBLEMS, Problem
+from amos_ref.storage.options import encode_options
 from amos_ref.terminal import format_number, print_table, show_progress
 
 HISTORY_ROWS = 100  # at least, and less than twice as many
@@ -53,7 +61,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME",
         action="append",
         help=f"{', '.join(OPTIMIZERS)}; with options as in closed-form:half_life=50,direction=adam "
-        "(may be repeated, to compare; default all three; half_life is a tenth of the steps unless given)",
+        "(may be repeated, to compare; default all three; half_life is a tenth of the steps unless it or p_0 is given)",
     )
     run.add_argument("--steps", type=int, default=1000, metavar="N", help="how many to take (default 1000)")
     run.add_argument(
@@ -75,14 +83,17 @@ def main(args: argparse.Namespace) -> int:
     is_named = args.problem.partition(":")[0] in PROBLEMS
     regression = None if is_named else _read_regression(args)
     problem = _build_problem(args) if regression is None else regression.problem
-    optimizers = _build_optimizers(args)
+    optimizers, notes = _build_optimizers(args)
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
         results = _train(problem, optimizers, args.steps)
         if args.json:
-            print(json.dumps(_describe(results, problem, regression), indent=1))
+            print(json.dumps(_describe(results, notes, problem, regression), indent=1))
         else:
             _print_results(results, problem, regression)
+            for label in results:
+                if notes[label]:
+                    print(f"{label}: {notes[label]}")
         if figure is not None:
             sys.stdout.flush()  # what was trained is not lost to its picture
             _draw(figure, results, problem, best)
@@ -130,9 +141,10 @@ def _read_regression(args: argparse.Namespace) -> csv_data.Regression:
     return csv_data.read_regression(args.problem, args.target, args.feature or (), form)
 
 
-def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the optimizers by the texts that the user gave for them."""
+def _build_optimizers(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the optimizers by the texts that the user gave for them, and what is chosen for each by default."""
     optimizers: dict[str, Any] = {}
+    notes: dict[str, str] = {}
     for text in args.algorithm or OPTIMIZERS:
         if text in optimizers:
             raise HyperParameterError(f"--algorithm {text} is given twice")
@@ -140,11 +152,10 @@ def _build_optimizers(args: argparse.Namespace) -> dict[str, Any]:
         if name not in OPTIMIZERS:
             raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
         options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
-        if name == "closed-form" and "p_0" not in options:
-            options.setdefault("half_life", max(args.steps, 1) / 10)
         with _name_algorithm(text):
-            optimizers[text] = build_optimizer(name, options)
-    return optimizers
+            optimizers[text] = build_optimizer(name, options, args.steps)
+        notes[text] = describe_half_life(name, options, args.steps)
+    return optimizers, notes
 
 
 @contextlib.contextmanager
@@ -217,7 +228,9 @@ def _measure(params: Any, problem: Problem) -> dict[str, float | None]:
     return {"loss": loss, "gap": loss - problem.best, "error": error, "score": score}
 
 
-def _describe(results: Results, problem: Problem, regression: csv_data.Regression | None) -> dict[str, Any]:
+def _describe(
+    results: Results, notes: dict[str, str], problem: Problem, regression: csv_data.Regression | None
+) -> dict[str, Any]:
     def row(params: Any) -> dict[str, Any]:
         figures: dict[str, Any] = _measure(params, problem)
         if regression is not None:
@@ -228,7 +241,9 @@ def _describe(results: Results, problem: Problem, regression: csv_data.Regressio
     runs = []
     for label, r in results.items():
         history = {"step": r.history.step, "loss": r.history.loss, "error": r.history.error or None}
-        runs.append({"algorithm": label, "steps": r.steps, "status": r.status, **row(r.params), "history": history})
+        chosen = {"options": encode_options(r.opt.options), "by_default": notes[label] or None}
+        end = {"steps": r.steps, "status": r.status, **row(r.params)}
+        runs.append({"algorithm": label, **chosen, **end, "history": history})
     rows = {"start": row(problem.start), "reference": row(problem.reference)}
     return {"problem": problem.name, "reference_is_optimum": problem.unique, **rows, "runs": runs}
 

@@ -1,11 +1,13 @@
 """Tell a right port from a wrong one, and say where the wrong one departs."""
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from amos_ref.conformance.algorithms import Algorithm
     from amos_ref.conformance.cases import Case, table
     from amos_ref.conformance.diagnosis.diagnose import Diagnosis
     from amos_ref.conformance.judging.judge import Result
@@ -39,7 +41,10 @@ def check(
     port: Any = None,
     suite: str = "full",
     *,
+    algorithm: str = "paper",
     eta: Any = None,
+    sigma: Any = None,
+    words: Mapping[str, str | Iterable[str]] | None = None,
     renamed: Mapping[str, str] | None = None,
     expect: str | os.PathLike[str] | Iterable[Mapping[str, Any]] = (),
     timeout: float | None = None,
@@ -60,8 +65,15 @@ def check(
         against the page and the page against the stored vectors, bit for bit.
     suite : {"full", "quick"}
         "quick" runs the most precise dtype of the port only.
+    algorithm : {"paper", "closed-form"}
+        What the port is to be: paper Amos, or the closed form, which is :class:`amos_ref.ClosedFormAmos`.
     eta : rule, optional
         The eta that a port hard-codes, if it neither takes eta nor has a get_scale to ask.
+    sigma : rule, optional
+        The sigma that a port of the closed form hard-codes, if it neither takes sigma nor measures it.
+    words : mapping of str to iterable of str, optional
+        Which words a port of the closed form knows of an option, where its signature does not say so:
+        ``{"decay": ["inverse-square"]}`` of one that has only that.
     renamed : mapping of str to str, optional
         Our option -> the port's parameter, where its name is not a usual one; ``"betas[1]"`` is an entry of a tuple,
         ``"kwargs.l2"`` a keyword.
@@ -88,7 +100,8 @@ def check(
     Raises
     ------
     TargetError
-        If the port cannot be found, loaded or driven, the timeout cannot be kept, or nothing is left to run.
+        If there is no such algorithm, the port cannot be found, loaded or driven, the timeout cannot be kept, or
+        nothing is left to run.
     Interrupted
         A KeyboardInterrupt, by Ctrl-C, whose `report` holds what was found until then.
     ExpectationError
@@ -111,6 +124,9 @@ def check(
     >>> report.ok, report.results[0].verdict, report.results[0].step
     (False, 'departs', 1)
     """
+    from amos_ref.conformance.algorithms import algorithm_of
+
+    kind = algorithm_of(algorithm)
     if port is None:
         from amos_ref.conformance.report import Report
         from amos_ref.conformance.selfcheck import self_check
@@ -121,25 +137,26 @@ def check(
     from amos_ref.conformance.judging.drive import check_eta
     from amos_ref.conformance.judging.judge import run
     from amos_ref.conformance.outcome import Outcome
-    from amos_ref.conformance.ports.target import as_port
+    from amos_ref.conformance.ports.target import as_other, as_port
     from amos_ref.conformance.ports.watchdog import check_timeout
     from amos_ref.conformance.selection import check_runnable, select
 
     check_suite(suite)
-    select([], dtypes, cases, skip)  # what does not exist is said before the port is imported
+    select([], dtypes, cases, skip, kind)  # what does not exist is said before the port is imported
+    rule, known = kind.scale_rule(eta=eta, sigma=sigma), kind.read_words(words or {})
     apart = isinstance(port, str)  # it runs in a process of its own, whose answers are waited for no longer than that
-    timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect)
-    driven = as_port(port, renamed, timeout)
-    timeout = None if apart else timeout
+    timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect, kind)
+    driven, within = as_port(port, renamed, timeout, kind, known), None if apart else timeout
     try:
-        every = cases_of(suite, driven)
-        chosen = select(every, dtypes, cases, skip)
+        every = cases_of(suite, driven, kind)
+        chosen = select(every, dtypes, cases, skip, kind)
         check_runnable(driven, chosen, every)
-        check_eta(eta, chosen)
-        outcome = Outcome(driven, suite, listed, len(every), found)
+        check_eta(rule, chosen)
+        again = functools.partial(as_other, port, driven, renamed or {}, timeout)
+        outcome = Outcome(driven, suite, listed, every, found, kind, again)
         try:
-            results, _ = run(driven, chosen, eta, timeout, progress, outcome.is_expected, outcome.note)
-            return outcome.report(outcome.diagnose(results, eta, timeout, say))
+            results, _ = run(driven, chosen, rule, within, progress, outcome.is_expected, outcome.note)
+            return outcome.report(outcome.diagnose(results, rule, within, say))
         except KeyboardInterrupt as error:
             raise outcome.interrupt(error) from error
     finally:
@@ -155,17 +172,21 @@ def check_suite(suite: str) -> None:
         raise TargetError(f"suite is {suite!r}; it must be 'full' or 'quick'")
 
 
-def cases_of(suite: str, port: "Port") -> "list[Case]":
+def cases_of(suite: str, port: "Port", algorithm: "Algorithm | None" = None) -> "list[Case]":
     """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only.
+
+    They are paper Amos's unless another algorithm is given.
 
     The cases of an optimizer's life are in both suites, in the most precise dtype.
     """
-    from amos_ref.conformance.cases import round_case, table
+    from amos_ref.conformance.algorithms import PAPER_AMOS
+    from amos_ref.conformance.cases import round_case
     from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES
     from amos_ref.conformance.life import is_life
 
     check_suite(suite)
     dtypes = getattr(port, "dtypes", UNDECLARED_DTYPES)
     taken = [name for name in ("float64", "float32", "bfloat16", "float16") if name in dtypes]
-    wanted = [case for case in table() if not is_life(case) and case.dtype in (taken if suite == "full" else taken[:1])]
-    return wanted + [round_case(case, dtype) for case in table() if is_life(case) for dtype in taken[:1]]
+    every = (algorithm or PAPER_AMOS).table()
+    wanted = [case for case in every if not is_life(case) and case.dtype in (taken if suite == "full" else taken[:1])]
+    return wanted + [round_case(case, dtype) for case in every if is_life(case) for dtype in taken[:1]]

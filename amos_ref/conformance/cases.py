@@ -14,6 +14,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance import extremes, life, ways
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.dtypes import dtype_of
 
 Arrays = dict[str, np.ndarray]
@@ -32,8 +33,10 @@ class Case(NamedTuple):
     grads : list of dict
         One per step; None for a leaf without a gradient.
     options : dict
-        Hyper-parameters by the names of :class:`amos_ref.Amos`; a tuple has one value per step.
+        Hyper-parameters by the names of :class:`amos_ref.Amos`, or of :class:`amos_ref.ClosedFormAmos`; a tuple has one
+        value per step. In a case of the closed form, sigma="init" has the port measure sigma.
     eta : dict of str to float
+        The eta of each leaf; sigma, in a case of the closed form.
     slots : dict of str to tuple
         Slot shape by leaf.
     dtype : str
@@ -48,6 +51,8 @@ class Case(NamedTuple):
         Options that a leaf has of its own, by leaf.
     also : dict of str to dict
         Other readings that are right here: what they do, and the stages of the page that they override.
+    algorithm : str
+        Whose case it is, by its name in :data:`amos_ref.conformance.algorithms.ALGORITHMS`.
     """
 
     name: str
@@ -63,13 +68,14 @@ class Case(NamedTuple):
     count: int | None = None
     groups: Mapping[str, Mapping[str, Any]] = {}
     also: Mapping[str, Mapping[str, Any]] = {}
+    algorithm: str = "paper"
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
 
     def learning_rates(self) -> list[float]:
-        """Return xi for each step."""
-        xi = self.options["learning_rate"]
+        """Return xi for each step; alpha_0, in a case of the closed form."""
+        xi = self.options[ALGORITHMS[self.algorithm].rate]
         return list(xi) if isinstance(xi, tuple) else [xi] * len(self.grads)
 
     def first_not_finite(self) -> int | None:
@@ -85,8 +91,9 @@ class Case(NamedTuple):
 
     def needs(self) -> set[str]:
         """Return the options that a port must have for this case."""
-        needed = set(self.options) - {"learning_rate", "beta"}
-        needed |= {option for own in self.groups.values() for option in own} - {"learning_rate"}
+        algorithm = ALGORITHMS[self.algorithm]
+        needed = set(self.options) - set(algorithm.unasked)
+        needed |= {option for own in self.groups.values() for option in own} - {algorithm.rate}
         return needed | {"slot_shape"} if any(self.slots.values()) else needed
 
 
@@ -112,7 +119,7 @@ def _values(bits: np.random.PCG64, shape: tuple[int, ...], scale: float) -> np.n
     return x
 
 
-def _case(
+def draw(
     name: str,
     about: str,
     shapes: dict[str, tuple[int, ...]] | None = None,
@@ -125,9 +132,14 @@ def _case(
     events: Mapping[int, str] | None = None,
     groups: Mapping[str, Mapping[str, Any]] | None = None,
     also: Mapping[str, Mapping[str, Any]] | None = None,
+    base: Mapping[str, Any] = _BASE,
+    algorithm: str = "paper",
     **options: Any,
 ) -> Case:
-    """Draw a case; the steps `again` have the gradients of the step before, `constant` ones one value a column."""
+    """Draw a case; the steps `again` have the gradients of the step before, `constant` ones one value a column.
+
+    An option of None is left out, also of the `base`.
+    """
     shapes = shapes or _PAIR
     bits = np.random.PCG64(zlib.crc32(name.encode()))
     params = {leaf: _values(bits, shape, 1.0) for leaf, shape in shapes.items()}
@@ -147,12 +159,13 @@ def _case(
         about,
         params,
         grads,
-        _BASE | options,
+        {option: x for option, x in (dict(base) | options).items() if x is not None},
         eta,
         slots,
         events=events or {},
         groups=groups or {},
         also=also or {},
+        algorithm=algorithm,
     )
 
 
@@ -170,40 +183,40 @@ def _table() -> tuple[Case, ...]:
     warm = (0.0, 0.0625, 0.125, 0.25, 0.25, 0.25, 0.25, 0.25)
     falling = tuple(0.5 / t for t in range(1, 9))
     cases = [
-        _case("plain", "the update itself, with b old enough to matter"),
-        _case("decayed", "16 large steps: c and d far from 1", steps=16, learning_rate=0.5),
-        _case("defaults", "xi 0.001 and beta 0.999, as people run it", learning_rate=1e-3, beta=0.999),
-        _case("coefficients", "c_coef and d_coef apart from each other", c_coef=2.0, d_coef=0.5),
-        _case("extra_l2", "sign, size and place of the extra decay", extra_l2=0.125),
-        _case("momentum", "averaged change, not debiased, decay inside", momentum=0.75),
-        _case("momentum-extra_l2", "extra decay averaged as well", momentum=0.75, extra_l2=0.125),
-        _case("clip", "elementwise, before the mean", scale=lambda t: 2.0, clip_value=0.5),
-        _case("everything", "all options at once", momentum=0.5, extra_l2=0.125, clip_value=1.0, learning_rate=falling),
-        _case("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
-        _case("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
-        _case("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
-        _case("epsilon-reached", "v below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
-        _case(
+        draw("plain", "the update itself, with b old enough to matter"),
+        draw("decayed", "16 large steps: c and d far from 1", steps=16, learning_rate=0.5),
+        draw("defaults", "xi 0.001 and beta 0.999, as people run it", learning_rate=1e-3, beta=0.999),
+        draw("coefficients", "c_coef and d_coef apart from each other", c_coef=2.0, d_coef=0.5),
+        draw("extra_l2", "sign, size and place of the extra decay", extra_l2=0.125),
+        draw("momentum", "averaged change, not debiased, decay inside", momentum=0.75),
+        draw("momentum-extra_l2", "extra decay averaged as well", momentum=0.75, extra_l2=0.125),
+        draw("clip", "elementwise, before the mean", scale=lambda t: 2.0, clip_value=0.5),
+        draw("everything", "all options at once", momentum=0.5, extra_l2=0.125, clip_value=1.0, learning_rate=falling),
+        draw("schedule", "a learning rate per step, the first for t = 1", learning_rate=falling),
+        draw("warm-up", "learning rate 0 at t = 1: v moves, theta and b do not", learning_rate=warm),
+        draw("epsilon", "max(v, epsilon), not v + epsilon", scale=lambda t: 0.5, epsilon=0.0625),
+        draw("epsilon-reached", "v below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
+        draw(
             "tiny-gradients",
             "gradients of 2^-52 steer as well as those of 1, with the epsilon that the port ships",
             scale=lambda t: 2.0**-52,
         ),
-        _case("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
-        _case("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),
-        _case("zeros-follow", "gradients vanish from t = 4 on", scale=lambda t: float(t < 4)),
-        _case("none-gradient", "a leaf skips t = 2 and 3, the count goes on", absent={"bias": (2, 3)}),
-        _case("none-at-first", "a leaf's first gradient comes at t = 5", absent={"kernel": (1, 2, 3, 4)}),
-        _case("0-d", "a single number", {"x": ()}),
-        _case("1-d", "a vector", {"x": (7,)}),
-        _case("3-d", "three axes", {"x": (2, 5, 3)}),
-        _case("4-d", "four axes", {"x": (3, 2, 4, 5)}),
-        _case("size-one", "axes of one entry", {"x": (1, 6, 1)}),
-        _case("slots-rows", "one slot a row", slots={"kernel": (6, 1)}),
-        _case("slots-columns", "one slot a column", slots={"kernel": (1, 5)}),
-        _case("slots-conv", "one slot a channel", {"x": (3, 2, 4, 5)}, {"x": (1, 1, 1, 5)}),
-        _case("slots-mixed", "axes 0 and 2 averaged", {"x": (3, 2, 4, 5)}, {"x": (1, 2, 1, 5)}),
-        _case("slots-element", "one slot an entry", slots={"kernel": (6, 5), "bias": (5,)}),
-        _case(
+        draw("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
+        draw("zero-gradients", "nothing moves, nothing divides by zero", scale=lambda t: 0.0),
+        draw("zeros-follow", "gradients vanish from t = 4 on", scale=lambda t: float(t < 4)),
+        draw("none-gradient", "a leaf skips t = 2 and 3, the count goes on", absent={"bias": (2, 3)}),
+        draw("none-at-first", "a leaf's first gradient comes at t = 5", absent={"kernel": (1, 2, 3, 4)}),
+        draw("0-d", "a single number", {"x": ()}),
+        draw("1-d", "a vector", {"x": (7,)}),
+        draw("3-d", "three axes", {"x": (2, 5, 3)}),
+        draw("4-d", "four axes", {"x": (3, 2, 4, 5)}),
+        draw("size-one", "axes of one entry", {"x": (1, 6, 1)}),
+        draw("slots-rows", "one slot a row", slots={"kernel": (6, 1)}),
+        draw("slots-columns", "one slot a column", slots={"kernel": (1, 5)}),
+        draw("slots-conv", "one slot a channel", {"x": (3, 2, 4, 5)}, {"x": (1, 1, 1, 5)}),
+        draw("slots-mixed", "axes 0 and 2 averaged", {"x": (3, 2, 4, 5)}, {"x": (1, 2, 1, 5)}),
+        draw("slots-element", "one slot an entry", slots={"kernel": (6, 5), "bias": (5,)}),
+        draw(
             "slots-momentum",
             "rows with momentum and extra decay",
             slots={"kernel": (6, 1)},
@@ -216,12 +229,12 @@ def _table() -> tuple[Case, ...]:
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
-        *extremes.cases(_case, _aged()),
-        *life.cases(_case),
-        *ways.cases(_case),
+        *extremes.cases(draw, _aged()),
+        *life.cases(draw),
+        *ways.cases(draw),
     )
     for case in found:
-        _freeze(case)
+        freeze(case)
     return found
 
 
@@ -232,7 +245,7 @@ _LOW = (
 )
 
 
-def _freeze(case: Case) -> None:
+def freeze(case: Case) -> None:
     """Make a case's arrays read-only, since everybody is given the same."""
     for arrays in (case.params, *case.grads, *(case.inject or {}).values()):
         for a in arrays.values():
@@ -245,7 +258,7 @@ def _aged() -> list[Case]:
 
     def case(name: str, about: str, **options: Any) -> Case:
         rest = lambda t: float(t < 2 or "no gradient" not in about)  # noqa: E731
-        made = _case(name, about, steps=3, scale=rest, **options)
+        made = draw(name, about, steps=3, scale=rest, **options)
         bits = np.random.PCG64(zlib.crc32(f"{name} state".encode()))
         state: dict[str, Arrays] = {"theta": {}, "v": {}, "b": {}}
         for leaf, a in made.params.items():
@@ -309,5 +322,5 @@ def random_case(seed: int, options: Collection[str]) -> Case:
         slots[leaf] = tuple(n if kept >> axis & 1 else 1 for axis, n in enumerate(shape)) if kept else ()
     size = one_of(0.125, 1.0, 4.0)
     grow = one_of(0.5, 1.0, 2.0)
-    made = _case(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
+    made = draw(name, "drawn", shapes, slots, 6, lambda t: size * grow**t, **(drawn | beta | {"learning_rate": rates}))
     return made._replace(eta={leaf: one_of(0.125, 0.375, 0.5, 0.75) for leaf in made.eta})

@@ -24,9 +24,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from amos_ref.conformance import pins
-from amos_ref.conformance.cases import table
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.judge import STAGES, Result
+from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.verdicts import FAILING, SILENT, UNANSWERED
 from amos_ref.errors import ExpectationError, StorageError, escape
 from amos_ref.storage.files import read_file
@@ -88,7 +88,7 @@ class Expectation(NamedTuple):
             return "there are no numbers"
         why = ""
         if self.does is not None and seen is not None:
-            why = pins.differs(seen, self.does, STAGES if self.only is None else (self.only,))
+            why = pins.differs(seen, self.does, None if self.only is None else (self.only,))
         if self.got is not None and seen is not None and not why:
             why = pins.misses(seen, self._place(), self.got)
         return why
@@ -110,8 +110,10 @@ def _matches(pattern: str, text: str) -> bool:
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
-def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[Expectation]:
-    """Return the entries of a TOML file, or of a list of mappings with the same keys.
+def read(
+    source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], algorithm: Algorithm = PAPER_AMOS
+) -> list[Expectation]:
+    """Return the entries of a TOML file, or of a list of mappings with the same keys, for a port of an algorithm.
 
     Raises
     ------
@@ -122,7 +124,7 @@ def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[E
         name, entries = os.fspath(source), _entries(os.fspath(source))
     else:
         name, entries = "expect", list(source)
-    return [_entry(f"{name}, entry {i}", entry) for i, entry in enumerate(entries, 1)]
+    return [_entry(f"{name}, entry {i}", entry, algorithm) for i, entry in enumerate(entries, 1)]
 
 
 def _entries(path: str) -> list[Any]:
@@ -138,7 +140,7 @@ def _entries(path: str) -> list[Any]:
     return entries
 
 
-def _entry(source: str, entry: Any) -> Expectation:
+def _entry(source: str, entry: Any, algorithm: Algorithm) -> Expectation:
     if not isinstance(entry, Mapping):
         raise ExpectationError(f"{source} is {entry!r:.80}; it must be a table")
     source += f" (case {entry['case']!r:.80})" if "case" in entry else ""
@@ -152,8 +154,8 @@ def _entry(source: str, entry: Any) -> Expectation:
         raise ExpectationError(f"{source}: {missing[0]} is missing or empty")
     lists = {key: tuple(entry[key]) for key in ("does", "index") if key in entry}
     found = Expectation(source, **{**entry, **lists, "reason": escape(" ".join(entry["reason"].split()))})
-    _check_values(found)
-    _check_pins(found)
+    _check_values(found, algorithm)
+    _check_pins(found, algorithm)
     return found
 
 
@@ -161,21 +163,21 @@ def _type_name(kind: Any) -> str:
     return "float" if kind == KINDS["got"] else kind.__name__
 
 
-def _check_values(entry: Expectation) -> None:
-    cases = table()
+def _check_values(entry: Expectation, algorithm: Algorithm) -> None:
+    cases = algorithm.table()
     for key, known in (
         ("case", any(fnmatch.fnmatchcase(case.name, entry.case) for case in cases)),
         ("dtype", any(entry.names(case.name, case.dtype) for case in cases)),
         ("verdict", entry.verdict in LISTABLE),
-        ("stage", entry.stage in (None, *STAGES)),
+        ("stage", entry.stage in (None, *algorithm.stages)),
         ("step", entry.step is None or entry.step >= 1),
     ):
         if not known:
             raise ExpectationError(f"{entry.source}: there is no {key} {getattr(entry, key)!r:.80}")
 
 
-def _check_pins(entry: Expectation) -> None:
-    leaves = {leaf for case in table() if entry.names(case.name, case.dtype) for leaf in case.params}
+def _check_pins(entry: Expectation, algorithm: Algorithm) -> None:
+    leaves = {leaf for case in algorithm.table() if entry.names(case.name, case.dtype) for leaf in case.params}
     numbers = entry.does is not None or entry.got is not None
     finite = not isinstance(entry.got, int) or abs(entry.got) < 1 << 1023
     counts = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in entry.index)
@@ -255,7 +257,12 @@ def _apply(r: Result, entries: list[Expectation], seen: Observation | None) -> R
     return r._replace(verdict="no longer departs", ratio=None, detail=detail)
 
 
-def as_toml(results: list[Result], observations: Iterable[Observation] = (), deviations: Sequence[str] = ()) -> str:
+def as_toml(
+    results: list[Result],
+    observations: Iterable[Observation] = (),
+    deviations: Sequence[str] = (),
+    algorithm: Algorithm = PAPER_AMOS,
+) -> str:
     """Return a list that expects exactly these results; new reasons are empty, and `read` refuses empty ones.
 
     Parameters
@@ -265,8 +272,10 @@ def as_toml(results: list[Result], observations: Iterable[Observation] = (), dev
         What the port did with the cases.
     deviations : sequence of str
         What the diagnosis found: entries say it of each case in which the port does that.
+    algorithm : Algorithm
+        Whose cases they are.
     """
-    known, supported = {(case.name, case.dtype) for case in table()}, list_supported(results)
+    known, supported = {(case.name, case.dtype) for case in algorithm.table()}, list_supported(results)
     unseen = {case for case, _ in known - {(r.case, r.dtype) for r in results}}
     listable = [r for r in results if r.verdict in LISTABLE and r.was_run]
     grouped: dict[tuple[str, ...], set[str]] = {}
@@ -292,7 +301,7 @@ def _pins(
     # Where the state is of a form of its own, no case does the same in all stages.
     for only in ({}, {"only": "theta"}) if deviations else ():
         if not any(does):
-            stages = tuple(only.values()) or tuple(STAGES)
+            stages = tuple(only.values()) or None
             does = [one is not None and not pins.differs(one, deviations, stages) for one in shown]
             said |= only if any(does) else {}
     return [said if same else _pin(r, one) for r, one, same in zip(results, shown, does, strict=True)]

@@ -1,6 +1,6 @@
 """Cases of what no training should meet: NaN, infinity, and a count of steps that a small counter does not hold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,16 +8,17 @@ import numpy as np
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
 
-#: Number that a counter may not hold -> 1 - beta and xi, so that 1 - beta^t shows the count there and no step is tiny
+#: Numbers that a counter may not hold -> 1 - beta and xi, so that 1 - beta^t shows the count there and no step is tiny
 #: or huge. At 2^31 beta^t is 0: a counter may stay there, as optax's does, but must not turn negative.
 _COUNTS = {
-    "128": (2**7, 2.0**-7, 2.0**-5),
-    "256": (2**8, 2.0**-8, 2.0**-6),
-    "2048": (2**11, 2.0**-11, 2.0**-7),
-    "2^15": (2**15, 2.0**-15, 2.0**-9),
-    "2^24": (2**24, 2.0**-23, 2.0**-13),
-    "2^31": (2**31, 2.0**-15, 2.0**-9),
+    2**7: (2.0**-7, 2.0**-5),
+    2**8: (2.0**-8, 2.0**-6),
+    2**11: (2.0**-11, 2.0**-7),
+    2**15: (2.0**-15, 2.0**-9),
+    2**24: (2.0**-23, 2.0**-13),
+    2**31: (2.0**-15, 2.0**-9),
 }
+_NAMED_COUNTS = {"128": 2**7, "256": 2**8, "2048": 2**11, "2^15": 2**15, "2^24": 2**24, "2^31": 2**31}
 
 
 def is_extreme(case: "Case") -> bool:
@@ -26,17 +27,26 @@ def is_extreme(case: "Case") -> bool:
 
 
 def cases(make: Callable[..., "Case"], aged: Iterable["Case"]) -> list["Case"]:
-    """Return the cases in float64 and float32; `make` draws one, and one of those `aged` is given a v of NaN."""
-    found = [*_not_finite(make), _with_v_of_nan(aged), *_counted(make)]
+    """Return paper Amos's cases; `make` draws one, and one of those `aged` is given a v of NaN."""
+
+    def slow(n: int) -> dict[str, float]:
+        rest, xi = _COUNTS[n]
+        return {"learning_rate": xi, "beta": 1.0 - rest}
+
+    return in_dtypes([*not_finite(make), _with_v_of_nan(aged), *counted(make, slow)])
+
+
+def in_dtypes(cases: Iterable["Case"]) -> list["Case"]:
+    """Return cases in float64 and float32."""
     return [
         case._replace(dtype=dtype)
-        for case in found
+        for case in cases
         for dtype in ("float64", "float32")
         if dtype == "float64" or case.name != "count-2^24"  # float32 cannot tell powers apart there
     ]
 
 
-def _not_finite(make: Callable[..., "Case"]) -> list["Case"]:
+def not_finite(make: Callable[..., "Case"]) -> list["Case"]:
     """Cases with NaN or infinity in one slot at t = 3: it spoils v, b and theta of the slot, and nothing else."""
 
     def case(name: str, about: str, leaf: str, bad: dict[int, float], **options: Any) -> "Case":
@@ -65,11 +75,12 @@ def _with_v_of_nan(aged: Iterable["Case"]) -> "Case":
     return case._replace(name="nan-v", about="max(v, epsilon) keeps a v of NaN", inject=poisoned)
 
 
-def _counted(make: Callable[..., "Case"]) -> list["Case"]:
-    """Cases whose count is set, after step 1, to two less than the number."""
+def counted(make: Callable[..., "Case"], options: Callable[[int], Mapping[str, Any]]) -> list["Case"]:
+    """Cases whose count is set, after step 1, to two less than a number that a counter may not hold.
+
+    `options` are those under which that number shows in a step.
+    """
     return [
-        make(f"count-{name}", f"the count of steps passes {name}", learning_rate=xi, beta=1.0 - rest)._replace(
-            count=n - 2
-        )
-        for name, (n, rest, xi) in _COUNTS.items()
+        make(f"count-{name}", f"the count of steps passes {name}", **options(n))._replace(count=n - 2)
+        for name, n in _NAMED_COUNTS.items()
     ]

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.conformance import expect
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.diagnosis import kinship
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
-from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
@@ -32,15 +34,26 @@ class Outcome:
     port : Port
     suite : str
     listed : list of Expectation
-    cases : int
-        How many the suite has for this port; fewer may be run.
+    cases : sequence of Case
+        What the suite has for this port; fewer may be run.
     found : callable
         Is told each result.
+    algorithm : Algorithm
+    again : callable
+        Returns the port as another algorithm, or None.
     """
 
     def __init__(
-        self, port: Port, suite: str, listed: list[expect.Expectation], cases: int, found: Callable[[Result], None]
+        self,
+        port: Port,
+        suite: str,
+        listed: list[expect.Expectation],
+        cases: Sequence[Case],
+        found: Callable[[Result], None],
+        algorithm: Algorithm = PAPER_AMOS,
+        again: kinship.Make = lambda other: None,
     ) -> None:
+        self.algorithm, self.again = algorithm, again
         self.port, self.suite, self.listed, self.cases, self.found = port, suite, listed, cases, found
         self.results: list[Result] = []
         self.seen: list[Observation] = []
@@ -63,23 +76,26 @@ class Outcome:
         """Take the final results and say what the port does instead, if it departs."""
         self.results, self.doing = list(results), "during the diagnosis"
         told = {"departs"}, {"departs", "not finite"}  # float16 has its own ways to NaN, which no reading has
-        if not any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results):
+        departs = any(r.verdict in told[r.dtype in UNIT_ROUNDOFF] for r in results)
+        if not departs and any(r.verdict != "not supported" for r in results):
             return None
         say("looking for what it does instead")
-        return diagnose(self.port, self.seen, eta, timeout, say=say)
+        diagnose = self.algorithm.load("diagnosis").diagnose
+        known = diagnose(self.port, self.seen, eta, timeout, say=say) if departs else None
+        return kinship.with_kin(known, self.algorithm, self.again, timeout)
 
     def report(self, diagnosis: Diagnosis | None = None, interrupted: str | None = None) -> Report:
         """Return the report of what there is."""
         results = expect.apply(self.results, self.listed, expect.list_supported(self.results), self.seen)
-        out_of = self.cases if len(results) < self.cases else None
+        out_of = len(self.cases) if len(results) < len(self.cases) else None
         notes = [note for note in getattr(self.port, "notes", ()) if isinstance(note, Note)]
         seconds = time.perf_counter() - self.begun
         head = self.port.name, results, self.suite, METHOD, diagnosis
-        return Report(*head, self.seen, seconds, notes, out_of, interrupted)
+        return Report(*head, self.seen, seconds, notes, out_of, interrupted, self.algorithm)
 
     def interrupt(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
         """Return what to raise: with a report, if a case was judged."""
         if not self.results:
             return error
-        self.results = accept_own_forms(self.results)
+        self.results = accept_own_forms(self.results, self.cases)
         return Interrupted(str(error), self.report(interrupted=self.doing))

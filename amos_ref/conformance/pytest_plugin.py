@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from amos_ref.conformance.judging.judge import Result
 
 SUITES = ("full", "quick")
+ALGORITHM_NAMES = ("paper", "closed-form")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--amos-suite", choices=SUITES, default="full", help="quick: the most precise dtype only (default: full)"
     )
     group.addoption("--amos-expect", metavar="FILE", help="departures that are expected: these tests xfail")
+    group.addoption(
+        "--amos-algorithm", choices=ALGORITHM_NAMES, default="paper", help="what the port is to be (default: paper)"
+    )
+    group.addoption("--amos-sigma", metavar="RULE", help="the sigma that a port of the closed form hard-codes")
+    words = "which words a port of the closed form knows of an option"
+    group.addoption("--amos-words", action="append", default=[], metavar="OPTION=WORD,...", help=words)
     group.addoption("--amos-eta", metavar="RULE", help="the eta that the port hard-codes")
     group.addoption("--amos-map", action="append", default=[], metavar="OURS=THEIRS", help="our option's name there")
     group.addoption("--amos-timeout", type=float, metavar="SECONDS", help="for init and for each step (default 60)")
@@ -45,8 +52,9 @@ class PortUnderTest(pytest.Collector):
 
     def collect(self) -> list["CaseTest"]:
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""
-        from amos_ref.cli.check import renamed_of
+        from amos_ref.cli.check import renamed_of, words_of
         from amos_ref.conformance import cases_of, expect
+        from amos_ref.conformance.algorithms import algorithm_of
         from amos_ref.conformance.judging.drive import check_eta, unsupported
         from amos_ref.conformance.ports import watchdog
         from amos_ref.conformance.ports.supervised import TargetPort
@@ -56,11 +64,15 @@ class PortUnderTest(pytest.Collector):
         limit = option("--amos-timeout")
         try:
             timeout = watchdog.DEFAULT if limit is None else watchdog.check_timeout(limit, alarm=False)
-            self.listed = expect.read(() if option("--amos-expect") is None else option("--amos-expect"))
-            self.port = TargetPort(str(option("--amos-port")), renamed_of(list(option("--amos-map"))), timeout)
+            algorithm = algorithm_of(option("--amos-algorithm"))
+            self.rule = algorithm.scale_rule(eta=option("--amos-eta"), sigma=option("--amos-sigma"))
+            words = algorithm.read_words(words_of(list(option("--amos-words"))))
+            self.listed = expect.read(() if option("--amos-expect") is None else option("--amos-expect"), algorithm)
+            renamed = renamed_of(list(option("--amos-map")))
+            self.port = TargetPort(str(option("--amos-port")), renamed, timeout, algorithm, words)
             self.config.add_cleanup(self.port.close)
-            self.cases = cases_of(str(option("--amos-suite")), self.port)
-            check_eta(option("--amos-eta"), self.cases)
+            self.cases = cases_of(str(option("--amos-suite")), self.port, algorithm)
+            check_eta(self.rule, self.cases)
             if all(unsupported(self.port, case) for case in self.cases):
                 raise TargetError(f"{self.port.name} supports none of the {len(self.cases)} cases: nothing is checked")
         except AmosError as error:
@@ -76,7 +88,7 @@ class PortUnderTest(pytest.Collector):
 
         found, seen = self._judge(case)
         if found.only_state:
-            every = accept_own_forms([self._judge(each)[0] for each in self.cases])
+            every = accept_own_forms([self._judge(each)[0] for each in self.cases], self.cases)
             found = next(r for r in every if (r.case, r.dtype) == (case.name, case.dtype))
         supported = {(each.name, each.dtype) for each in self.cases if not unsupported(self.port, each)}
         return apply([found], self.listed, supported, [seen] if seen else [])[0]
@@ -86,7 +98,7 @@ class PortUnderTest(pytest.Collector):
 
         key = (case.name, case.dtype)
         if key not in self.judged:
-            self.judged[key] = judge(self.port, case, self.config.getoption("--amos-eta"))
+            self.judged[key] = judge(self.port, case, self.rule)
         return self.judged[key]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import amos_ref
+from amos_ref.conformance.algorithms import Algorithm
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result
@@ -44,6 +45,8 @@ class Report:
         How many cases there are, where not all of them were asked for or run.
     interrupted : str or None
         When the check was interrupted, in words.
+    algorithm : Algorithm or None
+        What the port was to be: its `name` is "paper" or "closed-form". None where the installation was checked.
     ok : bool
         Whether something was checked to the end and every failing case was expected.
     """
@@ -60,7 +63,9 @@ class Report:
         notes: Iterable[Note] = (),
         out_of: int | None = None,
         interrupted: str | None = None,
+        algorithm: Algorithm | None = None,
     ) -> None:
+        self.algorithm = algorithm
         self.target, self.results = escape(text_of(target)), results
         self.suite, self.tolerance, self.diagnosis = suite, tolerance, diagnosis
         self.observations = observations
@@ -85,7 +90,11 @@ class Report:
         counts = ", ".join(f"{n} {label}" for label, n in self.counts().items()) or "nothing checked"
         how = [] if self.out_of is None else [f"{self._count_run()} of {self.out_of} cases were run"]
         how += [f"interrupted {self.interrupted}"] if self.interrupted else []
-        return ": ".join([self.target, *([", ".join(how)] if how else []), counts])
+        return ": ".join([self._subject(), *([", ".join(how)] if how else []), counts])
+
+    def _subject(self) -> str:
+        """Return what was checked, and as which algorithm if that is not paper Amos."""
+        return self.target + (self.algorithm.mention if self.algorithm else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, as report.schema.json describes them.
@@ -96,6 +105,7 @@ class Report:
         for row in rows:
             del row["seconds"]
         head = {"format": REPORT_FORMAT, "amos_ref": amos_ref.__version__, "target": self.target}
+        head |= {"algorithm": self.algorithm and self.algorithm.name}
         head |= {"suite": self.suite, "tolerance": self.tolerance, "ok": self.ok, "counts": dict(self.counts())}
         head |= {"seconds": round(self.seconds, 3)}
         head |= {
@@ -107,7 +117,7 @@ class Report:
 
     def to_junit(self) -> str:
         """Return JUnit XML of surefire's kind, a test case for each case; the suite's time includes the diagnosis."""
-        suite = ElementTree.Element("testsuite", name=f"amos-ref {self.target}", time=f"{self.seconds:.3f}")
+        suite = ElementTree.Element("testsuite", name=f"amos-ref {self._subject()}", time=f"{self.seconds:.3f}")
         kinds: Counter[str] = Counter()
         for r in self.results:
             about = {"classname": "amos-ref", "name": f"{r.case}/{r.dtype}", "time": f"{r.seconds or 0.0:.3f}"}

@@ -4,7 +4,8 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
+from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.drive import unsupported
 from amos_ref.conformance.ports.port import Port
 from amos_ref.dtypes import FLOATS
@@ -13,7 +14,13 @@ from amos_ref.errors import TargetError
 Texts = str | Iterable[str] | None
 
 
-def select(every: Sequence[Case], dtypes: Texts = None, cases: Texts = None, skip: Texts = ()) -> list[Case]:
+def select(
+    every: Sequence[Case],
+    dtypes: Texts = None,
+    cases: Texts = None,
+    skip: Texts = (),
+    algorithm: Algorithm = PAPER_AMOS,
+) -> list[Case]:
     """Return those of the cases that are asked for.
 
     Parameters
@@ -24,6 +31,8 @@ def select(every: Sequence[Case], dtypes: Texts = None, cases: Texts = None, ski
     cases, skip : str or iterable of str, optional
         Names of cases, or patterns with * and ?, of what is run (None is all) and what is not. A name with a dtype,
         as reports write it, is one of them: ``plain/float32``.
+    algorithm : Algorithm
+        Whose cases may be named.
 
     Raises
     ------
@@ -31,7 +40,7 @@ def select(every: Sequence[Case], dtypes: Texts = None, cases: Texts = None, ski
         If there is no such dtype or case.
     """
     dtypes, cases, skip = (None if texts is None else _list(texts) for texts in (dtypes, cases, skip))
-    names = list(dict.fromkeys(case.name for case in table()))
+    names = list(dict.fromkeys(case.name for case in algorithm.table()))
     for dtype in dtypes or ():
         if dtype not in FLOATS:
             raise TargetError(f"there is no dtype {dtype!r}{_close(dtype, FLOATS)}; the dtypes are {', '.join(FLOATS)}")

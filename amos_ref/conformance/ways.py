@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amos_ref.conformance.life import PREFIX, RATES
+from amos_ref.conformance.algorithms import PAPER_AMOS
+from amos_ref.conformance.life import PAPER_LIVES, PREFIX, Lives
 
 if TYPE_CHECKING:
     from amos_ref.conformance.cases import Case
@@ -12,23 +13,23 @@ _TWINS = {"kernel": (4, 3), "twin": (4, 3)}
 _APART = {"kernel": (4, 3), "bias": (3,)}
 
 
-def cases(make: Callable[..., "Case"]) -> list["Case"]:
-    """Return the cases in float64; `make` draws one."""
+def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]:
+    """Return the cases of an algorithm in float64; `make` draws one."""
 
     def way(event: str, about: str, name: str = "", **rest: Any) -> "Case":
         return make(PREFIX + (name or event), about, **{"shapes": _TWINS, "steps": 5, "events": {0: event}} | rest)
 
+    rates = {PAPER_AMOS.rate: own.rates}
+    injected = [way("inject_hyperparams", "the learning rate is changed in the state", **rates)]
     return [
         way("jit", "a step that is compiled"),
-        way(
-            "jit",
-            "a step that is compiled, with a momentum",
-            "jit-momentum",
-            momentum=0.75,
+        *(
+            way("jit", f"a step that is compiled, with {words}", f"jit-{name}", **kept)
+            for name, words, kept in own.kept
         ),
         way("donate", "a compiled step that gives its state and parameters away"),
         way("masked", "each leaf in a transformation of its own, which sees the others masked"),
-        way("inject_hyperparams", "the learning rate is changed in the state", learning_rate=RATES),
+        *(injected if own.rates else []),
         way("multi-steps", "a step from the mean of two gradients"),
         way("two-at-once", "another optimizer takes a step before each, with gradients of zero", shapes=_APART),
         _in_another_order(

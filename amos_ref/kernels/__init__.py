@@ -1,8 +1,8 @@
 """The contract between an optimizer and what computes its steps.
 
-A step flows ``reduce -> decide -> apply`` over leaves. The optimizer hands in the leaves, the numbers of the step, and
-its *decide* (a :class:`Method`); a :class:`Backend` supplies the rest, and gives the page's answer bit for bit. No
-backend imports an optimizer, and no optimizer names a backend.
+A step flows ``gradient -> direct -> reduce -> decide -> apply`` over leaves. The optimizer hands in the leaves, the
+numbers of the step, its *decide* and what makes its directions (a :class:`Method`); a :class:`Backend` supplies the
+rest, and gives the page's answer bit for bit. No backend imports an optimizer, and no optimizer names a backend.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from amos_ref.errors import BackendError
 
@@ -22,8 +22,6 @@ BACKENDS = {
     "cuda": "amos_ref.kernels.cuda.backend",
     "auto": "amos_ref.kernels.cpu.backend",
 }
-#: Those that can decide for slots without state.
-STATELESS = tuple(name for name in BACKENDS if name != "cuda")
 
 
 class Leaf(Protocol):
@@ -31,11 +29,12 @@ class Leaf(Protocol):
 
     name: str
     theta: Any  # the parameter
-    g: Any  # its gradient, or the direction that stands for it, of theta's shape
-    m: Any  # momentum, of theta's shape; None without momentum
+    g: Any  # its gradient, or a direction that the caller made of it, of theta's shape
+    moments: tuple[Any, ...]  # what *direct* reads and writes: float64 arrays of theta's shape
+    momentum: Any  # the averaged change, of theta's shape; None without momentum
     slot: tuple[int, ...]  # the slot's shape, which broadcasts to theta's
     state: tuple[Any, ...]  # what *decide* reads and writes: arrays of the slot's shape and of one dtype
-    scale: Any  # eta or sigma: a number, or an array of one float64 that is read anew at each step
+    scale: Any  # eta or sigma: a number, or an array of one float64 beside theta that is read anew at each step
 
     def arrays(self) -> dict[str, Any]:
         """Return every array of the leaf by its field's name."""
@@ -46,10 +45,25 @@ class Leaf(Protocol):
         ...
 
 
-class Rates(Protocol):
-    """The numbers of one step that all leaves share."""
+class Direction(Protocol):
+    """The numbers by which a step makes directions of gradients: a NamedTuple of floats, whose class says how."""
 
-    numbers: tuple[float, ...]  # what *decide* takes behind the scale; only the first two change without cost
+    #: ``direct(g, *moments, *numbers) -> (u, *new moments)``: float64 in and out, for one element or for arrays. A plain
+    #: function like *decide*. Whether g^2 is finite backends look for themselves, as u may not show it.
+    direct: ClassVar[Callable[..., tuple[Any, ...]]]
+    #: How many arrays of a leaf's `moments` it takes: 2 or none, as compiled kernels have it.
+    moments: ClassVar[int]
+    _fields: ClassVar[tuple[str, ...]]
+
+
+class Rates(Protocol):
+    """The numbers of one step that all leaves share.
+
+    From step to step only the first two of `numbers` and the last two of `aims` change without cost.
+    """
+
+    numbers: tuple[float, ...]  # what *decide* takes behind the scale
+    aims: Any  # the Direction; None where leaves move along `g` itself
     chi: float  # where gradients are clipped; infinity leaves them as they are
     mu: float  # the decay of momentum; 0.0 without momentum
 
@@ -78,6 +92,8 @@ class Method(NamedTuple):
     #: ``page(leaf, rates)``: every intermediate of a leaf's step by the page, in NumPy. It raises NonFiniteError for a
     #: gradient that is not finite.
     page: Callable[[Any, Any], Mapping[str, Any]]
+    #: The class of what `Rates.aims` is at every step.
+    direction: type[Direction] | None = None
 
     @property
     def numbers(self) -> int:
@@ -173,8 +189,8 @@ class Backend(Protocol):
         """Return a state with its arrays as checks and kernels see them."""
         ...
 
-    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
-        """Return what makes arrays of zeros (of a shape and dtype) in the memory where these arrays lie."""
+    def placing(self, beside: Mapping[str, Any]) -> Callable[[Any], Any]:
+        """Return what puts a new array of NumPy's in the memory where these arrays lie."""
         ...
 
     def check_host(self, method: str) -> None:
@@ -223,10 +239,8 @@ class HostBackend:
     def as_state(self, state: Any) -> Any:
         return state
 
-    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
-        import numpy as np
-
-        return np.zeros
+    def placing(self, beside: Mapping[str, Any]) -> Callable[[Any], Any]:
+        return lambda a: a
 
     def check_host(self, method: str) -> None:
         pass

@@ -13,12 +13,13 @@ import numpy as np
 
 from amos_ref import spec
 
-#: Columns of a table: addresses (STATE_0: of the first of two arrays of state); the view (outer, n, inner); where the
-#: leaf's sums, slots and places (its slots, spread over outer and inner) begin in scratch arrays; its number among the
-#: leaves of the step.
-THETA, G, M, STATE_0, STATE_1, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(12)
-COLUMNS = 12
+#: Columns of a table: addresses (STATE_0: of the first of two arrays of state; MOMENT_0 likewise; SCALE: of a float64,
+#: which backends set); the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread over outer
+#: and inner) begin in scratch arrays; its number among the leaves of the step.
+THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(15)
+COLUMNS = 15
 MOST_STATES = STATE_1 - STATE_0 + 1
+MOST_MOMENTS = MOMENT_1 - MOMENT_0 + 1
 
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
@@ -73,15 +74,13 @@ class Box(NamedTuple):
         return any(reduced for reduced, _ in self.runs[: self.cut])
 
 
-def box_of(shape: tuple[int, ...], slot: tuple[int, ...], fused: bool) -> Box:
-    """Return how kernels see an array; element slots are reduced like others unless decide is `fused` with apply."""
+def box_of(shape: tuple[int, ...], slot: tuple[int, ...]) -> Box:
+    """Return how kernels see an array."""
     runs, slots, size = spec.runs(shape, slot), math.prod(slot), math.prod(shape)
     cut = max((k for k, (reduced, _) in enumerate(runs) if reduced), default=-1)
-    if cut < 0 and fused:
+    if cut < 0:
         tasks = -(-size // CHUNK)
         return Box("elements", 1, size, 1, slots, tasks, tasks, runs, cut)
-    if cut < 0:
-        runs, cut = [(True, 1), *runs], 0  # one row of slots
     lengths = [n for _, n in runs]
     outer, n, inner = math.prod(lengths[:cut]), lengths[cut], math.prod(lengths[cut + 1 :])
     if inner == 1:
@@ -114,8 +113,9 @@ class Key(NamedTuple):
     kind: str
     theta: np.dtype
     g: np.dtype
-    state: np.dtype | None
+    state: np.dtype | None  # of state and momentum
     averages: bool
+    moments: int
 
 
 class Table:
@@ -131,10 +131,10 @@ class Table:
 
     Attributes
     ----------
-    leaves : ndarray of int64, shape (members, 12)
+    leaves : ndarray of int64, shape (members, 15)
         See the names of the columns.
-    scale, share : ndarray of float64, shape (members,)
-        share: the number of elements that a slot is the mean of.
+    share : ndarray of float64, shape (members,)
+        The number of elements that a slot is the mean of.
     reduce, combine, slots, apply : Tasks
     sums, places : int
         The sizes of the scratch arrays.
@@ -147,14 +147,13 @@ class Table:
         self.boxes = boxes = [box for *_, box in members]
         sizes = [math.prod(leaf.theta.shape) for _, leaf, _ in members]
         self.leaves = np.zeros((len(members), COLUMNS), np.int64)
-        self.scale = np.array([float(leaf.scale) for _, leaf, _ in members])
         self.share = np.array([float(max(n // max(b.slots, 1), 1)) for n, b in zip(sizes, boxes, strict=True)])
         self.sums = self.places = 0
         self.mixed: list[Mixed] = []
         for row, (number, leaf, box) in zip(self.leaves, members, strict=True):
-            for column, a in zip(
-                (THETA, G, M, STATE_0, STATE_1), (leaf.theta, leaf.g, leaf.m, *leaf.state), strict=False
-            ):
+            held = {THETA: leaf.theta, G: leaf.g, M: leaf.momentum}
+            held |= dict(enumerate(leaf.state, STATE_0)) | dict(enumerate(leaf.moments, MOMENT_0))
+            for column, a in held.items():
                 row[column] = 0 if a is None else address(a)
             row[OUTER : INNER + 1] = box.outer, box.n, box.inner
             row[LEAF] = number
@@ -187,13 +186,13 @@ def address(a: np.ndarray) -> int:
     return a.__array_interface__["data"][0]
 
 
-def tables(leaves: Iterable[Any], fused: bool, address: Callable[[Any], int]) -> list[Table]:
+def tables(leaves: Iterable[Any], address: Callable[[Any], int]) -> list[Table]:
     """Sort the leaves of a step into tables."""
     found: dict[Key, list[tuple[int, Any, Box]]] = {}
     for number, leaf in enumerate(leaves):
-        box = box_of(tuple(leaf.theta.shape), leaf.slot, fused)
-        kept = next((a.dtype for a in (*leaf.state, leaf.m) if a is not None), None)
-        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.m is not None)
+        box = box_of(tuple(leaf.theta.shape), leaf.slot)
+        kept = next((a.dtype for a in (*leaf.state, leaf.momentum) if a is not None), None)
+        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.momentum is not None, len(leaf.moments))
         found.setdefault(key, []).append((number, leaf, box))
     return [Table(key, members, address) for key, members in found.items()]
 

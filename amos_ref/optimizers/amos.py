@@ -47,6 +47,8 @@ class Rates(NamedTuple):
     d_coef: float
     epsilon: float
 
+    aims = None  # leaves move along their gradients
+
     @property
     def numbers(self) -> tuple[float, ...]:
         """What :func:`decide` takes behind eta."""
@@ -207,12 +209,10 @@ class Amos(Optimizer):
     def _rule(self, name: str, shape: Shape) -> tuple[float, Shape]:
         return eta_of(self.options["eta"], name, shape), slot_shape_of(self.options["slot_shape"], name, shape)
 
-    def _start(self, thetas: Arrays, make_zeros: Any) -> AmosState:
+    def _start(self, thetas: Arrays, place: Any) -> AmosState:
         def zeros(slot: bool) -> Arrays:
-            return {
-                name: make_zeros(self._leaf_rule(name, a.shape)[1] if slot else a.shape, self._state_dtype(a.dtype))
-                for name, a in thetas.items()
-            }
+            shapes = {name: self._leaf_rule(name, a.shape)[1] if slot else a.shape for name, a in thetas.items()}
+            return {name: place(np.zeros(shapes[name], self._state_dtype(a.dtype))) for name, a in thetas.items()}
 
         return AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
 

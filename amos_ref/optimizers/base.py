@@ -20,12 +20,10 @@ from amos_ref.kernels.layout import KeptLayout, LastLayout
 from amos_ref.optimizers.bound import Bindable
 from amos_ref.optimizers.configured import Configured
 from amos_ref.optimizers.interrupt import InterruptGuard
-from amos_ref.optimizers.leaf import refuse_gradient
+from amos_ref.optimizers.leaf import aim, refuse_gradient
 from amos_ref.optimizers.state import PARTS, as_count, check_state, check_state_values, warn_once
 from amos_ref.optimizers.trace import Lines, Trace
-from amos_ref.optimizers.turn import Moments, Taking, check_unused, share
-
-Aimed = tuple[Arrays, Moments]  # along what each leaf moves, and the new moments
+from amos_ref.optimizers.turn import Taking, check_unused, share
 
 
 class Prepared(NamedTuple):
@@ -33,8 +31,7 @@ class Prepared(NamedTuple):
 
     thetas: Arrays
     gradients: Arrays  # of the leaves that step
-    directions: list[Any]  # along what they move
-    moments: Moments  # what the step writes to the state beside what kernels write
+    directions: list[Any]  # what their leaves have as g: gradients, or what a callable made of them
     leaves: list[Any]
     state: Any  # with its arrays as the backend sees them
 
@@ -66,15 +63,14 @@ class Optimizer(Configured, Bindable, abc.ABC):
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
     example: ClassVar[dict[str, Any]] = {}
-    _follows_gradients = True  # leaves move along their gradients; otherwise `_directions` says along what
-    _directs_by_callable = False  # `_directions` calls the caller's code
+    _directs_by_callable = False  # `_directions` calls the caller's code; elsewhere leaves have their gradients
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         check_backend(options.get("backend", "numpy"), self.backends)
         self._rules: dict[tuple[str, Shape], Any] = {}
         self._last = LastLayout()
-        self._warned: set[str] = set()  # the leaves whose v became 0
+        self._warned: set[str] = set()  # the leaves that a warning has named
 
     # what a member says
 
@@ -92,16 +88,21 @@ class Optimizer(Configured, Bindable, abc.ABC):
         """Return what the rules give for a leaf, as a tuple; the slot's shape is the last of it."""
 
     @abc.abstractmethod
-    def _start(self, thetas: Arrays, make_zeros: Any) -> Any:
-        """Return the state before the first step; ``make_zeros(shape, dtype)`` makes its arrays."""
+    def _start(self, thetas: Arrays, place: Any) -> Any:
+        """Return the state before the first step; ``place(a)`` puts an array of it where the parameters lie."""
 
     @abc.abstractmethod
     def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Any:
         """Return a leaf of the step."""
 
-    def _directions(self, gradients: Arrays, state: Any) -> Aimed:
-        """Return along what each leaf moves, C-contiguous float64 arrays, and the new moments of the state."""
-        return gradients, {}
+    @property
+    def _method(self) -> Method:
+        """Return what backends compute with these options."""
+        return self.method
+
+    def _directions(self, gradients: Arrays, state: Any) -> Arrays:
+        """Return what each leaf has as g; of a callable C-contiguous float64 arrays."""
+        return gradients
 
     def _state_dtype(self, dtype: np.dtype) -> np.dtype:
         """Return how the state of a leaf of this dtype is stored."""
@@ -127,7 +128,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         thetas = named_arrays(self._backend.as_arrays(params, "params"))
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
-        return self._start(thetas, self._backend.make_zeros(thetas))
+        return self._start(thetas, self._backend.placing(thetas))
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """Compute one step and change nothing: ``(updates, new state)``, in optax's order of arguments.
@@ -179,8 +180,6 @@ class Optimizer(Configured, Bindable, abc.ABC):
                     parts[part][leaf.name] = round_like(after[part], old)
             if leaf.state and vanishes(after["g2"], parts["v"][leaf.name]):
                 vanished.append(leaf.name)
-        for part, new in ready.moments.items():
-            parts[part].update(new)
         new = type(state)(int(state.count) + 1, **parts)
         if vanished:
             warn_once(self._warned, vanished, int(new.count) - 1 + self.first_step)
@@ -233,29 +232,26 @@ class Optimizer(Configured, Bindable, abc.ABC):
             given, aimed = (None, None) if layout is None else self._aim(layout, params, grads, state)
             if layout is None or given is None:
                 work, layout, ready = self._lay_out(layout, params, grads, state, aimed, stream)
-                names, directions, moments = [leaf.name for leaf in ready.leaves], ready.directions, ready.moments
+                names, directions = [leaf.name for leaf in ready.leaves], ready.directions
             else:
                 work, names = layout.work, layout.stepping
-                gradients = given[0][layout.fixed :]
-                directions, moments = (gradients, {}) if aimed is None else (list(aimed[0].values()), aimed[1])
-                work.take(directions, None if aimed else given[1])
-            bad, new = self._take(work, names, moments, rates, state, stream=stream, sync=sync or validate)
+                directions = given[0][layout.fixed :] if aimed is None else list(aimed.values())
+                work.take(directions, given[1] if aimed is None else None)
+            bad, new = self._take(work, names, rates, state, stream=stream, sync=sync or validate)
         finally:
             if layout is not None:
                 self._last.put(layout)
         if bad >= 0:
-            self._refuse(names[bad], self._backend.as_arrays(directions[bad], "grads"), rates)
+            self._refuse(names[bad], directions[bad], state, rates)
         return new
 
-    def _take(
-        self, work: Any, names: list[str], moments: Moments, rates: Any, state: Any, **launch: Any
-    ) -> tuple[int, Any]:
+    def _take(self, work: Any, names: list[str], rates: Any, state: Any, **launch: Any) -> tuple[int, Any]:
         """Take the step that is laid out; return the leaf that is not finite, or -1, and the state from here on."""
         check_mode()
         taking = Taking(state, self.first_step)
         try:
             with InterruptGuard():
-                bad = taking.run(work, moments, rates, at=self._at(state), **launch)
+                bad = taking.run(work, rates, at=self._at(state), **launch)
             if work.vanished:
                 warn_once(self._warned, [names[k] for k in work.vanished], taking.t)
         except BaseException as error:
@@ -292,8 +288,8 @@ class Optimizer(Configured, Bindable, abc.ABC):
         count = as_count(getattr(state, "count", None))
         return None if count is None else self._rates(count)  # the check of the state says what is wrong
 
-    def _prepare(self, grads: Any, state: Any, params: Any, aimed: Aimed | None = None) -> Prepared:
-        """Check everything that one step is given; `aimed`: its directions and moments, if they are known.
+    def _prepare(self, grads: Any, state: Any, params: Any, directions: Arrays | None = None) -> Prepared:
+        """Check everything that one step is given, and its directions if they are known.
 
         Rules and directions may be callables, which are the caller's code and could change the very arrays that were
         checked. So whatever was looked at before they were called is looked at once more afterwards.
@@ -311,20 +307,18 @@ class Optimizer(Configured, Bindable, abc.ABC):
             for name, theta in thetas.items():
                 check_finite(theta, f"params leaf {name!r}")
             check_state_values(state)
-        if aimed is None:
-            directions, moments = self._directions(gradients, state)
+        if directions is None:
+            directions = self._directions(gradients, state)
             if asked or self._directs_by_callable:
-                known = None if self._follows_gradients else (directions, moments)
-                return self._prepare(grads, given, params, known)
+                return self._prepare(grads, given, params, directions if self._directs_by_callable else None)
         else:
-            directions, moments = aimed
             for name, u in tree.match(directions, gradients, "directions").items():
                 check_shape(u, thetas[name].shape, f"direction of leaf {name!r}")
         leaves = [self._leaf(name, thetas[name], u, state, rules[name]) for name, u in directions.items()]
-        return Prepared(thetas, gradients, list(directions.values()), moments, leaves, state)
+        return Prepared(thetas, gradients, list(directions.values()), leaves, state)
 
     def _lay_out(
-        self, last: KeptLayout | None, params: Any, grads: Any, state: Any, aimed: Aimed | None, stream: Any
+        self, last: KeptLayout | None, params: Any, grads: Any, state: Any, aimed: Arrays | None, stream: Any
     ) -> tuple[Any, KeptLayout | None, Prepared]:
         """Check everything, and lay out the work of this step and perhaps of the next ones."""
         self._backend.release(None if last is None else last.work, stream)
@@ -335,26 +329,27 @@ class Optimizer(Configured, Bindable, abc.ABC):
         written |= {f"state {part}": a for part, a in parts.items() if part not in constants}
         read = {f"state {part} of leaf {n!r}": a for part in constants for n, a in parts[part].items()}
         check_written(written, ready.gradients, read)
-        work = self._backend.prepare(ready.leaves, self.method)
+        work = self._backend.prepare(ready.leaves, self._method)
         if self.options.get("validate", False):
             return work, None, ready
         return work, KeptLayout.keep(self._backend, work, params, grads, state), ready
 
-    def _aim(self, layout: KeptLayout, params: Any, grads: Any, state: Any) -> tuple[Any, Aimed | None]:
-        """Return what the layout says of the arrays (None: it does not fit), and directions if they are no gradients.
+    def _aim(self, layout: KeptLayout, params: Any, grads: Any, state: Any) -> tuple[Any, Arrays | None]:
+        """Return what the layout says of the arrays (None: it does not fit), and directions if a callable makes them.
 
         The arrays are held for as long as the step takes: another thread may take them out of the trees.
         """
         given = layout.match(params, grads, state)
-        if given is None or self._follows_gradients:
+        if given is None or not self._directs_by_callable:
             return given, None
-        gradients = dict(zip(layout.stepping, given[0][layout.fixed :], strict=True))
-        aimed = self._directions(gradients, state)
-        # A callable could have changed what was compared before it was called.
-        return layout.match(params, grads, state) if self._directs_by_callable else given, aimed
+        aimed = self._directions(dict(zip(layout.stepping, given[0][layout.fixed :], strict=True)), state)
+        return layout.match(params, grads, state), aimed  # it could have changed what was compared before
 
-    def _refuse(self, name: str, g: Any, rates: Any) -> NoReturn:
-        refuse_gradient(f"{'gradient' if self._follows_gradients else 'direction'} of leaf {name!r}", g, rates.chi)
+    def _refuse(self, name: str, g: Any, state: Any, rates: Any) -> NoReturn:
+        """Raise NonFiniteError for a leaf that a backend refused: its gradient, or the direction made of it."""
+        g = self._backend.as_arrays(g, "grads")
+        leaf = self._leaf(name, g, g, self._backend.as_state(state), self._leaf_rule(name, tuple(g.shape)))
+        refuse_gradient(f"{leaf.source} of leaf {name!r}", aim(leaf, rates)[1], np.inf)
 
     def _leaf_rule(self, name: str, shape: Shape) -> Any:
         key = (name, shape)

@@ -34,7 +34,7 @@ class BoundStep:
             self._gradients: Any = given[0][layout.fixed :]
             self._names = layout.stepping
             self._addresses = given[1]
-            self._named = None if optimizer._follows_gradients else ready.gradients
+            self._named = ready.gradients if optimizer._directs_by_callable else None
 
     @property
     def state(self) -> Any:
@@ -71,20 +71,19 @@ class BoundStep:
         return self._state
 
     def _step_on(self, work: Any) -> Any:
-        opt, state, moments = self._optimizer, self._state, {}
+        opt, state = self._optimizer, self._state
         rates, directions = opt._rates_of(state), self._gradients
         if self._named is not None:
-            aimed, moments = opt._directions(self._named, state)
-            directions = list(aimed.values())
+            directions = list(opt._directions(self._named, state).values())
         work.take(directions, self._addresses if self._named is None else None)
         try:
-            bad, taken = opt._take(work, self._names, moments, rates, state, **self._launch)
+            bad, taken = opt._take(work, self._names, rates, state, **self._launch)
             self._state = taken
         except BaseException as error:  # of a step that has happened
             self._state = getattr(error, "amos_state", state)
             raise
         if bad >= 0:
-            opt._refuse(self._names[bad], opt._backend.as_arrays(directions[bad], "grads"), rates)
+            opt._refuse(self._names[bad], directions[bad], state, rates)
         return self._state
 
     def synchronize(self) -> None:

@@ -5,21 +5,21 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from amos_ref import closed_form
+from amos_ref import closed_form, spec
 from amos_ref.checks import Arrays, check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
 from amos_ref.dtypes import Shape
-from amos_ref.errors import AmosError, DirectionError
-from amos_ref.kernels import STATELESS, Method
-from amos_ref.optimizers.adam import adam_directions
-from amos_ref.optimizers.base import Aimed, Optimizer, Prepared
-from amos_ref.optimizers.leaf import DirectedLeaf, refuse_gradient
-from amos_ref.optimizers.state import ClosedFormState
+from amos_ref.errors import AmosError, BackendError, DirectionError
+from amos_ref.kernels import Method
+from amos_ref.optimizers.base import Optimizer, Prepared
+from amos_ref.optimizers.directions import Adam, Sign
+from amos_ref.optimizers.leaf import DirectedLeaf, aim, refuse_gradient
+from amos_ref.optimizers.state import ClosedFormState, warn_of_sigma
 from amos_ref.outside import pass_on
 from amos_ref.rules import positive, resolve, slot_shape_of
 
 LINES = (
-    ("g", "g = gradient"),
+    ("g", "g = clip(gradient, -chi, chi)"),
     ("m", "m = beta1 m + (1 - beta1) g"),
     ("v", "v = beta2 v + (1 - beta2) g^2"),
     ("u", "u = direction"),
@@ -32,37 +32,48 @@ LINES = (
 )
 
 
+#: How backends make directions; gradients and what callables make of them are moved along as they are.
+DIRECTIONS = {"sign": Sign, "adam": Adam}
+
+
 class ClosedRates(NamedTuple):
-    """The numbers of one step that all leaves share, by the names of :func:`amos_ref.closed_form.decide`."""
+    """The numbers of one step that all leaves share; the first by the names of :func:`amos_ref.closed_form.decide`."""
 
     shrink: float  # exp(-2 S_t)
     alpha_0: float
     q: float
     epsilon: float
+    clip_value: float | None = None
+    aims: Sign | Adam | None = None
 
-    chi = np.inf  # no clipping
     mu = 0.0  # no momentum
 
     @property
     def numbers(self) -> tuple[float, ...]:
         """What :func:`amos_ref.closed_form.decide` takes behind sigma."""
-        return tuple(self)
+        return self[:4]
+
+    @property
+    def chi(self) -> float:
+        """Where gradients are clipped; infinity leaves them as they are."""
+        return np.inf if self.clip_value is None else self.clip_value
 
 
 def compute_stages(leaf: DirectedLeaf, rates: ClosedRates) -> dict[str, Any]:
     """Return every intermediate of a leaf's step by the page, or raise NonFiniteError for its direction."""
-    theta, u = leaf.theta.astype(np.float64), leaf.g.astype(np.float64)
+    theta, (g, u, *moments) = leaf.theta.astype(np.float64), aim(leaf, rates)
     with np.errstate(all="ignore"):
-        after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates)
+        after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates.numbers)
     if not np.isfinite(after["u2"]).all():
-        refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
-    return after
+        refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", u, np.inf)
+    m, v = moments or (None, None)
+    return dict(g=g, m=m, v=v, **after)
 
 
 class ClosedFormAmos(Optimizer):
     """The derivation's Amos: step size and weight decay follow one closed form. It is *not* paper Amos.
 
-    For each slot of a parameter array theta with direction u, at step t = 0, 1, ...::
+    For each slot of a parameter array theta, with a direction u made of its gradient, at step t = 0, 1, ...::
 
         alpha = alpha_0 sigma / sqrt(max(mean(u^2), epsilon)) exp(-2 S_t)
         rho   = alpha_0^2 / (2 q) exp(-2 S_t)
@@ -80,8 +91,8 @@ class ClosedFormAmos(Optimizer):
         As in :class:`amos_ref.closed_form.Schedule`.
     sigma : "init", float, callable, mapping or rules.Preset
         The distance > 0 that an entry is expected to have to travel. "init": the root mean square of the leaf's
-        initial entries, 0.5 where all are 0 or all are 1. Otherwise a rule, as eta of :class:`amos_ref.Amos`; one of a
-        mapping's values may be "init".
+        initial entries, 0.5 where all are 0 or all are 1; of several entries that are all another number, `init` warns
+        (SigmaWarning). Otherwise a rule, as eta of :class:`amos_ref.Amos`; one of a mapping's values may be "init".
     slot_shape : {"tensor", "element"}, callable, mapping or rules.Preset
         As in :class:`amos_ref.Amos`; the document has one slot an array.
     direction : {"gradient", "adam", "sign"} or callable
@@ -89,10 +100,13 @@ class ClosedFormAmos(Optimizer):
         sign of g; or ``direction(name, g, t)``, an array of g's shape (g is a copy in float64).
     beta1, beta2, adam_epsilon : float
         Only for Adam's direction.
+    clip_value : float, optional
+        > 0: gradients are clipped to [-clip_value, clip_value] before directions are made of them.
     epsilon : float
         > 0: the least mean(u^2) that is divided by.
-    backend : {"auto", "numpy", "cpu"}
-        What computes :meth:`step`; the bits are the same.
+    backend : {"auto", "numpy", "cpu", "cuda"}
+        What computes :meth:`step`, as in :class:`amos_ref.Amos`; the bits are the same. On a GPU the direction cannot
+        be a callable.
     validate : bool
         Look at every parameter and state value on each step and refuse what is not finite.
 
@@ -124,7 +138,6 @@ class ClosedFormAmos(Optimizer):
     method = Method(closed_form.decide, 0, compute_stages)
     lines = LINES
     first_step = 0
-    backends = STATELESS
     example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
 
     def __init__(
@@ -142,6 +155,7 @@ class ClosedFormAmos(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         adam_epsilon: float = 1e-8,
+        clip_value: float | None = None,
         epsilon: float = 2.0**-125,
         backend: str = "auto",
         validate: bool = False,
@@ -155,13 +169,16 @@ class ClosedFormAmos(Optimizer):
             beta1=beta1,
             beta2=beta2,
             adam_epsilon=adam_epsilon,
+            clip_value=clip_value,
             epsilon=epsilon,
             backend=backend,
             validate=validate,
         )
+        if callable(direction) and backend == "cuda":
+            raise BackendError("direction is a callable, which computes in NumPy; backend 'cuda' has kernels for names")
         self._schedule = Schedule(**schedule)
-        self._follows_gradients = direction == "gradient"
         self._directs_by_callable = callable(direction)
+        self._direction = None if callable(direction) else DIRECTIONS.get(direction)
 
     @property
     def schedule(self) -> Schedule:
@@ -173,55 +190,67 @@ class ClosedFormAmos(Optimizer):
         """Whether the state holds m and v."""
         return self.options["direction"] == "adam"
 
+    @property
+    def _method(self) -> Method:
+        return self.method._replace(direction=self._direction)
+
     def _rates(self, count: int) -> ClosedRates:
+        o, direction = self.options, self._direction
         # A count of hundreds of digits is legal, and no float64.
         shrink = float(self.schedule.shrink(min(count, 2**1000)))
-        return ClosedRates(shrink, *(self.options[name] for name in ClosedRates._fields[1:]))
+        chi = None if self._directs_by_callable else o["clip_value"]  # a callable is given clipped gradients
+        aims = Adam.after(count + 1, o["beta1"], o["beta2"], o["adam_epsilon"]) if direction is Adam else None
+        aims = Sign() if direction is Sign else aims
+        return ClosedRates(shrink, o["alpha_0"], o["q"], o["epsilon"], chi, aims)
 
     def _rule(self, name: str, shape: Shape) -> tuple[Shape]:
         return (slot_shape_of(self.options["slot_shape"], name, shape),)
 
-    def _start(self, thetas: Arrays, make_zeros: Any) -> ClosedFormState:
+    def _start(self, thetas: Arrays, place: Any) -> ClosedFormState:
         def zeros() -> Arrays | None:
-            return {name: np.zeros(theta.shape) for name, theta in thetas.items()} if self.averages else None
+            return {name: place(np.zeros(theta.shape)) for name, theta in thetas.items()} if self.averages else None
 
         sigma = {}
         for name, theta in thetas.items():
             self._leaf_rule(name, theta.shape)
-            sigma[name] = np.array(self._sigma(name, theta))
+            sigma[name] = place(np.array(self._sigma(name, theta)))
         return ClosedFormState(0, sigma, zeros(), zeros())
 
     def _sigma(self, name: str, theta: np.ndarray) -> float:
-        value = resolve(self.options["sigma"], "sigma", name, theta.shape)
-        if isinstance(value, str) and value == "init":
-            with np.errstate(all="ignore"):
-                value = closed_form.initial_sigma(theta.astype(np.float64))
-        return positive(value, f"sigma of leaf {name!r}")
+        value, where = resolve(self.options["sigma"], "sigma", name, theta.shape), f"sigma of leaf {name!r}"
+        if not isinstance(value, str) or value != "init":
+            return positive(value, where)
+        wide = theta.astype(np.float64)
+        with np.errstate(all="ignore"):
+            sigma = positive(closed_form.initial_sigma(wide), where)
+        warn_of_sigma(self._warned, name, sigma, wide)
+        return sigma
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: tuple[Shape]) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"
-        return DirectedLeaf(name, theta, direction, *rule, state.sigma[name], word)
+        moments = [part and part[name] for part in (state.m, state.v)]
+        return DirectedLeaf(name, theta, direction, *rule, state.sigma[name], word, *moments)
 
-    def _directions(self, gradients: Arrays, state: ClosedFormState) -> Aimed:
-        direction, count = self.options["direction"], int(state.count)
-        if direction == "gradient":
-            return gradients, {}
-        if direction == "adam":
-            betas = {key: self.options[key] for key in ("beta1", "beta2", "adam_epsilon")}
-            return adam_directions(gradients, state, **betas)
+    def _directions(self, gradients: Arrays, state: ClosedFormState) -> Arrays:
+        if not self._directs_by_callable:
+            return gradients
         found = {}
         for name, g in gradients.items():
-            check_finite(g, f"gradient of leaf {name!r}", squared=True)
-            wide = g.astype(np.float64)
-            found[name] = (
-                np.asarray(np.sign(wide)) if direction == "sign" else _call_direction(direction, name, wide, count)
-            )
-        return found, {}
+            wide = self._clipped(g)
+            check_finite(wide, f"gradient of leaf {name!r}", squared=True)
+            found[name] = _call_direction(self.options["direction"], name, wide, int(state.count))
+        return found
+
+    def _clipped(self, g: np.ndarray) -> np.ndarray:
+        """Return a gradient as a callable is given it."""
+        chi = self.options["clip_value"]
+        return np.asarray(spec.clip(g.astype(np.float64), np.inf if chi is None else chi))
 
     def _stages(self, leaf: DirectedLeaf, ready: Prepared, rates: ClosedRates) -> dict[str, Any]:
-        moments = {part: ready.moments.get(part, {}).get(leaf.name) for part in "mv"}
-        error = float(leaf.sigma) ** 2 * rates.shrink
-        return dict(g=ready.gradients[leaf.name], **moments, **super()._stages(leaf, ready, rates), error=error)
+        after = super()._stages(leaf, ready, rates)
+        if self._directs_by_callable:
+            after["g"] = self._clipped(ready.gradients[leaf.name])
+        return after | {"error": float(leaf.sigma) ** 2 * rates.shrink}
 
 
 def _call_direction(direction: Callable[[str, np.ndarray, int], Any], name: str, g: np.ndarray, t: int) -> np.ndarray:

@@ -22,6 +22,11 @@ class Leaf(NamedTuple):
     eta: float
 
     source = "gradient"  # what g is
+    moments = ()  # those of a direction
+
+    @property
+    def momentum(self) -> np.ndarray | None:
+        return self.m
 
     @property
     def slot(self) -> Shape:
@@ -56,23 +61,29 @@ class DirectedLeaf(NamedTuple):
 
     name: str
     theta: np.ndarray  # any shape, one of the four dtypes
-    g: np.ndarray  # the direction u, theta's shape
+    g: np.ndarray  # theta's shape: the gradient, or a direction that was made of it
     slot: Shape
     sigma: Any  # a number, or an array of one float64
-    source: str  # what g is: "gradient" or "direction"
+    source: str  # what it moves along: "gradient" or "direction"
+    m: np.ndarray | None = None  # theta's shape, float64; None unless the direction averages gradients
+    v: np.ndarray | None = None
 
-    m = None  # momentum
+    momentum = None
     state = ()
+
+    @property
+    def moments(self) -> tuple[np.ndarray, ...]:
+        return () if self.m is None or self.v is None else (self.m, self.v)
 
     @property
     def scale(self) -> Any:
         return self.sigma
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"theta": self.theta, "g": self.g}
+        return {"theta": self.theta, "g": self.g, **self.written()}
 
     def written(self) -> dict[str, np.ndarray]:
-        return {"theta": self.theta}
+        return {"theta": self.theta, **dict(zip("mv", self.moments, strict=False))}
 
     def describe(self) -> str:
         """Return what a trace says of the leaf."""
@@ -81,6 +92,21 @@ class DirectedLeaf(NamedTuple):
     def before(self) -> dict[str, np.ndarray | None]:
         """Return what the step starts from, for a trace."""
         return {"theta": self.theta}
+
+
+def aim(leaf: Any, rates: Any) -> tuple[np.ndarray, ...]:
+    """Return (g, u, *new moments): the clipped gradient, and along what the leaf moves.
+
+    Raise NonFiniteError for a gradient whose direction might not show that it is not finite.
+    """
+    aims = rates.aims
+    with np.errstate(all="ignore"):
+        g = np.asarray(spec.clip(leaf.g.astype(np.float64), rates.chi))
+        if aims is None:
+            return g, g
+        check_finite(g, f"gradient of leaf {leaf.name!r}", squared=True)
+        moments = (a.astype(np.float64) for a in leaf.moments)
+        return g, *map(np.asarray, aims.direct(g, *moments, *aims))
 
 
 def refuse_gradient(where: str, g: Any, chi: float) -> NoReturn:

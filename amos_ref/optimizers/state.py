@@ -210,6 +210,25 @@ class UnderflowWarning(RuntimeWarning):
     """The second moment of a leaf is stored in float16, and too small for it: it became 0 where it is not 0."""
 
 
+class SigmaWarning(RuntimeWarning):
+    """The sigma of a leaf was read off initial entries that are all the same number, and neither 0 nor 1."""
+
+
+def warn_of_sigma(warned: set[str], name: str, sigma: float, theta: np.ndarray) -> None:
+    """Warn of a leaf whose sigma is the size of one constant, such as 1e-6, unless it is among the `warned`.
+
+    A single number is always constant, and a constant of 0.5 has the sigma that it would be told to have.
+    """
+    if theta.size > 1 and sigma != 0.5 and name not in warned and (theta == theta.flat[0]).all():
+        warned.add(name)
+        warnings.warn(
+            f"sigma of leaf {name!r} is {sigma:.6g}, as all its entries start at {float(theta.flat[0]):.6g}: its first "
+            "steps are alpha_0 times that; if entries go further, give sigma=0.5, as zeros and ones have, or a rule",
+            SigmaWarning,
+            stacklevel=5,
+        )
+
+
 def warn_once(warned: set[str], names: Sequence[str], t: int) -> None:
     """Warn of those leaves, unless they are among the `warned`, that their v became 0 in step t."""
     for name in names:

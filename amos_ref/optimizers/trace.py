@@ -33,13 +33,21 @@ class Trace(Mapping[str, dict[str, Any]]):
         return len(self._steps)
 
     def __str__(self) -> str:
-        shared = ", ".join(f"{key}={value:.6g}" for key, value in self.rates._asdict().items() if value is not None)
-        lines = [f"step t={self.t}: {shared}"]
+        lines = [f"step t={self.t}: {', '.join(f'{key}={value:.6g}' for key, value in _shared(self.rates))}"]
         for name, (leaf, after) in self._steps.items():
             lines += ["", f"leaf {name!r}: {leaf.describe()}"]
             lines += [f"  {symbol:39} {_numbers(a)}" for symbol, a in leaf.before().items() if a is not None]
             lines += [f"  {text:39} {_numbers(after[key])}" for key, text in self._lines if after[key] is not None]
         return "\n".join(lines)
+
+
+def _shared(rates: Any) -> Iterator[tuple[str, float]]:
+    """Yield what all leaves share, with what directions are made by."""
+    for key, value in rates._asdict().items():
+        if isinstance(value, tuple):
+            yield from _shared(value)
+        elif value is not None:
+            yield key, value
 
 
 def _numbers(a: Any) -> str:

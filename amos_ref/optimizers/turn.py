@@ -4,11 +4,7 @@ import contextlib
 import threading
 from typing import Any, ClassVar, Self
 
-from amos_ref.checks import Arrays
 from amos_ref.errors import StateError
-from amos_ref.kernels import insist
-
-Moments = dict[str, Arrays]  # {part of the state: {leaf: its new array}}
 
 
 class Turn:
@@ -109,14 +105,8 @@ class Taking:
         self.t = int(state.count) + first_step
         self.new = type(state)._make((int(state.count) + 1, *state[1:]))
 
-    def run(self, work: Any, moments: Moments, rates: Any, **launch: Any) -> int:
+    def run(self, work: Any, rates: Any, **launch: Any) -> int:
         """Run the work as the one step that is taken of this state; see :class:`amos_ref.kernels.Work`."""
-
-        def write() -> None:
-            for part, arrays in moments.items():
-                for name, a in arrays.items():
-                    getattr(self.state, part)[name][...] = a
-
         work.begun = False
         self.turn.take(self.t)
         try:
@@ -128,11 +118,9 @@ class Taking:
         if bad >= 0 or not work.advanced:
             self.turn.give_back()
             return bad
-        late = insist(write) if moments else None
-        self.turn.stepped = self.done = True  # from the last write to here nothing takes memory
-        late = work.late if late is None else late
-        if late is not None:
-            raise late
+        self.turn.stepped = self.done = True
+        if work.late is not None:
+            raise work.late
         return bad
 
     def finish(self) -> Any:

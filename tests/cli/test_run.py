@@ -35,6 +35,21 @@ def test_run_is_minimize_with_the_options_given(capsys):
     assert amos_ref.minimize(problem, steps=30, learning_rate=0.05, eta=0.7).loss != report["runs"][0]["loss"]
 
 
+def test_a_half_life_that_nobody_said_is_printed(capsys):
+    said = ["closed-form:half_life=4", "closed-form:p_0=0.5"]
+    argv = ["run", "quadratic", "--steps", "30"]
+    for label in ("paper", "closed-form", "closed-form:direction=adam", *said):
+        argv += ["--algorithm", label]
+    assert main(argv) == 0
+    last, *notes = output_lines(capsys)[0][-3:]
+    assert cells(last)[0] == "reference"
+    assert notes == ["closed-form: half-life N/10 = 3", "closed-form:direction=adam: half-life N/10 = 3"]
+    runs = run_json(capsys, *argv)["runs"]
+    assert [run["by_default"] for run in runs] == [None, *["half-life N/10 = 3"] * 2, None, None]
+    assert [run["options"].get("half_life") for run in runs] == [None, 3.0, 3.0, 4, None]
+    assert runs[2]["options"]["direction"] == "adam"
+
+
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_the_table_of_every_problem(name, capsys):
     assert main(["run", name, "--steps", "2", "--algorithm", "paper"]) == 0

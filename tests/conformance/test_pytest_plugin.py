@@ -216,3 +216,15 @@ def test_installed_it_loads_by_its_entry_point_and_imports_nothing_heavy(pyteste
 def test_the_ports_of_these_tests_are_what_they_seem():
     assert check(ToyPort(), suite="quick").ok
     assert not check(bad_ports.Scribbling(), suite="quick").ok
+
+
+def test_a_port_of_the_closed_form(run):
+    result = run(None, "--amos-port", "examples.ports.closed_form_numpy:step", "--amos-algorithm", "closed-form", "-v")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["amos-ref::sigma-init/float64 PASSED*"])
+    wrong = ["--amos-port", "helpers.closed_form_ports:from_one", "--amos-algorithm", "closed-form"]
+    assert run(None, *wrong, "-k", "plain/float64").ret == 1
+    both = [*wrong, "--amos-eta", "0.5"]
+    result = run(None, *both)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*the closed form has no eta; what a port of it hard-codes is its sigma"])

@@ -10,8 +10,9 @@ from helpers.toy_port import OPTIONS, ToyPort
 
 import amos_ref
 from amos_ref.conformance import check, table
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.judging import verdicts
-from amos_ref.conformance.judging.judge import STAGES, Result
+from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.judging.tolerance import METHOD
 from amos_ref.conformance.report import Report
 
@@ -28,12 +29,15 @@ def test_the_schema_is_one_and_closed_everywhere():
         assert sorted(part["required"]) == sorted(part["properties"])
     assert SCHEMA["$defs"]["verdict"]["enum"] == list(verdicts.VERDICTS)
     assert [*SCHEMA["$defs"]["result"]["properties"], "seconds"] == list(Result._fields)
-    assert set(SCHEMA["$defs"]["result"]["properties"]["stage"]["enum"]) == {*STAGES, None}
+    stages = [stage for algorithm in ALGORITHMS.values() for stage in algorithm.stages]
+    assert set(SCHEMA["$defs"]["result"]["properties"]["stage"]["enum"]) == {*stages, None}
+    assert SCHEMA["properties"]["algorithm"]["enum"] == [*ALGORITHMS, None]
 
 
 def test_json_of_a_check(mixed):
     data = validate(mixed)
     assert (data["format"], data["amos_ref"]) == ("amos-ref-report-1", amos_ref.__version__)
+    assert data["algorithm"] == "paper"
     assert (data["target"], data["suite"], data["tolerance"], data["ok"]) == ("toy", "full", METHOD, False)
     assert sum(data["counts"].values()) == len(data["results"]) == len(CASES)
     assert data["diagnosis"]["deviations"] == mixed.diagnosis.deviations
@@ -47,6 +51,7 @@ def test_json_of_bad_ports_is_valid(port):
 def test_json_of_the_installation(installation):
     data = validate(installation)
     assert data["tolerance"] is None
+    assert data["algorithm"] is None
     assert data["diagnosis"] is None
 
 

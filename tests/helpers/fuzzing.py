@@ -21,6 +21,7 @@ from amos_ref import expressions, interop, patterns, rules
 from amos_ref.adamw import AdamW
 from amos_ref.cli import csv_data, main
 from amos_ref.conformance import expect
+from amos_ref.conformance.algorithms import PAPER_AMOS
 from amos_ref.conformance.ports import protocol
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError
@@ -39,7 +40,11 @@ ARGUMENTS = """run explain schedule quadratic rosenbrock quadratic: n=3 conditio
 adamw paper:eta=0.1 paper: --learning-rate --json --steps 0 1 3 -1 nan 1e999 --alpha-0 --half-life --p-0 --q --eta
 --target --feature --delimiter --decimal , ; nothing.csv --step 99999999999999999999 x=y
 -- = : \x1b[31m --help info""".split()
-FORM = {"a": protocol.Form(np.dtype(np.float32), (2,), ()), "b": protocol.Form(np.dtype(np.float64), (), ())}
+PARTS = PAPER_AMOS.parts
+FORM = {
+    "a": protocol.Form(np.dtype(np.float32), (2,), (), PARTS),
+    "b": protocol.Form(np.dtype(np.float64), (), (), PARTS),
+}
 
 
 class Drawn:

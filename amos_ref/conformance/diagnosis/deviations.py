@@ -5,54 +5,16 @@ the stage that it overrides, which may be overridden already.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis import extremes, life, ways
-from amos_ref.conformance.judging.reading import Override
-from amos_ref.dtypes import dtype_of
+from amos_ref.conformance.diagnosis.deviation import Catalogue, bessel, largest, norm, other_axes, own_count, stored
 
-
-class Deviation(NamedTuple):
-    """One way to depart from the page.
-
-    Attributes
-    ----------
-    name : str
-    stage : str
-        Where on the way of a step: gradient, reduce, second moment, bias correction, epsilon, c, gamma, d, eta, step
-        size, weight decay, change, clock, momentum, schedule, count, storage or life.
-    does : str
-        What is done, and the page's way for comparison.
-    effect : str
-        What that does to training.
-    overrides : mapping of str to callable
-    only : callable
-        Whether it can show in a case at all.
-    """
-
-    name: str
-    stage: str
-    does: str
-    effect: str
-    overrides: Mapping[str, Override]
-    only: Callable[[Case], bool] = lambda case: True
-
-
-CATALOGUE: dict[str, Deviation] = {}
-
-
-def _add(stage: str, name: str, does: str, effect: str, only: Any = None, **overrides: Override) -> None:
-    assert name not in CATALOGUE, name
-    CATALOGUE[name] = Deviation(name, stage, does, effect, overrides, *([only] if only else []))
-
-
-def _norm(*arrays: Any) -> float:
-    return math.sqrt(sum(float(np.sum(a * a)) for a in arrays))
+CATALOGUE = Catalogue()
+_add = CATALOGUE.add
 
 
 def _chi(s: Any) -> float:
@@ -84,11 +46,11 @@ _add("gradient", "clip-after-mean", "takes the mean square of the unclipped grad
      "clipping makes steps small where it should only tame outliers", g2=lambda s, page: page(s.but(g=s.grad)))
 _add("gradient", "clip-by-norm", "scales the array's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the array's size",
-     g=lambda s, page: _shrink(s, _norm(s.grad)))
+     g=lambda s, page: _shrink(s, norm(s.grad)))
 _add("gradient", "clip-by-global-norm",
      "scales all gradients to the joint norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the whole model",
-     g=lambda s, page: _shrink(s, _norm(*(g for g in s.grads.values() if g is not None))))
+     g=lambda s, page: _shrink(s, norm(*(g for g in s.grads.values() if g is not None))))
 _add("gradient", "clip-the-change", "clips the change of theta; the page clips the gradient",
      "outliers enter v unclipped", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), _chi(s)))
 _add("gradient", "l2-in-gradient", "adds extra_l2 * theta to the gradient; the page adds it to the decay",
@@ -106,13 +68,13 @@ _add("reduce", "variance", "subtracts the gradient's mean before squaring; the p
      "steps grow where gradients agree",
      g2=lambda s, page: page(s.but(g=s.g - np.add.reduce(s.g, None) / max(s.g.size, 1))))
 _add("reduce", "mean-over-n-1", "divides the sum of squares by n - 1; the page by n", "small arrays step too little",
-     g2=lambda s, page: page(s) * _bessel(s.g.size // max(s.old_v.size, 1)))
+     g2=lambda s, page: page(s) * bessel(s.g.size // max(s.old_v.size, 1)))
 _add("reduce", "mean-absolute", "squares the mean of |g|; the page takes the mean of g^2",
      "sparse gradients get larger steps", g2=lambda s, page: _squared_mean_absolute(s))
 _add("reduce", "global-mean", "takes one mean square for all leaves; the page one for each slot",
      "leaves with small gradients hardly move", g2=lambda s, page: page(s) * 0.0 + _global_mean_square(s))
 _add("reduce", "other-axes", "averages over the axes that the slot keeps, and keeps the others",
-     "each row steps by the columns' gradients", slot=lambda s, page: _other_axes(s.shapes[s.name], page(s)))
+     "each row steps by the columns' gradients", slot=lambda s, page: other_axes(s.shapes[s.name], page(s)))
 _add("reduce", "slots-tensor", "keeps one slot for each array, whatever slot_shape says",
      "rows with small gradients, as rare words have, hardly learn", slot=lambda s, page: ())
 _add("reduce", "slots-element", "keeps one slot for each entry, whatever slot_shape says",
@@ -132,7 +94,7 @@ _add("second moment", "v-undamped", "v = beta v + g2, without (1-beta)", "steps 
 _add("second moment", "v-summed", "v = v + g2, as in Adagrad", "steps vanish like 1/sqrt(t) on top of Amos's decay",
      v=lambda s, page: s.old_v + s.g2)
 _add("second moment", "v-largest", "divides by the largest v so far, as in AMSGrad",
-     "one outlier shrinks all later steps", r=lambda s, page: page(s.but(v=_largest(s, s.v))))
+     "one outlier shrinks all later steps", r=lambda s, page: page(s.but(v=largest(s, s.v))))
 _add("second moment", "v-starts-full", "starts v at the first mean square instead of at 0",
      "the bias correction then makes the first steps too large",
      v=lambda s, page: page(s if s.memory.setdefault("full", s.count) != s.count else s.but(old_v=s.g2)))
@@ -315,20 +277,16 @@ _add("schedule", "schedule-frozen", "keeps the first learning rate that is not 0
      xi=lambda s, page: page(s) if "lr-tensor" in s.events.values() else next((x for x in s.rates if x), s.rates[0]))
 _add("count", "count-per-leaf",
      "counts each leaf's own steps in the bias correction; the page has one count for the tree",
-     "a leaf whose first gradient comes late starts with small steps", t=lambda s, page: _own_count(s))
+     "a leaf whose first gradient comes late starts with small steps", t=lambda s, page: own_count(s))
 
 # storage
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
-         **{what: lambda s, page, name=_name: _store(page(s), name) for what in ("v", "b", "m")})
+         **{what: lambda s, page, name=_name: stored(page(s), name) for what in ("v", "b", "m")})
 extremes.add_all(_add)
 life.add_all(_add)
 ways.add_all(_add)
 # fmt: on
-
-
-def _bessel(n: int) -> float:
-    return n / (n - 1) if n > 1 else 1.0
 
 
 def _squared_mean_absolute(s: Any) -> Any:
@@ -337,19 +295,7 @@ def _squared_mean_absolute(s: Any) -> Any:
 
 def _global_mean_square(s: Any) -> Any:
     gradients = [spec.clip(g, _chi(s)) for g in s.grads.values() if g is not None]
-    return _norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
-
-
-def _other_axes(shape: tuple[int, ...], slot: tuple[int, ...]) -> tuple[int, ...]:
-    if all(n == 1 for n in slot) or slot == shape:
-        return slot
-    aligned = (1,) * (len(shape) - len(slot)) + slot
-    return tuple(n if kept != n else 1 for n, kept in zip(shape, aligned, strict=True))
-
-
-def _largest(s: Any, v: Any) -> Any:
-    s.memory["largest"] = np.maximum(s.memory.get("largest", 0.0), v)
-    return s.memory["largest"]
+    return norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
 
 
 def _gamma_of_new_b(s: Any) -> Any:
@@ -369,14 +315,3 @@ def _average_of_step(s: Any) -> Any:
 def _without_extra(s: Any) -> Any:
     rho = spec.weight_decay(s.d, s.gamma, 0.0)
     return spec.average(s.old_m, spec.change(s.alpha, s.g, rho, s.old_theta), s.momentum)
-
-
-def _own_count(s: Any) -> int:
-    s.memory["count"] = s.memory.get("count", 0) + 1
-    return s.memory["count"] + s.ahead
-
-
-def _store(x: Any, name: str) -> Any:
-    if x is None:
-        return None
-    return spec.round_to(np.asarray(x), dtype_of(name)).astype(np.float64)

@@ -1,13 +1,14 @@
 """What a port does instead: the smallest set of deviations under which the page reproduces all that it did."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import random_case, round_case, table
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, reading_of
+from amos_ref.conformance.algorithms import ALGORITHMS
+from amos_ref.conformance.cases import Case, round_case
+from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence, departs
 from amos_ref.conformance.diagnosis.recognise import recognise
@@ -15,14 +16,15 @@ from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Failure, Observation, observe, unsupported
-from amos_ref.conformance.judging.judge import STAGES, first_departure
+from amos_ref.conformance.judging.judge import first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
-from amos_ref.conformance.ports.port import ALIASES, Port
+from amos_ref.conformance.ports.port import Port
 from amos_ref.errors import ShapeError
 
 BESIDE = 3  # deviations of a set beside which something must be said
 CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
 FEWEST = 12  # numbers that are all float32's by chance in no port
+TWINS = 3  # inputs on which what is one reading is one reading
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 40_000  # steps of a leaf that a search may take with readings
 BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
@@ -172,7 +174,8 @@ def _attempts(subject: Subject, same: list[Observation]) -> Iterator[list[Attemp
     shows = any(set(shown) > {"theta"} for one in same for shown in one.shown)
     yield _ways(same, (), shows, BUDGET)
     if dtype == "float64" and "float32" in getattr(subject.port, "dtypes", UNDECLARED_DTYPES):
-        both = {case.name for case in table() if case.dtype == "float32"}  # some cases are for float64 alone
+        table = ALGORITHMS[same[0].case.algorithm].table()
+        both = {case.name for case in table if case.dtype == "float32"}  # some cases are for float64 alone
         lower = [one._replace(case=one.case._replace(dtype="float32")) for one in same if one.case.name in both]
         yield _ways(lower, (SINGLE,), shows, BUDGET_BESIDE)
 
@@ -190,7 +193,7 @@ def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], furthe
     if not candidates:
         return []
     if not further:
-        cases = (round_case(random_case(1000 + i, subject.port.options), attempt.dtype) for i in range(4 * CONFIRMING))
+        cases = (_draw(attempt, 1000 + i, subject.port.options) for i in range(4 * CONFIRMING))
         wanted = CONFIRMING // 4 if attempt.judged in envelope.ENVELOPE_DTYPES else CONFIRMING
         further += itertools.islice(filter(None, map(subject.observe, cases)), wanted)
     evidence = attempt.evidence
@@ -211,7 +214,7 @@ def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> boo
     if 2 * len(list(double.failing(names))) <= len(double.seen):
         return False  # the roundings of float32 show everywhere
     names_seen = {one.case.name for one in evidence.seen}
-    cases = [case for case in table() if case.dtype == "float32" and case.name in names_seen]
+    cases = [case for case in evidence.algorithm.table() if case.dtype == "float32" and case.name in names_seen]
     seen = [one for case in cases[::4] if (one := subject.observe(case))]
     return bool(seen) and Evidence(seen, evidence.stages).fits(names)
 
@@ -232,41 +235,48 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
 
     What no input could tell apart is one reading; its simplest name is kept.
     """
-    found = _drop_twins(found)
+    found = _drop_twins(attempt.evidence, found)
     for i in range(FURTHER):
         if len(found) < 2:
             break
-        case = round_case(random_case(i, subject.port.options), attempt.dtype)
+        case = _draw(attempt, i, subject.port.options)
         one = subject.observe(case)
-        if one is not None and _differ(one, found):
+        if one is not None and _differ(attempt.evidence, one, found):
             attempt.evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
             found = [names for names in found if attempt.evidence.fits(names)]
     return found
 
 
-def _drop_twins(found: list[Names]) -> list[Names]:
+def _draw(attempt: Attempt, seed: int, options: Collection[str]) -> Case:
+    """Return a further input, in the dtype in which the port is run."""
+    draw = attempt.evidence.algorithm.load("cases").random_case
+    return round_case(draw(seed, options), attempt.dtype)
+
+
+def _drop_twins(evidence: Evidence, found: list[Names]) -> list[Names]:
     """Leave out what gives the same numbers as one before it, on inputs with every option."""
-    cases = [random_case(i, tuple(ALIASES)) for i in range(3)]
+    algorithm = evidence.algorithm
+    cases = [algorithm.load("cases").random_case(i, tuple(algorithm.options)) for i in range(TWINS)]
     kept: dict[bytes, Names] = {}
     for names in found:
-        runs = (now for case in cases for now in reading_of(names).run(case, case.eta))
-        shown = (getattr(step, what) for now in runs for step in now.values() for what in STAGES)
+        runs = (now for case in cases for now in evidence.reading_of(names).run(case, case.eta))
+        shown = (getattr(step, what) for now in runs for step in now.values() for what in algorithm.stages)
         kept.setdefault(np.concatenate([np.float32(a).ravel() for a in shown if a is not None]).tobytes(), names)
     return list(kept.values())
 
 
-def _differ(one: Observation, found: list[Names]) -> bool:
+def _differ(evidence: Evidence, one: Observation, found: list[Names]) -> bool:
     """Whether the candidates expect different things of a case."""
     try:
-        first, *others = [list(trajectory(one.case, one.etas, reading_of(names))) for names in found]
+        first, *others = [list(trajectory(one.case, one.etas, evidence.reading_of(names))) for names in found]
     except (Unbounded, ShapeError):
         return True
     expected = [
-        {what: {name: getattr(moment.step, what) for name, moment in now.items()} for what in STAGES} for now in first
+        {what: {name: getattr(moment.step, what) for name, moment in now.items()} for what in evidence.algorithm.stages}
+        for now in first
     ]
-    momentum = all(a is not None for now in expected for a in now["m"].values())
-    for now in expected if not momentum else ():
-        del now["m"]
+    absent = {what for now in expected for what, arrays in now.items() if any(a is None for a in arrays.values())}
+    expected = [{what: arrays for what, arrays in now.items() if what not in absent} for now in expected]
     return any(first_departure(expected, other, slack=SLACK)[0] is not None for other in others)
 
 
@@ -274,7 +284,9 @@ def _explain(attempt: Attempt, found: list[Names]) -> Diagnosis:
     evidence = attempt.evidence
     only = list(found[0]) if len(found) == 1 else []
     dialect = " and ".join(
-        d.name for d in dialects() if only and set(only) <= set(d.deviations) and evidence.fits(d.names)
+        d.name
+        for d in dialects()
+        if d.algorithm == evidence.algorithm.name and only and set(only) <= set(d.deviations) and evidence.fits(d.names)
     )
     lines = []
     if len(found) > 1:
@@ -305,7 +317,7 @@ def _count(evidence: Evidence, names: Names) -> str:
 
 def _describe(evidence: Evidence, names: Names, name: str) -> str:
     """Say what a deviation of a set does, what comes of it, and where it shows first: what misfits without it."""
-    d = deviation(name)
+    d = evidence.deviation(name)
     without = tuple(other for other in names if other != name)
     text = f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}."
     i = next(evidence.failing(without), None)
@@ -318,14 +330,14 @@ def _describe(evidence: Evidence, names: Names, name: str) -> str:
 def _name_nearest(evidence: Evidence) -> Diagnosis:
     """Say what explains a good share, if anything does, and by how much each quantity is off."""
     departing = list(evidence.failing(()))
-    explained = {(name,): _share(evidence, (name,), departing) for name in CATALOGUE}
+    explained = {(name,): _share(evidence, (name,), departing) for name in evidence.known.catalogue}
     nearest = max(explained, key=explained.__getitem__)
     lines = ["no known set of deviations explains it."]
     if explained[nearest] == 1.0:
-        d = deviation(nearest[0])
+        d = evidence.deviation(nearest[0])
         lines.append(f"{d.name} ({d.does}) explains the cases that were run, and not the further inputs.")
     elif explained[nearest] >= GOOD_SHARE:
-        d = deviation(nearest[0])
+        d = evidence.deviation(nearest[0])
         count = round(explained[nearest] * len(departing))
         cases = f"{count} of the {len(departing)} cases that depart"
         lines.append(f"nearest, but not it: {d.name} ({d.does}), which explains {cases}.")
@@ -353,7 +365,7 @@ def _describe_errors(evidence: Evidence) -> str:
     t = misfit.step
     moments = trajectory_of_page(one.case, one.etas)[t - 1]
     parts = []
-    for stage in STAGES:
+    for stage in evidence.algorithm.stages:
         got = one.shown[t - 1].get(stage, {}).get(misfit.leaf)
         ref = getattr(moments[misfit.leaf].step, stage)
         if got is not None and ref is not None and got.size == ref.size:

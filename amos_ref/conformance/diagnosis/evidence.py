@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.catalogue import Names, deviation, reading_of
+from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS
+from amos_ref.conformance.diagnosis.catalogue import KNOWN, Names, deviation, in_order, reading_of
+from amos_ref.conformance.diagnosis.deviation import Deviation
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
-from amos_ref.conformance.judging.judge import STAGES, first_departure
+from amos_ref.conformance.judging.judge import first_departure
+from amos_ref.conformance.judging.reading import Reading
 from amos_ref.conformance.judging.tolerance import Moment, trajectory, trajectory_of_page
 from amos_ref.errors import ShapeError
 
@@ -30,11 +33,6 @@ class Misfit(NamedTuple):
     leaf: str
     detail: str
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """What it can be compared by: later is nearer to the truth."""
-        return self.step, list(STAGES).index(self.stage)
-
 
 #: An observation that fits, but would fit the page as well, or for which no bound holds: it says nothing.
 UNDECIDED = Misfit(0, "theta", "", "undecided")
@@ -52,7 +50,7 @@ class Evidence:
     ----------
     seen : sequence of Observation
     stages : sequence of str
-        What must agree, of theta, v, b, m, as far as it was shown.
+        What must agree, of theta and the state, as far as it was shown; all of it without them.
     budget : int
         How many steps of a leaf readings may take in all, to be compared with the port; more is a BudgetSpent.
 
@@ -65,15 +63,33 @@ class Evidence:
     """
 
     def __init__(
-        self, seen: Sequence[Observation], stages: Sequence[str] = tuple(STAGES), budget: int = 1_000_000
+        self, seen: Sequence[Observation], stages: Sequence[str] | None = None, budget: int = 1_000_000
     ) -> None:
-        self.stages, self.left = tuple(stages), budget
-        self._known: dict[tuple[Names, int], Misfit | None] = {}
+        self.algorithm = ALGORITHMS[seen[0].case.algorithm] if seen else PAPER_AMOS
+        self.known = KNOWN[self.algorithm.name]
+        self.stages, self.left = tuple(self.algorithm.stages if stages is None else stages), budget
+        self._outcomes: dict[tuple[Names, int], Misfit | None] = {}
         self._decided: dict[tuple[Names, int], bool] = {}
         misfits = [(self._compare((), one), one) for one in seen]
         misfits.sort(key=lambda pair: pair[0] is None)
         self.seen, self.given = [one for _, one in misfits], len(misfits)
-        self._known = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
+        self._outcomes = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
+
+    def deviation(self, name: str) -> Deviation:
+        """Return a deviation from the algorithm by its name."""
+        return deviation(name, self.algorithm.name)
+
+    def in_order(self, names: Names) -> Names:
+        """Return names in the order in which their overrides are laid over each other."""
+        return in_order(names, self.algorithm.name)
+
+    def reading_of(self, names: Names) -> Reading:
+        """Return the page with these deviations."""
+        return reading_of(names, self.algorithm.name)
+
+    def place(self, misfit: Misfit) -> tuple[int, int]:
+        """Return what a misfit can be compared by: later is nearer to the truth."""
+        return misfit.step, list(self.algorithm.stages).index(misfit.stage)
 
     def add(self, one: Observation) -> None:
         """Add an observation that the check did not make."""
@@ -81,10 +97,10 @@ class Evidence:
 
     def outcome(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits, UNDECIDED if no bound holds."""
-        names = tuple(name for name in names if deviation(name).only(self.seen[i].case))
-        if (names, i) not in self._known:
-            self._known[names, i] = self._compare(names, self.seen[i])
-        return self._known[names, i]
+        names = tuple(name for name in names if self.deviation(name).only(self.seen[i].case))
+        if (names, i) not in self._outcomes:
+            self._outcomes[names, i] = self._compare(names, self.seen[i])
+        return self._outcomes[names, i]
 
     def misfit(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits or is undecided."""
@@ -119,7 +135,7 @@ class Evidence:
     def _far_off(self, names: Names, one: Observation) -> Misfit | None:
         """Return where a reading is beyond the page's own bounds, widened: its own would cost two dozen evaluations."""
         return self._first(
-            one.shown, self._roughly(reading_of(names).run(one.case, one.etas), self._page(one)), ROUGHLY
+            one.shown, self._roughly(self.reading_of(names).run(one.case, one.etas), self._page(one)), ROUGHLY
         )
 
     def _roughly(self, steps: Iterable[dict[str, Any]], page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -128,13 +144,13 @@ class Evidence:
             yield {
                 name: Moment(step, of_page[name].allowed)
                 for name, step in now.items()
-                if name in of_page and np.shape(step.v) == np.shape(of_page[name].step.v)
+                if name in of_page and step.slot == of_page[name].step.slot
             }
 
     def _against(self, names: Names, one: Observation, shown: list[Any], slack: float = SLACK) -> Misfit | None:
         stepped: set[str] = set()
         try:
-            steps = trajectory(one.case, one.etas, reading_of(names)) if names else self._page(one)
+            steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
             found = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
         except Unbounded:
             return UNDECIDED
@@ -154,7 +170,7 @@ class Evidence:
         try:
             found = first_departure(shown, steps, self.stages, slack)[0]
         except ShapeError as error:
-            return Misfit(0, "v", "", str(error))
+            return Misfit(0, next(iter(self.algorithm.parts)), "", str(error))
         return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
 
     def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:

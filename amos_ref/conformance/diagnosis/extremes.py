@@ -23,8 +23,18 @@ _COUNTERS = {
 
 # fmt: off
 def add_all(add: Callable[..., None]) -> None:
-    """Add the entries; ``add(stage, name, does, effect, only=..., **overrides)`` takes one."""
-    spoilt = functools.partial(add, only=_is_spoilt)
+    """Add the entries of paper Amos; ``add(stage, name, does, effect, only=..., **overrides)`` takes one."""
+    add_broken(add)
+    add("epsilon", "nan-dropped-by-max",
+        "divides by epsilon where v is NaN, as fmax(v, epsilon) does, or -ffast-math; the page keeps NaN",
+        "parameters with a broken v jump far away", only=is_spoilt, r=lambda s, page: s.q / np.fmax(s.v, s.epsilon))
+    add_counters(add, "from there on v's bias is corrected for another step",
+                 q=lambda s, page: page(s) if s.t >= 0 else 1.0 - np.power(s.beta, float(s.t)))
+
+
+def add_broken(add: Callable[..., None]) -> None:
+    """Add what is done to gradients of NaN and infinity."""
+    spoilt = functools.partial(add, only=is_spoilt)
     spoilt("gradient", "nan-clipped-to-lowest",
         "makes a gradient of NaN -clip_value, as fmin(fmax(g, -clip_value), clip_value) does; the page keeps NaN",
         "a broken gradient becomes a large one, and nobody is told",
@@ -48,19 +58,19 @@ def add_all(add: Callable[..., None]) -> None:
     spoilt("gradient", "non-finite-step-counted",
         "skips a step in which some gradient holds NaN or infinity, but counts it; the page takes it",
         "nothing is trained while some gradient is broken", grad=lambda s, page: _skip(s, page(s)))
-    spoilt("epsilon", "nan-dropped-by-max",
-        "divides by epsilon where v is NaN, as fmax(v, epsilon) does, or -ffast-math; the page keeps NaN",
-        "parameters with a broken v jump far away", r=lambda s, page: s.q / np.fmax(s.v, s.epsilon))
+
+
+def add_counters(add: Callable[..., None], effect: str, **more: Any) -> None:
+    """Add small counters; `more` is what follows from a count that turned negative."""
     for dtype, becomes in _COUNTERS.items():
         add("count", f"count-{dtype}", f"counts steps in {dtype}, where the count {becomes}",
-            "from there on v's bias is corrected for another step", only=lambda case: case.count is not None,
-            t=lambda s, page, dtype=dtype: _counted(s, dtype) if s.ahead else page(s),
-            q=lambda s, page: page(s) if s.t >= 0 else 1.0 - np.power(s.beta, float(s.t)))
+            effect, only=lambda case: case.count is not None,
+            t=lambda s, page, dtype=dtype: _counted(s, dtype) if s.ahead else page(s), **more)
 # fmt: on
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_spoilt(case: Any) -> bool:
+def is_spoilt(case: Any) -> bool:
     return case.first_not_finite() is not None
 
 
@@ -91,6 +101,6 @@ def _skip(s: Any, g: Any) -> Any:
 def _counted(s: Any, dtype: str) -> int:
     """Return what a counter of a dtype says: set by the case, then increased by one a step."""
     count = as_counted(s.ahead + 1, dtype_of(dtype)).reshape(1)
-    for _ in range(s.count - 1):
+    for _ in range(s.count - 2 + s.algorithm.first_step):
         count = count + count.dtype.type(1)
     return int(min(float(count[0]), 2.0**62))  # float16 makes 2^24 infinity

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, reading_of
+from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import Evidence
-from amos_ref.conformance.diagnosis.grammar import FACTORS, TARGETS, scaled
+from amos_ref.conformance.diagnosis.grammar import Grammar
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.reading import Override, Reading, Step
+from amos_ref.conformance.judging.paper import Override
+from amos_ref.conformance.judging.reading import Reading, Step
 from amos_ref.errors import ShapeError
 
 LOOKED_AT = 8  # observations
@@ -27,11 +28,6 @@ UNFIT = ("momentum",)  # has no least squares: without it, no m
 ROUNDS = 8  # of the secant method
 ROUNDING = 16  # units in the last place that a step may be off
 NEAR = {"float64": 1e-7, "float32": 1e-3}  # how well a product of powers must give K
-#: Factors that the catalogue has words for.
-WORDS = {
-    "extra_l2": {-1.0: "extra_l2-sign", 0.5: "extra_l2-halved", 2.0: "extra_l2-doubled", 0.0: "extra_l2-ignored"},
-    "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
-}
 
 _SIMPLE = {sign * n / d for sign in (1, -1) for n in range(1, 13) for d in (1, 2, 3, 4, 5, 8, 10)}
 
@@ -56,10 +52,11 @@ def fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Nam
         points = [found for i in _diverse(evidence, failing) if (found := _points(evidence, names, i)).got]
     except ShapeError:  # slots of another shape than those of the state that a case sets
         return
-    for target in [t for t in TARGETS if t not in UNFIT] if points else ():
+    grammar = evidence.known.grammar
+    for target in [t for t in grammar.targets if t not in UNFIT] if points else ():
         known = [pair for one in points for pair in _solve(evidence, target, names, one)]
         if known:
-            yield from _explain(target, known, near)
+            yield from _explain(grammar, target, known, near)
 
 
 def _diverse(evidence: Evidence, failing: list[int]) -> list[int]:
@@ -80,16 +77,23 @@ def _points(evidence: Evidence, names: Names, i: int) -> Points:
     misfit, one = evidence.misfit(names, i), evidence.seen[i]
     if misfit is None or not misfit.step:
         return Points(one, "theta", {}, {})
-    whole = all({"v", "b"} <= set(shown) for shown in one.shown)
-    last = len(one.shown) if whole else misfit.step
-    steps = _run(evidence, reading_of(names), one, last)
+    last = len(one.shown) if _is_whole(evidence, one) else misfit.step
+    steps = _run(evidence, evidence.reading_of(names), one, last)
     got = {
         (leaf, t): one.shown[t - 1][misfit.stage][leaf].reshape(-1)
         for (leaf, t), step in steps.items()
-        if t >= misfit.step and np.size(step.old_v) == 1 and leaf in one.shown[t - 1].get(misfit.stage, {})
+        if t >= misfit.step and math.prod(step.slot) == 1 and leaf in one.shown[t - 1].get(misfit.stage, {})
     }
     got = {place: a for place, a in got.items() if a.size == np.size(getattr(steps[place], misfit.stage))}
     return Points(one, misfit.stage, got, steps)
+
+
+def _is_whole(evidence: Evidence, one: Observation) -> bool:
+    """Whether the port shows all of the state that a step starts from."""
+    if evidence.algorithm.change:  # a momentum may be none
+        return all({"v", "b"} <= set(shown) for shown in one.shown)
+    needed = set(evidence.algorithm.parts) if one.case.options.get("direction") == "adam" else set()
+    return all(needed <= set(shown) for shown in one.shown)
 
 
 def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> dict[Place, Step]:
@@ -103,10 +107,10 @@ def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Ite
     """Yield the factor of a target under which the reading meets the port, for each place, by the secant method."""
     last, dtype = max(t for _, t in points.got), points.seen.case.dtype
     near, unit = NEAR[dtype], UNIT_ROUNDOFF[dtype]
-    overrides = reading_of(names).overrides
+    overrides, grammar = evidence.reading_of(names).overrides, evidence.known.grammar
 
     def values(ks: Mapping[Place, float]) -> dict[Place, np.ndarray]:
-        factor: Mapping[str, Override] = TARGETS[target].scaled(lambda s: ks.get((s.name, s.count), 1.0))
+        factor: Mapping[str, Override] = grammar.targets[target].scaled(lambda s: ks.get((s.name, s.count), 1.0))
         steps = _run(evidence, Reading([*overrides, factor]), points.seen, last)
         return {place: np.asarray(getattr(steps[place], points.stage)).reshape(-1) for place in points.got}
 
@@ -141,59 +145,69 @@ def _change(gap: np.ndarray, slope: np.ndarray) -> float:
     return change if math.isfinite(change) else 0.0
 
 
-def _explain(target: str, known: list[tuple[float, Step]], near: float) -> Iterator[Names]:
+def _explain(grammar: Grammar, target: str, known: list[tuple[float, Step]], near: float) -> Iterator[Names]:
     """Yield the number that K is, or the powers of quantities that give it everywhere."""
     known = [pair for pair in known if pair[0]] or known[:1]  # where K is tiny, it may be told as 0
     ks = np.array([k for k, _ in known])
     if np.ptp(ks) <= near * np.abs(ks).max():
         k = _rounded(float(np.median(ks)), near)
         if k != 1.0:
-            yield _in_known_words(target, k)
+            yield _in_known_words(grammar, target, k)
     elif np.all(ks > 0) or np.all(ks < 0):
-        columns = dict(_columns(target, [step for _, step in known]))
+        columns = dict(_columns(grammar, target, [step for _, step in known]))
         for several in range(1, SEVERAL + 1):
-            found = list(_powers(target, np.log(np.abs(ks)), float(np.sign(ks[0])), columns, several, near))
+            found = list(_powers(grammar, target, np.log(np.abs(ks)), float(np.sign(ks[0])), columns, several, near))
             yield from found
             if found:
                 return
 
 
-def _in_known_words(target: str, k: float) -> Names:
+def _in_known_words(grammar: Grammar, target: str, k: float) -> Names:
     """A factor that the catalogue has words for, alone or as sign and size, is told in these."""
-    named = {part: name for part, name in WORDS.get(target, {}).items() if name in CATALOGUE}
+    named = {part: name for part, name in grammar.words.get(target, {}).items() if name in grammar.catalogue}
     for parts in ([k], [-1.0, -k]):
         if all(part in named for part in parts):
             return tuple(named[part] for part in parts)
-    return (scaled(target, (), k).name,)
+    return (grammar.scaled(target, (), k).name,)
 
 
-def _columns(target: str, steps: list[Step]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the logarithms of each quantity at the steps, as far as it can be a factor."""
-    for quantity in TARGETS[target].factors:
+def _columns(grammar: Grammar, target: str, steps: list[Step]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the logarithms of each quantity at the steps, as far as it can be a factor; not finite where it is 0."""
+    for quantity in grammar.targets[target].factors:
         with np.errstate(all="ignore"):
-            column = np.log([float(np.ravel(np.asarray(FACTORS[quantity](step)))[0]) for step in steps])
-        if np.isfinite(column).all() and column.any():
+            column = np.log([float(np.ravel(np.asarray(grammar.factors[quantity](step)))[0]) for step in steps])
+        there = np.isfinite(column)
+        if 2 * there.sum() > there.size and column[there].any():
             yield quantity, column
 
 
 def _powers(
-    target: str, logs: np.ndarray, sign: float, columns: Mapping[str, np.ndarray], several: int, near: float
+    grammar: Grammar,
+    target: str,
+    logs: np.ndarray,
+    sign: float,
+    columns: Mapping[str, np.ndarray],
+    several: int,
+    near: float,
 ) -> Iterator[Names]:
     """Yield products of so many powers, with a number, that give K everywhere."""
     for chosen, constant in itertools.product(itertools.combinations(columns, several), (0, 1)):
         # Without a number of its own first: fewer inputs tell that.
         basis = np.stack([*(columns[quantity] for quantity in chosen), *[np.ones(len(logs))] * constant], axis=1)
-        if len(logs) < several + 1 + constant:
+        there = np.isfinite(basis).all(axis=1)
+        basis, wanted = basis[there], logs[there]
+        if len(wanted) < several + 1 + constant:
             continue
-        solution, _, rank, _ = np.linalg.lstsq(basis, logs, rcond=1e-9)
-        exponents = [fractions.Fraction(round(2 * x), 2) for x in solution[:several]]
-        left = logs - basis[:, :several] @ np.array([float(x) for x in exponents])
+        solution, _, rank, _ = np.linalg.lstsq(basis, wanted, rcond=1e-9)
+        finest = 4 if several == 1 else 2
+        exponents = [fractions.Fraction(round(finest * x), finest) for x in solution[:several]]
+        left = wanted - basis[:, :several] @ np.array([float(x) for x in exponents])
         spread = np.ptp(left) if constant else np.abs(left).max()
         if rank == several + constant and spread <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
             number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)
             if constant and number not in _SIMPLE:  # powers of halves and any number fit too much
                 continue
-            yield (scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
+            yield (grammar.scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
 
 
 def _rounded(k: float, near: float) -> float:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square, _norm
+from amos_ref.conformance.diagnosis.deviation import norm, stored
+from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square
 
 
 def _axes(s: Any) -> tuple[int, ...]:
@@ -40,7 +41,7 @@ def _rms(a: Any) -> Any:
 
 def _ratio(over: Any, under: Any) -> Any:
     """A trust ratio: 1 where either norm is 0."""
-    over, under = _norm(over), _norm(under)
+    over, under = norm(over), norm(under)
     return over / under if over > 0 and under > 0 else 1.0
 
 
@@ -94,7 +95,7 @@ _add("gradient", "clip-normalised", "clips the gradient divided by its root mean
 _add("gradient", "gradient-centred", "subtracts the gradient's mean before everything else", "the mean does not move",
      g=lambda s, page: page(s) - np.add.reduce(page(s), None) / max(s.old_theta.size, 1))
 _add("gradient", "gradient-normalised", "divides the array's gradient by its norm before everything else",
-     "all steps count alike in v", g=lambda s, page: page(s) / (_norm(page(s)) or 1.0))
+     "all steps count alike in v", g=lambda s, page: page(s) / (norm(page(s)) or 1.0))
 
 # reduce
 _add("reduce", "largest-square", "takes the largest g^2 of the slot; the page takes their mean", "steps are too small",
@@ -135,6 +136,8 @@ _add("second moment", "v-corrected-in-place", "stores v / (1 - beta^t), and aver
      r=lambda s, page: 1.0 / np.maximum(s.v, s.epsilon))
 _add("second moment", "beta-of-adafactor", "has 1 - t^-0.8 for beta, as Adafactor", "v never forgets",
      beta=lambda s, page: 1.0 - float(s.t) ** -0.8)
+_add("second moment", "beta-of-adafactor-in-v", "has 1 - t^-0.8 for beta in v, and beta in the bias correction",
+     "v never forgets, and the first steps are too large", v=lambda s, page: page(s.but(beta=1.0 - float(s.t) ** -0.8)))
 _add("second moment", "v-stale", "divides by v before it is renewed", "the first step divides by epsilon",
      r=lambda s, page: page(s.but(v=s.old_v)))
 _add("second moment", "v-stale-in-step", "divides by v before it is renewed in the step, and by the new v in gamma",
@@ -142,6 +145,9 @@ _add("second moment", "v-stale-in-step", "divides by v before it is renewed in t
 _add("second moment", "v-stale-in-gamma", "divides by v before it is renewed in gamma, and by the new v in the step",
      "the first decay divides by epsilon",
      gamma=lambda s, page: page(s.but(r=spec.reciprocal(s.old_v, s.q, s.epsilon))))
+_add("second moment", "v-stale-in-gamma-later", "divides by v before it is renewed in gamma, but at the first step",
+     "decay and clock are noisy", gamma=lambda s, page: page(
+         s.but(r=spec.reciprocal(s.v if s.count == 1 else s.old_v, s.q, s.epsilon))))
 _add("second moment", "v-frozen", "keeps the first v", "steps no longer heed the gradient's size",
      v=lambda s, page: _first(s, "v", page(s)))
 _add("second moment", "v-forgets", "divides by the present mean square alone", "every step has one size: noisy",
@@ -181,12 +187,17 @@ _add("epsilon", "epsilon-on-root-in-step",
 _add("epsilon", "epsilon-added-in-gamma", "divides by v + epsilon in gamma, and by max(v, epsilon) in the step",
      "decay and clock are slower where gradients are small",
      gamma=lambda s, page: page(s.but(r=s.q / (s.v + s.epsilon))))
+_add("epsilon", "epsilon-in-gamma-only", "divides by max(v, epsilon) in gamma, and by v in the step",
+     "slots with small gradients take large steps",
+     alpha=lambda s, page: page(s.but(r=s.q / np.where(s.v == 0, 1.0, s.v))))
 _add("epsilon", "epsilon-in-mean-square", "adds epsilon to the mean square", "small gradients count as larger ones",
      g2=lambda s, page: page(s) + s.epsilon)
 
 # c, d
 _add("c", "c-as-d", "has d's formula for c", "the decay falls too fast",
      c=lambda s, page: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.d_coef))
+_add("c", "c-in-form-of-d", "has 1/(1 + c_coef sqrt(xi eta) b) for c", "the decay falls too fast",
+     c=lambda s, page: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.c_coef))
 _add("d", "d-as-c", "has c's formula for d", "steps fall too slowly",
      d=lambda s, page: spec.decay_factor_c(s.old_b, s.xi, s.c_coef))
 _add("c", "c_coef-in-d", "has c_coef in d as well", "d_coef cannot be set", d_coef=lambda s, page: s.c_coef)
@@ -235,6 +246,9 @@ _add("weight decay", "decay-of-sign", "decays by the sign of theta, as L1 does",
      delta=lambda s, page: page(s.but(old_theta=np.sign(s.old_theta))))
 _add("weight decay", "decay-towards-start", "decays towards the first theta", "weights stay near where they began",
      delta=lambda s, page: page(s.but(old_theta=s.old_theta - _first(s, "start", s.old_theta))))
+_add("weight decay", "decay-towards-mean", "decays towards the mean of the array's entries",
+     "weights come near to each other, not to 0",
+     delta=lambda s, page: page(s.but(old_theta=s.old_theta - np.add.reduce(s.old_theta, None) / s.old_theta.size)))
 _add("weight decay", "gamma-in-extra_l2-only", "decays by gamma * extra_l2 where the page has gamma/2 + extra_l2",
      "hardly any decay", rho=lambda s, page: s.d * s.gamma * s.extra_l2)
 _add("weight decay", "gamma-of-step-before", "decays by the gamma of the step before", "the decay comes one step late",
@@ -243,7 +257,9 @@ _add("weight decay", "decay-by-extra_l2-gamma-not-on-vectors",
      "has gamma/2 in the decay of arrays of two axes and more only", "biases do not decay by themselves",
      rho=lambda s, page: page(s if _rank(s) > 1 else s.but(gamma=0.0 * s.gamma)))
 
-# clock
+# gamma, clock
+_add("gamma", "gamma-of-v", "has r v in gamma where the page has r g2", "the clock runs where gradients vanish",
+     gamma=lambda s, page: page(s.but(g2=s.v)))
 _add("clock", "b-frozen", "never renews b", "neither steps nor decay ever fall", b=lambda s, page: s.old_b)
 _add("clock", "b-exponential", "b = (1 + b) exp(gamma) - 1; the page has b + gamma (1 + b)", "the clock runs fast",
      b=lambda s, page: (1.0 + s.old_b) * np.exp(s.gamma) - 1.0)
@@ -285,6 +301,26 @@ _add("momentum", "momentum-on-gradient-debiased", "steps with the average of gra
      "the decay is not smoothed",
      delta=lambda s, page: page(s.but(g=_averaged(s, s.g) / (1.0 - s.momentum**s.t))) if s.momentum else page(s),
      m=lambda s, page: None)
+
+# count
+_add("momentum", "momentum-with-new-d", "averages the change without d, and multiplies the average by d",
+     "old changes fall with the present d", delta=lambda s, page: page(s) / s.d if s.momentum else page(s),
+     theta=lambda s, page: page(s if s.m is None else s.but(m=s.m * s.d)))
+_add("momentum", "clip-the-average", "clips what theta moves by, averaged or not; the page clips the gradient",
+     "outliers enter v unclipped", g=lambda s, page: s.grad,
+     theta=lambda s, page: s.old_theta + spec.clip(s.delta if s.m is None else s.m, _chi(s)))
+
+# schedule, storage
+_add("schedule", "schedule-largest", "takes the largest learning rate so far", "the rate never falls",
+     xi=lambda s, page: max(s.rates[: s.count]))
+_add("schedule", "schedule-first", "keeps the learning rate of the first step, also where it is 0",
+     "a warm-up from 0 never begins", xi=lambda s, page: s.rates[0])
+for _name in ("float32", "float16", "bfloat16"):
+    for _part in ("v", "b", "m"):
+        _add("storage", f"{_part}-in-{_name}", f"stores {_part} as {_name}, and the rest as it is",
+             "small growth is lost", **{_part: lambda s, page, name=_name: stored(page(s), name)})
+    _add("storage", f"change-in-{_name}", f"rounds the change of theta to {_name}", "small changes are coarse",
+         delta=lambda s, page, name=_name: stored(page(s), name))
 
 # count
 _add("count", "count-of-leaves", "counts every leaf's step in one count", "the bias correction ends too early",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.judging.reading import OPTIONS
+from amos_ref.conformance.judging.paper import OPTIONS
 from amos_ref.conformance.life import LOADED_INTO
 
 _WORDS = {"state_dict": "load_state_dict", "pickle": "unpickling", "deepcopy": "copy.deepcopy"}

@@ -8,14 +8,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from amos_ref.conformance.cases import Case, table
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.diagnosis.catalogue import Names
+from amos_ref.conformance.diagnosis.deviation import Deviation
 from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
 from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
 from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence, departs
 from amos_ref.conformance.diagnosis.memory import find_memory
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.judge import STAGES
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.port import Port
 
@@ -39,13 +39,12 @@ def diagnose(
     base = tuple(found.candidates[0]) if found and found.candidates else ()
     if found and SINGLE in found.text:
         lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
-    every = tuple(STAGES)
-    ways = [("theta",)] if found and OWN_FORM in found.text else [every, ("theta",)]
+    ways = [("theta",)] if found and OWN_FORM in found.text else [None, ("theta",)]
     lines: list[str] = []
     names: list[str] = []
     for stages in ways:
         lines, names, left = _explain(Evidence(lives, stages, BUDGET), base)
-        lines += [f"{OWN_FORM}."] if names and stages != every and not found else []
+        lines += [f"{OWN_FORM}."] if names and stages is not None and not found else []
         if not left:
             break
     if not lines:
@@ -74,7 +73,7 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
     try:
         candidates = _candidates(evidence, base, sorted(left))
         while left:
-            rest = {more: set(evidence.failing(in_order(chosen + more))) for more in candidates}
+            rest = {more: set(evidence.failing(evidence.in_order(chosen + more))) for more in candidates}
             better = [more for more in candidates if rest[more] < left]
             if not better:
                 break
@@ -82,9 +81,9 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
             alike = [more for more in better if rest[more] == rest[best] and len(more) == len(best)]
             cases = _names_of(evidence, left - rest[best])
             lines += [f"beside that, one of {len(alike)} readings of {cases}:"] if len(alike) > 1 else []
-            lines += [_describe(name, cases) for more in alike for name in more]
+            lines += [_describe(evidence.deviation(name), cases) for more in alike for name in more]
             if len(alike) == 1:
-                chosen = in_order(chosen + best)
+                chosen = evidence.in_order(chosen + best)
             left = rest[best]
             candidates = [more for more in candidates if more not in alike]
     except BudgetSpent:
@@ -100,15 +99,19 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
 
 def _candidates(evidence: Evidence, base: Names, failing: list[int]) -> list[Names]:
     """Return the sets of one or two deviations that explain some case; of two, where no single one does."""
-    plain, found = table()[0], []
+    plain, found = evidence.algorithm.table()[0], []
     for i in failing:
         case = evidence.seen[i].case
-        acting = [name for name, d in CATALOGUE.items() if d.only(case) and not d.only(plain) and name not in base]
+        acting = [
+            name
+            for name, d in evidence.known.catalogue.items()
+            if d.only(case) and not d.only(plain) and name not in base
+        ]
         singles = [(name,) for name in acting]
-        fitting = [more for more in singles if evidence.misfit(in_order(base + more), i) is None]
+        fitting = [more for more in singles if evidence.misfit(evidence.in_order(base + more), i) is None]
         pairs = () if fitting else itertools.combinations(acting, 2)
-        fitting += [more for more in pairs if evidence.misfit(in_order(base + more), i) is None]
-        found += [more for more in fitting if more not in found and evidence.decides(in_order(base + more), i)]
+        fitting += [more for more in pairs if evidence.misfit(evidence.in_order(base + more), i) is None]
+        found += [more for more in fitting if more not in found and evidence.decides(evidence.in_order(base + more), i)]
     return found
 
 
@@ -117,6 +120,5 @@ def _names_of(evidence: Evidence, cases: Iterable[int]) -> str:
     return f"case{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
-def _describe(name: str, cases: str) -> str:
-    d = deviation(name)
+def _describe(d: Deviation, cases: str) -> str:
     return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. Shown by {cases}."

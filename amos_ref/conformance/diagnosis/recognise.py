@@ -15,8 +15,8 @@ import numpy as np
 from amos_ref.closed_form import Schedule
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.variants import (
-    ALGORITHMS,
     GIVEN,
+    OTHER_ALGORITHMS,
     Settings,
     Variant,
     VariantReading,
@@ -57,7 +57,7 @@ def recognise(seen: Sequence[Observation]) -> str | None:
     steady = [one for one in same if _is_steady(one.case)]
     near = [
         (variant, {**settings, **counts})
-        for variant in ALGORITHMS
+        for variant in OTHER_ALGORITHMS
         for settings in _settings(variant, same)
         if all(_is_near(variant, settings, one) for one in steady)
         for counts in COUNTS

@@ -7,22 +7,14 @@ are found one after the other. Extensions are the catalogue's, the grammar's, an
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, Names, deviation, in_order
+from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.fit import fitted
-from amos_ref.conformance.diagnosis.grammar import GRAMMAR, TARGETS
 
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
-#: What the fit may miss, since the port's numbers do not follow it smoothly.
-_ROUGH = ("clip_value", "epsilon", "momentum", "c_coef", "d_coef")
-UNFITTED = [name for name in GRAMMAR if name.partition("-times-")[0] not in set(TARGETS) - set(_ROUGH)]
 SINGLES = 2  # lists that come of single deviations
 PROBES = 4  # observations by which extensions are ranked
-
-_V = frozenset(("event", "grad", "g", "g2", "v", "slot", "clip_value", "beta", "old_v"))
-_B = _V | frozenset(("t", "xi", "epsilon", "q", "r", "c", "c_coef", "gamma", "b", "old_b"))
-_UPSTREAM = {"v": _V, "b": _B}  # what has an influence on v and b; all has on theta
 
 
 def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
@@ -57,7 +49,7 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names,
     probes = _spread(failing)
     found: dict[Names, tuple[int, ...]] = {}
     for added in source(evidence, names, failing):
-        more = in_order(names + added)
+        more = evidence.in_order(names + added)
         if not set(added) & set(names) and _gain(evidence, names, more, failing[0]) > 0:
             gains = [_gain(evidence, names, more, i) for i in probes]
             if min(gains) >= 0:
@@ -66,11 +58,11 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names,
 
 
 def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    return _relevant(evidence, names, failing[0], CATALOGUE)
+    return _relevant(evidence, names, failing[0], evidence.known.catalogue)
 
 
 def _grammar(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    return _relevant(evidence, names, failing[0], UNFITTED)
+    return _relevant(evidence, names, failing[0], evidence.known.grammar.unfitted)
 
 
 def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) -> Iterator[Names]:
@@ -79,8 +71,8 @@ def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) ->
     stage = misfit.stage if misfit else "theta"
     case = evidence.seen[i].case
     for name in among:
-        d = deviation(name)
-        if d.only(case) and (stage not in _UPSTREAM or d.overrides.keys() & _UPSTREAM[stage]):
+        d, upstream = evidence.deviation(name), evidence.known.upstream
+        if d.only(case) and (stage not in upstream or d.overrides.keys() & upstream[stage]):
             yield (name,)
 
 
@@ -99,4 +91,5 @@ def _gain(evidence: Evidence, names: Names, more: Names, i: int) -> int:
         return 2 if before is not None else 0
     if before is None:
         return -1
-    return (after.place > before.place) - (after.place < before.place)
+    then, now = evidence.place(before), evidence.place(after)
+    return (now > then) - (now < then)

@@ -13,8 +13,8 @@ import numpy as np
 
 from amos_ref import closed_form, spec
 from amos_ref.conformance.cases import Arrays, Case
-from amos_ref.conformance.judging.drive import DEFAULTS
 from amos_ref.conformance.judging.reading import Step
+from amos_ref.conformance.ports.options import DEFAULTS
 
 TINY = 2.0**-126  # the least that the newer variants divide by: the smallest normal number of float32
 GIVEN = "as given"  # what the case asks for
@@ -224,7 +224,7 @@ _NEWER = "the first author's newer {} (AlgoPerf 2024)"
 _DERIVED = "Su Jianlin's derivation, amos_ref.ClosedFormAmos"
 
 #: Settings that are not listed here, the schedules of the closed form, are measured: see recognise.py.
-ALGORITHMS: tuple[Variant, ...] = (
+OTHER_ALGORITHMS: tuple[Variant, ...] = (
     Variant("adam_with_amos", _NEWER.format("Adam with Amos's schedules"), adam_with_amos, _NEW_AMOS),
     Variant("reduced_amos", _NEWER.format("Amos, whose clock runs without the gradient"), reduced_amos, _NEW_AMOS),
     Variant(

@@ -35,7 +35,8 @@ One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u
 xi^2 is small.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,26 +49,69 @@ class Unbounded(Exception):
     """Relative errors are too large for a bound of first order."""
 
 
-class Bound:
+class RunningBound:
     """Error bounds of one leaf, advanced step by step beside a reading.
 
     Attributes
     ----------
-    v, b, m, theta : ndarray
-        How far a right port may be from the reading's v, b, m and theta after the last step.
+    theta, and one for each part of the state : ndarray
+        How far a right port may be from the reading's after the last step.
     """
+
+    like: ClassVar[Mapping[str, str]]  # theta and each part of the state -> what of a step has its shape
 
     def __init__(self, step: Step, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
         self.u = UNIT_ROUNDOFF[dtype] + 2.0**-53
         self.tiny = float(np.finfo(self.dtype).tiny)
-        self.v, self.b = np.zeros(step.old_v.shape), np.zeros(step.old_v.shape)
-        self.m, self.theta = np.zeros(step.old_theta.shape), np.zeros(step.old_theta.shape)
+        for what, other in self.like.items():
+            setattr(self, what, np.zeros(getattr(step, other).shape))
 
     def advance(self, s: Step) -> None:
-        """Take a step; renew v, b, m and theta."""
+        """Take a step; renew the bounds."""
         with np.errstate(all="ignore"):
             self._advance(s)
+
+    def _advance(self, s: Step) -> None:
+        raise NotImplementedError
+
+    def forget(self, given: Iterable[str]) -> None:
+        """Start anew from values that are given exactly."""
+        for what in given:
+            setattr(self, what, np.zeros_like(getattr(self, what)))
+
+    def allowed(self) -> dict[str, np.ndarray]:
+        """Return the bounds with the second-order terms added."""
+        return {what: 1.01 * getattr(self, what) for what in self.like}
+
+    def _check(self, *relative: Any) -> None:
+        """Raise Unbounded if a relative error is too large for a bound of first order."""
+        worst = max(float(np.max(rel, initial=0.0)) for rel in relative)
+        if not worst < 0.01:
+            raise Unbounded(f"relative error {worst} is too large for a first-order bound")
+
+    def _settle(self, s: Step, *parts: str) -> None:
+        """Let there be no bound where there is no number."""
+        for what in parts:
+            setattr(self, what, np.where(np.isfinite(getattr(s, what)), getattr(self, what), 0.0))
+
+    def _flushed(self, x: np.ndarray) -> np.ndarray:
+        """What flushing subnormal numbers to zero may take from x; nothing from 0."""
+        return np.where(x == 0, 0.0, self.tiny)
+
+    def _stored(self, x: float) -> float:
+        """How much x changes when the port's precision stores it."""
+        return abs(float(self.dtype.type(x)) - x)
+
+
+class Bound(RunningBound):
+    """Error bounds of one leaf of paper Amos."""
+
+    like: ClassVar = {"theta": "old_theta", "v": "old_v", "b": "old_v", "m": "old_theta"}
+    theta: np.ndarray
+    v: np.ndarray
+    b: np.ndarray
+    m: np.ndarray
 
     def _advance(self, s: Step) -> None:
         u = self.u
@@ -96,24 +140,12 @@ class Bound:
         self.theta = self.theta + delta + u * np.abs(s.theta) + 2 * u * np.abs(s.old_theta)
         self._settle(s, *(("b", "m", "theta") if s.m is not None else ("b", "theta")))
         finite = np.isfinite(s.gamma) & np.isfinite(s.alpha)
-        worst = max(np.max(np.where(finite, rel, 0.0), initial=0.0) for rel in (rel_gamma, rel_alpha))
-        if not worst < 0.01:
-            raise Unbounded(f"relative error {worst} is too large for a first-order bound")
-
-    def forget(self, given: Iterable[str]) -> None:
-        """Start anew from values of v, b, m or theta that are given exactly."""
-        for what in given:
-            setattr(self, what, np.zeros_like(getattr(self, what)))
+        self._check(*(np.where(finite, rel, 0.0) for rel in (rel_gamma, rel_alpha)))
 
     def _advance_v(self, s: Step, rel_g2: float) -> None:
         old, g2, beta = s.old_v, s.g2, s.beta
         self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
         self.v = self.v + 4 * self.u * (s.v + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
-
-    def _settle(self, s: Step, *parts: str) -> None:
-        """Let there be no bound where there is no number."""
-        for what in parts:
-            setattr(self, what, np.where(np.isfinite(getattr(s, what)), getattr(self, what), 0.0))
 
     def _rel_q(self, s: Step) -> float:
         if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly
@@ -122,15 +154,3 @@ class Bound:
         power = beta**t
         stored = t * self._stored(s.beta) * beta ** (t - 1)
         return ((t + 4) * self.u * power + stored) / s.q + 2 * self.u
-
-    def _flushed(self, x: np.ndarray) -> np.ndarray:
-        """What flushing subnormal numbers to zero may take from x; nothing from 0."""
-        return np.where(x == 0, 0.0, self.tiny)
-
-    def _stored(self, x: float) -> float:
-        """How much x changes when the port's precision stores it."""
-        return abs(float(self.dtype.type(x)) - x)
-
-    def allowed(self) -> dict[str, np.ndarray]:
-        """Return the bounds with the second-order terms added."""
-        return {what: 1.01 * getattr(self, what) for what in ("theta", "v", "b", "m")}

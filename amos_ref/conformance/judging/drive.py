@@ -1,15 +1,16 @@
 """Run a port through a case: what it shows after each step, or how it failed."""
 
 import contextlib
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import ALGORITHMS, Algorithm
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, failure_of, first_line, message, text_of
-from amos_ref.conformance.ports.options import DEFAULTS
 from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
@@ -25,11 +26,11 @@ class Observation(NamedTuple):
     Attributes
     ----------
     case : Case
-        With the beta that the port was run with.
+        With the options that the port was run with, where these are its own.
     etas : dict of str to float
-        The eta of each leaf: the case's, or the port's own.
+        The eta, or sigma, of each leaf: the case's, or the port's own.
     shown : list of dict
-        After each step: ``{"theta": {leaf: array}}``, and v, b, m as far as the port shows them; float64 copies.
+        After each step: ``{"theta": {leaf: array}}``, and the state as far as the port shows it; float64 copies.
     overwritten : set of str
         Leaves whose gradient the port wrote to.
     refused : str
@@ -56,11 +57,10 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
     timeout : float, optional
         Seconds that its init and each of its steps may take.
     """
-    if "beta" not in port.options:
-        case = case._replace(options=case.options | {"beta": DEFAULTS["beta"]})
-    seen = Observation(case, _find_etas(port, case, eta, timeout), [], set())
+    etas = _find_etas(port, case, eta, timeout)
+    seen = Observation(_as_run(port, case, eta), etas, [], set())
     with _failures_of(None, timeout):
-        _start(port, case, seen.etas)
+        _start(port, seen.case, seen.etas)
     _undergo(port, case, 0, timeout)
     try:
         for shown in _drive(port, case, seen.overwritten, timeout):
@@ -70,6 +70,41 @@ def observe(port: Port, case: Case, eta: Any = None, timeout: float | None = Non
             raise
         return seen._replace(refused=f"step {failed.step} is refused: {failed.detail}")
     return seen
+
+
+def _as_run(port: Port, case: Case, eta: Any = None) -> Case:
+    """Return the case with the port's own options where it cannot be given ours."""
+    algorithm = ALGORITHMS[case.algorithm]
+    lacking = [name for name in algorithm.unasked if name in case.options and name not in port.options]
+    own = {name: algorithm.options[name] for name in lacking}
+    if algorithm.measured and algorithm.scale not in port.options:
+        own |= {algorithm.scale: algorithm.measured} if eta is None else {}
+    for option in algorithm.words:
+        word, *more = _words_of(port, option, algorithm) or (algorithm.options[option],)
+        if option in algorithm.told and not more and option not in case.options and word != algorithm.options[option]:
+            own[option] = word
+    return case._replace(options=case.options | own) if own else case
+
+
+def _as_taken(port: Port, case: Case) -> Mapping[str, Any]:
+    """Return the case's options as the port can be given them; what a leaf has of its own is not exchanged."""
+    return case.options if case.groups else ALGORITHMS[case.algorithm].exchange(case.options, port.options)
+
+
+def _words_of(port: Port, option: str, algorithm: Algorithm) -> Collection[str]:
+    """Return the words that a port knows of an option; of one that it has not, the one that it hard-codes."""
+    usual = algorithm.words[option] if option in port.options else (algorithm.options[option],)
+    return getattr(port, "words", {}).get(option, usual)
+
+
+def refused_word(case: Case, failed: "Failure") -> str:
+    """Return which word of an option the port refuses by name at its start, with what it says; "" if it does not."""
+    algorithm = ALGORITHMS[case.algorithm]
+    for option in algorithm.words if failed.verdict == "raises" and failed.step in (None, 1) else ():
+        word = case.options.get(option, algorithm.options[option] if option in algorithm.told else None)
+        if isinstance(word, str) and re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", failed.detail):
+            return f"the port has no {option} {word!r}: {failed.detail}"
+    return ""
 
 
 class Failure(Exception):
@@ -104,9 +139,15 @@ def _failures_of(step: int | None, timeout: float | None, where: str = "") -> It
 
 def unsupported(port: Port, case: Case) -> str:
     """Return why the port cannot be run through the case; "" if it can."""
-    lacking = sorted(case.needs() - set(port.options))
+    algorithm, own = ALGORITHMS[case.algorithm], _as_run(port, case)
+    needed = own._replace(options=_as_taken(port, own)).needs()
+    lacking = sorted(needed - set(port.options) - set(algorithm.words))
     if lacking:
         return f"the port has no {', '.join(lacking)}"
+    for option in algorithm.words:
+        word = own.options.get(option, algorithm.options[option] if option in algorithm.told else None)
+        if word is not None and word not in _words_of(port, option, algorithm):
+            return f"the port has no {option} {word!r}"
     if not port.skips_none and any(g is None for grads in case.grads for g in grads.values()):
         return "the port's framework has no gradient of None"
     if case.dtype not in getattr(port, "dtypes", UNDECLARED_DTYPES):
@@ -121,15 +162,22 @@ def unsupported(port: Port, case: Case) -> str:
 
 
 def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[str, float]:
-    if "eta" in port.options:
+    algorithm = ALGORITHMS[case.algorithm]
+    scale = algorithm.scale
+    if scale in port.options:
         if eta is not None:
-            raise TargetError(f"{port.name} takes eta, so --eta, which is for ports that hard-code it, does not apply")
+            text = f"takes {scale}, so --{scale}, which is for ports that hard-code it, does not apply"
+            raise TargetError(f"{port.name} {text}")
         return case.eta
     if eta is not None:
+        if scale in case.options:
+            raise Failure(None, Unsupported(f"the port has the {scale} that is given, and measures none"))
         try:
             return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
         except RuleError as error:  # where it has a value in no case, check_eta has said so
-            raise Failure(None, Unsupported(f"--eta has no value here: {error}")) from error
+            raise Failure(None, Unsupported(f"--{scale} has no value here: {error}")) from error
+    if algorithm.measured:
+        return case.eta
     own = {name: _ask_eta(port, case, name, timeout) for name in case.params}
     if None in own.values():
         raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
@@ -170,8 +218,10 @@ def check_eta(eta: Any, cases: Sequence[Case]) -> None:
 
 
 def _start(port: Port, case: Case, etas: dict[str, float]) -> None:
-    hyper = {name: DEFAULTS[name] for name in ("beta", "c_coef", "d_coef")} | case.options
-    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()} | {"eta": etas}
+    algorithm = ALGORITHMS[case.algorithm]
+    hyper = {name: algorithm.options[name] for name in algorithm.told} | {algorithm.scale: etas}
+    hyper |= _as_taken(port, case)
+    hyper = {name: list(x) if isinstance(x, tuple) else x for name, x in hyper.items()}
     if "slot_shape" in port.options:
         hyper["slot_shape"] = case.slots
     if case.groups:
@@ -186,7 +236,7 @@ def _undergo(port: Port, case: Case, t: int, timeout: float | None) -> None:
 
 
 def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None) -> Iterator[dict[str, Arrays]]:
-    """Yield what the port shows after each step: theta, and v, b, m if it shows them.
+    """Yield what the port shows after each step: theta, and its state if it shows that.
 
     Leaves whose gradient the port writes to, in the step it is given for or later, are added to `overwritten`.
     """
@@ -207,13 +257,14 @@ def _drive(port: Port, case: Case, overwritten: set[str], timeout: float | None)
 
 
 def _values_to_put(case: Case, shown: dict[str, Arrays]) -> dict[str, Arrays]:
-    """Return copies of the state that a case sets; m with the port's sign, since a port may keep what it subtracts.
+    """Return copies of the state that a case sets; a momentum has the port's sign, which may be of what it subtracts.
 
-    Its first m is the first change of theta, but for that sign and for what storing theta rounds.
+    The first momentum is the first change of theta, but for that sign and for what storing theta rounds.
     """
     values = {what: {name: a.copy() for name, a in arrays.items()} for what, arrays in (case.inject or {}).items()}
-    for name, m in shown.get("m", {}).items():
+    change = ALGORITHMS[case.algorithm].change or ""
+    for name, m in shown.get(change, {}).items():
         moved = shown["theta"][name] - case.params[name]
         if m.shape == moved.shape and 4 * np.abs(m + moved).max(initial=0.0) < np.abs(m - moved).max(initial=0.0):
-            values["m"][name] *= -1.0
+            values[change][name] *= -1.0
     return values

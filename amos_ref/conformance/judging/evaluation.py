@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.judging.reading import ORDERS, Override, Reading
+from amos_ref.conformance.algorithms import ALGORITHMS
+from amos_ref.conformance.judging.paper import Override
+from amos_ref.conformance.judging.reading import Reading
 from amos_ref.dtypes import dtype_of, last_place
 
 
@@ -24,7 +26,7 @@ class Evaluation(NamedTuple):
     computed : numpy.dtype
         After each operation, results are rounded to it.
     stored : numpy.dtype
-        v, b and m between two steps.
+        The state between two steps.
     theta : numpy.dtype
         The parameters between two steps.
     scalars : bool
@@ -59,13 +61,14 @@ class Evaluation(NamedTuple):
         return Reading((self.orders, *overrides), number, store)
 
 
-def draw(dtype: str, seed: int) -> Evaluation:
+def draw(dtype: str, seed: int, algorithm: str = "paper") -> Evaluation:
     """Draw an evaluation that a right port for parameters of a dtype may have.
 
     Parameters
     ----------
     dtype : {"float64", "float32", "float16", "bfloat16"}
     seed : int
+    algorithm : {"paper", "closed-form"}
 
     Examples
     --------
@@ -81,7 +84,8 @@ def draw(dtype: str, seed: int) -> Evaluation:
     narrow = single if dtype == "float16" else own
     computed = max(own, narrow if seed % 2 else (single, double)[seed // 2 % 2], key=lambda d: d.itemsize)
     stored = (own, computed)[rng.integers(2)]
-    drawn = {name: (None, *ways)[rng.integers(1 + len(ways))] for name, ways in ORDERS.items()}
+    choices = ALGORITHMS[algorithm].load("formulas").ORDERS.items()
+    drawn = {name: (None, *ways)[rng.integers(1 + len(ways))] for name, ways in choices}
     orders = {name: way for name, way in drawn.items() if way is not None}
     at_random = computed.itemsize < 8 and bool(rng.integers(4))
     return Evaluation(orders, computed, stored, own, bool(rng.integers(2)), rng if at_random else None)

@@ -7,23 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.cases import Case, table
+from amos_ref.conformance.algorithms import PAPER_AMOS
+from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
-from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import Failure, Observation, observe, refused_word, unsupported
 from amos_ref.conformance.judging.reading import Reading
 from amos_ref.conformance.judging.tolerance import Moment, trajectory, trajectory_of_page
 from amos_ref.conformance.judging.verdicts import FAILING
 from amos_ref.conformance.ports.port import Arrays, Port
 from amos_ref.errors import TargetError
 
-# In the order in which a step computes them: the first that is off is where to look.
-STAGES = {
-    "v": "v, the second moment (clip, mean of squares, beta)",
-    "b": "b, the decay clock (r, c, gamma, growth of b)",
-    "m": "m, the momentum (delta, mu)",
-    "theta": "theta (alpha, rho, delta)",
-}
-
+STAGES = PAPER_AMOS.stages
 
 #: How many cases may come to these before the rest is given up, so that a check comes to an end.
 PATIENCE = {"hangs": 3, "ended": 10, "killed": 10}
@@ -42,7 +36,8 @@ class Result(NamedTuple):
     step : int or None
         The first step that departs or fails, from 1; None if that was init.
     stage : str or None
-        The first quantity of that step that departs, among those the port shows: v, b, m, theta.
+        The first quantity of that step that departs, among those the port shows: v, b, m, theta of paper Amos; m, v,
+        theta of the closed form.
     leaf : str or None
     ratio : float or None
         The largest difference over its bound: at most 1 conforms.
@@ -100,6 +95,8 @@ def judge(port: Port, case: Case, eta: Any = None, timeout: float | None = None)
     try:
         seen = observe(port, case, eta, timeout)
     except Failure as failed:
+        if lacks := refused_word(case, failed):
+            return Result(*head, "not supported", detail=lacks), None
         return Result(*head, failed.verdict, step=failed.step, detail=failed.detail), None
     result = compare(seen)
     return result, None if result.verdict == "conforms" and result.detail in case.also else seen
@@ -133,20 +130,25 @@ def compare(seen: Observation) -> Result:
 def first_departure(
     port: list[dict[str, Arrays]],
     page: Iterable[dict[str, Moment]],
-    stages: Iterable[str] = tuple(STAGES),
+    stages: Iterable[str] | None = None,
     slack: float = 1.0,
 ) -> tuple[dict[str, Any] | None, float]:
-    """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds."""
+    """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds.
+
+    Without `stages`, all that the algorithm has are compared.
+    """
     worst = 0.0
     for t, (got, ref) in enumerate(zip(port, page, strict=False), 1):
-        for stage in stages:
+        algorithm = next((moment.step.algorithm for moment in ref.values()), PAPER_AMOS)
+        for stage in algorithm.stages if stages is None else stages:
             for name, moment in ref.items():
                 ours = getattr(moment.step, stage)
                 if ours is None or name not in got.get(stage, {}):
                     continue
                 theirs, ours, allowed = got[stage][name], np.asarray(ours), slack * moment.allowed[stage]
                 found = _compare(theirs, ours, allowed, stage == "theta")
-                if stage == "m":  # a port may keep what it subtracts; a sign that is really wrong shows in theta
+                # A port may keep the change that it subtracts; a sign that is really wrong shows in theta.
+                if stage == algorithm.change:
                     found = min(found, _compare(-theirs, ours, allowed, False))
                 ratio, text, verdict = found
                 if ratio > 1:
@@ -185,16 +187,16 @@ def _describe_step(departure: dict[str, Any], port: list[dict[str, Arrays]], pag
     t, name = departure["step"], departure["leaf"]
     s, got = page[t - 1][name].step, port[t - 1]["theta"][name]
     before = port[t - 2]["theta"][name] if t > 1 else s.old_theta
-    slots = np.size(s.v)
-    if departure["stage"] != "theta" or got.shape != before.shape or s.m is not None or slots != 1 or got.size < 3:
+    along, plain = s.algorithm.along, np.array_equal(s.theta, s.old_theta + s.delta, equal_nan=True)  # no momentum
+    if departure["stage"] != "theta" or got.shape != before.shape or not plain or np.size(s.alpha) != 1 or got.size < 3:
         return ""
-    basis = np.stack([s.g.reshape(-1), before.reshape(-1)], axis=1)
+    basis = np.stack([getattr(s, along).reshape(-1), before.reshape(-1)], axis=1)
     change = (before - got).reshape(-1)
     if not (np.isfinite(change).all() and np.isfinite(basis).all()) or np.linalg.matrix_rank(basis) < 2:
         return ""
     (alpha, rho), *_ = np.linalg.lstsq(basis, change, rcond=None)
     if np.abs(basis @ (alpha, rho) - change).max() > 1e-3 * np.abs(change).max():
-        return "; the change is not of the form alpha*g + rho*theta"
+        return f"; the change is not of the form alpha*{along} + rho*theta"
     page_alpha, page_rho = float(np.reshape(s.alpha, ())), float(np.reshape(s.rho, ()))
     return f"; alpha is {alpha:.5g} (page {page_alpha:.5g}), rho is {rho:.5g} (page {page_rho:.5g})"
 
@@ -236,21 +238,21 @@ def run(
     driven = [r for r in results if r.verdict != "not supported"]
     if driven and all(r.verdict == "raises" and r.step is None for r in driven):
         raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
-    return accept_own_forms(results), seen
+    return accept_own_forms(results, cases), seen
 
 
-def accept_own_forms(results: list[Result]) -> list[Result]:
+def accept_own_forms(results: list[Result], cases: Iterable[Case]) -> list[Result]:
     """Where theta conforms in every case of the formulas, accept a state that differs: it is a form of its own.
 
     Such a state cannot be set to the page's, so that cases which do so say nothing. What departs in another case, as
     where something happens to the optimizer, changes nothing of this.
     """
     right = ("conforms", "overwrites its input", "not supported")
-    cases = {case.name: case for case in table()}
-    plain = [r for r in results if r.case not in cases or not cases[r.case].special()]
-    kept = [r for r in plain if r.case not in cases or not cases[r.case].inject]
+    named = {case.name: case for case in cases}
+    plain = [r for r in results if not named[r.case].special()]
+    kept = [r for r in plain if not named[r.case].inject]
     if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):
-        setting = {name for name, case in cases.items() if case.inject or case.count is not None}
+        setting = {name for name, case in named.items() if case.inject or case.count is not None}
         return [_leave_out(r) if r.case in setting else _accept_own_form(r) if r.only_state else r for r in results]
     return results
 

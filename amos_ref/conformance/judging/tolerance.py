@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging import envelope
-from amos_ref.conformance.judging.bound import Bound
 from amos_ref.conformance.judging.reading import Reading, Step
 
 #: Which methods made the tolerances of a report; the number changes when a tolerance does.
@@ -16,7 +16,7 @@ METHOD = "bound-1 (float64, float32), envelope-1 (float16, bfloat16)"
 
 
 class Moment(NamedTuple):
-    """A leaf after one of its steps: the step, and how far a port may be from its theta, v, b and m."""
+    """A leaf after one of its steps: the step, and how far a port may be from its theta and its state."""
 
     step: Step
     allowed: dict[str, np.ndarray]
@@ -34,12 +34,12 @@ def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
         for steps, allowed in zip(reading.run(case, etas), envelope.allowances(case, etas, reading), strict=True):
             yield {name: Moment(step, allowed[name]) for name, step in steps.items()}
         return
-    bounds: dict[str, Bound] = {}
+    make, bounds = ALGORITHMS[case.algorithm].load("bound").Bound, {}
     now: dict[str, Moment] = {}
     for t, steps in enumerate(reading.run(case, etas), 1):
         for name, step in steps.items():
             if step.count == t:  # not a skipped leaf's last step
-                bound = bounds.setdefault(name, Bound(step, case.dtype))
+                bound = bounds.setdefault(name, make(step, case.dtype))
                 bound.advance(step)
                 now[name] = Moment(step, bound.allowed())
         yield dict(now)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import algorithm_of
 from amos_ref.conformance.ports.child import Child
 from amos_ref.conformance.ports.failures import Crash, Ended, Hang, PortFailure, escape
 from amos_ref.conformance.ports.port import Arrays
-from amos_ref.conformance.ports.protocol import PROTOCOL, Form, line, parse, read_done, read_hello, read_step
+from amos_ref.conformance.ports.protocol import Form, greeting, line, parse, read_done, read_hello, read_step
 from amos_ref.conformance.vectors.read import encode
 from amos_ref.errors import NoAnswerError, TargetError
 
@@ -28,6 +29,8 @@ class CommandPort:
         Seconds, > 0, that the command has for each answer.
     transcript : path, optional
         A file for all that is said: ``>`` to the command, ``<`` by it, ``!`` on its standard error, ``#`` by the check.
+    algorithm : {"paper", "closed-form"}
+        What it is asked to be.
 
     Raises
     ------
@@ -45,7 +48,15 @@ class CommandPort:
     amos_ref.errors.TargetError: no_such_command cannot be started: No such file or directory
     """
 
-    def __init__(self, command: str | Sequence[str], *, timeout: float = 10.0, transcript: Any = None) -> None:
+    def __init__(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float = 10.0,
+        transcript: Any = None,
+        algorithm: str = "paper",
+    ) -> None:
+        self.algorithm = algorithm_of(algorithm)
         self.command = _split(command) if isinstance(command, str) else [os.fspath(part) for part in command]
         if not self.command:
             raise TargetError("the command to check is empty")
@@ -67,6 +78,7 @@ class CommandPort:
         self.options, self.dtypes = set(hello["options"]), set(hello["dtypes"])
         self.skips_none: bool = hello["null_gradients"]
         self.shows_state: bool = hello["state"]
+        self.words: dict[str, list[str]] = hello.get("words", {})
         if hello["put"]:
             self.put = self._put
         if hello.get("count"):
@@ -77,42 +89,46 @@ class CommandPort:
         if self.child is None:
             self._start()
         slots = hyper.get("slot_shape", {})
-        self.forms = {name: Form(a.dtype, a.shape, tuple(slots.get(name, ()))) for name, a in params.items()}
-        self.rates, self.t = hyper["learning_rate"], 0
+        parts = self.algorithm.parts
+        self.forms = {name: Form(a.dtype, a.shape, tuple(slots.get(name, ())), parts) for name, a in params.items()}
+        scale, stepwise = self.algorithm.scale, self.algorithm.stepwise
+        self.rates, self.t = hyper[self.algorithm.rate], 0
+        own = hyper[scale]
         leaves = {
             name: {
                 "dtype": form.dtype.name,
                 "shape": form.shape,
                 "slot_shape": form.slot_shape,
-                "eta": encode(float(hyper["eta"][name])),
+                scale: own if isinstance(own, str) else encode(float(own[name])),
                 "theta": encode(params[name]),
             }
             for name, form in self.forms.items()
         }
-        numbers = self.options - {"learning_rate", "eta", "slot_shape"}
-        options = {name: encode(float(x)) for name, x in hyper.items() if name in numbers}
-        rates = encode(np.asarray(self.rates, dtype=np.float64))
-        self._ask("init", functools.partial(read_done, "init"), learning_rate=rates, options=options, leaves=leaves)
+        given = self.options - {*stepwise, scale, "slot_shape"}
+        options = {name: x if isinstance(x, str) else encode(float(x)) for name, x in hyper.items() if name in given}
+        rates = {name: encode(np.asarray(hyper[name], dtype=np.float64)) for name in stepwise}
+        self._ask("init", functools.partial(read_done, "init"), **rates, options=options, leaves=leaves)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Send the gradients and the learning rate of this step; keep the state that is shown."""
         rate = self.rates[self.t] if isinstance(self.rates, list) else self.rates
         self.t += 1
+        rates = {name: encode(float(rate)) for name in self.algorithm.stepwise}
         bits = {name: None if g is None else encode(g) for name, g in grads.items()}
-        read = functools.partial(read_step, forms=self.forms, state=self.shows_state)
-        self.shown = self._ask("step", read, learning_rate=encode(float(rate)), grads=bits)
+        read = functools.partial(read_step, forms=self.forms, state=self.shows_state, algorithm=self.algorithm)
+        self.shown = self._ask("step", read, **rates, grads=bits)
         return self.shown.pop("theta")
 
     def state(self) -> dict[str, Arrays]:
-        """Return v, b and m after the last step, as far as the command shows them."""
+        """Return the state after the last step, as far as the command shows it."""
         return self.shown
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
-        """A command is given its eta, or --eta says it."""
+        """A command is given its eta or sigma, or the check is told it."""
         return None
 
     def _put(self, values: dict[str, Arrays]) -> None:
-        """Overwrite theta, in the leaf's dtype, and v, b or m, in float64."""
+        """Overwrite theta, in the leaf's dtype, and parts of the state, in float64."""
         bits = {
             part: {
                 k: encode(a.astype(self.forms[k].dtype if part == "theta" else np.float64)) for k, a in leaves.items()
@@ -139,7 +155,8 @@ class CommandPort:
             hint = f"; for the file in this folder: ./{name}" if os.sep not in name and os.path.exists(name) else ""
             reason = getattr(error, "strerror", None) or error
             raise TargetError(f"{name} cannot be started: {reason}{hint}") from None
-        return self._ask("hello", read_hello, protocol=PROTOCOL)
+        read = functools.partial(read_hello, algorithm=self.algorithm)
+        return self._ask("hello", read, **greeting(self.algorithm))
 
     def _ask(self, call: str, read: Callable[[dict[str, Any]], Any], **rest: Any) -> Any:
         """Send a call and return what `read` makes of its answer; after any failure the child is ended."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import Garbage, Unsupported, first_line
-from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted
+from amos_ref.conformance.ports.port import COUNT_NAMES, Adapter, Arrays, as_counted
 
 #: What the first three parameters of a step are called.
 FIRST = (
@@ -69,7 +69,8 @@ class NumpyPort(Adapter):
 
     It is called for one array at a time. `state` is a dict, {} before an array's first step; what it holds under a
     usual name for v, b and m is shown. The other parameters, given by name, say which options it has; `t` (if it
-    has it) is the number of the step, from 1. An array without a gradient is left out while t goes on.
+    has it) is the number of the step, from 1, or from 0 for the closed form. An array without a gradient is left out
+    while t goes on.
     """
 
     events, changes = FUNCTION_EVENTS, True
@@ -86,7 +87,7 @@ class NumpyPort(Adapter):
         """Keep copies of the parameters; every state is empty."""
         self.leaves = {name: a.copy() for name, a in params.items()}
         self.own: dict[str, dict[str, Any]] = {name: {} for name in params}
-        self.hyper, self.t, self.taken = hyper, 0, 0  # t may be set to more than the steps taken
+        self.hyper, self.t, self.taken = hyper, 0, 0  # t counts steps, and may be set to more than were taken
         self.feed = lambda g: g
         self.forget_events(params, hyper)
 
@@ -100,10 +101,11 @@ class NumpyPort(Adapter):
             if g is None:
                 continue
             common = now | self.hyper.get("groups", {}).get(name, {})
-            for option in ("eta", "slot_shape"):
-                if option in common:
+            for option in self.signature.of_leaf:
+                if isinstance(common.get(option), dict):
                     common[option] = self.hyper[option][name]
-            given = self.signature.keywords(common) | ({"t": self.t} if "t" in self.signature.parameters else {})
+            t = {"t": self.t - 1 + self.algorithm.first_step} if "t" in self.signature.parameters else {}
+            given = self.signature.keywords(common) | t
             answer = self.target(self.leaves[name], self.feed(g), self.own[name], **given)
             if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
                 raise Garbage(f"returned {type(answer).__name__}; expected a pair of theta and a dict, the state")
@@ -111,15 +113,15 @@ class NumpyPort(Adapter):
         return self.leaves
 
     def find(self, part: str, leaf: str) -> Any:
-        """Return what a leaf's state holds under a known name for v, b or m, or None."""
-        key = _key(part, self.own[leaf])
+        """Return what a leaf's state holds under a known name, or None."""
+        key = self._key(part, leaf)
         return None if key is None else self.own[leaf][key]
 
     def put(self, values: dict[str, Arrays]) -> None:
         """Overwrite parameters and what is shown of the state, in the dtype and shape that they have."""
         for part, arrays in values.items():
             for name, a in arrays.items():
-                held, key = (self.leaves, name) if part == "theta" else (self.own[name], _key(part, self.own[name]))
+                held, key = (self.leaves, name) if part == "theta" else (self.own[name], self._key(part, name))
                 if key is None:
                     raise Unsupported(f"the port keeps no {part} of leaf {name!r} that could be set")
                 held[key] = a.astype(np.asarray(held[key]).dtype).reshape(np.shape(held[key]))
@@ -136,6 +138,5 @@ class NumpyPort(Adapter):
         if not found:
             raise Unsupported("the port takes no t and keeps no count that could be set")
 
-
-def _key(part: str, own: Mapping[str, Any]) -> str | None:
-    return next((theirs for theirs in STATE_NAMES[part] if own.get(theirs) is not None), None)
+    def _key(self, part: str, leaf: str) -> str | None:
+        return next((theirs for theirs in self.state_names[part] if self.own[leaf].get(theirs) is not None), None)

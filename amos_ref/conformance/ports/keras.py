@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.ports.port import STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
+from amos_ref.conformance.ports.port import Adapter, Arrays, as_counted
 
 
 def _import_keras() -> Any:
@@ -27,9 +27,9 @@ class KerasPort(Adapter):
 
     dtypes = ("float32",)
 
-    def __init__(self, cls: Any, name: str, renamed: Mapping[str, str]) -> None:
-        super().__init__(cls, name, renamed)
-        theirs = self.signature.theirs.get("eta", "")
+    def __init__(self, cls: Any, name: str, renamed: Mapping[str, str], *of_algorithm: Any) -> None:
+        super().__init__(cls, name, renamed, *of_algorithm)
+        theirs = self.signature.theirs.get(self.algorithm.scale, "")
         self.apart = bool(theirs) and not (theirs.endswith("fn") or theirs.startswith("get"))
         self.skips_none = not self.apart  # an optimizer refuses a step in which no leaf of its has a gradient
 
@@ -44,7 +44,7 @@ class KerasPort(Adapter):
         keras = _import_keras()
 
         leaves = {name: keras.Variable(a, dtype=a.dtype.name) for name, a in params.items()}
-        return self.ask_scale(leaves, lambda: self.target(**self.signature.keywords({"learning_rate": 0.25})))
+        return self.ask_scale(leaves, lambda: self.target(**self.signature.keywords({self.algorithm.rate: 0.25})))
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Make the variables and the optimizer, or one a leaf."""
@@ -52,12 +52,15 @@ class KerasPort(Adapter):
 
         self.leaves = {k: keras.Variable(a, dtype=a.dtype.name, name=k.replace("/", "_")) for k, a in params.items()}
         self.forget_events(params, hyper)
-        hyper, etas = self.prepare(hyper, params), hyper["eta"]
-        groups = [[name] for name in params] if self.apart else [list(params)]
+        scale = self.algorithm.scale
+        etas: Any = hyper[scale]
+        hyper = self.prepare(hyper, params)
+        apart = self.apart and not isinstance(etas, str)
+        groups = [[name] for name in params] if apart else [list(params)]
         self.optimizers = []
         for names in groups:
-            eta = etas[names[0]] if self.apart else by_leaf(etas, params)
-            optimizer = self.target(**self.signature.keywords(hyper | {"eta": eta}))
+            eta = etas[names[0]] if apart else self.by_leaf(etas, params)
+            optimizer = self.target(**self.signature.keywords(hyper | {scale: eta}))
             optimizer.build([self.leaves[name] for name in names])
             self.optimizers.append((optimizer, names))
 
@@ -79,12 +82,12 @@ class KerasPort(Adapter):
     def find(self, part: str, leaf: str) -> Any:
         """Return the variable that holds this part of a leaf's state, by its name or in a list of the optimizer."""
         variables = {v.name: v for optimizer, names in self.optimizers if leaf in names for v in optimizer.variables}
-        names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in STATE_NAMES[part]]
+        names = [f"{self.leaves[leaf].name}_{theirs}" for theirs in self.state_names[part]]
         found = next((variables[name] for name in names if name in variables), None)
         if found is not None:
             return found
         optimizer, leaves = next((optimizer, names) for optimizer, names in self.optimizers if leaf in names)
-        lists = [getattr(optimizer, theirs, None) for theirs in STATE_NAMES[part]]
+        lists = [getattr(optimizer, theirs, None) for theirs in self.state_names[part]]
         of_leaf = [held[leaves.index(leaf)] for held in lists if isinstance(held, list) and len(held) == len(leaves)]
         return next((value for value in of_leaf if hasattr(value, "assign")), None)
 

@@ -8,7 +8,7 @@ import numpy as np
 from amos_ref.conformance.ports.failures import Unsupported
 from amos_ref.conformance.ports.optax_life import OPTAX_EVENTS, WAYS
 from amos_ref.conformance.ports.options import is_number
-from amos_ref.conformance.ports.port import COUNT_NAMES, STATE_NAMES, Adapter, Arrays, as_counted, by_leaf
+from amos_ref.conformance.ports.port import COUNT_NAMES, Adapter, Arrays, as_counted
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import MissingDependencyError, TargetError
 
@@ -24,7 +24,7 @@ class OptaxPort(Adapter):
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
-        """Make the transformation; a schedule becomes a callable, eta and slot_shape functions of (name, shape)."""
+        """Make the transformation; a schedule becomes a callable, what is of a leaf a function of (name, shape)."""
         try:
             import jax  # pyright: ignore[reportMissingImports]
         except ImportError:
@@ -34,11 +34,11 @@ class OptaxPort(Adapter):
 
         self.params = {name: jnp.asarray(a) for name, a in params.items()}
         self.hyper = dict(hyper)
-        for option in ("eta", "slot_shape"):
+        for option in self.signature.of_leaf:
             if option in hyper:
-                self.hyper[option] = by_leaf(hyper[option], params)
-        self.etas: dict[str, float] = hyper.get("eta", {})
-        rates = hyper["learning_rate"]
+                self.hyper[option] = self.by_leaf(hyper[option], params)
+        self.etas: Any = hyper.get(self.algorithm.scale, {})
+        rates = hyper[self.algorithm.rate]
         self.rates = rates if isinstance(rates, list) else None
         self.forget_events(params, hyper)
         self.t, self.by_step = 0, False  # by_step: no schedule is taken, so each step gets a transformation
@@ -71,13 +71,14 @@ class OptaxPort(Adapter):
 
         self.transform, self.advance = transform, self.around(self.compile(advance))
 
-    def _make(self, learning_rate: Any, **other: Any) -> Any:
-        if "eta" not in self.options or not is_number(self.signature.default("eta")):
-            return self._make_one(learning_rate, **other)
-        return ByLeaf({k: self._make_one(learning_rate, **{"eta": eta} | other) for k, eta in self.etas.items()})
+    def _make(self, rate: Any, **other: Any) -> Any:
+        scale = self.algorithm.scale
+        if scale not in self.options or not is_number(self.signature.default(scale)):
+            return self._make_one(rate, **other)
+        return ByLeaf({k: self._make_one(rate, **{scale: eta} | other) for k, eta in self.etas.items()})
 
-    def _make_one(self, learning_rate: Any, **other: Any) -> Any:
-        hyper = self.hyper | {"learning_rate": learning_rate} | other
+    def _make_one(self, rate: Any, **other: Any) -> Any:
+        hyper = self.hyper | {self.algorithm.rate: rate} | other
         transform = self.target(**self.signature.keywords(hyper))
         if isinstance(transform, tuple) and not hasattr(transform, "init") and len(transform) == 2:
             transform = types.SimpleNamespace(init=transform[0], update=transform[1])
@@ -108,7 +109,7 @@ class OptaxPort(Adapter):
         return {name: np.asarray(p) for name, p in self.params.items()}
 
     def state(self) -> dict[str, Arrays]:
-        """Return v, b and m as far as the (chained) state has fields of a known name."""
+        """Return the state as far as the (chained) state has fields of a known name."""
         found: dict[str, Arrays] = {}
         self._collect(self.opt_state, found)
         return found
@@ -125,10 +126,10 @@ class OptaxPort(Adapter):
             self._collect(child, found)
 
     def _parts(self, node: Any) -> dict[str, str]:
-        """Return which fields of a state hold v, b or m of every leaf, under a known name."""
+        """Return which fields of a state hold a part of every leaf's, under a known name."""
         fields = node._asdict() if hasattr(node, "_asdict") else {}
         found = {}
-        for part, names in STATE_NAMES.items():
+        for part, names in self.state_names.items():
             for name in names:
                 if part not in found.values() and set(self.params) == _keys(fields.get(name)):
                     found[name] = part

@@ -53,7 +53,7 @@ def _by_label(port: Any, groups: dict[str, Any]) -> None:
     partition = getattr(optax, "partition", None) or optax.multi_transform
     make = port.make
     port.make = lambda rate: partition(
-        {name: make(own.pop("learning_rate", rate), **own) for name, own in groups.items()},
+        {name: make(own.pop(port.algorithm.rate, rate), **own) for name, own in groups.items()},
         {name: name for name in groups},
     )
     port.start()
@@ -73,8 +73,8 @@ def _inject_hyperparams(port: Any) -> None:
 
     optax = _import_optax()
 
-    theirs, rates = port.signature.theirs["learning_rate"], port.rates
-    given = port.signature.keywords(port.hyper | {"learning_rate": rates[0]})
+    theirs, rates = port.signature.theirs[port.algorithm.rate], port.rates
+    given = port.signature.keywords(port.hyper | {port.algorithm.rate: rates[0]})
     made = optax.inject_hyperparams(port.target, static_args=set(port.signature.parameters) - {theirs})
 
     def around(advance: Any) -> Any:

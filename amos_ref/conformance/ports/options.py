@@ -7,34 +7,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import text_of
+from amos_ref.conformance.ports.names import NAMES
 from amos_ref.errors import TargetError, escape
-from amos_ref.optimizers.amos import Amos
 
-DEFAULTS = Amos().options
-
-#: Our option -> the names that ports give it, the first found in a signature wins.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate", "lr", "xi", "step_size"),
-    "eta": ("eta", "eta_fn", "get_eta", "scale_fn", "scale", "eta_value"),
-    "slot_shape": ("slot_shape", "shape_fn", "slot_shape_fn", "slot_fn"),
-    "beta": ("beta", "beta2", "b2", "beta_2"),
-    "momentum": ("momentum", "mu", "beta1", "b1", "beta_1"),
-    "clip_value": ("clip_value", "clip", "grad_clip", "gradient_clip", "clip_grad", "chi"),
-    "extra_l2": ("extra_l2", "extra_weight_decay", "l2"),
-    "c_coef": ("c_coef", "c_coeff", "coef_c"),
-    "d_coef": ("d_coef", "d_coeff", "coef_d"),
-    "epsilon": ("epsilon", "eps"),
-}
-
-#: What may be ours under a name that often means something else: it is asked about, and not taken.
-GUESSES = {"weight_decay": "extra_l2", "wd": "extra_l2", "c": "c_coef", "d": "d_coef", "clipvalue": "clip_value"}
-
-#: What switches an option off, whatever its default.
-OFF = {"momentum": 0.0, "clip_value": math.inf, "extra_l2": 0.0}
-
-#: What is given for each leaf.
-OF_LEAF = ("eta", "slot_shape")
+DEFAULTS = PAPER_AMOS.options
 
 _WRITTEN = re.compile(r"(?:(\w+)\.)?(\w+)(?:\[(-?\d+)\])?")
 _NONE: Any = inspect.Parameter.empty
@@ -100,6 +78,7 @@ class Signature:
         Parameters that are no options: what an adapter gives by itself.
     of_framework : mapping of str to object
         Parameters that are no options of the algorithm, and the defaults that are not worth a word; `...` is any.
+    algorithm : Algorithm
     """
 
     def __init__(
@@ -108,7 +87,10 @@ class Signature:
         renamed: Mapping[str, str],
         given: Collection[str] = (),
         of_framework: Mapping[str, Any] = {},
+        algorithm: Algorithm = PAPER_AMOS,
     ) -> None:
+        self.algorithm, self.names = algorithm, NAMES[algorithm.name]
+        self.of_leaf = algorithm.scale, "slot_shape"
         parameters = parameters_of(target)
         self.bound = set(target.keywords) if isinstance(target, functools.partial) else set()
         self.given, self.of_framework = tuple(given), of_framework
@@ -122,18 +104,30 @@ class Signature:
                 raise TargetError(f"--map {ours}={written}: that is {taken} already")
             self.places[ours] = place
         taken = {place.name for place in self.places.values()} | set(self.given)
-        for ours, names in ALIASES.items():
-            found = next((n for n in names if n in self.parameters and n not in taken), None)
-            if ours not in self.places and found is not None:
-                self.places[ours] = Place(found)
+        for ours, names in self.names.options.items():
+            found = next((place for name in names if (place := self._usual(name)) and place.name not in taken), None)
+            if ours not in self.places and found is not None and self.names.beside.get(ours) in (None, *self.places):
+                self.places[ours] = found
+                taken |= {found.name} if found.index is None else set()
         self._check(signature_text(target))
 
+    def _usual(self, written: str) -> Place | None:
+        """Return the place of a usual name, which may be an entry of a tuple; None if the port has none."""
+        _, name, index = _WRITTEN.fullmatch(written).groups()  # type: ignore[union-attr]
+        if name not in self.parameters:
+            return None
+        entries = self.parameters[name].default
+        if index is None:
+            return Place(name)
+        return Place(name, int(index)) if isinstance(entries, tuple | list) and int(index) < len(entries) else None
+
     def _check(self, text: str) -> None:
-        if "learning_rate" not in self.places:
+        rate = self.algorithm.rate
+        if rate not in self.places:
             example = "NAME" if self.rest is None or self.parameters.keys() - set(self.given) else f"{self.rest}.NAME"
             raise TargetError(
-                f"the port takes ({text}) and has no parameter for the learning rate "
-                f"(looked for {', '.join(ALIASES['learning_rate'])}); --map learning_rate={example} names it"
+                f"the port takes ({text}) and has no parameter for {self.algorithm.rate_in_words} "
+                f"(looked for {', '.join(self.names.options[rate])}); --map {rate}={example} names it"
             )
         known = {place.name for place in self.places.values()} | {*self.given, *self.of_framework}
         lacking = [n for n, p in self.parameters.items() if p.default is _NONE and n not in known]
@@ -141,12 +135,21 @@ class Signature:
             raise TargetError(
                 f"the port must be given {', '.join(lacking)}, and it is not known what that is: "
                 f"--map OURS={lacking[0]} says so, or functools.partial(PORT, {lacking[0]}=...) gives it"
+                + self._as_another(lacking)
             )
+
+    def _as_another(self, lacking: Iterable[str]) -> str:
+        """Return as which other algorithm a port with these parameters may be meant."""
+        for name, names in NAMES.items():
+            known = {written for several in names.options.values() for written in several}
+            if name != self.algorithm.name and set(lacking) <= known:
+                return f"; if the port is {ALGORITHMS[name].title}: --algorithm {name}"
+        return ""
 
     def _find(self, ours: str, written: str, where: str) -> Place:
         """Return the place that a text names, or raise TargetError."""
-        if ours not in ALIASES:
-            raise TargetError(f"{where}: {ours!r} is not one of {', '.join(ALIASES)}")
+        if ours not in self.names.options:
+            raise TargetError(f"{where}: {ours!r} is not one of {', '.join(self.names.options)}")
         match = _WRITTEN.fullmatch(written)
         if match is None:
             raise TargetError(f"{where}: {written!r} is not of the form NAME, NAME[1] or kwargs.NAME")
@@ -184,14 +187,29 @@ class Signature:
         found = self.parameters[place.name].default if place.name in self.parameters else _NONE
         return found if place.index is None else found[place.index]
 
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """Return which words the port knows of an option, as far as its signature says it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for option in self.algorithm.words:
+            other, word = self.names.implied.get(option, ("", ""))
+            if option not in self.places and other in self.places:
+                found[option] = (word,)
+            elif option == self.algorithm.scale and option in self.places and self._takes_numbers_alone(option):
+                found[option] = ()
+        return found
+
+    def _takes_numbers_alone(self, ours: str) -> bool:
+        return self.default(ours) is not None and not isinstance(self.default(ours), str)
+
     def keywords(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return the port's keyword arguments for these options; those that a case does not set are switched off."""
-        values = {ours: value for ours, value in hyper.items() if ours in self.places}
+        values = {ours: self._as_taken(ours, value) for ours, value in hyper.items() if ours in self.places}
         for ours in self.places.keys() - values.keys():
-            if ours in OFF and not is_off(self.default(ours)):
-                values[ours] = OFF[ours]
-            elif self.default(ours) is _NONE and self.places[ours].name in self.parameters and ours not in OF_LEAF:
-                values[ours] = DEFAULTS[ours]  # it must be given
+            must = self.default(ours) is _NONE and self.places[ours].name in self.parameters
+            if ours in self.names.off and not is_off(self.default(ours)):
+                values[ours] = self.names.off[ours]
+            elif must and ours not in self.of_leaf:
+                values[ours] = self.algorithm.options[ours]
         keywords: dict[str, Any] = {}
         for ours, value in values.items():
             name, index = self.places[ours]
@@ -203,12 +221,20 @@ class Signature:
                 keywords[name] = list(keywords[name]) if isinstance(entries, list) else keywords[name]
         return keywords
 
+    def _as_taken(self, ours: str, value: Any) -> Any:
+        """Return what a port is to measure as its default, if that is None."""
+        measured = ours == self.algorithm.scale and isinstance(value, str) and value == self.algorithm.measured
+        return None if measured and self.default(ours) is None else value
+
     def notes(self) -> list[Note]:
         """Return which defaults are not the page's, and what of the signature is not understood."""
         found = []
         for ours in self.places:
-            theirs, page = self.default(ours), DEFAULTS[ours]
-            if self.places[ours].name not in self.bound and _is_number(theirs, page) and not _same(ours, theirs, page):
+            theirs, page = self.default(ours), self.algorithm.options[ours]
+            if self.names.off.get(ours, 0.0) is None:  # it has no default, and is chosen
+                continue
+            comparable = self.places[ours].name not in self.bound and _is_number(theirs, page)
+            if comparable and not self._same(ours, theirs, page):
                 found.append(Note("default", ours, _text(theirs), "0" if page is None else f"{page:.6g}"))
         return found + [
             Note("not understood", name, text, hint=self._guess(name)) for name, text in self._strange().items()
@@ -235,13 +261,19 @@ class Signature:
         usual = self.of_framework.get(name, _NONE)
         return usual is ... or (usual is not _NONE and (is_off(default) or text_of(default) == text_of(usual)))
 
+    def _same(self, ours: str, theirs: float, page: float | None) -> bool:
+        """Whether two defaults are one number, or both leave the option off."""
+        if page is None or (ours in self.names.off and is_off(page)):
+            return is_off(theirs) or theirs == self.names.off[ours]
+        return math.isclose(theirs, page, rel_tol=1e-6)
+
     def _guess(self, name: str) -> str | None:
         """Return the --map that says what a parameter may be."""
         if name == f"**{self.rest}":
             return f"--map OURS={self.rest}.NAME"
-        if name == "betas" and "beta" not in self.places:
+        if name == "betas" and "beta" in self.names.options.keys() - self.places.keys():
             return "--map beta=betas[1]"
-        ours = GUESSES.get(name)
+        ours = self.names.guesses.get(name)
         return f"--map {ours}={name}" if ours and ours not in self.places else None
 
 
@@ -296,13 +328,6 @@ def is_number(value: Any) -> bool:
 
 def _is_number(theirs: Any, page: Any) -> bool:
     return (isinstance(page, float) or page is None) and is_number(theirs)
-
-
-def _same(ours: str, theirs: float, page: float | None) -> bool:
-    """Whether two defaults are one number, or both leave the option off."""
-    if page is None or (ours in OFF and is_off(page)):
-        return is_off(theirs) or theirs == OFF[ours]
-    return math.isclose(theirs, page, rel_tol=1e-6)
 
 
 def _text(value: Any) -> str:

@@ -14,8 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy import array, iscomplexobj  # by themselves: a port may change the module
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import Garbage, PortFailure, Unsupported, first_line, text_of
-from amos_ref.conformance.ports.options import ALIASES as ALIASES
+from amos_ref.conformance.ports.names import NAMES
 from amos_ref.conformance.ports.options import Call, Note, Signature, by_name, parameters_of
 from amos_ref.errors import TargetError
 
@@ -23,12 +24,8 @@ Arrays = dict[str, np.ndarray]
 
 LEAF_NAME = "_amos_ref_leaf"  # attribute of a parameter that tells its leaf, where the shape does not
 
-#: Our state -> the names that ports give it.
-STATE_NAMES: dict[str, tuple[str, ...]] = {
-    "v": ("v", "exp_avg_sq", "second_moment", "nu"),
-    "b": ("b", "decay", "decays"),
-    "m": ("m", "exp_avg", "ema", "momentum_buffer", "trace", "mu"),
-}
+#: Our options -> the names that ports of paper Amos give them.
+ALIASES = NAMES[PAPER_AMOS.name].options
 
 
 @runtime_checkable
@@ -40,12 +37,17 @@ class Port(Protocol):
     name : str
         How reports call it.
     options : set of str
-        Which of :class:`amos_ref.Amos`'s options it has, by our names. "eta" is among them if eta can be given,
-        "slot_shape" if slots can; a port without slots has one slot per array.
+        Which of the options of :class:`amos_ref.Amos` (or :class:`amos_ref.ClosedFormAmos`) it has, by our names. "eta"
+        (or "sigma") is among them if it can be given, "slot_shape" if slots can; a port without slots has one slot per
+        array.
     skips_none : bool
         Whether a gradient may be None.
     dtypes : collection of str, optional
         Those of "float64", "float32", "float16", "bfloat16" that it takes; without it the first two.
+    words : mapping of str to collection of str, optional
+        Option -> those of its words that the port knows, as ``{"decay": ["inverse-square"]}``; for an option that it
+        has not, the word that it hard-codes. Without it, it knows all words of the options that it has, and hard-codes
+        the defaults of the others.
     put : method, optional
         ``put({"theta": {leaf: array}, "v": ..., "b": ..., "m": ...})`` overwrites parameters and state between
         two steps. Values are float64 and have the shapes of the page's state. A port that has no such method is not
@@ -65,7 +67,9 @@ class Port(Protocol):
     skips_none: bool
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:
-        """Start anew. `hyper` holds the case's options, eta and slot_shape (by leaf name) among them.
+        """Start anew. `hyper` holds the case's options, eta (or sigma) and slot_shape (by leaf name) among them.
+
+        sigma is "init" where the port is to measure it.
 
         learning_rate is a float, or a list with one entry a step; so is any option that changes on the way. `groups`,
         in the cases with an event of that name, holds the options that a leaf has of its own. The arrays are the port's
@@ -78,7 +82,10 @@ class Port(Protocol):
         ...
 
     def state(self) -> dict[str, Arrays]:
-        """Return what is known of the state, as ``{"v": {leaf: array}, "b": ..., "m": ...}``; {} if nothing."""
+        """Return what is known of the state, as ``{"v": {leaf: array}, "b": ..., "m": ...}``; {} if nothing.
+
+        Those are the parts of paper Amos; the closed form has m and v, where Adam's direction is taken.
+        """
         ...
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
@@ -97,16 +104,28 @@ class Adapter:
         How reports call it.
     renamed : mapping of str to str
         ``ours -> theirs``, for parameters with other names.
+    algorithm : Algorithm
+        What it is to be.
+    words : mapping of str to collection of str
+        Option -> the words that it knows, where its signature does not say so.
     """
 
     skips_none = True
 
-    def __init__(self, target: Any, name: str, renamed: Mapping[str, str]) -> None:
-        self.name, self.renamed = name, renamed
+    def __init__(
+        self,
+        target: Any,
+        name: str,
+        renamed: Mapping[str, str],
+        algorithm: Algorithm = PAPER_AMOS,
+        words: Mapping[str, Collection[str]] = {},
+    ) -> None:
+        self.name, self.renamed, self.algorithm = name, renamed, algorithm
         given = self.given_first(parameters_of(target))
-        self.signature = Signature(target, renamed, given, self.of_framework())
+        self.signature = Signature(target, renamed, given, self.of_framework(), algorithm)
         self.target = by_name(target, self.signature)
-        self.options = self.signature.options
+        self.options, self.words = self.signature.options, self.signature.words() | dict(words)
+        self.state_names = NAMES[algorithm.name].state
         self.notes: list[Note] = self.signature.notes()
 
     def given_first(self, parameters: Iterable[str]) -> list[str]:
@@ -123,15 +142,20 @@ class Adapter:
         It is the rate of the first step, so that a port that reads it once, at its construction, is told from one that
         is given another. The schedule is kept.
         """
-        rates = hyper["learning_rate"]
+        rates = hyper[self.algorithm.rate]
         self.rates = iter(rates) if isinstance(rates, list) else None
         slots = {"slot_shape": by_leaf(hyper["slot_shape"], params)} if "slot_shape" in hyper else {}
-        return hyper | slots | {"learning_rate": next(filter(None, rates), 0.0) if isinstance(rates, list) else rates}
+        first = next(filter(None, rates), 0.0) if isinstance(rates, list) else rates
+        return hyper | slots | {self.algorithm.rate: first}
+
+    def by_leaf(self, values: Any, params: Arrays) -> Any:
+        """Return a function that finds a leaf's eta or sigma; the word itself, where a port is to measure it."""
+        return values if isinstance(values, str) else by_leaf(values, params)
 
     leaves: dict[str, Any]
 
     def find(self, part: str, leaf: str) -> Any:
-        """Return what holds v, b or m of a leaf under a known name, or None."""
+        """Return what holds a part of a leaf's state under a known name, or None."""
         raise NotImplementedError
 
     def to_numpy(self, value: Any) -> np.ndarray:
@@ -143,9 +167,9 @@ class Adapter:
         raise NotImplementedError
 
     def state(self) -> dict[str, Arrays]:
-        """Return v, b and m as far as the port keeps them under a known name."""
+        """Return the state as far as the port keeps it under known names."""
         shown: dict[str, Arrays] = {}
-        for part in STATE_NAMES:
+        for part in self.state_names:
             for leaf in self.leaves:
                 if (value := self.find(part, leaf)) is not None:
                     shown.setdefault(part, {})[leaf] = self.to_numpy(value)
@@ -169,7 +193,7 @@ class Adapter:
     def undergo(self, event: str) -> None:
         """Undergo what docs/life.md describes, or raise Unsupported."""
         if event == "two-at-once":
-            self.other = type(self)(self.target, self.name, self.renamed)
+            self.other = type(self)(self.target, self.name, self.renamed, self.algorithm, self.words)
             self.other.init(*self.begun)
         elif event in self.events:
             self.way = way = event if event in self.ways else ""
@@ -181,7 +205,7 @@ class Adapter:
 
     def forget_events(self, params: Arrays, hyper: dict[str, Any]) -> None:
         """Begin without any of them; an option that changes on the way is not for a port that is told options once."""
-        changing = [name for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"]
+        changing = [name for name, x in hyper.items() if isinstance(x, list) and name != self.algorithm.rate]
         if changing and not self.changes:
             raise Unsupported(f"the port is told {', '.join(changing)} once")
         self.way, self.other, self.begun = "", None, ({name: a.copy() for name, a in params.items()}, dict(hyper))

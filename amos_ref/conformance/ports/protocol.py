@@ -8,17 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import Garbage, PortError, quote
-from amos_ref.conformance.ports.port import ALIASES, Arrays
+from amos_ref.conformance.ports.names import NAMES
+from amos_ref.conformance.ports.port import Arrays
 from amos_ref.conformance.vectors.read import decode
 from amos_ref.dtypes import FLOATS
 from amos_ref.errors import escape
 
-PROTOCOL = "amos-ref-port-1"
+#: What paper Amos's ports are asked with, and what those of every other algorithm are. A port of the second version
+#: may answer with that to the first.
+FIRST_PROTOCOL, PROTOCOL = "amos-ref-port-1", "amos-ref-port-2"
 
 _DONE = '{"ok":true}'
 _FORMS = {
-    "hello": f'{{"protocol":"{PROTOCOL}","name":...,"options":...}}',
+    "hello": '{"protocol":...,"name":...,"options":...}',
     "init": _DONE,
     "step": '{"theta":{...}}',
     "put": _DONE,
@@ -33,7 +37,7 @@ _HELLO = {
     "state": bool,
     "put": bool,
 }
-_MAY_SAY = {"count": bool}
+_MAY_SAY = {"count": bool, "words": dict}
 
 
 class Form(NamedTuple):
@@ -42,10 +46,11 @@ class Form(NamedTuple):
     dtype: np.dtype
     shape: tuple[int, ...]
     slot_shape: tuple[int, ...]
+    parts: Mapping[str, str]
 
     def of(self, part: str) -> tuple[int, ...]:
-        """Return the shape of theta, v, b or m."""
-        return self.slot_shape if part in ("v", "b") else self.shape
+        """Return the shape of theta or of a part of the state."""
+        return self.slot_shape if self.parts.get(part) == "slot" else self.shape
 
 
 def line(call: str, **rest: Any) -> bytes:
@@ -74,22 +79,36 @@ def _check_keys(call: str, found: Mapping[str, Any], needed: set[str], allowed: 
         raise Garbage(f"its answer to {call} has {quote(key)}, which is not of the protocol; expected {_FORMS[call]}")
 
 
-def read_hello(found: dict[str, Any]) -> dict[str, Any]:
+def greeting(algorithm: Algorithm) -> dict[str, str]:
+    """Return what hello says: of paper Amos, what the first version said."""
+    if algorithm is PAPER_AMOS:
+        return {"protocol": FIRST_PROTOCOL}
+    return {"protocol": PROTOCOL, "algorithm": algorithm.name}
+
+
+def read_hello(found: dict[str, Any], algorithm: Algorithm = PAPER_AMOS) -> dict[str, Any]:
     """Check an answer to hello."""
-    if found.get("protocol", PROTOCOL) != PROTOCOL:
-        raise Garbage(f"speaks the protocol {quote(str(found['protocol']))}; this is {PROTOCOL}")
-    _check_keys("hello", found, set(_HELLO), set(_HELLO | _MAY_SAY))
+    asked = greeting(algorithm)["protocol"]
+    if found.get("protocol", asked) not in (asked, PROTOCOL):
+        alone = f", which has {PAPER_AMOS.title} alone" if found["protocol"] == FIRST_PROTOCOL else ""
+        raise Garbage(f"speaks the protocol {quote(str(found['protocol']))}{alone}; this is {asked}")
+    _check_keys("hello", found, set(_HELLO), {*_HELLO, "count", *(["words"] if algorithm.words else [])})
     for key, kind in (_HELLO | _MAY_SAY).items():
         if key in found and type(found[key]) is not kind:
             raise Garbage(f"its answer to hello has {key} {quote(json.dumps(found[key]))}; expected a {kind.__name__}")
     if not found["name"].isprintable() or not 0 < len(found["name"]) <= 100:
         raise Garbage(f"its name is {quote(found['name'])}; expected 1 to 100 printable characters")
-    for key, known in (("options", tuple(ALIASES)), ("dtypes", FLOATS)):
-        for entry in found[key]:
+    words = found.get("words", {})
+    if not all(option in algorithm.words and isinstance(known, list) for option, known in words.items()):
+        raise Garbage(f"its words are {quote(json.dumps(words))}; expected lists for {', '.join(algorithm.words)}")
+    lists = [(f"words of {option}", known, algorithm.words[option]) for option, known in words.items()]
+    lists += [("options", found["options"], tuple(NAMES[algorithm.name].options)), ("dtypes", found["dtypes"], FLOATS)]
+    for key, entries, known in lists:
+        for entry in entries:
             if entry not in known:
                 raise Garbage(f"its {key} hold {quote(json.dumps(entry))}; expected some of {', '.join(known)}")
-    if "learning_rate" not in found["options"]:
-        raise Garbage("its options do not hold learning_rate, without which there is nothing to check")
+    if algorithm.rate not in found["options"]:
+        raise Garbage(f"its options do not hold {algorithm.rate}, without which there is nothing to check")
     return found
 
 
@@ -99,10 +118,12 @@ def read_done(call: str, found: dict[str, Any]) -> None:
         raise Garbage(f"answered {call} with {quote(json.dumps(found))}; expected {_DONE}")
 
 
-def read_step(found: dict[str, Any], forms: Mapping[str, Form], state: bool) -> dict[str, Arrays]:
-    """Return theta, and v, b and m as far as they are shown, from an answer to step."""
-    needed = {"theta", "v", "b"} if state else {"theta"}
-    _check_keys("step", found, needed, needed | {"m"} if state else needed)
+def read_step(
+    found: dict[str, Any], forms: Mapping[str, Form], state: bool, algorithm: Algorithm = PAPER_AMOS
+) -> dict[str, Arrays]:
+    """Return theta, and the state as far as it is shown, from an answer to step."""
+    needed = {"theta", *(part for part in algorithm.parts if state and part not in algorithm.at_times)}
+    _check_keys("step", found, needed, needed | set(algorithm.parts) if state else needed)
     for part, leaves in found.items():
         if not isinstance(leaves, dict):
             raise Garbage(f"its {part} is {quote(json.dumps(leaves))}; expected an object with an entry for each leaf")

@@ -6,8 +6,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.function import FIRST, NumpyPort, is_step
-from amos_ref.conformance.ports.options import ALIASES, parameters_of, signature_text
+from amos_ref.conformance.ports.names import NAMES
+from amos_ref.conformance.ports.options import parameters_of, signature_text
 from amos_ref.conformance.ports.port import Adapter, innermost
 from amos_ref.conformance.ports.torch import PARAMS
 from amos_ref.errors import TargetError
@@ -17,7 +19,9 @@ PORT = ("init", "step", "state", "own_eta")
 _GRADIENTS = (*FIRST[1], "gradient", "gradients", "dw", "dtheta", "dx")
 
 
-def adapter_of(found: Any, label: str, renamed: dict[str, str]) -> Callable[..., Any]:
+def adapter_of(
+    found: Any, label: str, renamed: dict[str, str], algorithm: Algorithm = PAPER_AMOS
+) -> Callable[..., Any]:
     """Return the adapter that drives a class or function, or raise TargetError that says what it is instead."""
     inner = innermost(found)
     if isinstance(inner, type):
@@ -30,7 +34,7 @@ def adapter_of(found: Any, label: str, renamed: dict[str, str]) -> Callable[...,
             f"{label} is of type {type(inner).__name__}, neither an optimizer class of torch or Keras, "
             "nor a function step(theta, g, state, ...), nor an optax-style factory, nor a Port"
         )
-    return _of_function(found, label, renamed)
+    return _of_function(found, label, renamed, algorithm)
 
 
 def _of_class(cls: type, label: str) -> Callable[..., Adapter]:
@@ -84,7 +88,7 @@ def _what_is_built(found: Any) -> str:
     return ""
 
 
-def _of_function(found: Any, label: str, renamed: dict[str, str]) -> Callable[..., Adapter]:
+def _of_function(found: Any, label: str, renamed: dict[str, str], algorithm: Algorithm) -> Callable[..., Adapter]:
     if is_step(found):
         return NumpyPort
     names = list(parameters_of(found))
@@ -92,14 +96,15 @@ def _of_function(found: Any, label: str, renamed: dict[str, str]) -> Callable[..
         from amos_ref.conformance.ports.torch import TorchPort
 
         return TorchPort
-    rate = "learning_rate" in renamed or set(names) & set(ALIASES["learning_rate"])
+    usual_rates = NAMES[algorithm.name].options[algorithm.rate]
+    rate = algorithm.rate in renamed or set(names) & set(usual_rates)
     if not rate or set(names[:3]) & set(_GRADIENTS):
         usual = "; ".join(" or ".join(names) for names in FIRST)
-        lacks = "" if rate else " and has no parameter for the learning rate"
+        lacks = "" if rate else f" and has no parameter for {algorithm.rate_in_words}"
         raise TargetError(
             f"{label} takes ({signature_text(found)}){lacks}: a step takes theta, g, state first, by such names "
-            f"({usual}); a factory takes a learning rate ({', '.join(ALIASES['learning_rate'])}; --map "
-            "learning_rate=NAME) and no gradient"
+            f"({usual}); a factory takes {algorithm.rate_in_words} ({', '.join(usual_rates)}; --map "
+            f"{algorithm.rate}=NAME) and no gradient"
         )
     return _optax_port()
 

@@ -6,15 +6,16 @@ it prints is caught. It serves all cases of a check, and another one is started 
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.child import Child, memory_limit
 from amos_ref.conformance.ports.failures import FAILURES, Garbage, Hang, PortError, PortFailure
 from amos_ref.conformance.ports.options import Note
-from amos_ref.conformance.ports.port import STATE_NAMES, Arrays
+from amos_ref.conformance.ports.port import Arrays
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
 from amos_ref.errors import MissingDependencyError, NoAnswerError, TargetError, escape
 
@@ -37,6 +38,9 @@ class TargetPort:
         ``ours -> theirs``, for parameters with other names.
     timeout : float, optional
         Seconds that importing it, its init, and each of its steps may take; None is no limit.
+    algorithm : Algorithm
+    words : mapping of str to collection of str
+        Option -> the words that it knows, where its signature does not say so.
 
     Raises
     ------
@@ -46,8 +50,16 @@ class TargetPort:
         If importing it ends its process, or does not end.
     """
 
-    def __init__(self, target: str, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        renamed: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        algorithm: Algorithm = PAPER_AMOS,
+        words: Mapping[str, Collection[str]] = {},
+    ) -> None:
         self.target, self.renamed, self.timeout = target, dict(renamed or {}), timeout
+        self.algorithm, self.told = algorithm, {option: list(known) for option, known in words.items()}
         self.child: Child | None = None
         self.unshown = SHOWN
         found = self._open()
@@ -55,6 +67,7 @@ class TargetPort:
         self.options, self.skips_none = set(found["options"]), bool(found["skips_none"])
         if found["dtypes"] is not None:
             self.dtypes = set(found["dtypes"])
+        self.words = {escape(str(option)): tuple(map(str, known)) for option, known in found["words"].items()}
         self.notes = [_read_note(note) for note in found["notes"]]
         for name in found["can"]:
             setattr(self, name, getattr(self, f"_{name}"))
@@ -71,11 +84,11 @@ class TargetPort:
         for i in found["written"]:
             self.given[i][...] = self.given[i] == 0  # which is another value than each was
         shown = found["shown"]
-        self.shown = {what: read_arrays(shown[what]) for what in ("theta", *STATE_NAMES) if what in shown}
+        self.shown = {what: read_arrays(shown[what]) for what in self.algorithm.quantities if what in shown}
         return self.shown.pop("theta")
 
     def state(self) -> dict[str, Arrays]:
-        """Return v, b and m after the last step, as far as the port shows them."""
+        """Return the state after the last step, as far as the port shows it."""
         return self.shown
 
     def own_eta(self, params: Arrays) -> dict[str, float] | None:
@@ -105,7 +118,8 @@ class TargetPort:
         self.child = Child([sys.executable, "-P", "-c", _PROGRAM, path], self._note, memory_limit())
         try:
             self._question("start", START)
-            return self._question("open", self.timeout, target=self.target, renamed=self.renamed)
+            said = {"algorithm": self.algorithm.name, "words": self.told}
+            return self._question("open", self.timeout, target=self.target, renamed=self.renamed, **said)
         except Hang:
             limit = f"{self.timeout:g} s"
             raise NoAnswerError(f"{self.target} was not imported within {limit}: its import does not end") from None

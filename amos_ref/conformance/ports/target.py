@@ -5,10 +5,13 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
+from amos_ref.conformance.ports.command import CommandPort
 from amos_ref.conformance.ports.failures import first_line
+from amos_ref.conformance.ports.names import NAMES
 from amos_ref.conformance.ports.port import Port, innermost
 from amos_ref.conformance.ports.recognise import adapter_of
 from amos_ref.conformance.ports.supervised import TargetPort
@@ -89,17 +92,38 @@ def _import_failure(name: str, error: BaseException) -> Exception:
     return TargetError(f"{name} failed to import: {first_line(error)}")
 
 
-def as_port(target: Any, renamed: Mapping[str, str] | None = None, timeout: float | None = None) -> Port:
+def as_port(
+    target: Any,
+    renamed: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    algorithm: Algorithm = PAPER_AMOS,
+    words: Mapping[str, Collection[str]] = {},
+) -> Port:
     """Return a port for a Port, an optimizer class of torch or Keras, a step, or an optax-style factory.
 
     A text that names one of them is run in a process of its own, in which `timeout` holds; an object, in this one.
     """
     if isinstance(target, str):
-        return TargetPort(target, renamed, timeout)
-    return load_port(target, renamed or {})
+        return TargetPort(target, renamed, timeout, algorithm, words)
+    return load_port(target, renamed or {}, algorithm, words)
 
 
-def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
+def as_other(target: Any, port: Port, renamed: Mapping[str, str], timeout: float | None, other: Algorithm) -> Any:
+    """Return a new port of what was driven as `port`, for another algorithm; None if it cannot be that."""
+    if isinstance(port, CommandPort):
+        return CommandPort(port.command, timeout=port.timeout, algorithm=other.name)
+    if port is target:  # a Port, which has the options of one algorithm
+        return target if other.rate in port.options else None
+    known = {ours: theirs for ours, theirs in renamed.items() if ours in NAMES[other.name].options}
+    return as_port(target, known, timeout, other)
+
+
+def load_port(
+    target: Any,
+    renamed: Mapping[str, str],
+    algorithm: Algorithm = PAPER_AMOS,
+    words: Mapping[str, Collection[str]] = {},
+) -> Port:
     """Return a port that runs in this process, also for a text."""
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
@@ -108,7 +132,7 @@ def load_port(target: Any, renamed: Mapping[str, str]) -> Port:
     if isinstance(found, type) and isinstance(found_port := _instantiate(found), Port):
         return found_port
     label = label or _name_of(found)
-    return adapter_of(found, label, dict(renamed))(found, label, renamed)
+    return adapter_of(found, label, dict(renamed), algorithm)(found, label, renamed, algorithm, words)
 
 
 def _name_of(found: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.ports.failures import PortFailure, Unsupported, first_line
-from amos_ref.conformance.ports.port import ALIASES, COUNT_NAMES, LEAF_NAME, STATE_NAMES, Adapter, Arrays, by_leaf
+from amos_ref.conformance.ports.port import COUNT_NAMES, LEAF_NAME, Adapter, Arrays
 from amos_ref.conformance.ports.torch_feed import Feed, import_torch, to_numpy, to_tensor
 from amos_ref.conformance.ports.torch_life import EVENTS
 from amos_ref.dtypes import FLOATS
@@ -51,12 +51,14 @@ class TorchPort(Adapter):
 
         self.forget_events(params, hyper)
         self.groups, self.grouped = hyper.pop("groups", {}), False  # True once a group has its options
-        self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != "learning_rate"}
+        self.changing = {name: x for name, x in hyper.items() if isinstance(x, list) and name != self.algorithm.rate}
         hyper = self.prepare(hyper, params) | {name: x[0] for name, x in self.changing.items()}
-        self.etas, self.hyper = hyper.pop("eta"), hyper
-        theirs = self.signature.theirs.get("eta", "")
-        self.called = theirs.endswith("fn") or theirs.startswith("get")
-        self.hyper["eta"] = by_leaf(self.etas, params) if self.called else next(iter(self.etas.values()))
+        scale = self.algorithm.scale
+        self.etas: Any = hyper.pop(scale)
+        self.hyper = hyper
+        theirs = self.signature.theirs.get(scale, "")
+        self.called = theirs.endswith("fn") or theirs.startswith("get") or isinstance(self.etas, str)
+        self.hyper[scale] = self.by_leaf(self.etas, params) if self.called else next(iter(self.etas.values()))
         self.apart = bool(theirs) and not self.called and len(set(self.etas.values())) > 1
         self.outside: set[str] = set()
         self.extra: dict[str, Any] = {}
@@ -80,25 +82,27 @@ class TorchPort(Adapter):
             raise TargetError(f"{self.name} returned {type(self.optimizer).__name__}, which has no step")
         self.feed.blank = _needs_closure(self.optimizer.step)
         for group, name in zip(self.optimizer.param_groups, inside, strict=False) if self.apart else ():
-            group[self._group_key("eta", group)] = self.etas[name]
+            group[self._group_key(self.algorithm.scale, group)] = self.etas[name]
 
     def group_key(self, ours: str) -> str:
         """Return the key of our option in the parameter groups; Unsupported if they have none."""
-        groups, theirs = getattr(self.optimizer, "param_groups", None) or [{}], self.signature.theirs.get(ours, "")
-        group = groups[0]
-        found = next((key for key in (theirs, *ALIASES[ours]) if key in group), None)
+        found = self._find_key(ours, (getattr(self.optimizer, "param_groups", None) or [{}])[0])
         if found is None:
             raise Unsupported(f"the port's parameter groups have no {ours}")
         return found
 
     def _group_key(self, ours: str, group: dict[str, Any]) -> str:
         """Return the key of our option in a parameter group, which need not be the constructor's name for it."""
-        found = next((key for key in (self.signature.theirs[ours], *ALIASES[ours]) if key in group), None)
+        found = self._find_key(ours, group)
         if found is None:
             raise TargetError(
                 f"{self.name}: no parameter group has an entry for {ours}, so it cannot be set for a step"
             )
         return found
+
+    def _find_key(self, ours: str, group: dict[str, Any]) -> str | None:
+        names = self.signature.theirs.get(ours, ""), *self.signature.names.options[ours]
+        return next((key for key in names if key in group), None)
 
     def step(self, grads: dict[str, np.ndarray | None]) -> Arrays:
         """Set every p.grad (the array itself, so that writing to it shows) and the learning rate, then step."""
@@ -106,7 +110,7 @@ class TorchPort(Adapter):
         if self.rates is not None and not hasattr(self.optimizer, "param_groups"):
             raise Unsupported("the port has no param_groups, in which its learning rate could be set for a step")
         if self.rates is not None:
-            self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key("learning_rate", g))
+            self.feed.set_rate(self.optimizer, next(self.rates), lambda g: self._group_key(self.algorithm.rate, g))
         try:
             self.feed.step(self.optimizer, self.leaves, grads)
         except PortFailure:
@@ -130,7 +134,7 @@ class TorchPort(Adapter):
     def find(self, part: str, leaf: str) -> Any:
         """Return the tensor of optimizer.state that holds this part of a leaf's state, or None."""
         own = getattr(self.optimizer, "state", {}).get(self.leaves[leaf], {})
-        return next((own[n] for n in STATE_NAMES[part] if hasattr(own.get(n), "detach")), None)
+        return next((own[n] for n in self.state_names[part] if hasattr(own.get(n), "detach")), None)
 
     def to_numpy(self, value: Any) -> np.ndarray:
         """Return a tensor's numbers."""
@@ -160,7 +164,7 @@ class TorchPort(Adapter):
         torch = import_torch()
 
         leaves = {name: torch.nn.Parameter(to_tensor(a.copy())) for name, a in params.items()}
-        options = self.signature.keywords({"learning_rate": 0.25})
+        options = self.signature.keywords({self.algorithm.rate: 0.25})
         return self.ask_scale(leaves, lambda: self.target(list(leaves.values()), **options))
 
 

@@ -8,7 +8,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from amos_ref.conformance.life import LOADED_INTO
 from amos_ref.conformance.ports.failures import Unsupported, first_line
 from amos_ref.conformance.ports.port import LEAF_NAME
 from amos_ref.conformance.ports.torch_feed import import_torch
@@ -49,7 +48,7 @@ def _state_dict(port: Any, **other: Any) -> None:
 
 
 def _loaded_otherwise(port: Any) -> None:
-    _state_dict(port, **LOADED_INTO)
+    _state_dict(port, **port.algorithm.otherwise)
 
 
 def _pickle(port: Any) -> None:
@@ -94,7 +93,7 @@ def _add_param_group(port: Any) -> None:
     (name,), port.outside = port.outside, set()
     group: dict[str, Any] = {"params": [port.leaves[name]]}
     if port.apart:
-        group[port.group_key("eta")] = port.etas[name]
+        group[port.group_key(port.algorithm.scale)] = port.etas[name]
     port.optimizer.add_param_group(group)
 
 
@@ -137,8 +136,8 @@ def _maximize(port: Any) -> None:
 def _lr_tensor(port: Any) -> None:
     torch = import_torch()
 
-    rate = port.hyper["learning_rate"]
-    port.hyper["learning_rate"] = port.feed.rate = torch.tensor(rate, dtype=torch.float64)
+    rate = port.hyper[port.algorithm.rate]
+    port.hyper[port.algorithm.rate] = port.feed.rate = torch.tensor(rate, dtype=torch.float64)
     _rebuild_or_refuse(port)
 
 

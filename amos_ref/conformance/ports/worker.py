@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.conformance.algorithms import algorithm_of
 from amos_ref.conformance.ports.failures import failure_of, first_line, message, text_of
 from amos_ref.conformance.ports.options import Note
-from amos_ref.conformance.ports.port import ALIASES, STATE_NAMES, Arrays, copy_shown
+from amos_ref.conformance.ports.port import Arrays, copy_shown
 from amos_ref.conformance.ports.target import load_port
 from amos_ref.conformance.ports.wire import read_arrays, read_line, write_line
 from amos_ref.dtypes import FLOATS
@@ -104,12 +105,15 @@ class Worker:
     def _start(self) -> dict[str, Any]:
         return {}
 
-    def _open(self, target: str, renamed: dict[str, str]) -> dict[str, Any]:
-        self.port = load_port(target, renamed)
+    def _open(self, target: str, renamed: dict[str, str], algorithm: str, words: dict[str, Any]) -> dict[str, Any]:
+        self.algorithm = algorithm_of(algorithm)
+        self.port = load_port(target, renamed, self.algorithm, words)
+        known = getattr(self.port, "words", {})
         options, dtypes = set(self.port.options), getattr(self.port, "dtypes", None)
         return {
             "name": text_of(self.port.name)[:200],
-            "options": [name for name in ALIASES if name in options],
+            "options": [name for name in self.algorithm.options if name in options],
+            "words": {name: [text_of(word) for word in known[name]] for name in self.algorithm.words if name in known},
             "skips_none": bool(self.port.skips_none),
             "dtypes": None if dtypes is None else [name for name in FLOATS if name in dtypes],
             "can": [name for name in ("put", "put_count", "undergo") if hasattr(self.port, name)],
@@ -140,7 +144,7 @@ class Worker:
         self.bits += [_bits(g) for _, g in self.given[len(self.bits) :]]
         shown = copy_shown(self.port.step(grads), self.port.state(), self.leaves)
         written = [i for i, (_, g) in enumerate(self.given) if _bits(g) != self.bits[i]]
-        parts = {what: shown[what] for what in ("theta", *STATE_NAMES) if what in shown}
+        parts = {what: shown[what] for what in self.algorithm.quantities if what in shown}
         return {"shown": {what: self._of_leaves(arrays) for what, arrays in parts.items()}, "written": written}
 
     def _of_leaves(self, arrays: Arrays) -> Arrays:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.cases import Case, _case, round_case
+from amos_ref.conformance.cases import Case, draw, round_case
 from amos_ref.conformance.vectors.cases import (
     NOTES,
     TINIEST,
@@ -41,9 +41,8 @@ def _all(case: Case) -> tuple[int, ...]:
 
 def _draw(name: str, about: str, *shapes: Any, **rest: Any) -> Case:
     """Draw a case of three steps; an option of None is left out."""
-    case = _case(f"closed-{name}", about, *shapes, **{"steps": 3} | rest)
-    given = {key: x for key, x in case.options.items() if key not in ("learning_rate", "beta")}
-    return case._replace(options={key: x for key, x in (_VECTOR_BASE | given).items() if x is not None})
+    given = {"steps": 3, "base": _VECTOR_BASE, "algorithm": "closed-form"} | rest
+    return draw(f"closed-{name}", about, *shapes, **given)
 
 
 def _one(name: str, about: str, dtype: str, theta: Any, *grads: Any, slot: tuple[int, ...] = (), **given: Any) -> Case:
@@ -52,7 +51,8 @@ def _one(name: str, about: str, dtype: str, theta: Any, *grads: Any, slot: tuple
     sigma = given.pop("scale", 0.5)
     options = {key: x for key, x in (_VECTOR_BASE | given).items() if x is not None}
     drawn: list[Any] = [{"x": np.asarray(g, np.float64)} for g in grads]
-    return Case(f"closed-{name}", about, params, drawn, options, {"x": sigma}, {"x": slot}, dtype)
+    own: dict[str, Any] = {"dtype": dtype, "algorithm": "closed-form"}
+    return Case(f"closed-{name}", about, params, drawn, options, {"x": sigma}, {"x": slot}, **own)
 
 
 def _plans() -> list[Case]:
@@ -116,6 +116,8 @@ def _gradients() -> list[Case]:
     return [
         _draw("epsilon", "max(u2, epsilon), not u2 + epsilon", scale=lambda t: 0.5, epsilon=0.0625, slots=_BY_ROW),
         _draw("epsilon-reached", "u2 below epsilon: epsilon divides", scale=lambda t: 2.0**-6, epsilon=0.0625),
+        _draw("clip", "elementwise, before the mean", scale=lambda t: 2.0, clip_value=0.5),
+        _draw("clip-adam", "before m and v", scale=lambda t: 2.0, clip_value=0.5, slots=_BY_ROW, **_VECTOR_ADAM),
         _draw("tiny-gradients", "gradients of 2^-52 steer as well as those of 1", scale=lambda t: 2.0**-52),
         _draw("huge-gradients", "gradients of 2^40", scale=lambda t: 2.0**40),
         _draw("zero-gradients", "no direction: decay alone", scale=lambda t: 0.0),
@@ -145,6 +147,7 @@ def _edges(dtype: str) -> list[VectorCase]:
     cases = [
         _one("subnormal", "subnormal parameters and gradients", dtype, small, steep, also),
         _one("subnormal-theta", "subnormal parameters alone", dtype, small, 0 * g, g),
+        _one("inf-clipped", "an infinite gradient is clipped", dtype, g, [np.inf, 0.5, -np.inf], g, clip_value=2.0),
         _one("empty", "no entries: the mean of none is 0", dtype, none, none, slot=(1, 3), **_VECTOR_ADAM),
         _one("init-empty", "sigma of no entries is 0.5", dtype, none, none, slot=(1, 3), **_MEASURED),
         _one("empty-slots", "no entries and no slots", dtype, none, none, slot=(0, 1)),
@@ -153,16 +156,19 @@ def _edges(dtype: str) -> list[VectorCase]:
 
 
 def _late(dtype: str) -> list[VectorCase]:
-    """Cases whose count jumps: t = 0, 10^6 and 10^12."""
+    """Cases whose count is set after the first step."""
     theta, grads = [0.5, 0.0, -1.5, 2.0], [[0.25, 1.0, 0.0, -0.5], [-1.0, 0.5, 0.25, 0.0], [0.0, -0.75, 1.5, 0.5]]
-    ways: dict[str, dict[str, Any]] = {
-        "late": {"half_life": 2.0**20},
-        "late-square": {"half_life": 2.0**20, "decay": "inverse-square"},
-        "late-recurrence": {"half_life": 2.0**20, "decay": "recurrence"},
-        "late-adam": {"half_life": 2.0**20, **_VECTOR_ADAM},
+    ways: dict[str, tuple[int, dict[str, Any]]] = {
+        "late": (10**6, {"half_life": 2.0**20}),
+        "late-square": (10**12, {"half_life": 2.0**40, "decay": "inverse-square"}),
+        "late-recurrence": (10**12, {"half_life": 2.0**40, "decay": "recurrence"}),
+        "late-adam": (10**12, {"half_life": 2.0**40, **_VECTOR_ADAM}),
     }
-    cases = [_one(name, "the count jumps to 10^6 and 10^12", dtype, theta, *grads, **own) for name, own in ways.items()]
-    return [VectorCase(case, (0, 10**6, 10**12)) for case in cases]
+    found = []
+    for name, (count, own) in ways.items():
+        case = _one(name, f"the count goes from 1 to {count}", dtype, theta, *grads, **own)._replace(count=count)
+        found.append(VectorCase(case, (0, count, count + 1)))
+    return found
 
 
 def _long(dtype: str) -> list[VectorCase]:
@@ -212,6 +218,7 @@ def _refusals(dtype: str) -> list[VectorCase]:
         case("range", "beta2-one", "beta2 = 1 never sees a gradient", **_VECTOR_ADAM | {"beta2": 1.0}),
         case("range", "adam_epsilon-zero", "a division by zero in waiting", **_VECTOR_ADAM | {"adam_epsilon": 0.0}),
         case("range", "epsilon-zero", "a division by zero in waiting", epsilon=0.0),
+        case("range", "clip-nan", "a clip value that is no number", clip_value=np.nan),
         case("shape", "slot-mismatch", "a slot of two for three entries", slot=(2,)),
     ]  # fmt: skip
 
@@ -245,13 +252,15 @@ CLOSED_NOTES: dict[str, Note] = {
         "The wrong axis, or one slot per array, mixes rows of different scale.", lambda v: any(v.case.slots.values())),
     "least-u2": Note("option", "alpha divides by the root of max(u2, epsilon), with u2 near epsilon.",
         "Added to u2, epsilon shortens every step.", has_option("epsilon")),
+    "clip-first": Note("option", "Gradients are clipped elementwise, before the direction and the mean.",
+        "Clipped after, one outlier shortens the step of its whole slot.", has_option("clip_value")),
     **{name: NOTES[name] for name in ("zero-gradient", "tiny", "subnormal", "huge")},
     **{name: NOTES[name] for name in ("zero-dim", "size-one-axis", "empty")},
     "skipped-leaf": Note("edge", "A leaf without a gradient is skipped while the count goes on.",
         "Taken for zeros, its weights decay; with a count of its own, it falls behind the plan.",
         any_gradient(lambda g: g is None)),
-    "late": Note("edge", "The count jumps: t goes to 10^6 and 10^12 between steps.",
-        "Counted in float32, t stands still at 2^24.", lambda v: v.steps[-1] > _LONG_RUN),
+    "late": Note("edge", "The count of steps is set after t = 0: the next is t = 10^6, or 10^12.",
+        "Counted in float32, t stands still at 2^24.", lambda v: v.case.count is not None),
     "low-precision-theta": Note("edge", "Parameters in float16 or bfloat16; m and v are float64.",
         "Computed in the narrow type, rho vanishes beside 1.", NOTES["low-precision"].holds),
     **{name: NOTES[name] for name in ("long", "nan", "inf", "reject")},

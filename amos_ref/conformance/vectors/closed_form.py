@@ -70,7 +70,7 @@ def _refusal(vector: VectorCase) -> Json:
 
 def _steps(vector: VectorCase, head: Json) -> Iterator[Json]:
     """Step the page through a case; yield the steps that are stored."""
-    case, moments = vector.case, tolerances(vector.case) if hasattr(vector.case, "algorithm") else None
+    case, moments = vector.case, tolerances(vector.case)
     times = vector.steps if not vector.cycle else range(len(case.grads))
     stored = [{"t": t, "shrink": encode(x)} for t, x in _shrinks(case, times).items()]
     reader = ClosedFormCase(head | {"steps": stored}, dtype_of(case.dtype))

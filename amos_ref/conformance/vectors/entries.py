@@ -72,7 +72,8 @@ def tolerances(case: Case) -> Sequence[dict[str, Moment]] | None:
     """
     if case.dtype in envelope.ENVELOPE_DTYPES and any(_squares_vanish(grads, case.dtype) for grads in case.grads):
         return None
-    if case.dtype == "float16" and float(np.float16(case.options["beta"])) != case.options["beta"]:
+    betas = [x for name, x in case.options.items() if name in ("beta", "beta1", "beta2")]
+    if case.dtype == "float16" and any(float(np.float16(beta)) != beta for beta in betas):
         return None
     try:
         return trajectory_of_page(case, case.eta)

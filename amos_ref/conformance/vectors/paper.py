@@ -7,8 +7,8 @@ import numpy as np
 
 from amos_ref import exact
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.judging.drive import DEFAULTS
-from amos_ref.conformance.judging.reading import OPTIONS
+from amos_ref.conformance.judging.paper import OPTIONS
+from amos_ref.conformance.ports.options import DEFAULTS
 from amos_ref.conformance.vectors.bits import Json, encode
 from amos_ref.conformance.vectors.cases import STEP, VectorCase, flags
 from amos_ref.conformance.vectors.entries import case_entry, encode_all, refused, taken, tolerance_of, tolerances

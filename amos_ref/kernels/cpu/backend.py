@@ -9,10 +9,9 @@ from numba.core import config
 from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insist
 from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
-from amos_ref.kernels.cpu.memory import gather
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import LEAF, G, Table, address, tables
+from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, tables
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -36,9 +35,12 @@ def first_bad(found: Sequence[int]) -> int:
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
-    def __init__(self, table: Table, method: Method) -> None:
+    def __init__(self, table: Table, scales: Sequence[Any], method: Method) -> None:
         self.table, key = table, table.key
+        self.scales = [np.asarray(scales[k], np.float64) for k in table.leaves[:, LEAF]]  # a state's own, not copies
+        table.leaves[:, SCALE] = [address(a) for a in self.scales]
         self.theta, self.g = empty_like(key.theta), empty_like(key.g)
+        self.moment = np.empty(0) if key.moments else None
         kept = None if key.state is None else empty_like(key.state)
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
         self.kernels = loops.deciding(method.decide, method.states)
@@ -60,13 +62,13 @@ class Part:
         """Whether anything was written since."""
         return bool(self.decided.done.any() or self.applied.done.any())
 
-    def reduce(self, chi: float | None) -> int:
+    def reduce(self, chi: float | None, aims: Any) -> int:
         """Compute the mean square of each slot; return the first leaf for which it is not finite, or -1."""
-        t = self.table
+        t, arrays = self.table, (self.g, self.moment)
         if t.key.kind == "elements":
-            return first_bad(launch(loops.check_elements, t.reduce, t.leaves, self.g, chi))
+            return first_bad(launch(loops.check_elements, t.reduce, t.leaves, *arrays, chi, aims))
         rows = t.key.kind == "rows"
-        launch(loops.reduce_rows if rows else loops.reduce_columns, t.reduce, t.leaves, self.g, chi, self.sums)
+        launch(loops.reduce_rows if rows else loops.reduce_columns, t.reduce, t.leaves, *arrays, chi, aims, self.sums)
         launch(loops.combine_rows if rows else loops.combine_columns, t.combine, t.leaves, self.sums, self.means)
         for leaf in t.mixed:
             leaf.fold(self.means)
@@ -77,20 +79,20 @@ class Part:
         t = self.table
         if t.key.kind != "elements":
             between = self.means, self.alpha, self.rho, self.vanished
-            launch_marked(self.kernels.slots, self.decided, t.leaves, self.state, *between, t.scale, numbers)
+            launch_marked(self.kernels.slots, self.decided, t.leaves, self.state, *between, numbers)
             for leaf in t.mixed:
                 leaf.spread(self.alpha)
                 leaf.spread(self.rho)
 
-    def apply(self, numbers: tuple[float, ...], chi: float | None, mu: float) -> None:
-        """Write theta and m; for element slots the state too."""
-        t, arrays = self.table, (self.theta, self.g, self.m)
+    def apply(self, numbers: tuple[float, ...], chi: float | None, mu: float, aims: Any) -> None:
+        """Write theta, momentum and moments; for element slots the state too."""
+        t, arrays = self.table, (self.theta, self.g, self.m, self.moment)
         if t.key.kind == "elements":
             state = self.state, self.vanished
-            launch_marked(self.kernels.elements, self.applied, t.leaves, *arrays, *state, chi, mu, t.scale, numbers)
+            launch_marked(self.kernels.elements, self.applied, t.leaves, *arrays, *state, chi, mu, aims, numbers)
         else:
             kernel = loops.apply_rows if t.key.kind == "rows" else loops.apply_columns
-            launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu)
+            launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
 
 
 class Work(PlainWork):
@@ -101,13 +103,10 @@ class Work(PlainWork):
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
-        made = tables(map(self._contiguous, leaves), method.states > 0, address)
-        self.parts = [Part(table, method) for table in made]
+        scales = [leaf.scale for leaf in leaves]
+        self.parts = [Part(table, scales, method) for table in tables(map(self._contiguous, leaves), address)]
         self.halves = [part for part in self.parts if part.vanished is not None]
         self.count = len(leaves)
-        scales = [leaf.scale for leaf in leaves]
-        read = bool(scales) and isinstance(scales[0], np.ndarray)
-        self.scales = np.array([address(a) for a in scales], np.int64) if read else None
 
     @property
     def keeps(self) -> bool:
@@ -125,29 +124,28 @@ class Work(PlainWork):
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
         chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
-        numbers, mu = rates.numbers, rates.mu
-
+        numbers, mu, aims = rates.numbers, rates.mu, rates.aims
         self.begun = False
         for part in self.parts:
             part.clear()
         with np.errstate(all="ignore"):
-            bad = first_bad([part.reduce(chi) for part in self.parts])
+            bad = first_bad([part.reduce(chi, aims) for part in self.parts])
         if bad >= 0:
             return bad
         self.begun = True
         try:
-            self.late = insist(lambda: self._write(numbers, chi, mu))
+            self.late = insist(lambda: self._write(numbers, chi, mu, aims))
         except BaseException:
             self.begun = any(part.begun for part in self.parts)
             raise
         return -1
 
     @quiet
-    def _write(self, numbers: tuple[float, ...], chi: float | None, mu: float) -> None:
+    def _write(self, numbers: tuple[float, ...], chi: float | None, mu: float, aims: Any) -> None:
         for part in self.parts:
             part.decide(numbers)
         for part in self.parts:
-            part.apply(numbers, chi, mu)
+            part.apply(numbers, chi, mu, aims)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy
@@ -158,7 +156,7 @@ class Work(PlainWork):
         return [int(k) for part in self.halves for k in part.table.leaves[part.vanished != 0, LEAF]]
 
     def take(self, gradients: Sequence[Any], addresses: np.ndarray | None) -> None:
-        """Take gradients at other addresses, in the order of the leaves; read the scales anew."""
+        """Take gradients at other addresses, in the order of the leaves."""
         if addresses is None:
             addresses = np.array([address(g) for g in gradients], np.int64)
         if not len(gradients) == len(addresses) == self.count:
@@ -166,8 +164,6 @@ class Work(PlainWork):
         for part in self.parts:
             t = part.table
             t.leaves[:, G] = addresses[t.leaves[:, LEAF]]
-            if self.scales is not None:
-                gather(self.scales[t.leaves[:, LEAF]], t.scale)
 
 
 class CpuBackend(HostBackend):

@@ -12,17 +12,20 @@ from types import SimpleNamespace
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.kernels.cpu.memory import set_word, view
-from amos_ref.kernels.cpu.states import load_each, note, state_of, store_each
-from amos_ref.kernels.jit import inline, kernel
-from amos_ref.kernels.scalar import average_into, clip, cut, load, store
+from amos_ref.kernels.cpu.memory import number, set_word, view
+from amos_ref.kernels.cpu.pairs import aim, cut_each, load_each, note, pair_of, square, store_each
+from amos_ref.kernels.jit import inline, kernel, specialise
+from amos_ref.kernels.scalar import average_into, cut, load, store
 from amos_ref.kernels.table import (
     INNER,
     LEAF,
+    MOMENT_0,
     MOST_STATES,
     PIECE,
     PLACES,
+    SCALE,
     SLOTS,
+    STATE_0,
     STRIP,
     SUMS,
     THETA,
@@ -53,27 +56,23 @@ def onward(i, task, starts):
 
 
 @inline
-def square(g, i, chi):
-    x = clip(load(g, i), chi)
-    return x * x
-
-
-@inline
-def add_squares(acc, g, chi):
-    """acc += clip(g)^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
+def add_squares(acc, g, moments, chi, aims):
+    """acc += u^2, entry by entry. Slices, not offsets: only then does the compiler use vectors."""
     for i in range(g.size):
-        acc[i] += square(g, i, chi)
+        acc[i] += square(g, moments, i, chi, aims)
 
 
 @inline
-def add_eight_squares(acc, g, chi):
+def add_eight_squares(acc, g, chi, aims):
     """Add the squares of eight rows in order, so that sums too many for the first-level cache are read once for all."""
     n = acc.size
     g0, g1, g2, g3 = g[:n], g[n : 2 * n], g[2 * n : 3 * n], g[3 * n : 4 * n]
     g4, g5, g6, g7 = g[4 * n : 5 * n], g[5 * n : 6 * n], g[6 * n : 7 * n], g[7 * n :]
     for i in range(n):
-        total = acc[i] + square(g0, i, chi) + square(g1, i, chi) + square(g2, i, chi) + square(g3, i, chi)
-        acc[i] = total + square(g4, i, chi) + square(g5, i, chi) + square(g6, i, chi) + square(g7, i, chi)
+        total = acc[i] + square(g0, (), i, chi, aims) + square(g1, (), i, chi, aims)
+        total = total + square(g2, (), i, chi, aims) + square(g3, (), i, chi, aims)
+        total = total + square(g4, (), i, chi, aims) + square(g5, (), i, chi, aims)
+        acc[i] = total + square(g6, (), i, chi, aims) + square(g7, (), i, chi, aims)
 
 
 @inline
@@ -89,8 +88,8 @@ def halve(acc, width):
 
 
 @kernel
-def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
-    """Sum g*g over a chunk of a row, a task: 128 lanes in order, combined by halving (spec.lanes)."""
+def reduce_rows(first, last, starts, leaves, like_g, like_moment, chi, aims, sums):
+    """Sum u*u over a chunk of a row, a task: 128 lanes in order, combined by halving (spec.lanes)."""
     acc = np.empty(LANES)
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -100,10 +99,11 @@ def reduce_rows(first, last, starts, leaves, like_g, chi, sums):
         row, start = k // count * n, k % count * CHUNK
         stop = min(start + CHUNK, n)
         g = view(leaves[i, G], row + start, row + stop, like_g)
+        moments = pair_of(leaves, i, MOMENT_0, row + start, row + stop, like_moment)
         width = min(g.size, LANES)
         acc[:width] = 0.0
         for left in range(0, g.size, LANES):
-            add_squares(acc, g[left : left + LANES], chi)
+            add_squares(acc, g[left : left + LANES], cut_each(moments, left, left + LANES), chi, aims)
         sums[leaves[i, SUMS] + k] = halve(acc, width)
 
 
@@ -126,8 +126,8 @@ def combine_rows(first, last, starts, leaves, sums, totals):
 
 
 @kernel
-def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
-    """Sum g*g over 64 rows at a time, column by column; a task is one (outer, 64 rows)."""
+def reduce_columns(first, last, starts, leaves, like_g, like_moment, chi, aims, sums):
+    """Sum u*u over 64 rows at a time, column by column; a task is one (outer, 64 rows)."""
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)
@@ -138,12 +138,13 @@ def reduce_columns(first, last, starts, leaves, like_g, chi, sums):
         acc = sums[leaves[i, SUMS] + k * inner : leaves[i, SUMS] + (k + 1) * inner]
         acc[:] = 0.0
         while row < stop:
-            rows = 8 if row + 8 <= stop and inner > WIDE else 1
-            g = view(leaves[i, G], row * inner, (row + rows) * inner, like_g)
+            rows = 8 if like_moment is None and row + 8 <= stop and inner > WIDE else 1
+            start, end = row * inner, (row + rows) * inner
+            g, moments = view(leaves[i, G], start, end, like_g), pair_of(leaves, i, MOMENT_0, start, end, like_moment)
             if rows == 8:
-                add_eight_squares(acc, g, chi)
+                add_eight(acc, g, moments, chi, aims)
             else:
-                add_squares(acc, g, chi)
+                add_squares(acc, g, moments, chi, aims)
             row += rows
 
 
@@ -196,17 +197,16 @@ def mean_slots(first, last, starts, leaves, share, totals):
 
 
 @kernel
-def check_elements(first, last, starts, leaves, like_g, chi):
+def check_elements(first, last, starts, leaves, like_g, like_moment, chi, aims):
     """Return the first leaf with a square that is not finite, or -1; a task is one chunk."""
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)
         start = (task - starts[i]) * CHUNK
-        g = view(leaves[i, G], start, min(start + CHUNK, leaves[i, N]), like_g)
-        wrong = 0
+        stop, wrong = min(start + CHUNK, leaves[i, N]), 0
+        g, moments = view(leaves[i, G], start, stop, like_g), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
         for k in range(g.size):
-            x = clip(load(g, k), chi)
-            wrong += not x * x < np.inf
+            wrong += not square(g, moments, k, chi, aims) < np.inf
         if wrong:
             return leaves[i, LEAF]
     return -1
@@ -216,21 +216,30 @@ def check_elements(first, last, starts, leaves, like_g, chi):
 
 
 @inline
-def step_entry(i, theta, g, m, alpha, rho, chi, mu):
+def aim_into(g, moments, i, chi, aims):
+    """Return along what entry i moves; ``moments`` are written."""
+    aimed = aim(g, moments, i, chi, aims)
+    store_each(moments, i, aimed)
+    return aimed[0]
+
+
+@inline
+def step_entry(i, theta, u, m, alpha, rho, mu):
     """Return the new ``theta[i]``, not yet rounded; ``m[i]`` is written."""
     x = load(theta, i)
-    return x + average_into(m, i, spec.change(alpha, clip(load(g, i), chi), rho, x), mu)
+    return x + average_into(m, i, spec.change(alpha, u, rho, x), mu)
 
 
 @inline
-def move(theta, g, m, alpha, rho, chi, mu):
+def move(theta, g, m, moments, alpha, rho, chi, mu, aims):
     """Entry by entry; alpha and rho are numbers, or arrays with an entry each. m may be None."""
     for i in range(theta.size):
-        store(theta, i, step_entry(i, theta, g, m, load(alpha, i), load(rho, i), chi, mu))
+        u = aim_into(g, moments, i, chi, aims)
+        store(theta, i, step_entry(i, theta, u, m, load(alpha, i), load(rho, i), mu))
 
 
 @inline
-def move_four(theta, g, m, alpha, rho, chi, mu):
+def move_four(theta, g, m, alpha, rho, chi, mu, aims):
     """Four rows, so that alpha and rho too many for the first-level cache are read once for four."""
     n = alpha.size
     t0, t1, t2, t3 = theta[:n], theta[n : 2 * n], theta[2 * n : 3 * n], theta[3 * n :]
@@ -238,8 +247,10 @@ def move_four(theta, g, m, alpha, rho, chi, mu):
     m0, m1, m2, m3 = cut(m, 0, n), cut(m, n, 2 * n), cut(m, 2 * n, 3 * n), cut(m, 3 * n, 4 * n)
     for i in range(n):
         a, r = alpha[i], rho[i]
-        x0, x1 = step_entry(i, t0, g0, m0, a, r, chi, mu), step_entry(i, t1, g1, m1, a, r, chi, mu)
-        x2, x3 = step_entry(i, t2, g2, m2, a, r, chi, mu), step_entry(i, t3, g3, m3, a, r, chi, mu)
+        u0, u1 = aim_into(g0, (), i, chi, aims), aim_into(g1, (), i, chi, aims)
+        u2, u3 = aim_into(g2, (), i, chi, aims), aim_into(g3, (), i, chi, aims)
+        x0, x1 = step_entry(i, t0, u0, m0, a, r, mu), step_entry(i, t1, u1, m1, a, r, mu)
+        x2, x3 = step_entry(i, t2, u2, m2, a, r, mu), step_entry(i, t3, u3, m3, a, r, mu)
         store(t0, i, x0)
         store(t1, i, x1)
         store(t2, i, x2)
@@ -247,7 +258,7 @@ def move_four(theta, g, m, alpha, rho, chi, mu):
 
 
 @kernel
-def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims):
     """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -257,13 +268,16 @@ def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, al
         row, start = k // pieces, k % pieces * PIECE
         start, stop = row * n + start, row * n + min(start + PIECE, n)
         theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
+        m, moments = view(leaves[i, M], start, stop, like_m), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
         place = leaves[i, PLACES] + row
-        move(theta, g, view(leaves[i, M], start, stop, like_m), alpha[place], rho[place], chi, mu)
+        move(theta, g, m, moments, alpha[place], rho[place], chi, mu, aims)
     set_word(mark, 1)
 
 
 @kernel
-def apply_columns(first, last, starts, mark, leaves, like_theta, like_g, like_m, alpha, rho, chi, mu):
+def apply_columns(
+    first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
+):
     """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
     i = leaf_of(first, starts)
     for task in range(first, last):
@@ -275,16 +289,41 @@ def apply_columns(first, last, starts, mark, leaves, like_theta, like_g, like_m,
         alphas, rhos = alpha[place : place + inner], rho[place : place + inner]
         row, stop = outer * n + top, outer * n + min(top + ROWS, n)
         while row < stop:
-            rows = 4 if row + 4 <= stop and inner > WIDE else 1
+            rows = 4 if like_moment is None and row + 4 <= stop and inner > WIDE else 1
             start, end = row * inner, (row + rows) * inner
             theta, g = view(leaves[i, THETA], start, end, like_theta), view(leaves[i, G], start, end, like_g)
-            m = view(leaves[i, M], start, end, like_m)
+            m, moments = view(leaves[i, M], start, end, like_m), pair_of(leaves, i, MOMENT_0, start, end, like_moment)
             if rows == 4:
-                move_four(theta, g, m, alphas, rhos, chi, mu)
+                move_together(theta, g, m, moments, alphas, rhos, chi, mu, aims)
             else:
-                move(theta, g, m, alphas, rhos, chi, mu)
+                move(theta, g, m, moments, alphas, rhos, chi, mu, aims)
             row += rows
     set_word(mark, 1)
+
+
+# With moments rows are taken one by one, and the following are never called.
+
+
+def add_eight(acc, g, moments, chi, aims):
+    add_eight_squares(acc, g, chi, aims)
+
+
+def move_together(theta, g, m, moments, alpha, rho, chi, mu, aims):
+    move_four(theta, g, m, alpha, rho, chi, mu, aims)
+
+
+@specialise(add_eight)
+def _add_eight(acc, g, moments, chi, aims):
+    if len(moments) > 0:
+        return lambda acc, g, moments, chi, aims: None
+    return lambda acc, g, moments, chi, aims: add_eight_squares(acc, g, chi, aims)
+
+
+@specialise(move_together)
+def _move_together(theta, g, m, moments, alpha, rho, chi, mu, aims):
+    if len(moments) > 0:
+        return lambda theta, g, m, moments, alpha, rho, chi, mu, aims: None
+    return lambda theta, g, m, moments, alpha, rho, chi, mu, aims: move_four(theta, g, m, alpha, rho, chi, mu, aims)
 
 
 # decide
@@ -294,25 +333,24 @@ def apply_columns(first, last, starts, mark, leaves, like_theta, like_g, like_m,
 def deciding(decide, states):
     """Return the kernels that decide, compiled for the *decide* of a member of the family (kernels.Method).
 
-    `slots` fills alpha and rho of each slot and writes the state; `elements`, for members with state alone, decides and
-    applies.
+    `slots` fills alpha and rho of each slot and writes the state; `elements` decides and applies.
     """
     if states not in (0, MOST_STATES):
         raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
     inline(decide)
 
     @kernel
-    def slots(first, last, starts, mark, leaves, like_state, means, alpha, rho, vanished, scale, numbers):
+    def slots(first, last, starts, mark, leaves, like_state, means, alpha, rho, vanished, numbers):
         """Decide for each slot: mean -> state, alpha, rho; a task is one slot."""
         i = leaf_of(first, starts)
         while first < last:
             stop = min(starts[i + 1], last)
-            begin, base = first - starts[i], leaves[i, SLOTS]
-            state = state_of(leaves, i, begin, stop - starts[i], like_state)
+            begin, base, own = first - starts[i], leaves[i, SLOTS], (number(leaves[i, SCALE]),)
+            state = pair_of(leaves, i, STATE_0, begin, stop - starts[i], like_state)
             mean = means[base + begin : base + stop - starts[i]]
             alphas, rhos = alpha[base + begin : base + stop - starts[i]], rho[base + begin : base + stop - starts[i]]
             for s in range(mean.size):
-                decided = decide(*((mean[s],) + load_each(state, s) + (scale[i],) + numbers))  # noqa: RUF005
+                decided = decide(*((mean[s],) + load_each(state, s) + own + numbers))  # noqa: RUF005
                 alphas[s], rhos[s] = decided[0], decided[1]
                 store_each(state, s, decided)
             note(vanished, i, state, mean)
@@ -321,22 +359,37 @@ def deciding(decide, states):
 
     @kernel
     def elements(
-        first, last, starts, mark, leaves, like_theta, like_g, like_m, like_state, vanished, chi, mu, scale, numbers
+        first,
+        last,
+        starts,
+        mark,
+        leaves,
+        like_theta,
+        like_g,
+        like_m,
+        like_moment,
+        like_state,
+        vanished,
+        chi,
+        mu,
+        aims,
+        numbers,
     ):
         """Element slots: decide and apply in one loop, so that the divider never waits; a task is one chunk."""
         i = leaf_of(first, starts)
         for task in range(first, last):
             i = onward(i, task, starts)
             start = (task - starts[i]) * CHUNK
-            stop, own = min(start + CHUNK, leaves[i, N]), (scale[i],)
+            stop, own = min(start + CHUNK, leaves[i, N]), (number(leaves[i, SCALE]),)
             theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
-            state, m = state_of(leaves, i, start, stop, like_state), view(leaves[i, M], start, stop, like_m)
+            m, moments = view(leaves[i, M], start, stop, like_m), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
+            state = pair_of(leaves, i, STATE_0, start, stop, like_state)
             for k in range(theta.size):
-                x = clip(load(g, k), chi)
-                decided = decide(*((x * x,) + load_each(state, k) + own + numbers))  # noqa: RUF005
+                u = aim_into(g, moments, k, chi, aims)
+                decided = decide(*((u * u,) + load_each(state, k) + own + numbers))  # noqa: RUF005
                 store_each(state, k, decided)
-                store(theta, k, step_entry(k, theta, g, m, decided[0], decided[1], chi, mu))
+                store(theta, k, step_entry(k, theta, u, m, decided[0], decided[1], mu))
             note(vanished, i, state, g)
         set_word(mark, 1)
 
-    return SimpleNamespace(slots=slots, elements=elements if states else None)
+    return SimpleNamespace(slots=slots, elements=elements)

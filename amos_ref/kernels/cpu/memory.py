@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-from amos_ref.kernels.jit import kernel, specialise
+from amos_ref.kernels.jit import inline, specialise
 
 
 def view(address, start, stop, like) -> Any:
@@ -77,10 +77,7 @@ def _set_word_now(address, value):
     return lambda address, value: _set_word(address, value)  # pyright: ignore[reportCallIssue]
 
 
-@kernel
-def gather(addresses, numbers):
-    """Set ``numbers[i]`` to the float64 at ``addresses[i]``."""
-    if addresses.size != numbers.size:
-        raise AssertionError("a number for each address")
-    for i in range(numbers.size):
-        numbers[i] = np.int64(word(addresses[i])).view(np.float64)
+@inline
+def number(address):
+    """Return the float64 at an address."""
+    return np.int64(word(address)).view(np.float64)

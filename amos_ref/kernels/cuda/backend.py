@@ -17,11 +17,10 @@ from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, stepping
 from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
-from amos_ref.kernels.cuda.memory import WORD
-from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, MOST_LANES, lanes_each, reducing
-from amos_ref.kernels.cuda.slots import NONE, NUMBERS
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing
+from amos_ref.kernels.cuda.slots import NONE, first_number
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import INNER, MOST_STATES, OUTER, N, Table, tables
+from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, tables
 
 BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
 
@@ -39,15 +38,16 @@ class Part:
     Parameters
     ----------
     table : Table
-    decide : tuple
-        The *decide* of the step, and how many numbers it takes.
+    scales : sequence
+        Of all leaves of the step.
+    method : Method
     shared : dict
         Addresses of what all tables share: "rates" and "flag".
     """
 
-    def __init__(self, table: Table, decide: tuple[Any, int], shared: dict[str, int]) -> None:
+    def __init__(self, table: Table, scales: Sequence[Any], method: Method, shared: dict[str, int]) -> None:
         self.table, self.members, key = table, len(table.leaves), table.key
-        self.method = decide
+        self.method = method
         self.rates, self.flag = shared["rates"], shared["flag"]
         runs = _runs(table)
         small, large = GPU_PIECE
@@ -56,17 +56,24 @@ class Part:
         counts = _counts(table, self.piece)
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers = [*starts.values(), runs]
+        self._floats = arrays.upload(np.concatenate([table.share, self._own(scales)]))
+        self.share, first = self._floats.address, self._floats.address + 8 * self.members
+        for k, scale in enumerate(scales[n] for n in table.leaves[:, LEAF]):
+            table.leaves[k, SCALE] = scale.address if hasattr(scale, "address") else first + 8 * k
         self.leaves = arrays.upload(table.leaves.reshape(-1))
         self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
         self.tasks = {name: Tasks(a, int(at)) for (name, a), at in zip(starts.items(), offsets, strict=False)}
         self.runs = int(offsets[len(starts)])
-        self._floats = arrays.upload(np.concatenate([table.scale, table.share]))
-        self.scale, self.share = self._floats.address, self._floats.address + 8 * self.members
         self._scratch = arrays.allocate(table.sums + 3 * table.places)
         self.sums = self._scratch.address
         self.means, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
-        self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state))
+        self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state or np.dtype(np.float64)))
+
+    def _own(self, scales: Sequence[Any]) -> list[float]:
+        """Return the scales that are numbers; those that lie on the device are read there."""
+        found = [scales[n] for n in self.table.leaves[:, LEAF]]
+        return [0.0 if hasattr(a, "address") else float(a) for a in found]
 
     def block(self, tasks: str, width: int | None) -> int:
         """Return how many threads a block has, with a thread a task, or a group with `width` elements a thread."""
@@ -85,9 +92,9 @@ class Part:
 
     def reduce(self, stream: int) -> None:
         """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
-        kind = self.table.key.kind
-        width = lanes_each(self.g, most=WORD if kind == "elements" else MOST_LANES)
-        reduce = reducing(self.g, self.block("reduce", width))
+        kind, direction = self.table.key.kind, self.method.direction
+        width = look_width(self.g, direction) if kind == "elements" else lanes_each(self.g)
+        reduce = reducing(self.g, self.block("reduce", width), direction)
         settled = self.share, self.means, self.flag
         if kind == "elements":
             self.launch(reduce.elements, "reduce", width, stream, self.piece, self.rates, self.flag)
@@ -105,22 +112,22 @@ class Part:
     def decide(self, stream: int) -> None:
         """Compute alpha and rho, and write the new state."""
         if self.table.key.kind != "elements":
-            args = self.rates, self.scale, self.means, self.alpha, self.rho, self.flag
-            self.launch(kernels.deciding(*self.method, self.state), "slots", None, stream, *args)
+            args = self.rates, self.means, self.alpha, self.rho, self.flag
+            self.launch(kernels.deciding(self.method, self.state), "slots", None, stream, *args)
             self.launch(kernels.spread_slots, "spread", None, stream, self.runs, self.alpha, self.rho)
 
     def apply(self, stream: int) -> None:
-        """Write theta and m; for element slots the state too."""
+        """Write theta, momentum and moments; for element slots the state too."""
         key, dtypes = self.table.key, (self.theta, self.g, self.state, self.table.key.averages)
+        held = key.averages or (key.kind == "elements" and self.method.states > 0)
+        width = lanes_each(self.theta, self.g, *([self.state] if held else []))
         if key.kind == "elements":
-            width = lanes_each(self.theta, self.g, self.state)
-            args = self.piece, self.rates, self.scale, self.flag
-            self.launch(stepping(*self.method, *dtypes), "apply", width, stream, *args)
+            args = self.piece, self.rates, self.flag
+            self.launch(stepping(self.method, *dtypes), "apply", width, stream, *args)
         else:
-            width = lanes_each(self.theta, self.g, *([self.state] if key.averages else []))
             piece = (self.piece,) if key.kind == "rows" else ()
             args = *piece, self.rates, self.alpha, self.rho, self.flag
-            self.launch(getattr(applying(*dtypes), key.kind), "apply", width, stream, *args)
+            self.launch(getattr(applying(*dtypes, self.method.direction), key.kind), "apply", width, stream, *args)
 
 
 def _bits(dtype: Any) -> str:
@@ -177,21 +184,22 @@ class Work(PlainWork):
     keeps = True
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
-        if method.states != MOST_STATES:
-            raise BackendError("backend 'cuda' has no kernels for an optimizer whose slots have no state")
+        scales = [leaf.scale for leaf in leaves]
         located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
         self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
         self.own: Callable[[int], None] | None = None  # the launches of a step, recorded
         self.compiled = False
         self.device = driver.check_devices(located)
-        decide = method.decide, method.numbers
+        self.moving, self.second = moving.moving_places(method), first_number(method) + 1
         with driver.on(self.device):
-            self.rates, self.flag = arrays.allocate(NUMBERS + method.numbers), arrays.upload(np.array([NONE]))
-            self.place, self.table = arrays.upload(np.zeros(8, np.int64)), arrays.allocate(2)
+            self.rates = arrays.allocate(first_number(method) + method.numbers)
+            self.flag, self.place = arrays.upload(np.array([NONE])), arrays.upload(np.zeros(8, np.int64))
+            self.table = arrays.allocate(2)
             self.placed: np.ndarray | None = None  # what was written at `place` last
             shared = dict(rates=self.rates.address, flag=self.flag.address)
-            self.parts = [Part(table, decide, shared) for table in tables(leaves, True, lambda a: a.address)]
+            made = tables(leaves, lambda a: a.address)
+            self.parts = [Part(table, scales, method, shared) for table in made]
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:
         """Nothing is to be taken: all arrays are where they were."""
@@ -203,20 +211,20 @@ class Work(PlainWork):
 
     def set_rates(self, rates: Any, stream: int) -> None:
         """Put the numbers of a step on the device, in the order of the stream."""
-        first, second, *others = rates.numbers
-        numbers = rates.chi, rates.mu, first, second, *others
+        numbers = moving.all_numbers(rates)
         if numbers != self.known:
             known = None if self.known is None else np.array(self.known)
             arrays.refill(self.rates, np.array(numbers), stream, known)
             self.known = numbers
 
     def set_place(self, at: At, stream: int, numbers: Sequence[tuple[float, ...]] = ()) -> None:
-        """Have the next replay take the step that is at `at`, and those that follow these pairs of numbers."""
-        if not at.steady and self.table.size < 2 * len(numbers):
+        """Have the next replay take the step that is at `at`, and those that follow these rows of numbers."""
+        table = np.array(numbers).reshape(-1)
+        if not at.steady and self.table.size < table.size:
             driver.synchronize(stream)  # replays may read the old one
-            self.table, self.placed = arrays.allocate(2 * len(numbers)), None
+            self.table, self.placed = arrays.allocate(table.size), None
         if numbers and not at.steady:
-            arrays.refill(self.table, np.array(numbers).reshape(-1), stream)
+            arrays.refill(self.table, table, stream)
         rows = moving.STEADY if at.steady else len(numbers)
         place = np.array([min(at.count, moving.MOST_COUNT), 0, rows, self.table.address])
         # What replays change is written each time.
@@ -237,13 +245,14 @@ class Work(PlainWork):
         """Have the first replay take the step that is at `at`; in a stream that is not recorded."""
         self.set_place(at, stream)
         unused = self.place.address + 32
-        driver.launcher(moving.next_numbers, 1, 1, stream)(unused, unused, unused, 0.0)  # compiles and loads it
+        driver.launcher(moving.next_numbers, 1, 1, stream)(unused, 0, unused, unused, 0.0)  # compiles and loads it
         driver.synchronize(stream)
 
     def record(self, at: At, stream: int) -> None:
         """Have a step recorded that moves its numbers on by itself."""
-        addresses = self.rates.address, self.place.address, self.flag.address
-        driver.launcher(moving.next_numbers, 1, 1, stream)(*addresses, at.beta or 0.0)
+        first, count = self.rates.address + 8 * self.moving.start, self.moving.stop - self.moving.start
+        addresses = self.place.address, self.flag.address
+        driver.launcher(moving.next_numbers, 1, 1, stream)(first, count, *addresses, at.beta or 0.0)
         self.launch(stream)
 
     def launching(self) -> Callable[[int], None]:
@@ -281,16 +290,19 @@ class Work(PlainWork):
         """Make ready for the replays of the next steps."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = self.unrecorded(stream)
-            if at.steady and self.known is not None and self.known[3] != rates[0].numbers[1]:
+            if at.steady and self.known is not None and self.known[self.second] != rates[0].numbers[1]:
                 self.set_rates(rates[0], handle)
-            self.set_place(at, handle, [r.numbers[:2] for r in rates])
+            self.set_place(at, handle, [moving.all_numbers(r)[self.moving] for r in rates])
             if not at.steady:
                 self.forget()
         self.pending = True
 
     def forget(self) -> None:
-        """Replays may change the first two numbers of a step."""
-        self.known = self.known and (*self.known[:2], np.nan, np.nan, *self.known[4:])
+        """Replays may change those numbers of a step."""
+        if self.known is not None:
+            known = np.array(self.known)
+            known[self.moving] = np.nan
+            self.known = tuple(known.tolist())
 
     def wait(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
@@ -339,14 +351,14 @@ class CudaBackend:
     def as_state(self, state: Any) -> Any:
         return as_device_state(state)
 
-    def make_zeros(self, beside: Mapping[str, Any]) -> Callable[[tuple[int, ...], Any], Any]:
+    def placing(self, beside: Mapping[str, Any]) -> Callable[[Any], Any]:
         device = driver.check_devices((f"params leaf {name!r}", a) for name, a in beside.items())
 
-        def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        def place(a: np.ndarray) -> Any:
             with driver.on(device):  # bfloat16 as its bits, uint16
-                return arrays.copy_to_device(np.zeros(shape, np.uint16 if dtype.name == "bfloat16" else dtype))
+                return arrays.copy_to_device(a.view(np.uint16) if a.dtype.name == "bfloat16" else a)
 
-        return zeros
+        return place
 
     def check_host(self, method: str) -> None:
         raise BackendError(f"{method} computes in NumPy; with backend 'cuda' there is step, in place")

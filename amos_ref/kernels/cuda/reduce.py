@@ -1,4 +1,4 @@
-"""The CUDA kernels that reduce: they sum, or look at, the squares of gradients.
+"""The CUDA kernels that reduce: they sum, or look at, the squares of directions.
 
 Threads work in groups, each on a line of up to 128 neighbours at a time; a thread has 16 bytes of it.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
+from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device, getter, mover, putter
 from amos_ref.kernels.cuda.slots import (
     CHI,
@@ -26,7 +27,7 @@ from amos_ref.kernels.cuda.slots import (
     real,
     settle,
 )
-from amos_ref.kernels.table import INNER, LEAF, SUMS, G, N
+from amos_ref.kernels.table import INNER, LEAF, MOMENT_0, MOMENT_1, SUMS, G, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -37,7 +38,7 @@ AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at on
 MOST_SUMMED = 16  # gradients whose loads a thread has under way at once where it sums them: of halves 32 bytes
 
 
-add, add_square, clip = scalar.add, scalar.add_square, scalar.clip
+add, add_square = scalar.add, scalar.add_square
 
 
 def size_of(dtype: str) -> int:
@@ -86,41 +87,70 @@ def line(dtype: str, width: int) -> Any:
     return load, store
 
 
+def look_width(dtype: str, direction: Any) -> int:
+    """Return of how many neighbours a thread has charge where it only looks at them."""
+    return lanes_each(dtype, most=MOST_LANES if direction is not None and direction.moments else WORD)
+
+
 @functools.cache
-def reducing(dtype: str, block: int, squares: bool = True) -> Any:
-    """Return the kernels that sum: squares of gradients of a dtype, or (float64) the chunks' sums of a row."""
-    width, size, read = lanes_each(dtype), size_of(dtype), scalar.reads(dtype)
-    threads, (load, _) = LANES // width, line(dtype, width)
+def loading(dtype: str, width: int, moments: int) -> Any:
+    """Return ``load(at, x, count, t, wide, whole, mine, first)``: see `line`; of gradients, and their moments, x
+    elements behind the addresses `at`.
+    """
+    size, (load, _), (load_moment, _) = size_of(dtype), line(dtype, width), line("float64", width)
+
+    @device
+    def load_all(at, x, count, t, wide, whole, mine, first):
+        load(at[0] + x * size, count, t, wide, whole, mine[0], first)
+        if moments:
+            load_moment(at[1] + 8 * x, count, t, wide, whole, mine[1], first)
+            load_moment(at[2] + 8 * x, count, t, wide, whole, mine[2], first)
+
+    return load_all
+
+
+@functools.cache
+def reducing(dtype: str, block: int, direction: Any = None, squares: bool = True) -> Any:
+    """Return the kernels that sum: squares of directions made of gradients of a dtype, or (float64) the chunks' sums of
+    a row.
+    """
+    width, size, aiming_at = lanes_each(dtype), size_of(dtype), aiming(direction, dtype)
+    aim, mark, numbers_of, moments = aiming_at.aim, aiming_at.mark, aiming_at.numbers, aiming_at.moments
+    threads, load = LANES // width, loading(dtype, width, moments)
     groups = block // threads
     ahead = min(AHEAD // size, MOST_SUMMED) if squares else COMBINE_AHEAD // size
-    cells, lines_ahead, shape = groups * LANES, ahead // width, np.dtype(dtype).type
+    ahead = width if moments else ahead
+    cells, lines_ahead, shape, held = groups * LANES, ahead // width, np.dtype(dtype).type, ahead if moments else 1
 
     @device
-    def take(acc, raw, first, chi):
+    def take(acc, mine, first, chi, numbers):
         for k in range(width):
-            x = read(raw[first + k])
-            acc[k] = add_square(acc[k], clip(x, chi)) if squares else add(acc[k], x)
+            if squares:
+                x, u, _, _ = aim(first + k, mine[0], mine[1], mine[2], chi, numbers)
+                acc[k] = mark(add_square(acc[k], u), x)
+            else:
+                acc[k] = add(acc[k], mine[0][first + k])
 
     @device
-    def load_lines(address, count, stride, t, wide, whole, raw):
+    def load_lines(at, begin, count, stride, t, wide, whole, mine):
         for u in range(lines_ahead):
-            load(address + u * stride, count, t, wide, whole, raw, u * width)
+            load(at, begin + u * stride, count, t, wide, whole, mine, u * width)
 
     @device
-    def sum_line(address, count, stride, lines, t, wide, acc, raw, chi):
-        """Add up to 128 neighbours at `address`, and the next ones `stride` bytes on, `lines` times."""
+    def sum_line(at, begin, count, stride, lines, t, wide, acc, mine, chi, numbers):
+        """Add up to 128 neighbours from element `begin` on, and the next ones `stride` elements on, `lines` times."""
         done, whole = 0, wide and t * width + width <= count
         while done + lines_ahead <= lines:
             if whole:
-                load_lines(address + done * stride, count, stride, t, wide, True, raw)
+                load_lines(at, begin + done * stride, count, stride, t, wide, True, mine)
             else:
-                load_lines(address + done * stride, count, stride, t, wide, False, raw)
+                load_lines(at, begin + done * stride, count, stride, t, wide, False, mine)
             for u in range(lines_ahead):
-                take(acc, raw, u * width, chi)
+                take(acc, mine, u * width, chi, numbers)
             done += lines_ahead
         while done < lines:
-            load(address + done * stride, count, t, wide, whole, raw, 0)
-            take(acc, raw, 0, chi)
+            load(at, begin + done * stride, count, t, wide, whole, mine, 0)
+            take(acc, mine, 0, chi, numbers)
             done += 1
 
     @device
@@ -137,24 +167,37 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
             half //= 2
 
     @device
-    def sum_row(address, count, t, acc, raw, chi):
+    def addresses(leaves, i, begin):
+        """Return where element `begin` of a gradient and its moments lie."""
+        at = field(leaves, i, G) + begin * size
+        if moments:
+            return at, field(leaves, i, MOMENT_0) + begin * 8, field(leaves, i, MOMENT_1) + begin * 8
+        return at, at, at
+
+    @device
+    def aligned(at):
+        return (at[0] | at[1] | at[2]) % WORD == 0
+
+    @device
+    def sum_row(at, count, t, acc, mine, chi, numbers):
         """Sum `count` elements lane by lane; return how the lanes lie."""
-        wide = address % WORD == 0
+        wide = aligned(at)
         for k in range(width):
             acc[k] = 0.0
         full = count // LANES
-        sum_line(address, LANES, LANES * size, full, t, wide, acc, raw, chi)
+        sum_line(at, 0, LANES, LANES, full, t, wide, acc, mine, chi, numbers)
         if full * LANES < count:
-            sum_line(address + full * LANES * size, count - full * LANES, 0, 1, t, wide, acc, raw, chi)
+            sum_line(at, full * LANES, count - full * LANES, 0, 1, t, wide, acc, mine, chi, numbers)
         return wide
 
     @kernel
     def rows(starts, members, leaves, rates, sums):
-        """Sum g*g over a chunk of a row, a task (spec.lanes)."""
+        """Sum u*u over a chunk of a row, a task (spec.lanes)."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
+        mine = raw, cuda.local.array(held, np.float64), cuda.local.array(held, np.float64)
         shared = cuda.shared.array(cells, np.float64)
         t, group, total = cuda.threadIdx.x % threads, cuda.threadIdx.x // threads, integer(starts, members)
-        chi = real(rates, CHI)
+        chi, numbers = real(rates, CHI), numbers_of(rates)
         for begin in range(cuda.blockIdx.x * groups, total, cuda.gridDim.x * groups):
             task, i, wide = begin + group, 0, False
             if task < total:
@@ -162,8 +205,8 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 n, k = field(leaves, i, N), task - integer(starts, i)
                 count = max(ceiling(n, CHUNK), 1)
                 start = k % count * CHUNK
-                address = field(leaves, i, G) + (k // count * n + start) * size
-                wide = sum_row(address, min(CHUNK, n - start), t, acc, raw, chi)
+                at = addresses(leaves, i, k // count * n + start)
+                wide = sum_row(at, min(CHUNK, n - start), t, acc, mine, chi, numbers)
             halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
                 put_real(sums, field(leaves, i, SUMS) + task - integer(starts, i), shared[group * LANES])
@@ -181,7 +224,8 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
                 i = leaf_of(task, starts, members)
                 count = max(ceiling(field(leaves, i, N), CHUNK), 1)
                 place = field(leaves, i, SUMS) + (task - integer(starts, i)) * count
-                wide = sum_row(sums + place * size, count, t, acc, raw, np.inf)
+                at = sums + place * size
+                wide = sum_row((at, at, at), count, t, acc, (raw, raw, raw), np.inf, 0)
             halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
@@ -189,45 +233,49 @@ def reducing(dtype: str, block: int, squares: bool = True) -> Any:
 
     @(crowded(3, since=9) if size == 4 else crowded(2))
     def columns(starts, members, leaves, rates, sums):
-        """Sum g*g over 64 rows, column by column; a task is 128 columns of 64 rows."""
+        """Sum u*u over 64 rows, column by column; a task is 128 columns of 64 rows."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
+        mine, numbers = (raw, cuda.local.array(held, np.float64), cuda.local.array(held, np.float64)), numbers_of(rates)
         t, chi, total = cuda.threadIdx.x % threads, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             i = leaf_of(task, starts, members)
             n, inner, k = field(leaves, i, N), field(leaves, i, INNER), task - integer(starts, i)
             strips, tops = ceiling(inner, LANES), max(ceiling(n, ROWS), 1)
             left, top, outer = k % strips * LANES, k // strips % tops * ROWS, k // strips // tops
-            address = field(leaves, i, G) + ((outer * n + top) * inner + left) * size
-            wide, count = address % WORD == 0 and inner % width == 0, min(LANES, inner - left)
+            at = addresses(leaves, i, (outer * n + top) * inner + left)
+            wide, count = aligned(at) and inner % width == 0, min(LANES, inner - left)
             for j in range(width):
                 acc[j] = 0.0
-            sum_line(address, count, inner * size, min(ROWS, n - top), t, wide, acc, raw, chi)
+            sum_line(at, 0, count, inner, min(ROWS, n - top), t, wide, acc, mine, chi, numbers)
             place = field(leaves, i, SUMS) + (k // strips) * inner + left
             for j in range(width):
                 lane = t * width + j if wide else j * threads + t
                 if lane < count:
                     put_real(sums, place + lane, acc[j])
 
-    at_once = lanes_each(dtype, most=WORD)
-    lookers, looked, (load_word, _) = LANES // at_once, AHEAD // size, line(dtype, at_once)
+    at_once = look_width(dtype, direction)
+    lookers, looked = LANES // at_once, at_once if moments else AHEAD // size
+    load_word, seen = loading(dtype, at_once, moments), looked if moments else 1
 
     @kernel
     def elements(starts, members, leaves, piece, rates, flag):
         """Look at the square of every element; a task is a piece of neighbours, and a thread has 16 bytes of a line."""
-        raw = cuda.local.array(looked, shape)
+        raw, first = cuda.local.array(looked, shape), cuda.local.array(seen, np.float64)
+        mine, numbers = (raw, first, cuda.local.array(seen, np.float64)), numbers_of(rates)
         t, chi, total = cuda.threadIdx.x % lookers, real(rates, CHI), integer(starts, members)
         for task in range(cuda.grid(1) // lookers, total, cuda.gridsize(1) // lookers):
             i = leaf_of(task, starts, members)
             start = (task - integer(starts, i)) * piece
-            stop, at = min(start + piece, field(leaves, i, N)), field(leaves, i, G)
-            wide, wrong = at % WORD == 0, 0
+            stop, at = min(start + piece, field(leaves, i, N)), addresses(leaves, i, 0)
+            wide, wrong = aligned(at), 0
             for here in range(start, stop, lookers * looked):
                 for u in range(looked // at_once):
                     left = stop - here - u * LANES
                     whole = wide and t * at_once + at_once <= left
-                    load_word(at + (here + u * LANES) * size, left, t, wide, whole, raw, u * at_once)
+                    load_word(at, here + u * LANES, left, t, wide, whole, mine, u * at_once)
                 for j in range(looked):
-                    if not add_square(0.0, clip(read(raw[j]), chi)) < np.inf:
+                    x, u, _, _ = aim(j, mine[0], mine[1], mine[2], chi, numbers)
+                    if not mark(add_square(0.0, u), x) < np.inf:
                         wrong = 1
             if wrong:
                 lower(flag, field(leaves, i, LEAF))

@@ -14,14 +14,14 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
-from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SLOTS, STATE_0, STATE_1, SUMS, N
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 ROWS = spec.ROWS
 AHEAD_ROWS = 16  # entries of a column whose loads a thread has under way at once
 NONE = 2**62  # the flag where all gradients are finite
-CHI, MU, NUMBERS = range(3)  # at `rates`; behind them lies what *decide* takes
+CHI, MU, AIMS = range(3)  # at `rates`; behind them lies what *direct* takes, and then what *decide* does
 
 # PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
 _options: dict[str, Any] = {} if SIMULATED else dict(lto=False)
@@ -180,27 +180,55 @@ def spread_slots(starts, members, leaves, runs, alpha, rho):
         put_real(rho, place, real(rho, slot))
 
 
+def first_number(method: Any) -> int:
+    """Return where at `rates` what a member's *decide* takes begins."""
+    return AIMS + (0 if method.direction is None else len(method.direction._fields))
+
+
 @functools.cache
-def deciding(method: Any, count: int, state: str) -> Any:
-    """Return the kernel that decides, for a member's *decide* with `count` numbers, and state of a dtype."""
-    decide, numbers_at = scalar.compile_rounded(method), getter("float64", count)
+def decision(method: Any) -> Any:
+    """Return ``(decide, numbers)``, device functions: ``decide(mean, v, b, scale, numbers(rates))`` makes alpha, rho
+    and the new v and b, which without state are what they were.
+    """
+    decide, first = scalar.compile_rounded(method.decide), first_number(method)
+    numbers_at = getter("float64", method.numbers)
+
+    @device
+    def with_state(mean, v, b, scale, numbers):
+        return decide(mean, v, b, scale, *numbers)
+
+    @device
+    def without(mean, v, b, scale, numbers):
+        alpha, rho = decide(mean, scale, *numbers)
+        return alpha, rho, v, b
+
+    return with_state if method.states else without, device(lambda rates: numbers_at(rates, first))
+
+
+@functools.cache
+def deciding(method: Any, state: str) -> Any:
+    """Return the kernel that decides, for a member of the family, and state of a dtype."""
+    (decide, numbers_of), states = decision(method), method.states
     get, put, read, write = getter(state), putter(state), scalar.reads(state), scalar.writes(state)
 
     @kernel
-    def decide_slots(starts, members, leaves, rates, scale, means, alpha, rho, flag):
+    def decide_slots(starts, members, leaves, rates, means, alpha, rho, flag):
         """Decide: mean -> state, alpha, rho; a task is one slot, a thread's."""
         if integer(flag, 0) != NONE:
             return
-        numbers = numbers_at(rates, NUMBERS)
+        numbers = numbers_of(rates)
         for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
             i = leaf_of(task, starts, members)
             k = task - integer(starts, i)
             place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, STATE_0), field(leaves, i, STATE_1)
-            new_alpha, new_rho, new_v, new_b = decide(
-                real(means, place), read(get(v, k)), read(get(b, k)), real(scale, i), *numbers
-            )
-            put(v, k, write(new_v))
-            put(b, k, write(new_b))
+            old_v, old_b = 0.0, 0.0
+            if states:
+                old_v, old_b = read(get(v, k)), read(get(b, k))
+            scale = real(field(leaves, i, SCALE), 0)
+            new_alpha, new_rho, new_v, new_b = decide(real(means, place), old_v, old_b, scale, numbers)
+            if states:
+                put(v, k, write(new_v))
+                put(b, k, write(new_b))
             put_real(alpha, place, new_alpha)
             put_real(rho, place, new_rho)
 

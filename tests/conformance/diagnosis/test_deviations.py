@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from amos_ref.conformance import table
+from amos_ref.conformance.algorithms import PAPER_AMOS
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
-from amos_ref.conformance.judging.reading import STATE, Reading
+from amos_ref.conformance.judging.reading import Reading
 
 CASES = [case for case in table() if case.dtype == "float64" and case.inject is None]
 NAN_V = next(case for case in table() if case.name == "nan-v")
@@ -22,7 +23,7 @@ def numbers(case, *names):
         np.ravel(getattr(step, what))
         for now in Reading(overrides).run(case, case.eta)
         for step in now.values()
-        for what in STATE
+        for what in PAPER_AMOS.quantities
         if getattr(step, what) is not None
     ]
     return np.concatenate(shown)

@@ -7,7 +7,7 @@ from helpers import other_algorithms as other
 from amos_ref.conformance import table
 from amos_ref.conformance.diagnosis import recognise as module
 from amos_ref.conformance.diagnosis.recognise import recognise
-from amos_ref.conformance.diagnosis.variants import ALGORITHMS
+from amos_ref.conformance.diagnosis.variants import OTHER_ALGORITHMS
 from amos_ref.conformance.judging.judge import run
 from tools.simulated_port import SimulatedPort
 
@@ -91,8 +91,8 @@ def test_one_case_that_does_not_fit_is_enough(monkeypatch):
     # The wrong version: a case that does not fit passes for one that could not be decided.
     fits = module._fits
     settings = {"momentum": (0.9,), "epsilon": (1e-8,), "place": ("behind",), "decay": (("decoupled", 0.01),)}
-    variant = next(v for v in ALGORITHMS if v.name == "AdamW")
-    monkeypatch.setattr(module, "ALGORITHMS", (variant._replace(settings=settings),))
+    variant = next(v for v in OTHER_ALGORITHMS if v.name == "AdamW")
+    monkeypatch.setattr(module, "OTHER_ALGORITHMS", (variant._replace(settings=settings),))
     monkeypatch.setattr(module, "_is_near", lambda *args: True)
     monkeypatch.setattr(module, "_fits", lambda *args: fits(*args) or None)
     assert "AdamW" in (recognise(seen) or "")

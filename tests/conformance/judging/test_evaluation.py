@@ -5,7 +5,8 @@ import pytest
 
 from amos_ref.conformance import table
 from amos_ref.conformance.judging import evaluation
-from amos_ref.conformance.judging.reading import ORDERS, Reading
+from amos_ref.conformance.judging.paper import ORDERS
+from amos_ref.conformance.judging.reading import Reading
 from amos_ref.dtypes import dtype_of
 
 CASES = [case for case in table() if case.dtype == "float64"]

@@ -106,7 +106,7 @@ def test_notes_name_other_defaults_and_what_is_not_understood():
 
 
 def test_a_wrong_version_that_takes_every_default_for_the_pages_is_seen(monkeypatch):
-    monkeypatch.setattr(options, "_same", lambda *args: True)
+    monkeypatch.setattr(options.Signature, "_same", lambda *args: True)
     assert [note.kind for note in as_port(keen).notes] == ["not understood"]
 
 

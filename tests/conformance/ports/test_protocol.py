@@ -49,7 +49,7 @@ def test_the_protocols_document_shows_what_the_example_says(in_c):
     [
         ("time.sleep(60)", "gave no answer within 0.5 s"),
         ("sys.exit(2)", "ended with exit status 2"),
-        ("hello['protocol'] = 'amos-ref-port-2'; say(**hello)", "speaks the protocol 'amos-ref-port-2'; this is amos-"),
+        ("hello['protocol'] = 'amos-ref-port-3'; say(**hello)", "speaks the protocol 'amos-ref-port-3'; this is amos-"),
         ("del hello['name']; say(**hello)", "its answer to hello has no 'name'"),
         ("say(**hello, fast=True)", "has 'fast', which is not of the protocol"),
         ("hello['put'] = 1; say(**hello)", "has put '1'; expected a bool"),

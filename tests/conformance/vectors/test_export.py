@@ -70,7 +70,7 @@ def test_cases_are_listed(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [entry["id"] for entry, _ in CASES + CLOSED_CASES]
     assert cli.main(["vectors", "list", "--algorithm", "closed-form", "--flag", "late"]) == 0
-    first = "closed-late/float64: the count jumps to 10^6 and 10^12 [late]"
+    first = "closed-late/float64: the count goes from 1 to 1000000 [late]"
     assert capsys.readouterr().out.splitlines()[0] == first
     assert cli.main(["vectors", "list", "--algorithm", "closed-form", "--flag", "momentum"]) == 2
     assert "there is no flag 'momentum'; there are closed-form, sigma" in capsys.readouterr().err

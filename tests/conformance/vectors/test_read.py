@@ -51,7 +51,7 @@ def flipped(text):
             2,
             "pre",
             "theta",
-            f"closed-late/float64, before step {10**12}: theta of leaf 'x' has other bits",
+            f"closed-late/float64, before step {10**6 + 1}: theta of leaf 'x' has other bits",
         ),
         (
             "closed-inf-adam/bfloat16",

@@ -28,12 +28,13 @@ from amos_ref.kernels.cuda import rates as cuda_rates
 from amos_ref.kernels.cuda import reduce as cuda_reduce
 from amos_ref.kernels.cuda import slots as cuda_kernels
 from amos_ref.optimizers.amos import Amos
+from amos_ref.optimizers.closed_form import ClosedFormAmos
+from amos_ref.optimizers.directions import Adam, Sign
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from helpers.occupancy import Use, measure, worse
 
 BLOCK = 256
-DECIDE = Amos.method.decide, Amos.method.numbers
 DTYPES = ("float64", "float32", "uint16", "int16")
 # theta, g, state, momentum: every dtype in every place, with and without momentum.
 STEPS = (
@@ -44,6 +45,11 @@ STEPS = (
     ("uint16", "float64", "float64", True),
     ("int16", "float32", "float64", True),
 )
+
+
+# theta and g of the closed form, which has no state of slots: each dtype once, and two that differ.
+CLOSED = (*((name, name) for name in DTYPES), ("float32", "int16"))
+DIRECTIONS = {"gradient": None, "sign": Sign, "adam": Adam}
 
 
 class Case(NamedTuple):
@@ -60,13 +66,13 @@ class Case(NamedTuple):
 
 def cases():
     """Every kernel for every dtype."""
-    yield Case("next_numbers", cuda_rates.next_numbers, 3, 1)
+    yield Case("next_numbers", cuda_rates.next_numbers, 4, 1)
     yield Case("combine_columns", cuda_kernels.combine_columns, 7, divides=True)
     yield Case("fold_slots", cuda_kernels.fold_slots, 7, divides=True)
     yield Case("spread_slots", cuda_kernels.spread_slots, 6)
     yield Case("combine_rows", cuda_reduce.reducing("float64", BLOCK, squares=False).rows, 7, loads=True, divides=True)
     for name in DTYPES:
-        yield Case(f"decide {name}", cuda_kernels.deciding(*DECIDE, name), 9, divides=True)
+        yield Case(f"decide {name}", cuda_kernels.deciding(Amos.method, name), 8, divides=True)
         for kind, integers in dict(rows=5, columns=5, elements=6).items():
             yield Case(f"reduce {kind} {name}", getattr(cuda_reduce.reducing(name, BLOCK), kind), integers, loads=True)
     for step in dict.fromkeys(STEPS):
@@ -74,7 +80,27 @@ def cases():
         moves = dict(loads=True, stores=True)
         yield Case(f"apply rows {name}", cuda_apply.applying(*step).rows, 8, **moves)
         yield Case(f"apply columns {name}", cuda_apply.applying(*step).columns, 7, **moves)
-        yield Case(f"step elements {name}", cuda_apply.stepping(*DECIDE, *step), 7, divides=True, **moves)
+        yield Case(f"step elements {name}", cuda_apply.stepping(Amos.method, *step), 6, divides=True, **moves)
+    yield Case("decide without state", cuda_kernels.deciding(ClosedFormAmos.method, "float64"), 8, divides=True)
+    for word, direction in DIRECTIONS.items():
+        yield from directed(word, direction)
+
+
+def directed(word, direction):
+    """The kernels of a direction; those that follow gradients and have slots of many elements are paper Amos's."""
+    divides, moves, method = direction is Adam, dict(loads=True, stores=True), ClosedFormAmos.method
+    for name in DTYPES if direction is not None else ():
+        for kind, integers in dict(rows=5, columns=5, elements=6).items():
+            kernel = getattr(cuda_reduce.reducing(name, BLOCK, direction), kind)
+            yield Case(f"reduce {kind} {name} by {word}", kernel, integers, loads=True, divides=divides)
+    for theta, g in CLOSED:
+        name = f"{theta} {g} by {word}"
+        if direction is not None:
+            apply = cuda_apply.applying(theta, g, "float64", False, direction)
+            yield Case(f"apply rows {name}", apply.rows, 8, divides=divides, **moves)
+            yield Case(f"apply columns {name}", apply.columns, 7, divides=divides, **moves)
+        step = cuda_apply.stepping(method._replace(direction=direction), theta, g, "float64", False)
+        yield Case(f"step elements {name}", step, 6, divides=True, **moves)
 
 
 def loose(x, y, z):

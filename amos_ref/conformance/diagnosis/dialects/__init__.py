@@ -5,7 +5,7 @@ import importlib.resources
 import tomllib
 from typing import NamedTuple
 
-from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
+from amos_ref.conformance.diagnosis.catalogue import in_order
 
 
 class Dialect(NamedTuple):
@@ -18,16 +18,19 @@ class Dialect(NamedTuple):
     about : str
         Where it is and how it was found.
     deviations : list of str
+    algorithm : str
+        Which algorithm's.
     """
 
     name: str
     about: str
     deviations: list[str]
+    algorithm: str = "paper"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The deviations in the catalogue's order."""
-        return tuple(name for name in CATALOGUE if name in self.deviations)
+        return in_order(self.deviations, self.algorithm)
 
 
 @functools.cache

@@ -303,7 +303,7 @@ def test_names_in_the_state_dict_decide_which_leaf_is_which(order, given):
 
 def to_torch_without_torch(state, names, like):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("amos_ref.interop._to_tensor", lambda a, like: Tensor(a))
+        patch.setattr("amos_ref.interop.torch_states._to_tensor", lambda a, like: Tensor(a))
         return to_torch(state, names, like)
 
 
@@ -315,7 +315,7 @@ def test_other_names_are_new_names_in_the_order_of_the_optimizer():
 
 def test_names_by_their_order_alone_would_be_noticed(monkeypatch):
     by_order = lambda groups, names: dict(zip(names, groups[0]["params"], strict=True))  # noqa: E731
-    monkeypatch.setattr("amos_ref.interop._match_names", by_order)
+    monkeypatch.setattr("amos_ref.interop.torch_states._match_names", by_order)
     with pytest.raises((AssertionError, errors.AmosError)):
         test_names_in_the_state_dict_decide_which_leaf_is_which("reversed", named_dict)
 

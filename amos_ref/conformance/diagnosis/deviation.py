@@ -1,0 +1,82 @@
+"""A deviation: one way to depart from the page; a catalogue of them, and what catalogues share."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.conformance.cases import Case
+from amos_ref.conformance.judging.paper import Override
+from amos_ref.dtypes import dtype_of
+
+
+class Deviation(NamedTuple):
+    """One way to depart from the page.
+
+    Attributes
+    ----------
+    name : str
+    stage : str
+        Where on the way of a step: gradient, reduce, second moment, bias correction, epsilon, c, gamma, d, eta, step
+        size, weight decay, change, clock, momentum, direction, sigma, schedule, count, storage or life.
+    does : str
+        What is done, and the page's way for comparison.
+    effect : str
+        What that does to training.
+    overrides : mapping of str to callable
+    only : callable
+        Whether it can show in a case at all.
+    """
+
+    name: str
+    stage: str
+    does: str
+    effect: str
+    overrides: Mapping[str, Override]
+    only: Callable[[Case], bool] = lambda case: True
+
+
+class Catalogue(dict[str, Deviation]):
+    """Deviations by name, in the order in which they were added."""
+
+    def add(self, stage: str, name: str, does: str, effect: str, only: Any = None, **overrides: Override) -> None:
+        """Add a deviation of a new name."""
+        assert name not in self, name
+        self[name] = Deviation(name, stage, does, effect, overrides, *([only] if only else []))
+
+
+def norm(*arrays: Any) -> float:
+    """Return the joint norm of arrays."""
+    return math.sqrt(sum(float(np.sum(a * a)) for a in arrays))
+
+
+def bessel(n: int) -> float:
+    """Return what turns a mean over n into one over n - 1."""
+    return n / (n - 1) if n > 1 else 1.0
+
+
+def other_axes(shape: tuple[int, ...], slot: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the slot that keeps the axes which this one averages over."""
+    if all(n == 1 for n in slot) or slot == shape:
+        return slot
+    aligned = (1,) * (len(shape) - len(slot)) + slot
+    return tuple(n if kept != n else 1 for n, kept in zip(shape, aligned, strict=True))
+
+
+def largest(s: Any, v: Any) -> Any:
+    """Return the largest v so far, entry by entry."""
+    s.memory["largest"] = np.maximum(s.memory.get("largest", 0.0), v)
+    return s.memory["largest"]
+
+
+def own_count(s: Any) -> int:
+    """Return the number of steps that the leaf itself has taken."""
+    s.memory["count"] = s.memory.get("count", 0) + 1
+    return s.memory["count"] + s.ahead
+
+
+def stored(x: Any, name: str) -> Any:
+    """Return x as a dtype holds it."""
+    return None if x is None else spec.round_to(np.asarray(x), dtype_of(name)).astype(np.float64)

@@ -1,0 +1,135 @@
+"""The targets and factors of paper Amos, of which the grammar makes deviations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from amos_ref import spec
+from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.grammar import Grammar, Target, scale_given, scale_share, scale_stage
+
+#: Quantities that a formula may have as a factor, as far as they are known where it is computed.
+FACTORS: dict[str, Callable[[Any], Any]] = {
+    "xi": lambda s: s.xi,
+    "eta": lambda s: s.eta,
+    "beta": lambda s: s.beta,
+    "(1-beta)": lambda s: 1.0 - s.beta,
+    "(1-beta^t)": lambda s: spec.one_minus_power(s.beta, s.t),
+    "beta^t": lambda s: 1.0 - spec.one_minus_power(s.beta, s.t),
+    "(1+beta)": lambda s: 1.0 + s.beta,
+    "t": lambda s: float(s.t),
+    "c_coef": lambda s: s.c_coef,
+    "d_coef": lambda s: s.d_coef,
+    "b": lambda s: s.old_b,
+    "n": lambda s: float(max(s.old_theta.size // max(np.size(s.old_v), 1), 1)),
+    "c": lambda s: spec.decay_factor_c(s.old_b, s.xi, s.c_coef),
+    "d": lambda s: spec.decay_factor_d(s.old_b, s.xi, s.eta, s.d_coef),
+    "(1+b)": lambda s: 1.0 + s.old_b,
+    "r": lambda s: s.r,
+    "v": lambda s: np.maximum(s.v, s.epsilon),
+    "g2": lambda s: s.g2,
+    "gamma": lambda s: s.gamma,
+}
+_EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "beta^t", "(1+beta)", "t", "n", "b", "(1+b)")
+
+#: What the page has of a factor already; c_coef and d_coef stand for the arguments of c and d.
+OWN: dict[str, dict[str, str]] = {
+    "g2": {},
+    "v": {},
+    "r": {"v": "-1", "(1-beta^t)": "1"},
+    "c_coef": {"xi": "1/2"},
+    "gamma": {"xi": "2", "r": "1", "g2": "1", "c": "1"},
+    "d_coef": {"xi": "1/2", "eta": "1/2"},
+    "d": {},
+    "alpha": {"xi": "1", "eta": "1", "r": "1/2", "d": "1"},
+    "extra_l2": {},
+    "rho": {"d": "1"},
+    "delta": {},
+    "m": {},
+    "epsilon": {},
+    "clip_value": {},
+}
+
+
+_LATE = tuple(FACTORS)
+_BEFORE_GAMMA = tuple(name for name in FACTORS if name != "gamma")  # what there is before gamma
+_CLOCK = "the clock runs at another pace"
+_STEP = "steps have another size"
+_DECAY = "the decay has another size"
+_AVERAGE = "old changes count otherwise"
+_WHOLE = "steps, decay and clock have another size"
+TARGETS: dict[str, Target] = {
+    "g2": Target("the mean square", "reduce", _STEP, _EARLY, scale_stage("g2")),
+    "g2_in_v": Target("the mean square that enters v", "second moment", _STEP, _EARLY, scale_given("g2", "v")),
+    "v_in_v": Target("the old v in the new one", "second moment", _STEP, _EARLY, scale_given("old_v", "v")),
+    "v": Target("v", "second moment", _STEP, _EARLY, scale_stage("v")),
+    "r": Target("r = (1-beta^t)/v", "bias correction", _STEP, (*_EARLY, "v", "g2"), scale_stage("r")),
+    "xi": Target("the learning rate", "schedule", _WHOLE, ("t",), scale_stage("xi")),
+    "eta": Target("eta", "eta", _WHOLE, ("t", "xi", "n"), scale_stage("eta")),
+    "c_coef": Target(
+        "c_coef sqrt(xi) b, in c,", "c", "the decay falls at another pace", _BEFORE_GAMMA, scale_given("c_coef", "c")
+    ),
+    "gamma": Target("gamma", "gamma", "decay and clock run at another pace", _BEFORE_GAMMA, scale_stage("gamma")),
+    "gamma_in_b": Target("the gamma that grows b", "clock", _CLOCK, _LATE, scale_given("gamma", "b")),
+    "b_in_b": Target("the old b in the new", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.old_b)),
+    "b_in_growth": Target(
+        "the b of gamma (1 + b)", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.gamma * s.old_b)
+    ),
+    "1_in_growth": Target("the 1 of gamma (1 + b)", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.gamma)),
+    "gamma_in_rho": Target("the gamma of the decay", "weight decay", _DECAY, _LATE, scale_given("gamma", "rho")),
+    "c": Target("c", "c", _DECAY, _BEFORE_GAMMA, scale_stage("c")),
+    "d_coef": Target(
+        "d_coef sqrt(xi eta) b, in d,", "d", "steps fall at another pace", _BEFORE_GAMMA, scale_given("d_coef", "d")
+    ),
+    "d": Target("d", "d", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("d")),
+    "alpha": Target("the step size alpha", "step size", _STEP, _BEFORE_GAMMA, scale_stage("alpha")),
+    "extra_l2": Target(
+        "extra_l2", "weight decay", "the extra decay has another size", _BEFORE_GAMMA, scale_given("extra_l2", "rho")
+    ),
+    "rho": Target("the whole decay rho", "weight decay", _DECAY, _BEFORE_GAMMA, scale_stage("rho")),
+    "delta": Target(
+        "the whole change", "change", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("delta")
+    ),
+    "m": Target(
+        "the averaged change", "momentum", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("m")
+    ),
+    "m_in_m": Target(
+        "the old average in the new", "momentum", _AVERAGE, _EARLY, scale_share("m", lambda s: s.momentum * s.old_m)
+    ),
+    "delta_in_m": Target(
+        "the change that is averaged",
+        "momentum",
+        _AVERAGE,
+        _LATE,
+        scale_share("m", lambda s: (1.0 - s.momentum) * s.delta),
+    ),
+    "epsilon": Target("epsilon", "epsilon", "small gradients steer otherwise", _EARLY, scale_stage("epsilon")),
+    "clip_value": Target("clip_value", "gradient", "other entries are clipped", _EARLY, scale_stage("clip_value")),
+    "g": Target("the gradient", "gradient", "v and all steps have another size", _EARLY, scale_stage("g")),
+    "momentum": Target("mu", "momentum", _AVERAGE, ("beta", "n"), scale_stage("momentum")),
+}
+#: Quantities raised to a power where the page has them plain: xi^2 for xi everywhere, and so on.
+POWERS = {
+    "xi": ("schedule", "the learning rate"),
+    "eta": ("eta", "eta"),
+    "epsilon": ("epsilon", "epsilon"),
+    "beta": ("second moment", "beta"),
+    "g2": ("reduce", "the mean square"),
+}
+
+#: Factors that the catalogue has words for.
+WORDS = {
+    "extra_l2": {-1.0: "extra_l2-sign", 0.5: "extra_l2-halved", 2.0: "extra_l2-doubled", 0.0: "extra_l2-ignored"},
+    "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
+}
+
+GRAMMAR = Grammar(
+    FACTORS,
+    OWN,
+    TARGETS,
+    POWERS,
+    WORDS,
+    rough=("clip_value", "epsilon", "momentum", "c_coef", "d_coef"),
+    catalogue=CATALOGUE,
+)

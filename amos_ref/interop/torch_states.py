@@ -1,0 +1,263 @@
+"""States under torch: ``pytorch_optimizer.Amos``, and the layout of an optimizer of the closed form."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref import tree
+from amos_ref.checks import Arrays, check_array
+from amos_ref.dtypes import as_dtype, dtype_of
+from amos_ref.errors import MissingDependencyError, StateError, TreeError
+from amos_ref.interop.parts import Kept, build, check_optional, read_count
+from amos_ref.optimizers.state import AmosState, ClosedFormState
+from amos_ref.optimizers.turn import check_unused
+from amos_ref.rules import number
+
+#: The fields of AmosState, and their keys in pytorch_optimizer.
+_AMOS = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
+#: The arrays of ClosedFormState with Adam's direction, and their keys.
+_MOMENTS = (("m", "exp_avg"), ("v", "exp_avg_sq"))
+
+
+def from_torch(
+    state_dict: Mapping[str, Any], names: Iterable[str], like: Any = None, state_dtype: str = "param"
+) -> Any:
+    """Return the state in the ``state_dict()`` of ``pytorch_optimizer.Amos``, or of an optimizer of the closed form.
+
+    Parameters
+    ----------
+    state_dict : dict
+        Of pytorch_optimizer v is ``exp_avg_sq``, b is ``decay``; m is minus ``exp_avg``, since it subtracts its
+        average. Of the closed form each parameter has ``step``, ``sigma`` and, if the groups' direction is "adam",
+        ``exp_avg`` and ``exp_avg_sq``: the count, sigma, m and v. An entry named sigma, or a group with an alpha_0,
+        says that it is the closed form.
+    names : iterable of str
+        The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``; the
+        pairs of ``named_parameters()`` do as well. Of an optimizer that was itself given names, the state_dict holds
+        them: these same names may stand in any order, and all others are the leaves' new names, in its order.
+    like : tree of NumPy arrays, optional
+        The parameters by these names. pytorch_optimizer has no state of one that never had a gradient; here its state
+        is 0, and they are needed to say so. The closed form has a state of each, as sigma is known from the start.
+    state_dtype : {"param", "float64"}
+        "param" keeps the arrays' dtypes; "float64" widens them, which is exact. A ClosedFormState is always float64.
+
+    Returns
+    -------
+    AmosState or ClosedFormState
+
+    Raises
+    ------
+    StateError, TreeError
+        If names or groups do not match, or the parameters differ in their steps or in having momentum.
+    """
+    groups, own = _split_state_dict(state_dict)
+    keys = _match_names(groups, names)
+    thetas = None if like is None else tree.match(tree.flatten(like, "like"), keys, "like")
+    if _is_closed_form(groups, own):
+        return _from_closed_form(groups, own, keys, thetas, state_dtype)
+    steps = {read_count(group.get("step", 0)) for group in groups}
+    averaged = {number(group.get("momentum", 0)) > 0 for group in groups}
+    for values, what in ((steps, "steps taken"), (averaged, "whether they have momentum")):
+        if len(values) != 1:
+            raise StateError(f"the param_groups differ in {what}: {sorted(values)}; AmosState has one for all")
+    parts: dict[str, Arrays] = {}
+    for part, field in _AMOS[: 3 if True in averaged else 2]:
+        parts[part] = {name: _from_tensor(own.get(key, {}), name, field, thetas) for name, key in keys.items()}
+    if "m" in parts:
+        parts["m"] = {name: np.asarray(-a) for name, a in parts["m"].items()}
+    return build(AmosState, steps.pop(), parts, thetas, state_dtype)
+
+
+def to_torch(state: Kept, names: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a ``state_dict`` that holds this state, for the ``load_state_dict`` of an optimizer of either kind.
+
+    Parameters
+    ----------
+    state : AmosState or ClosedFormState
+        An AmosState has one slot an array, as pytorch_optimizer has.
+    names : iterable of str
+        The parameters' names, as in :func:`from_torch`.
+    like : dict
+        ``optimizer.state_dict()``. Its options are kept, its steps and arrays are replaced. `load_state_dict` gives
+        the arrays the dtype of their parameters; where `like` has arrays, they are rounded to their dtype here. The
+        closed form's step is an int and its sigma a float, which are nowhere rounded.
+
+    Raises
+    ------
+    StateError, TreeError
+        If names, slots, momentum or algorithm of `state` and `like` do not match.
+    """
+    check_unused(state)
+    groups, own = _split_state_dict(like)
+    keys = _match_names(groups, names)
+    if isinstance(state, ClosedFormState) != _is_closed_form(groups, own):
+        other = "is not" if isinstance(state, ClosedFormState) else "is"
+        raise StateError(f"the state is of type {type(state).__name__} but like {other} of the closed form")
+    if isinstance(state, ClosedFormState):
+        return {**like, "state": _to_closed_form(state, groups, own, keys)}
+    check_optional(state, any(number(group.get("momentum", 0)) > 0 for group in groups), "like")
+    tree.match(state.v, keys, "leaves of state")
+    theirs: dict[Any, dict[str, Any]] = {key: {} for key in keys.values()}
+    for name, key in keys.items():
+        if state.v[name].size != 1:
+            raise StateError(f"leaf {name!r} has slots of shape {state.v[name].shape}; pytorch_optimizer has one slot")
+        arrays = [state.v[name].reshape(()), state.b[name].reshape(())]
+        arrays += [] if state.m is None else [np.asarray(-state.m[name])]
+        for (_, field), a in zip(_AMOS, arrays, strict=False):
+            theirs[key][field] = _to_tensor(a, own.get(key, {}).get(field))
+    groups = [{**group, "step": int(state.count)} for group in groups]
+    return {**like, "state": theirs, "param_groups": groups}
+
+
+# the closed form
+
+
+def _is_closed_form(groups: list[Mapping[str, Any]], own: Mapping[Any, Any]) -> bool:
+    return any("alpha_0" in group for group in groups) or any("sigma" in entry for entry in own.values())
+
+
+def _averages(groups: list[Mapping[str, Any]], own: Mapping[Any, Any]) -> bool:
+    """Whether there are moments; raise StateError if the groups' directions say different things."""
+    directions = {group.get("direction", "gradient") == "adam" for group in groups}
+    if len(directions) != 1:
+        raise StateError("the param_groups differ in direction: only some have 'adam'; ClosedFormState has m of all")
+    (by_adam,) = directions
+    if not by_adam and (odd := [key for key, entry in own.items() if "exp_avg" in entry]):
+        raise StateError(f"the state_dict has exp_avg of parameter {odd[0]!r}, but no group has direction 'adam'")
+    return by_adam
+
+
+def _from_closed_form(
+    groups: list[Mapping[str, Any]],
+    own: Mapping[Any, Any],
+    keys: dict[str, Any],
+    thetas: dict[str, Any] | None,
+    state_dtype: str,
+) -> Any:
+    if lost := [name for name, key in keys.items() if not own.get(key)]:
+        words = "the closed form has one of every parameter from the start, with the sigma of its first entries"
+        raise StateError(f"the state_dict has no state of leaf {lost[0]!r}; {words}")
+    steps = {name: read_count(own[key].get("step"), f"step of leaf {name!r}") for name, key in keys.items()}
+    if len(set(steps.values())) > 1:
+        words = ", ".join(f"{count} of leaf {name!r}" for name, count in list(steps.items())[:8])
+        raise StateError(f"the parameters differ in steps taken: {words}; ClosedFormState has one count for all")
+    parts: dict[str, Arrays] = {}
+    for part, field in [("sigma", "sigma"), *(_MOMENTS if _averages(groups, own) else ())]:
+        parts[part] = {name: _from_tensor(own[key], name, field, None) for name, key in keys.items()}
+    return build(ClosedFormState, next(iter(steps.values()), 0), parts, thetas, state_dtype)
+
+
+def _to_closed_form(
+    state: ClosedFormState, groups: list[Mapping[str, Any]], own: Mapping[Any, Any], keys: dict[str, Any]
+) -> dict[Any, dict[str, Any]]:
+    check_optional(state, _averages(groups, own), "like")
+    tree.match(state.sigma, keys, "leaves of state")
+    theirs = {}
+    for name, key in keys.items():
+        theirs[key] = {"step": int(state.count), "sigma": float(state.sigma[name])}
+        for part, field in _MOMENTS if state.m is not None else ():
+            theirs[key][field] = _to_tensor(getattr(state, part)[name], own.get(key, {}).get(field))
+    return theirs
+
+
+# both algorithms
+
+
+def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
+    """Return the groups and the state of each parameter."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+        words = f"a dict of {', '.join(map(repr, state_dict))}" if isinstance(state_dict, Mapping) else repr(state_dict)
+        raise StateError(f"{words:.80} is no state_dict of an optimizer: it must have state and param_groups")
+    groups, own = state_dict["param_groups"], state_dict["state"]
+    if not isinstance(own, Mapping) or not isinstance(groups, list | tuple):
+        kinds = f"{type(own).__name__} and {type(groups).__name__}"
+        raise StateError(f"state and param_groups of the state_dict are {kinds}; they must be a dict and a list")
+    try:
+        for group in groups:
+            if not all(isinstance(group.get(part, ()), list | tuple) for part in ("params", "param_names")):
+                raise TypeError("params or param_names is no list")
+        keys, _ = ({key for group in groups for key in group.get(part, ())} for part in ("params", "param_names"))
+    except (AttributeError, TypeError) as error:
+        raise StateError(f"the param_groups are not dicts that have a list of params: {error}") from None
+    for key, state in own.items():
+        if key not in keys or not isinstance(state, Mapping):
+            what = f"which is of type {type(state).__name__}" if key in keys else "which is in none of its param_groups"
+            raise StateError(f"the state_dict has a state of parameter {key!r}, {what}")
+    return list(groups), own
+
+
+def _match_names(groups: list[Mapping[str, Any]], names: Any) -> dict[str, Any]:
+    """Return ``{name: key of the parameter in the state_dict}``; names that it holds itself decide about the order."""
+    keys = [key for group in groups for key in group.get("params", ())]
+    if not isinstance(names, Iterable):
+        raise TreeError(f"names is of type {type(names).__name__}; it must be the names of all parameters")
+    names = [_as_name(entry, i) for i, entry in enumerate([names] if isinstance(names, str) else names)]
+    known = [name for group in groups for name in group.get("param_names", group.get("params", ()))]
+    if len(names) != len(keys) or len(set(names)) != len(names):
+        many = f"{len(names)} names, {len(set(names))} of them different"
+        raise TreeError(f"there are {many}, for {len(keys)} parameters in the param_groups{_compare(names, known)}")
+    if len(known) == len(keys) and set(known) == set(names):
+        own = dict(zip(known, keys, strict=True))
+        return {name: own[name] for name in names}
+    for i, (name, other) in enumerate(zip(names, known, strict=False)):
+        if name != other and (name in known or other in names):
+            raise TreeError(f"names[{i}] is {name!r}; the state_dict has {other!r} there{_compare(names, known)}")
+    return dict(zip(names, keys, strict=True))
+
+
+def _as_name(entry: Any, i: int) -> str:
+    """Return a name, also from a pair of ``named_parameters()``."""
+    name = entry[0] if isinstance(entry, tuple) and len(entry) == 2 else entry
+    if not isinstance(name, str):
+        raise TreeError(
+            f"names[{i}] is of type {type(entry).__name__}; it must be a str, or a pair of named_parameters()"
+        )
+    return name
+
+
+def _compare(names: list[str], known: list[Any]) -> str:
+    """Return how names differ from those in the state_dict, if it has any."""
+    if not all(isinstance(name, str) for name in known):
+        return ""
+    rows = (("missing", [n for n in known if n not in names]), ("extra", [n for n in names if n not in known]))
+    return "".join(f"; {word} {', '.join(map(repr, odd))}" for word, odd in rows if odd)
+
+
+def _from_tensor(own: Mapping[str, Any], name: str, field: str, thetas: dict[str, Any] | None) -> np.ndarray:
+    """Return a NumPy copy of a parameter's tensor; a bfloat16 goes through float32, which holds it exactly."""
+    if not own:
+        if thetas is None:
+            raise StateError(
+                f"the state_dict has no state of leaf {name!r}, which never had a gradient; give like=params"
+            )
+        theta = check_array(thetas[name], f"like leaf {name!r}")
+        # Minus 0, since the average changes its sign.
+        return np.full(theta.shape, -0.0, theta.dtype) if field == "exp_avg" else np.zeros((), theta.dtype)
+    if field not in own:
+        raise StateError(f"the state_dict has no {field} of leaf {name!r}; it has {', '.join(map(str, own))}")
+    tensor = own[field]
+    if field == "sigma" and isinstance(tensor, float):
+        return np.array(tensor)
+    try:
+        tensor = tensor.detach().cpu() if hasattr(tensor, "detach") else tensor
+        if str(tensor.dtype) == "torch.bfloat16":
+            return tensor.float().numpy().astype(dtype_of("bfloat16"))
+        return np.array(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+    except (AttributeError, TypeError, RuntimeError) as error:  # of a number, a sparse tensor, one without data
+        raise StateError(f"{field} of leaf {name!r} is {type(tensor).__name__}, not a dense array: {error}") from None
+
+
+def _to_tensor(a: np.ndarray, like: Any) -> Any:
+    """Return a torch tensor of the dtype and on the device of `like`, if there is one."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise MissingDependencyError("to_torch needs torch, which is not installed: pip install torch") from None
+    if like is not None:
+        a = as_dtype(a, dtype_of(str(getattr(like, "dtype", like)).removeprefix("torch.")))
+    if a.dtype.name == "bfloat16":
+        tensor = torch.tensor(a.astype(np.float32)).to(torch.bfloat16)
+    else:
+        tensor = torch.tensor(np.ascontiguousarray(a).reshape(a.shape))
+    return tensor if like is None else tensor.to(like.device)

@@ -1,0 +1,44 @@
+"""Directions that are made of gradients, as backends take them from the page; see :class:`amos_ref.kernels.Direction`."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from amos_ref.spec import average, one_minus_power, second_moment
+
+
+def sign(g):
+    # u = sign(g)
+    return (np.float64(g > 0.0) - np.float64(g < 0.0),)
+
+
+class Sign(NamedTuple):
+    """The sign of each entry."""
+
+    direct = staticmethod(sign)
+    moments = 0
+
+
+def adam(g, m, v, beta1, beta2, adam_epsilon, q1, q2):
+    # m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+    m, v = average(m, g, beta1), second_moment(v, g * g, beta2)
+    # u = m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + epsilon)
+    return m / q1 / (np.sqrt(v / q2) + adam_epsilon), m, v
+
+
+class Adam(NamedTuple):
+    """What AdamW moves along, and the closed form if it is asked to."""
+
+    beta1: float
+    beta2: float
+    adam_epsilon: float
+    q1: float  # 1 - beta1^n after n gradients
+    q2: float
+
+    direct = staticmethod(adam)
+    moments = 2
+
+    @classmethod
+    def after(cls, n: int, beta1: float, beta2: float, adam_epsilon: float) -> "Adam":
+        """Return the numbers of the step that takes the nth gradient."""
+        return cls(beta1, beta2, adam_epsilon, one_minus_power(beta1, n), one_minus_power(beta2, n))
