@@ -8,7 +8,7 @@ import numpy as np
 
 from amos_ref import closed_form, exact, spec
 from amos_ref.conformance.vectors.schedules import PLAN, allowed_ulps
-from amos_ref.optimizers.adam import adam
+from amos_ref.optimizers.directions import Adam, adam
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # pytest does the same, a plain run does not
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
@@ -59,13 +59,13 @@ def run_page(given):
     """Return the answer of the page in float64."""
     o, wide = given.options, {name: a.astype(np.float64) for name, a in given.arrays.items()}
     shrink = closed_form.Schedule(**plan_of(o)).shrink(o["t"])
-    u, moments = wide["g"], {}
+    u, moments = spec.clip(wide["g"], np.inf if o.get("clip_value") is None else o["clip_value"]), {}
     with np.errstate(all="ignore"):
         if o["direction"] == "sign":
             u = np.asarray(np.sign(u))
         elif o["direction"] == "adam":
-            betas = {name: o[name] for name in ("beta1", "beta2", "adam_epsilon")}
-            moments["m"], moments["v"], u = map(np.asarray, adam(u, wide["m"], wide["v"], o["t"] + 1, **betas))
+            direction = Adam.after(o["t"] + 1, *(o[name] for name in ("beta1", "beta2", "adam_epsilon")))
+            u, moments["m"], moments["v"] = map(np.asarray, adam(u, wide["m"], wide["v"], *direction))
         rest = (o["sigma"], given.slot, shrink, o["alpha_0"], o["q"], o["epsilon"])
         return closed_form.step(wide["theta"], u, *rest) | moments | {"shrink": np.asarray(shrink)}
 
@@ -77,11 +77,12 @@ def bound_errors(given, got):
     if m were its largest term.
     """
     o, theta = given.options, abs(given.arrays["theta"].astype(np.float64))
+    chi = np.inf if o.get("clip_value") is None else o["clip_value"]
     n = got["u"].size // max(got["u2"].size, 1)
     k = allowed_ulps(o["decay"], float(closed_form.Schedule(**plan_of(o)).s(o["t"])))
     size, most, off = {"shrink": got["shrink"]}, {"shrink": k["shrink"] * got["shrink"]}, np.zeros(got["u"].shape)
     if o["direction"] == "adam":
-        g, old = abs(given.arrays["g"].astype(np.float64)), abs(given.arrays["m"])
+        g, old = abs(spec.clip(given.arrays["g"].astype(np.float64), chi)), abs(given.arrays["m"])
         size["m"], size["v"] = np.maximum(o["beta1"] * old, (1 - o["beta1"]) * g), got["v"]
         most["m"], most["v"] = 2 * o["beta1"] * old + 4 * (1 - o["beta1"]) * g, 4 * got["v"]
         count = 4 * (o["t"] + 1).bit_length() - 3
