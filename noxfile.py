@@ -146,9 +146,10 @@ def elsewhere(session: nox.Session) -> None:
 
 @nox.session
 def exact(session: nox.Session) -> None:
-    """The page beside exact arithmetic: the tables of docs/bits.md (about six minutes)."""
+    """The pages beside exact arithmetic: the tables of docs/bits.md (about a quarter of an hour)."""
     session.install(*PINNED, "-e", ".[test]")
-    session.run("python", "tools/exactness.py", *(session.posargs or ["20000"]))
+    for tool in ("tools/exactness.py", "tools/closed_exactness.py"):
+        session.run("python", tool, *(session.posargs or ["20000"]))
 
 
 @nox.session

@@ -197,6 +197,7 @@ def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
     for work in report["workloads"]:
         if work["arrays"] == 1:
             kind = tuple(work[name] for name in ("dtype", "slot", "threads", "momentum", "state"))
+            kind += (work.get("direction"),)
             kinds.setdefault(kind, []).append(work)
     ax = _axes(ax)
     (dtype, slot, threads, *_), works = max(kinds.items(), key=lambda kind: len(kind[1]), default=(("", "", ""), []))

@@ -88,7 +88,12 @@ def number(value: Any) -> float:
 
 def eta_of(rule: Any, name: str, shape: Shape) -> float:
     """Return eta of one leaf, a finite float > 0, or raise RuleError."""
-    return positive(resolve(rule, "eta", name, shape), f"eta of leaf {name!r}")
+    return scale_of(rule, "eta", name, shape)
+
+
+def scale_of(rule: Any, option: str, name: str, shape: Shape) -> float:
+    """Return eta or sigma of one leaf, a finite float > 0, or raise RuleError."""
+    return positive(resolve(rule, option, name, shape), f"{option} of leaf {name!r}")
 
 
 def positive(value: Any, where: str) -> float:

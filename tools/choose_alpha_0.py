@@ -29,7 +29,12 @@ def rows(tasks, numbers):
         for direction in ("gradient", "adam"):
             for share in SHARES:
                 losses = [[measure(task, steps, direction, share, k) for task in tasks] for k in MULTIPLES]
-                yield [f"{steps}", direction, f"N/{1 / share:.0f}", *(f"{statistics.median(x):.4f}" for x in losses)]
+                yield [
+                    f"{steps}",
+                    direction,
+                    "N" if share == 1 else f"N/{1 / share:.0f}",
+                    *(f"{statistics.median(x):.4f}" for x in losses),
+                ]
 
 
 def main(argv=None):

@@ -139,26 +139,29 @@ def measure_stored(given, got):
     return out
 
 
-def survey(steps, seed=2210_11693):
-    """Return both measures over random steps: ``{quantity: ComputedError}``, ``{(quantity, dtype): StoredError}``."""
-    rng, computed, kept = np.random.default_rng(seed), {}, {}
+def survey(steps, seed=2210_11693, of=None):
+    """Return both measures over random steps: ``{quantity: ComputedError}``, ``{(quantity, dtype): StoredError}``.
+
+    `of` is the module that draws and measures: this one, or that of the closed form.
+    """
+    rng, computed, kept, of = np.random.default_rng(seed), {}, {}, of or sys.modules[__name__]
     for _ in range(steps):
-        given = draw(rng)
-        got = run_page(given)
-        for name, (error, ratio) in measure_computed(given, got).items():
+        given = of.draw(rng)
+        got = of.run_page(given)
+        for name, (error, ratio) in of.measure_computed(given, got).items():
             old = computed.get(name, ComputedError(0.0, 0.0, 0, 0))
             far = old.far + int(np.sum(error > 4))
             computed[name] = ComputedError(
                 max(old.error, error.max()), max(old.ratio, ratio.max()), far, old.count + error.size
             )
-        for key, new in measure_stored(given, got).items():
+        for key, new in of.measure_stored(given, got).items():
             old = kept.get(key, StoredError(0, 0, 0.0))
             kept[key] = StoredError(old.count + new.count, old.right + new.right, max(old.error, new.error))
     return computed, kept
 
 
-def main(steps):
-    computed, kept = survey(steps)
+def print_survey(computed, kept):
+    """Print what :func:`survey` returned, as tables."""
     print("| quantity | greatest error, ulp | greatest error / bound | beyond 4 ulp |\n|---|---|---|---|")
     for name, found in computed.items():
         print(f"| {name} | {found.error:.2f} | {found.ratio:.2f} | {found.far:,} of {found.count:,} |")
@@ -168,4 +171,4 @@ def main(steps):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    print_survey(*survey(int(sys.argv[1])))

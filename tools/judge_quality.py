@@ -1,6 +1,7 @@
 """How good the judge is, measured: what it catches, what it names, when it is wrong, and what published ports do.
 
-``python -m tools.judge_quality FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``).
+``python -m tools.judge_quality FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``). With ``--closed-form``
+it measures the closed form alone, in minutes, and renews that section of FOLDER/matrix.md.
 """
 
 import collections
@@ -9,6 +10,7 @@ import importlib.metadata
 import itertools
 import multiprocessing
 import pathlib
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from amos_ref.conformance import check
 from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, KNOWN, in_order, reading_of
+from amos_ref.conformance.diagnosis.deviation import Catalogue
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.diagnosis.lives import is_special
@@ -76,8 +79,12 @@ class Judge:
 
     def false_alarms(self, seed: int) -> list[str]:
         """Return the cases, of three, in which a right evaluation departs."""
+        return self.departing(seed, 3)
+
+    def departing(self, seed: int, several: int) -> list[str]:
+        """Return the cases, of several, in which a right evaluation departs."""
         port, n = self._port(seed=seed), len(self.cases)
-        return [self.cases[i % n].name for i in range(seed, seed + 3) if self._departures(port, i % n)[0]]
+        return [self.cases[i % n].name for i in range(seed, seed + several) if self._departures(port, i % n)[0]]
 
     def names(self, *names: str) -> bool:
         """Whether every candidate of the diagnosis of a simulated port does what the port does, on inputs held out."""
@@ -189,13 +196,30 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     return found
 
 
-def measure() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
-    """Do all jobs on every core; return the answers by dtype, method and arguments."""
-    todo = jobs()
+def jobs_of_closed_form() -> list[tuple[str, str, tuple[Any, ...]]]:
+    """Return what is measured of the closed form, in a few minutes."""
+    found: list[tuple[str, str, tuple[Any, ...]]] = []
+    plain, rng = ALGORITHMS["closed-form"].table()[0], np.random.default_rng(SEED)
+    formulas = [name for name, d in KNOWN["closed-form"].catalogue.items() if d.only(plain)]
+    for dtype in DTYPES:
+        wrong = [name for name in formulas if is_wrong_in(name, dtype)]
+        wrong = [name for name in wrong if name != "schedule-float32" or dtype == "float64"]
+        found += [(dtype, "catches", (name,)) for name in wrong]
+        found += [(dtype, "departing", (seed, 1)) for seed in range(FIRST, FIRST + EVALUATIONS)]
+        every = {"float64": 1, "float32": 3}.get(dtype)
+        found += [(dtype, "names_as", (name,)) for name in wrong[::every]] if every else []
+    found += [("float64", "dropped", (str(name),)) for name in rng.choice(formulas, DROPPED // 2, replace=False)]
+    return found
+
+
+def measure(
+    todo: list[tuple[str, str, tuple[Any, ...]]], algorithm: str
+) -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
+    """Do jobs on every core; return the answers by dtype, method and arguments."""
     answers: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
     with multiprocessing.get_context("spawn").Pool() as pool:
-        jobs_of_paper = (("paper", *job) for job in todo)
-        results = track(pool.imap(_do, jobs_of_paper, chunksize=8), "judge", len(todo), console=Console(stderr=True))
+        of_algorithm = ((algorithm, *job) for job in todo)
+        results = track(pool.imap(_do, of_algorithm, chunksize=8), "judge", len(todo), console=Console(stderr=True))
         for (dtype, method, arguments), answer in zip(todo, results, strict=True):
             answers.setdefault(dtype, {}).setdefault(method, {})[arguments] = answer
     return answers
@@ -204,15 +228,21 @@ def measure() -> dict[str, dict[str, dict[tuple[Any, ...], Any]]]:
 def catalogue_page() -> str:
     """Return the catalogue of deviations as a page in Markdown."""
     rows = ["# The catalogue of deviations", "", f"{len(CATALOGUE)} ways to read the algorithm otherwise. This page is"]
-    rows += ["written by `nox -s matrix`. How they are found: [diagnosis](diagnosis.md).", ""]
-    rows += ["| stage | name | what is done | what comes of it in training |", "|---|---|---|---|"]
-    rows += [f"| {d.stage} | {d.name} | {d.does} | {d.effect} |".replace("|g|", "abs(g)") for d in CATALOGUE.values()]
-    return "\n".join(rows) + "\n"
+    rows += ["written by `nox -s matrix`. How they are found: [diagnosis](diagnosis.md).", "", *_rows_of(CATALOGUE)]
+    other = KNOWN["closed-form"].catalogue
+    rows += ["", "## The closed form", "", f"{len(other)} ways to read the [closed form](closed_form.md) otherwise."]
+    return "\n".join([*rows, "", *_rows_of(other)]) + "\n"
+
+
+def _rows_of(catalogue: Catalogue) -> list[str]:
+    rows = ["| stage | name | what is done | what comes of it in training |", "|---|---|---|---|"]
+    texts = (f"| {d.stage} | {d.name} | {d.does} | {d.effect} |" for d in catalogue.values())
+    return rows + [re.sub(r"\|(\w+)\|(?! *$)", r"abs(\1)", text) for text in texts]
 
 
 def matrix_page() -> str:
     """Measure everything; return the page in Markdown."""
-    answers = measure()
+    answers = measure(jobs(), "paper")
     reports = {name: check(_path(target)) for name, target in PORTS.items()}
     parts = [
         _HEAD.format(method=METHOD),
@@ -221,8 +251,40 @@ def matrix_page() -> str:
         _alarms(answers),
         _power(answers),
         _matrix(reports),
+        closed_form_section(),
     ]
     return "\n".join(parts)
+
+
+CLOSED_FORM_HEAD = "## The closed form\n"
+
+
+def closed_form_section() -> str:
+    """Measure how good the judge is for the closed form; return the section."""
+    answers = measure(jobs_of_closed_form(), "closed-form")
+    rows = [CLOSED_FORM_HEAD, "Deviations of its [catalogue](deviations.md) that are caught and named, and right"]
+    rows += [
+        "evaluations that depart, one case each. `python -m tools.judge_quality docs --closed-form` measures this.",
+        "",
+    ]
+    rows += ["| dtype | caught | named, of those asked | named wrong | right evaluations | of these depart |"]
+    rows += ["|---|---|---|---|---|---|"]
+    notes = []
+    for dtype, found in answers.items():
+        caught, named, alarms = found["catches"], found.get("names_as", {}), found["departing"]
+        words = collections.Counter(named.values())
+        cells = [_share(sum(caught.values()), len(caught))]
+        cells += [_share(words["the same"], len(named)) if named else "not measured", str(words["another"])]
+        rows.append(f"| {dtype} | {' | '.join(cells)} | {len(alarms)} | {sum(map(bool, alarms.values()))} |")
+        notes += _list(f"Not caught in {dtype}", [names for names, ok in caught.items() if not ok])
+        notes += _list(f"Not named in {dtype}", [names for names, word in named.items() if word != "the same"])
+    dropped = collections.Counter(answers["float64"]["dropped"].values())
+    text = (
+        f"Of {dropped.total()} deviations drawn at random, each was left out of the catalogue: {dropped['nothing']} "
+        f"ports with one then got no name, {dropped['the same']} one that does the same, "
+        f"{dropped['another']} another's."
+    )
+    return "\n".join([*rows, *notes, "", text]) + "\n"
 
 
 _HEAD = """# How good the judge is
@@ -368,4 +430,8 @@ def _path(target: str) -> str:
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
     write_file(folder / "deviations.md", catalogue_page())
-    write_file(folder / "matrix.md", matrix_page())
+    if "--closed-form" in sys.argv:
+        before = (folder / "matrix.md").read_text(encoding="utf-8").partition(CLOSED_FORM_HEAD)[0]
+        write_file(folder / "matrix.md", before.rstrip() + "\n\n" + closed_form_section())
+    else:
+        write_file(folder / "matrix.md", matrix_page())

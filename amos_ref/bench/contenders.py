@@ -18,6 +18,7 @@ CONTENDERS = {
         OURS: "cpu:CPU_KERNELS",
         ROOF: "roof:MEMORY_ROOF",
         "page": "cpu:PAGE",
+        "paper": "cpu:CPU_PAPER",
         "torch-fused": "torch_peers:FUSED",
         "torch-foreach": "torch_peers:FOREACH",
         "pytorch_optimizer": "torch_peers:AMOS",
@@ -27,6 +28,7 @@ CONTENDERS = {
     "cuda": {
         OURS: "cuda:CUDA_KERNELS",
         ROOF: "cuda:COPY",
+        "paper": "cuda:GPU_PAPER",
         "torch-fused": "torch_peers:GPU_FUSED",
         "torch-foreach": "torch_peers:GPU_FOREACH",
         "torch-eager": "torch_peers:GPU_EAGER",
@@ -35,9 +37,11 @@ CONTENDERS = {
         "optax": "jax_peers:GPU_OPTAX",
     },
 }
+#: Peers that one algorithm alone is compared with: others' paper Amos, and for the closed form this package's.
+ONLY_WITH = {"paper": "closed-form", "pytorch_optimizer": "paper", "jestimator": "paper"}
 
 # Every optimizer gets these options, as far as it has them; their values do not change what a step costs.
-RATE, ETA, BETA = 1e-3, 0.5, 0.999
+RATE, ETA, BETA, HALF_LIFE = 1e-3, 0.5, 0.999, 1e3
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,10 @@ class Contender:
         return timed
 
 
-def list_peers(backend: str) -> tuple[str, ...]:
+def list_peers(backend: str, algorithm: str = "paper") -> tuple[str, ...]:
     """Return the names of the contenders with which the kernels of a backend are compared."""
-    return tuple(name for name in CONTENDERS[backend] if name not in (OURS, ROOF))
+    peers = (name for name in CONTENDERS[backend] if name not in (OURS, ROOF))
+    return tuple(name for name in peers if ONLY_WITH.get(name, algorithm) == algorithm)
 
 
 def find_contender(name: str, backend: str) -> Contender:
@@ -97,8 +102,12 @@ def find_contender(name: str, backend: str) -> Contender:
 
 
 def limit_state(work: Workload, most_compiled: int) -> str | None:
-    """Return that peers keep their state in the parameters' dtype, if the workload asks for another."""
-    return "keeps its state in the parameters' dtype" if work.state != "param" else None
+    """Return that peers keep their state in the parameters' dtype, if the workload asks for another.
+
+    The closed form has its moments in float64 without being asked.
+    """
+    asked = work.state != "param" and work.algorithm == "paper"
+    return "keeps its state in the parameters' dtype" if asked else None
 
 
 def find_no_gpu(package: str, sees_gpu: Callable[[], bool]) -> str | None:

@@ -1,4 +1,4 @@
-"""This package on the host: its compiled kernels, and the page in NumPy."""
+"""This package on the host: its compiled kernels, and the pages in NumPy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import amos_ref
-from amos_ref.bench.contenders import BETA, ETA, RATE, Contender
+from amos_ref.bench.contenders import BETA, ETA, HALF_LIFE, RATE, Contender
 from amos_ref.bench.timing import Stepper
 from amos_ref.bench.workloads import MOMENTUM, Shape, Workload, draw_arrays, slot_shape
 
@@ -20,15 +20,14 @@ def make_optimizer(work: Workload, backend: str) -> Any:
         return slot_shape(work.slot, shape)
 
     if work.direction is not None:
-        return amos_ref.ClosedFormAmos(
-            RATE, half_life=1000, sigma=ETA, slot_shape=slot, direction=work.direction, backend=backend
-        )
+        options: dict[str, Any] = dict(slot_shape=slot, direction=work.direction, backend=backend)
+        return amos_ref.ClosedFormAmos(RATE, half_life=HALF_LIFE, sigma=ETA, **options)
     momentum = MOMENTUM if work.momentum else None
     return amos_ref.Amos(RATE, ETA, slot, beta=BETA, momentum=momentum, state_dtype=work.state, backend=backend)
 
 
 class AmosStepper(Stepper):
-    """An optimizer with a backend; `place` puts arrays by name where the backend steps them."""
+    """The workload's algorithm with a backend; `place` puts arrays by name where the backend steps them."""
 
     def __init__(self, work: Workload, backend: str, place: Callable[[dict[str, np.ndarray]], Any] = dict) -> None:
         self.params, self.grads = map(place, draw_arrays(work))
@@ -45,11 +44,18 @@ def _find_limit(work: Workload, most_compiled: int) -> str | None:
     return None
 
 
-CPU_KERNELS = Contender("amos_ref.Amos.step, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
+CPU_KERNELS = Contender("a step of this package, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
 PAGE = Contender(
     "the page in NumPy, one thread",
     lambda work: AmosStepper(work, "numpy"),
     find_limit=_find_limit,
     extra_arrays=20,
+    traced=True,
+)
+CPU_PAPER = Contender(
+    "paper Amos with the same slots, the CPU kernels",
+    lambda work: AmosStepper(work.as_paper(), "cpu"),
+    count_moved_bytes=lambda work: work.as_paper().bytes,
+    count_array_bytes=lambda work: work.as_paper().array_bytes,
     traced=True,
 )

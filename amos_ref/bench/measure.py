@@ -19,6 +19,7 @@ from amos_ref.errors import HyperParameterError
 
 Times = dict[int, float]  # round -> seconds a step
 
+_DESCRIBED = ("algorithm", "direction", "slot", "dtype", "state", "momentum", "threads", "bytes")
 BRIEF, MOST_CALLS = 1e-3, 20  # a timing lasts this many seconds, or this many steps if they take less
 TRIES = 5  # steps; the fastest of them tells how many steps make a timing
 
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     most: int  # rounds, of what is fast
     most_compiled: int  # arrays in one compiled program
     seed: int = 2022  # of the order in a round
+    algorithm: str = "paper"  # whose steps are measured
 
     @property
     def contenders(self) -> tuple[str, ...]:
@@ -144,7 +146,7 @@ def measure_workload(work: Workload, settings: Settings) -> dict[str, Any]:
         "label": str(work),
         "parameters": work.parameters,
         "arrays": len(work.shapes),
-        **{name: getattr(work, name) for name in ("slot", "dtype", "state", "momentum", "threads", "bytes")},
+        **{name: getattr(work, name) for name in _DESCRIBED},
         "results": records,
         "skipped": [{"contender": name, "reason": reason} for name, reason in skipped.items()],
     }

@@ -16,6 +16,7 @@ Shape = tuple[int, ...]
 
 SLOT_NAMES = ("tensor", "row", "column", "element")
 STATES = ("param", "float64")
+BENCH_ALGORITHMS, BENCH_DIRECTIONS = ("paper", "closed-form"), ("gradient", "adam")
 MOMENTUM = 0.9
 #: Hidden size and layers of the published BERT models (Turc et al. 2019, arXiv 1908.08962).
 BERTS = {"bert-tiny": (128, 2), "bert-mini": (256, 4), "bert-small": (512, 4), "bert-base": (768, 12)}
@@ -55,31 +56,43 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """The bytes that a step must read and write: g and theta twice, and v, b and m twice; Adam's moments thrice.
+        """The bytes that a step must read and write: g and theta twice, and v, b and m twice.
 
         A step reads g first for the sum of squares or, with element slots, to look for NaN and infinity, before it
-        writes anything; then it reads g once more.
+        writes anything; then it reads g once more. The squares of Adam's direction are made of its moments too, so a
+        step reads these twice and writes them once.
         """
         return 2 * self.array_bytes + self.moment_bytes
 
     @property
     def moment_bytes(self) -> int:
-        """The bytes of m and v of Adam's direction, which are read in both passes and written in the last."""
+        """The bytes of m and v of Adam's direction, which are always float64."""
         return 16 * self.parameters if self.direction == "adam" else 0
 
     @property
     def array_bytes(self) -> int:
-        """The bytes of g, theta, v, b and m."""
-        if self.direction is not None:
-            return 2 * self.parameters * self.itemsize + self.moment_bytes
-        state = 2 * self.slots + (self.parameters if self.momentum else 0)
-        return 2 * self.parameters * self.itemsize + state * self.state_itemsize
+        """The bytes of g, theta, and v, b and m, or the moments: the closed form has one number more an array."""
+        state = 0 if self.direction is not None else 2 * self.slots + (self.parameters if self.momentum else 0)
+        return 2 * self.parameters * self.itemsize + state * self.state_itemsize + self.moment_bytes
+
+    @property
+    def algorithm(self) -> str:
+        """Whose step it is."""
+        return "paper" if self.direction is None else "closed-form"
+
+    def as_paper(self) -> "Workload":
+        """Return the same arrays and slots for paper Amos, with its state in the parameters' dtype."""
+        return replace(self, direction=None, state="param")
+
+    def as_closed_form(self, direction: str) -> "Workload":
+        """Return the same arrays and slots for the closed form."""
+        return replace(self, direction=direction, state="float64", momentum=False)
 
     def __str__(self) -> str:
         arrays = f" in {len(self.shapes)} arrays" if len(self.shapes) > 1 else ""
-        state = f", state in {self.state}" if self.state != "param" else ""
+        state = f", state in {self.state}" if self.state != "param" and self.direction is None else ""
         momentum = f", momentum {MOMENTUM}" if self.momentum else ""
-        momentum += f", closed form by {self.direction}" if self.direction else ""
+        momentum += f", closed form by {self.direction}" if self.direction is not None else ""
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
         return f"{self.name}: {self.parameters} {self.dtype}{arrays}, {self.slot} slots{momentum}{state}{threads}"
 
@@ -199,8 +212,16 @@ _PLANS = {
 }
 
 
-def plan(quick: bool, backend: str = "cpu") -> list[Workload]:
+def plan(quick: bool, backend: str = "cpu", algorithm: str = "paper") -> list[Workload]:
     """Return the workloads that are measured without a selection: one thing varies at a time."""
+    works = _plan_paper(quick, backend)
+    if algorithm == "paper":
+        return works
+    plain = [work for work in works if not work.momentum and work.state == "param"]
+    return [work.as_closed_form(direction) for work in plain for direction in BENCH_DIRECTIONS]
+
+
+def _plan_paper(quick: bool, backend: str) -> list[Workload]:
     sizes, slots, trees = _PLANS[backend, quick]
     large = parse_size(LARGE[backend])
     first = [*map(parse_size, sizes.split()), *_vary(large, elements=not quick)]

@@ -14,8 +14,12 @@ from amos_ref.errors import AmosError, HyperParameterError, StorageError, escape
 from amos_ref.storage.files import read_file
 from amos_ref.terminal import complain, print_table
 
-_SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state")
-_HOW = ("quick", "peers", "seconds", "rounds")
+_SELECTION = ("sizes", "trees", "slots", "dtypes", "threads", "momentum", "state", "directions")
+_HOW = ("algorithm", "quick", "peers", "seconds", "rounds")
+_ONLY_PAPER = {  # options that have no meaning with the closed form, and why
+    "momentum": "it has none but Adam's direction",
+    "state": "its state is float64",
+}
 _ONLY_CPU = {  # options that have no meaning with backend cuda, and why
     "threads": "the host's threads take no part in a step",
     "start": "its kernels are not kept on disk, and each process compiles them",
@@ -31,6 +35,7 @@ def add_to(commands: Any) -> None:
         "peer that is installed, in turns; without a selection a plan of sizes, slots, dtypes, threads and trees, with "
         "one every combination of what is selected. A LIST has commas between its entries.",
     )
+    bench.add_argument("--algorithm", choices=workloads.BENCH_ALGORITHMS, help="whose steps (default paper)")
     bench.add_argument("--quick", action="store_true", help="a shorter plan, under a minute")
     large = " or ".join(workloads.LARGE.values())
     bench.add_argument("--sizes", metavar="LIST", help=f"parameters of one array, as 1e3,1e6 (default {large})")
@@ -42,7 +47,16 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--threads", metavar="LIST", help="numbers of threads (default all cores)")
     bench.add_argument("--momentum", action="store_true", help=f"with momentum {workloads.MOMENTUM}")
     bench.add_argument("--state", choices=workloads.STATES, help="dtype of v, b and m (default param, as the peers')")
-    names = "; ".join(f"backend {name}: {', '.join(contenders.list_peers(name))}" for name in contenders.CONTENDERS)
+    bench.add_argument(
+        "--directions",
+        metavar="LIST",
+        help=f"of the closed form: {', '.join(workloads.BENCH_DIRECTIONS)} (default both)",
+    )
+    peers = {
+        b: [name for name in c if name not in (contenders.OURS, contenders.ROOF)]
+        for b, c in contenders.CONTENDERS.items()
+    }
+    names = "; ".join(f"backend {name}: {', '.join(known)}" for name, known in peers.items())
     bench.add_argument("--peers", metavar="LIST", help=f"none, or of {names} (default all)")
     bench.add_argument(
         "--backend", choices=list(contenders.CONTENDERS), default="cpu", help="whose kernels (default cpu)"
@@ -87,9 +101,17 @@ def _check_alone(args: argparse.Namespace) -> None:
         if getattr(args, what) and clash:
             first, second = ("from" if name == "path" else name for name in (what, clash[0]))
             raise HyperParameterError(f"--{first} goes without --{second}")
-    for name, reason in _ONLY_CPU.items() if args.backend == "cuda" else ():
-        if getattr(args, name) not in (None, False):
-            raise HyperParameterError(f"--backend cuda goes without --{name}: {reason}")
+    is_closed_form = args.algorithm == "closed-form"
+    if args.directions is not None and not is_closed_form:
+        raise HyperParameterError("--directions goes with --algorithm closed-form")
+    refused = (
+        ("backend cuda", _ONLY_CPU, args.backend == "cuda"),
+        ("algorithm closed-form", _ONLY_PAPER, is_closed_form),
+    )
+    for what, options, applies in refused:
+        for name, reason in options.items() if applies else ():
+            if getattr(args, name) not in (None, False):
+                raise HyperParameterError(f"--{what} goes without --{name}: {reason}")
 
 
 def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
@@ -105,9 +127,19 @@ def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
         momentum=args.momentum,
         state=args.state or "param",
     )
+    if args.algorithm == "closed-form":
+        works = [work.as_closed_form(direction) for work in works for direction in _select_directions(args)]
     if not works:
         raise HyperParameterError("nothing is selected: a list is empty")
     return [replace(work, threads=0) for work in works] if args.backend == "cuda" else works
+
+
+def _select_directions(args: argparse.Namespace) -> list[str]:
+    chosen = _split(args.directions, ",".join(workloads.BENCH_DIRECTIONS))
+    for name in chosen:
+        if name not in workloads.BENCH_DIRECTIONS:
+            raise HyperParameterError(f"direction {name!r} is none of {', '.join(workloads.BENCH_DIRECTIONS)}")
+    return chosen
 
 
 def _make_settings(args: argparse.Namespace) -> Any:
@@ -121,11 +153,12 @@ def _make_settings(args: argparse.Namespace) -> Any:
         raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
     least, compiled = (3, 250) if args.quick else (5, 10_000)
     least = 20 if args.backend == "cuda" else least
-    return Settings(_select_peers(args), args.backend, seconds, min(least, rounds), rounds, compiled)
+    peers, algorithm = _select_peers(args), args.algorithm or "paper"
+    return Settings(peers, args.backend, seconds, min(least, rounds), rounds, compiled, algorithm=algorithm)
 
 
 def _select_peers(args: argparse.Namespace) -> tuple[str, ...]:
-    known = contenders.list_peers(args.backend)
+    known = contenders.list_peers(args.backend, args.algorithm or "paper")
     chosen = [] if args.peers == "none" else _split(args.peers, ",".join(known))
     for name in chosen:
         if name not in known:
@@ -145,7 +178,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     works, settings = _select_workloads(args), _make_settings(args)
     planned = not works and not args.start
     if planned:
-        works = workloads.plan(args.quick, args.backend)
+        works = workloads.plan(args.quick, args.backend, settings.algorithm)
     if args.backend == "cuda":
         gpu.check()
     report = begin_report(settings)
@@ -157,7 +190,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             report["workloads"].append(measure_workload(work, settings))
             if not args.json:
                 _print_workload(report["workloads"][-1])
-        if args.start or (planned and not args.quick and args.backend == "cpu"):
+        has_start = planned and settings.algorithm == "paper" and args.backend == "cpu" and not args.quick
+        if args.start or has_start:
             complain("starting in fresh processes")
             report["start"] = measure_start(args.backend)
             if not args.json:

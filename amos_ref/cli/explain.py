@@ -14,6 +14,8 @@ def add_to(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     explain = commands.add_parser("explain", help="one step of a small example, stage by stage, with numbers")
     explain.add_argument("--algorithm", choices=["paper", "closed-form"], default="paper", help="default paper")
+    directions = ["gradient", "adam", "sign"]
+    explain.add_argument("--direction", choices=directions, help="of the closed form (default adam)")
     explain.add_argument(
         "--step",
         type=int,
@@ -32,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         raise HyperParameterError(f"--step is {wanted}; it must be from {first} to 1000")
     rng = np.random.default_rng(2022)
     params = {"kernel": rng.standard_normal((2, 3)).round(2), "bias": np.zeros(3)}
-    opt = _build_example(args.algorithm)
+    opt = _build_example(args.algorithm, args.direction)
     state = opt.init(params)
     for t in range(first, wanted + 1):
         grads = {name: rng.standard_normal(a.shape).round(2) for name, a in params.items()}
@@ -47,8 +49,11 @@ def main(args: argparse.Namespace) -> int:
     return OK
 
 
-def _build_example(algorithm: str) -> Any:
+def _build_example(algorithm: str, direction: str | None) -> Any:
     import amos_ref
 
+    if direction is not None and algorithm != "closed-form":
+        raise HyperParameterError("--direction goes with --algorithm closed-form")
     member = amos_ref.ClosedFormAmos if algorithm == "closed-form" else amos_ref.Amos
-    return member(**member.example, backend="numpy")
+    options: dict[str, Any] = member.example | ({} if direction is None else {"direction": direction})
+    return member(**options, backend="numpy")

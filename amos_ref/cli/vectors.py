@@ -1,4 +1,4 @@
-"""The command ``amos-ref vectors``: write the stored vectors again, or export them."""
+"""The command ``amos-ref vectors``: write the stored vectors again, list or export them."""
 
 import argparse
 import pathlib
@@ -12,15 +12,19 @@ from amos_ref.errors import TargetError
 
 def add_to(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    vectors = commands.add_parser("vectors", help="write the stored vectors again, or export them")
+    vectors = commands.add_parser("vectors", help="write the stored vectors again, list or export them")
     actions = vectors.add_subparsers(required=True, metavar="ACTION")
     generate = actions.add_parser("generate", help="write the stored vectors again (needs python-flint)")
     generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
     generate.set_defaults(run=_generate)
     export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
     export.add_argument("--format", required=True, choices=["json", "zip", "npz", "safetensors"])
-    export.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
-    export.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
+    listing = actions.add_parser("list", help="show ids, flags and purpose of the stored cases, one a line")
+    for action in (export, listing):
+        action.add_argument("--algorithm", choices=["paper", "closed-form"], help="whose vectors (default: of both)")
+        action.add_argument("--case", metavar="ID", help="one case, e.g. plain/float32")
+        action.add_argument("--flag", metavar="FLAG", help="the cases with a flag, e.g. momentum")
+    listing.set_defaults(run=_list)
     export.add_argument(
         "--output", default="-", metavar="PATH", help="the file to write; - (the default) is standard output"
     )
@@ -37,10 +41,19 @@ def _generate(args: argparse.Namespace) -> int:
     return OK
 
 
+def _list(args: argparse.Namespace) -> int:
+    from amos_ref.conformance.vectors.export import select
+    from amos_ref.conformance.vectors.read import cases
+
+    for entry, _ in cases(select(args.case, args.flag, args.algorithm)):
+        print(f"{entry['id']}: {entry['about']} [{', '.join(entry['flags'])}]")
+    return OK
+
+
 def _export(args: argparse.Namespace) -> int:
     from amos_ref.conformance.vectors.export import export, select
 
-    document = select(args.case, args.flag)
+    document = select(args.case, args.flag, args.algorithm)
     if args.output != "-":
         export(document, args.format, pathlib.Path(args.output))
         print(args.output)

@@ -59,8 +59,8 @@ class Algorithm(NamedTuple):
     along : str
         The stage with the direction that alpha multiplies.
     modules : dict of str to str
-        Where the rest is: "cases" (table, random_case), "formulas" (OPTIONS, FORMULAS, ORDERS, SIZES), "bound"
-        (Bound) and "diagnosis" (diagnose). They are imported when they are first used.
+        Where the rest is: "cases" (table, random_case), "formulas" (OPTIONS, FORMULAS, ORDERS, SIZES) and
+        "bound" (Bound). They are imported when they are first used.
     """
 
     name: str
@@ -157,7 +157,7 @@ PAPER_AMOS = Algorithm(
     otherwise={"learning_rate": 0.0625, "beta": 0.5},
     at_times=("m",),
     along="g",
-    modules={"cases": "cases", "formulas": "judging.paper", "bound": "judging.bound", "diagnosis": "diagnosis.lives"},
+    modules={"cases": "cases", "formulas": "judging.paper", "bound": "judging.bound"},
 )
 
 CLOSED_FORM = Algorithm(
@@ -190,12 +190,7 @@ CLOSED_FORM = Algorithm(
     otherwise={"alpha_0": 0.0625, "half_life": 16.0},
     at_times=("m", "v"),
     along="u",
-    modules={
-        "cases": "closed_form.cases",
-        "formulas": "closed_form.formulas",
-        "bound": "closed_form.bound",
-        "diagnosis": "closed_form.diagnosis",
-    },
+    modules={what: f"closed_form.{what}" for what in ("cases", "formulas", "bound")},
 )
 
 #: By name.

@@ -99,10 +99,10 @@ def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]
         life(f"{name}-on", f"a {name} that is switched on after step 2", 2, **{name: x})
         for name, x in own.switched.items()
     ]
-    rate = PAPER_AMOS.rate
-    rates = [
-        life("lr-tensor", "the learning rate is a tensor, which is filled", **{rate: own.rates}),
-        life("lr-scheduler", "a scheduler of the framework sets the learning rate", **{rate: own.rates}),
+    rates: dict[str, Any] = {PAPER_AMOS.rate: own.rates}
+    scheduled = [
+        life("lr-tensor", "the learning rate is a tensor, which is filled", **rates),
+        life("lr-scheduler", "a scheduler of the framework sets the learning rate", **rates),
     ]
     joins = {0: "leave-out", 2: "add_param_group"}
     return [
@@ -129,7 +129,7 @@ def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]
         *paths,
         life("closure", "gradients come from a closure, which is called once"),
         life("zero_grad", "zero_grad before each step, to None and to 0 by turns"),
-        *(rates if own.rates else []),
+        *(scheduled if own.rates else []),
         life("gradients-transposed", "gradients that lie in memory by columns"),
         life("gradients-expanded", "gradients whose rows are one row in memory", constant=True),
         life("gradients-sparse", "sparse gradients: an error, or these numbers"),

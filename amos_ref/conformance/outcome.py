@@ -9,6 +9,7 @@ from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis import kinship
 from amos_ref.conformance.diagnosis.diagnose import Diagnosis
+from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.judge import Result, accept_own_forms
@@ -80,7 +81,6 @@ class Outcome:
         if not departs and any(r.verdict != "not supported" for r in results):
             return None
         say("looking for what it does instead")
-        diagnose = self.algorithm.load("diagnosis").diagnose
         known = diagnose(self.port, self.seen, eta, timeout, say=say) if departs else None
         return kinship.with_kin(known, self.algorithm, self.again, timeout)
 

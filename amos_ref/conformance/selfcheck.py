@@ -9,9 +9,11 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.conformance.judging.judge import Result
 from amos_ref.conformance.vectors import read as vectors
+from amos_ref.conformance.vectors.schedules import SCHEDULES_FORMAT, verify_schedules
 from amos_ref.errors import VectorError
 from amos_ref.kernels import load_backend
 from amos_ref.optimizers.amos import Amos, Rates
+from amos_ref.optimizers.closed_form import ClosedFormAmos
 from amos_ref.optimizers.leaf import Leaf
 
 #: Shapes with their slots: chunk and row-group boundaries, and every kind of slot.
@@ -43,9 +45,17 @@ LAYOUTS: dict[str, Place] = {
 
 def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     """Return a result a check: vectors on each backend and dtype, then kernels beside the page on live data."""
-    checks = [(_vectors, backend, name) for backend in ("numpy", "cpu") for name in vectors.VECTOR_DTYPES]
-    checks += [(_live, "cpu", name) for name in vectors.VECTOR_DTYPES]
-    results = [_timed(check, backend, name) for check, backend, name in progress(checks)]
+    checks = [
+        (_vectors, algorithm, backend, name)
+        for algorithm in vectors.VECTOR_ALGORITHMS
+        for backend in ("numpy", "cpu")
+        for name in vectors.VECTOR_DTYPES
+    ]
+    checks += [
+        (_live, algorithm, "cpu", name) for algorithm in vectors.VECTOR_ALGORITHMS for name in vectors.VECTOR_DTYPES
+    ]
+    checks.append((_schedules, "closed", "numpy", "float64"))
+    results = [_timed(*check) for check in progress(checks)]
     if len(results) < len(checks):
         raise VectorError(
             f"{len(checks) - len(results)} of {len(checks)} checks were not run: `progress` left them out"
@@ -53,33 +63,48 @@ def self_check(progress: Callable[[Any], Any] = iter) -> list[Result]:
     return results
 
 
-def _timed(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
+Check = Callable[[str, str, str, str], Result]
+
+
+def _timed(check: Check, algorithm: str, backend: str, dtype_name: str) -> Result:
     begun = time.perf_counter()
-    return _guarded(check, backend, dtype_name)._replace(seconds=time.perf_counter() - begun)
+    return _guarded(check, algorithm, backend, dtype_name)._replace(seconds=time.perf_counter() - begun)
 
 
-def _guarded(check: Callable[[str, str, str], Result], backend: str, dtype_name: str) -> Result:
+def _guarded(check: Check, algorithm: str, backend: str, dtype_name: str) -> Result:
     label = f"{'page' if backend == 'numpy' else backend} = {'page' if check is _live else 'vectors'}"
+    label = label if algorithm == "paper" else f"closed form: {label}"
     try:
-        return check(label, backend, dtype_name)
+        return check(label, algorithm, backend, dtype_name)
     except VectorError as error:
         return Result(label, dtype_name, "", "departs", detail=str(error))
 
 
-def _vectors(label: str, backend: str, dtype_name: str) -> Result:
-    count, wrong = vectors.verify(dtype_name, backend)
+def _vectors(label: str, algorithm: str, backend: str, dtype_name: str) -> Result:
+    return _compared(label, dtype_name, "stored cases", *vectors.verify(dtype_name, backend, algorithm=algorithm))
+
+
+def _schedules(label: str, algorithm: str, backend: str, dtype_name: str) -> Result:
+    document = vectors.load_json("schedules.json", "schedules", SCHEDULES_FORMAT)
+    found = _compared(label, dtype_name, "stored schedules", *verify_schedules(document))
+    return found._replace(detail=found.detail.replace("cases, every bit", "numbers, each within its bound"))
+
+
+def _compared(label: str, dtype_name: str, about: str, count: int, wrong: list[str]) -> Result:
     if not count:
-        return Result(label, dtype_name, "stored cases", "departs", detail="there is no stored case to compare with")
+        return Result(label, dtype_name, about, "departs", detail="there is no stored case to compare with")
     if wrong:
-        return Result(label, dtype_name, "stored cases", "departs", detail=wrong[0])
-    return Result(label, dtype_name, "stored cases", "conforms", detail=f"{count} cases, every bit")
+        return Result(label, dtype_name, about, "departs", detail=wrong[0])
+    return Result(label, dtype_name, about, "conforms", detail=f"{count} cases, every bit")
 
 
-def _live(label: str, backend: str, dtype_name: str) -> Result:
-    about, count = "shapes, slots and memory layouts", 0
-    for case in _live_cases(vectors.dtype_of(dtype_name)):
+def _live(label: str, algorithm: str, backend: str, dtype_name: str) -> Result:
+    about, count, dtype = "shapes, slots and memory layouts", 0, vectors.dtype_of(dtype_name)
+    ways: dict[str, Any] = {"paper": (_live_cases, _difference), "closed": (_closed_cases, _closed_difference)}
+    cases, compare = ways[algorithm]
+    for case in cases(dtype):
         count += 1
-        difference = _difference(backend, *case)
+        difference = compare(backend, *case)
         if difference:
             return Result(label, dtype_name, about, "departs", detail=difference)
     return Result(label, dtype_name, about, "conforms", detail=f"{count} cases, every bit")
@@ -108,5 +133,34 @@ def _difference(backend: str, where: str, place: Place, leaf: Leaf, rates: Rates
         after.append(copy)
     for (what, ref), (_, got) in zip(after[0].written().items(), after[1].written().items(), strict=True):
         if ref.tobytes() != got.tobytes():
+            return f"{what} has other bits ({where})"
+    return ""
+
+
+def _closed_cases(dtype: np.dtype) -> Iterator[tuple[str, Place, np.ndarray, list[np.ndarray], str, tuple[int, ...]]]:
+    """Yield where a case stands, its layout, theta, two gradients, direction and slot shape."""
+    rng = np.random.default_rng(9344)
+    for shape, slot in SHAPES:
+        for layout, direction in zip(LAYOUTS, ("gradient", "adam", "sign", "adam"), strict=True):
+            theta, *grads = (np.asarray(rng.standard_normal(shape)).astype(dtype) for _ in range(3))
+            where = f"shape {shape}, slot {slot}, layout {layout}, direction {direction}"
+            yield where, LAYOUTS[layout], theta, grads, direction, slot
+
+
+def _closed_difference(
+    backend: str, where: str, place: Place, theta: np.ndarray, grads: list[np.ndarray], direction: str, slot: Any
+) -> str:
+    """Take two steps on each backend; say what differs."""
+    after: list[dict[str, Any]] = []
+    rule: dict[str, Any] = dict(direction=direction, slot_shape=lambda name, shape: slot)
+    for name in ("numpy", backend):
+        opt = ClosedFormAmos(0.3, half_life=3.0, q=0.75, backend=name, **rule)
+        params = {"": place(theta)}
+        state = opt.init(params)
+        for g in grads:
+            state = opt.step(params, {"": place(g)}, state)
+        after.append({"theta": params, "m": state.m or {}, "v": state.v or {}})
+    for what, held in after[0].items():
+        if any(a.tobytes() != after[1][what][name].tobytes() for name, a in held.items()):
             return f"{what} has other bits ({where})"
     return ""

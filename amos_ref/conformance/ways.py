@@ -19,7 +19,7 @@ def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]
     def way(event: str, about: str, name: str = "", **rest: Any) -> "Case":
         return make(PREFIX + (name or event), about, **{"shapes": _TWINS, "steps": 5, "events": {0: event}} | rest)
 
-    rates = {PAPER_AMOS.rate: own.rates}
+    rates: dict[str, Any] = {PAPER_AMOS.rate: own.rates}
     injected = [way("inject_hyperparams", "the learning rate is changed in the state", **rates)]
     return [
         way("jit", "a step that is compiled"),

@@ -48,8 +48,10 @@ def plan(
     if callable(p_t) or (p_t is not None and decay != "recurrence"):
         raise HyperParameterError(f"p_t is {p_t!r:.60} with decay {decay!r}; it must be a word, of a recurrence")
     falling = decay == "inverse-time" or (decay == "recurrence" and p_t != "constant")
-    numbers = (None if given[name] is None else rational(given[name]) for name in ("alpha_0", "half_life", "p_0", "q"))
-    found = Plan(*numbers, decay, falling)
+    number = {
+        name: None if given[name] is None else rational(given[name]) for name in ("alpha_0", "half_life", "p_0", "q")
+    }
+    found = Plan(**number, decay=decay, falling=falling)
     if not found.alpha_0**2 < 2 * found.q:
         raise HyperParameterError(f"q is {q!r}; it must be more than alpha_0^2/2")
     return found

@@ -1,4 +1,7 @@
-// Closed-form Amos for one array with one slot, in JavaScript: the step, its schedule, and the recurrence behind it.
+// Closed-form Amos for one array, in JavaScript: the step, its schedule, and the recurrence behind it. A port for node
+// (examples/ports/amos.mjs) and the explorer use it.
+
+import { oneMinusPower } from "./amos_step.mjs";
 
 // exp(-2 S_t) in closed form; 1/2 at t = half_life.
 export const shrink = {
@@ -30,7 +33,40 @@ export function decide(u2, { shrink, alpha_0, q, sigma, epsilon = 2 ** -125 }) {
   return { alpha, rho: ((alpha_0 * alpha_0) / (2 * q)) * shrink };
 }
 
-// Takes a step in place along the direction u, with the options of `decide`; returns what it decided.
+// The half-life that a cosine stands for, so that the step functions need only one of the two.
+export const halfLife = {
+  "inverse-time": (alpha_0, p_0) => 1 / (2 * alpha_0 * p_0),
+  "inverse-square": (alpha_0, p_0) => (Math.sqrt(2) - 1) / (alpha_0 * p_0),
+};
+
+// The direction of step t, from the gradient; leaf has m and v for Adam's.
+export function direct({ m, v }, g, t, { direction = "gradient", clip_value = Infinity, beta1 = 0.9, beta2 = 0.999,
+                                         adam_epsilon = 1e-8 }) {
+  g = Float64Array.from(g, (x) => Math.min(Math.max(x, -clip_value), clip_value));
+  if (direction === "sign") return g.map(Math.sign);
+  if (direction !== "adam") return g;
+  const q1 = oneMinusPower(beta1, t + 1);
+  const q2 = oneMinusPower(beta2, t + 1);
+  return g.map((x, i) => {
+    m[i] = beta1 * m[i] + (1 - beta1) * x;
+    v[i] = beta2 * v[i] + (1 - beta2) * (x * x);
+    return m[i] / q1 / (Math.sqrt(v[i] / q2) + adam_epsilon);
+  });
+}
+
+// Takes a step in place, slot by slot: slot[i] is the slot of entry i, of which there are `slots`.
+export function stepSlots({ theta, slot, slots }, u, options) {
+  const size = theta.length / slots;
+  const u2 = new Float64Array(slots);
+  u.forEach((x, i) => { u2[slot[i]] += (x * x) / size; });
+  const decided = Array.from(u2, (mean) => decide(mean, options));
+  u.forEach((x, i) => {
+    const { alpha, rho } = decided[slot[i]];
+    theta[i] -= alpha * x + rho * theta[i]; // a Float32Array rounds here, and only here
+  });
+}
+
+// Takes a step in place along the direction u, of an array with one slot, with the options of `decide`; returns what it decided.
 export function step(theta, u, options) {
   const u2 = u.reduce((sum, x) => sum + x * x, 0) / u.length;
   const { alpha, rho } = decide(u2, options);

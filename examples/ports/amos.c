@@ -1,8 +1,10 @@
-/* Amos in C, as a port for `amos-ref check --exec examples/ports/amos`. The algorithm is the function `step`.
+/* Amos in C, as a port for `amos-ref check --exec examples/ports/amos`, and for the same with `--algorithm closed-form`.
+   The algorithms are the functions `step` and `step_closed`. Of the closed form it has no recurrence, which has no
+   formula for the t-th step.
 
    cc -O2 -std=c11 -ffp-contract=off -o amos amos.c -lm
 
-   With --broken=extra_l2-sign it has a mistake, to see the check find it. */
+   With --broken=extra_l2-sign, or --broken=t-from-1, it has a mistake, to see the check find it. */
 
 #include <math.h>
 #include <stdbool.h>
@@ -17,13 +19,20 @@ struct options {
     double beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon;
 };
 
+/* Of the closed form; t is the step to come, from 0. */
+struct plan {
+    double alpha_0, half_life, q, beta1, beta2, adam_epsilon, clip_value, epsilon, t;
+    bool square, sign, adam;
+};
+
 struct leaf {
     char name[NAME];
     bool single; /* theta is kept in float32 */
     int axes;
     long shape[AXES], slot[AXES]; /* slot: 1 where an axis is averaged over */
     long size, slots;
-    double eta, *theta, *g, *m;          /* one an element */
+    double eta;                          /* or sigma */
+    double *theta, *g, *m, *second;      /* one an element; second: v of Adam */
     double *v, *b, *g2, *alpha, *rho;    /* one a slot */
 };
 
@@ -67,6 +76,55 @@ static void step(struct leaf *p, double xi, double q, const struct options *o)
         double delta = -(p->alpha[s] * p->g[i] + p->rho[s] * p->theta[i]);
         p->m[i] = o->momentum * p->m[i] + (1 - o->momentum) * delta; /* momentum 0: delta itself */
         p->theta[i] += p->m[i];
+        if (p->single)
+            p->theta[i] = (float)p->theta[i];
+    }
+}
+
+/* 1 - beta^n from the bits of n: no pow, and no cancellation. */
+static double one_minus_power(double beta, unsigned long long n)
+{
+    double q = 0;
+    for (int bit = 63; bit >= 0; bit--) {
+        q *= 2 - q;
+        if (n >> bit & 1)
+            q = (1 - beta) + beta * q;
+    }
+    return q;
+}
+
+/* exp(-2 S_t) */
+static double shrink_of(const struct plan *o, double t)
+{
+    double x = t / o->half_life * (o->square ? sqrt(2) - 1 : 1);
+    return o->square ? 1 / (1 + x * (2 + x)) : 1 / (1 + x);
+}
+
+/* One step of one array by the closed form; eta is its sigma. The direction u takes the place of g. */
+static void step_closed(struct leaf *p, double shrink, const struct plan *o)
+{
+    double q1 = one_minus_power(o->beta1, (unsigned long long)o->t + 1);
+    double q2 = one_minus_power(o->beta2, (unsigned long long)o->t + 1);
+    for (long s = 0; s < p->slots; s++)
+        p->g2[s] = 0;
+    for (long i = 0; i < p->size; i++) {
+        double g = fabs(p->g[i]) > o->clip_value ? copysign(o->clip_value, p->g[i]) : p->g[i];
+        if (o->adam) {
+            p->m[i] = o->beta1 * p->m[i] + (1 - o->beta1) * g;
+            p->second[i] = o->beta2 * p->second[i] + (1 - o->beta2) * (g * g);
+            g = p->m[i] / q1 / (sqrt(p->second[i] / q2) + o->adam_epsilon);
+        }
+        p->g[i] = o->sign ? (g > 0) - (g < 0) : g;
+        p->g2[slot_of(p, i)] += p->g[i] * p->g[i];
+    }
+    for (long s = 0; s < p->slots; s++) {
+        double u2 = p->size ? p->g2[s] / (p->size / p->slots) : 0;
+        p->alpha[s] = o->alpha_0 * (p->eta / sqrt(u2 < o->epsilon ? o->epsilon : u2)) * shrink;
+        p->rho[s] = o->alpha_0 * o->alpha_0 / (2 * o->q) * shrink;
+    }
+    for (long i = 0; i < p->size; i++) {
+        long s = slot_of(p, i);
+        p->theta[i] -= p->alpha[s] * p->g[i] + p->rho[s] * p->theta[i];
         if (p->single)
             p->theta[i] = (float)p->theta[i];
     }
@@ -179,7 +237,9 @@ static struct leaf leaves[LEAVES];
 static int count; /* of leaves */
 static struct options options;
 static double power; /* q = 1 - beta^t */
-static bool broken;
+static struct plan plan;
+static bool broken, late;
+static bool closed; /* what is asked for is the closed form */
 
 /* Storage for numbers, kept for the next case. */
 static double *zeros(double *old, long n)
@@ -207,12 +267,12 @@ static const char *start_leaf(struct leaf *p, const char *s)
         p->slot[axis] = axis < first ? 1 : slot[axis - first];
     p->size = product(p->shape, p->axes);
     p->slots = product(p->slot, p->axes);
-    double **elements[] = {&p->theta, &p->g, &p->m}, **slots[] = {&p->v, &p->b, &p->g2, &p->alpha, &p->rho};
-    for (int i = 0; i < 3; i++)
+    double **elements[] = {&p->theta, &p->g, &p->m, &p->second}, **slots[] = {&p->v, &p->b, &p->g2, &p->alpha, &p->rho};
+    for (int i = 0; i < 4; i++)
         *elements[i] = zeros(*elements[i], p->size);
     for (int i = 0; i < 5; i++)
         *slots[i] = zeros(*slots[i], p->slots);
-    p->eta = number(s, "eta", 1);
+    p->eta = number(s, closed ? "sigma" : "eta", 1);
     return s;
 }
 
@@ -236,10 +296,28 @@ static void read_options(const char *o)
     power = 0;
 }
 
+static bool says(const char *o, const char *key, const char *word)
+{
+    const char *s = member(o, key);
+    return s && !strncmp(s + 1, word, strlen(word)) && s[1 + strlen(word)] == '"';
+}
+
+static void read_plan(const char *o)
+{
+    plan = (struct plan){
+        number(o, "alpha_0", 0),      number(o, "half_life", 0),        number(o, "q", 1),
+        number(o, "beta1", 0.9),      number(o, "beta2", 0.999),        number(o, "adam_epsilon", 1e-8),
+        number(o, "clip_value", INFINITY), number(o, "epsilon", 0x1p-125), 0,
+        says(o, "decay", "inverse-square"), says(o, "direction", "sign"), says(o, "direction", "adam"),
+    };
+    if (!member(o, "half_life")) /* the one that p_0 stands for */
+        plan.half_life = (plan.square ? sqrt(2) - 1 : 0.5) / (plan.alpha_0 * number(o, "p_0", 0));
+}
+
 static void init(const char *message)
 {
     const char *s = needed(message, "leaves");
-    read_options(needed(message, "options"));
+    (closed ? read_plan : read_options)(needed(message, "options"));
     for (count = 0; *s++ != '}' && *s == '"'; count++) {
         if (count == LEAVES)
             die("too many leaves");
@@ -248,14 +326,27 @@ static void init(const char *message)
     puts("{\"ok\":true}");
 }
 
-static void print_part(const char *part, int which)
+/* Theta and the state, each with where it is in a leaf and how long that is. */
+static const char *const parts[2][4] = {{"theta", "v", "b", "m"}, {"theta", "m", "v", NULL}};
+
+static double *part_of(const struct leaf *p, int which)
 {
-    printf("%s\"%s\":{", which ? "," : "", part);
+    return closed ? (double *[]){p->theta, p->m, p->second, NULL}[which]
+                  : (double *[]){p->theta, p->v, p->b, p->m}[which];
+}
+
+static long length_of(const struct leaf *p, int which)
+{
+    return closed || which == 0 || which == 3 ? p->size : p->slots;
+}
+
+static void print_part(int which)
+{
+    printf("%s\"%s\":{", which ? "," : "", parts[closed][which]);
     for (int i = 0; i < count; i++) {
         const struct leaf *p = &leaves[i];
-        const double *x[] = {p->theta, p->v, p->b, p->m};
         printf("%s\"%s\":", i ? "," : "", p->name);
-        print_bits(x[which], which == 0 || which == 3 ? p->size : p->slots, which == 0 && p->single);
+        print_bits(part_of(p, which), length_of(p, which), which == 0 && p->single);
     }
     putchar('}');
 }
@@ -264,6 +355,7 @@ static void take_step(const char *message)
 {
     const char *grads = needed(message, "grads");
     double xi = number(message, "learning_rate", 0);
+    double shrink = closed ? shrink_of(&plan, plan.t + late) : 0;
     power = (1 - options.beta) + options.beta * power; /* without pow, and without cancellation */
     for (int i = 0; i < count; i++) {
         struct leaf *p = &leaves[i];
@@ -271,29 +363,28 @@ static void take_step(const char *message)
         if (*g != '"')
             continue; /* null: the leaf is skipped, the count goes on */
         read_bits(g, p->g, p->size, p->single);
-        step(p, xi, power, &options);
+        if (closed)
+            step_closed(p, shrink, &plan);
+        else
+            step(p, xi, power, &options);
     }
+    plan.t++;
     putchar('{');
-    print_part("theta", 0);
-    print_part("v", 1);
-    print_part("b", 2);
-    if (options.momentum != 0)
-        print_part("m", 3);
+    int shown = closed ? (plan.adam ? 3 : 1) : options.momentum != 0 ? 4 : 3;
+    for (int which = 0; which < shown; which++)
+        print_part(which);
     puts("}");
 }
 
 static void put(const char *message)
 {
-    static const char *const parts[] = {"theta", "v", "b", "m"};
     const char *values = needed(message, "values");
-    for (int which = 0; which < 4; which++) {
-        const char *part = member(values, parts[which]);
+    for (int which = 0; which < 4 && parts[closed][which]; which++) {
+        const char *part = member(values, parts[closed][which]);
         for (int i = 0; part && i < count; i++) {
-            struct leaf *p = &leaves[i];
-            double *x[] = {p->theta, p->v, p->b, p->m};
-            const char *bits = member(part, p->name);
+            const char *bits = member(part, leaves[i].name);
             if (bits)
-                read_bits(bits, x[which], which == 0 || which == 3 ? p->size : p->slots, which == 0 && p->single);
+                read_bits(bits, part_of(&leaves[i], which), length_of(&leaves[i], which), which == 0 && leaves[i].single);
         }
     }
     puts("{\"ok\":true}");
@@ -316,22 +407,39 @@ static char *read_line(void)
     return line;
 }
 
+static void hello(const char *message)
+{
+    closed = says(message, "algorithm", "closed-form");
+    if (closed)
+        puts("{\"protocol\":\"amos-ref-port-2\",\"name\":\"amos.c\",\"options\":[\"alpha_0\",\"half_life\",\"p_0\","
+             "\"decay\",\"q\",\"sigma\",\"slot_shape\",\"direction\",\"beta1\",\"beta2\",\"adam_epsilon\",\"epsilon\","
+             "\"clip_value\"],\"words\":{\"decay\":[\"inverse-time\",\"inverse-square\"],\"direction\":[\"gradient\","
+             "\"adam\",\"sign\"],\"sigma\":[]},\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,"
+             "\"state\":true,\"put\":true,\"count\":true}");
+    else
+        puts("{\"protocol\":\"amos-ref-port-1\",\"name\":\"amos.c\",\"options\":[\"learning_rate\",\"eta\","
+             "\"slot_shape\",\"beta\",\"momentum\",\"clip_value\",\"extra_l2\",\"c_coef\",\"d_coef\",\"epsilon\"],"
+             "\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,\"state\":true,\"put\":true}");
+}
+
 int main(int argc, char **argv)
 {
     broken = argc > 1 && !strcmp(argv[1], "--broken=extra_l2-sign");
+    late = argc > 1 && !strcmp(argv[1], "--broken=t-from-1");
     for (const char *message; (message = read_line()); fflush(stdout)) {
         const char *call = needed(message, "call");
         if (!strncmp(call, "\"hello\"", 7))
-            puts("{\"protocol\":\"amos-ref-port-1\",\"name\":\"amos.c\",\"options\":[\"learning_rate\",\"eta\","
-                 "\"slot_shape\",\"beta\",\"momentum\",\"clip_value\",\"extra_l2\",\"c_coef\",\"d_coef\",\"epsilon\"],"
-                 "\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,\"state\":true,\"put\":true}");
+            hello(message);
         else if (!strncmp(call, "\"init\"", 6))
             init(message);
         else if (!strncmp(call, "\"step\"", 6))
             take_step(message);
         else if (!strncmp(call, "\"put\"", 5))
             put(message);
-        else if (!strncmp(call, "\"bye\"", 5))
+        else if (closed && !strncmp(call, "\"count\"", 7)) {
+            plan.t = number(message, "steps", 0);
+            puts("{\"ok\":true}");
+        } else if (!strncmp(call, "\"bye\"", 5))
             return 0;
         else
             puts("{\"error\":\"unknown call\"}");

@@ -1,10 +1,13 @@
-// Amos in JavaScript, as a port for `amos-ref check --exec "node examples/ports/amos.mjs"`.
-// With --broken=extra_l2-sign it has a mistake, to see the check find it.
+// Amos in JavaScript, as a port for `amos-ref check --exec "node examples/ports/amos.mjs"`, and for the same with
+// `--algorithm closed-form`. Of the closed form it has no recurrence, which has no formula for the t-th step.
+// With --broken=extra_l2-sign, or --broken=t-from-1, it has a mistake, to see the check find it.
 
 import { createInterface } from "node:readline";
-import { init, oneMinusPower, step } from "../../docs/explorer/amos_step.mjs";
+import { init, oneMinusPower, slotsOf, step } from "../../docs/explorer/amos_step.mjs";
+import { direct, halfLife, shrink, stepSlots } from "../../docs/explorer/closed_form.mjs";
 
 const broken = process.argv.includes("--broken=extra_l2-sign");
+const late = process.argv.includes("--broken=t-from-1");
 
 // A DataView is big-endian unless told otherwise, as the protocol is.
 function fromBits(text, dtype = "float64") {
@@ -26,7 +29,7 @@ let leaves = {}; // by name: what init of amos_step.mjs returns, with dtype and 
 let options = {};
 let t = 0;
 
-const calls = {
+const paper = {
   hello: () => ({
     protocol: "amos-ref-port-1",
     name: "amos.mjs",
@@ -79,8 +82,51 @@ function shown(part) {
   return [part, Object.fromEntries(Object.entries(leaves).map(([name, leaf]) => [name, toBits(leaf[part])]))];
 }
 
+// What the closed form does otherwise; t is the step to come.
+const closed = {
+  ...paper,
+
+  hello: () => ({
+    ...paper.hello(),
+    protocol: "amos-ref-port-2",
+    options: ["alpha_0", "half_life", "p_0", "decay", "q", "sigma", "slot_shape", "direction", "beta1", "beta2",
+      "adam_epsilon", "epsilon", "clip_value"],
+    words: { decay: ["inverse-time", "inverse-square"], direction: ["gradient", "adam", "sign"], sigma: [] },
+  }),
+
+  init(message) {
+    t = 0;
+    leaves = {};
+    const words = ["decay", "direction"];
+    options = Object.fromEntries(Object.entries(message.options)
+      .map(([name, x]) => [name, words.includes(name) ? x : fromBits(x)[0]]));
+    options.decay ??= "inverse-time";
+    options.half_life ??= halfLife[options.decay](options.alpha_0, options.p_0);
+    for (const [name, { dtype, shape, slot_shape, sigma, theta }] of Object.entries(message.leaves)) {
+      const slots = slot_shape.reduce((n, length) => n * length, 1);
+      const leaf = { dtype, theta: fromBits(theta, dtype), slot: slotsOf(shape, slot_shape), slots, sigma: fromBits(sigma)[0] };
+      leaves[name] = { ...leaf, m: new Float64Array(leaf.theta.length), v: new Float64Array(leaf.theta.length) };
+    }
+    return { ok: true };
+  },
+
+  step(message) {
+    const falls = shrink[options.decay](t + late, options.half_life);
+    for (const [name, bits] of Object.entries(message.grads)) {
+      const leaf = leaves[name];
+      if (bits === null) continue;
+      const u = direct(leaf, fromBits(bits, leaf.dtype), t, options);
+      stepSlots(leaf, u, { q: 1, ...options, shrink: falls, sigma: leaf.sigma });
+    }
+    t += 1;
+    return Object.fromEntries((options.direction === "adam" ? ["theta", "m", "v"] : ["theta"]).map(shown));
+  },
+};
+
+let calls = paper;
 for await (const line of createInterface({ input: process.stdin })) {
   const message = JSON.parse(line);
+  if (message.call === "hello") calls = message.algorithm === "closed-form" ? closed : paper;
   if (message.call === "bye") break;
   console.log(JSON.stringify(calls[message.call]?.(message) ?? { error: "unknown call" }));
 }

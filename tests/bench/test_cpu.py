@@ -45,6 +45,28 @@ def test_our_contender_takes_the_steps_of_the_page(slot, changed):
     assert take_steps(tree, 2) == step_page(tree, 2) != step_page(tree, 1)
 
 
+@pytest.mark.parametrize("direction", workloads.BENCH_DIRECTIONS)
+@pytest.mark.parametrize("slot", workloads.SLOT_NAMES)
+def test_our_contender_takes_the_steps_of_the_closed_form(slot, direction):
+    work = replace(workloads.parse_tree("3x64"), slot=slot).as_closed_form(direction)
+    params, grads = workloads.draw_arrays(work)
+    slots = {name: workloads.slot_shape(slot, a.shape) for name, a in params.items()}
+    options = dict(half_life=1000, sigma=0.5, direction=direction, slot_shape=lambda name, shape: slots[name])
+    opt = amos_ref.ClosedFormAmos(1e-3, **options, backend="numpy")
+    state = opt.init(params)
+    for _ in range(3):
+        state = opt.step(params, grads, state)
+    assert take_steps(work, 3) == {name: own.bits(a) for name, a in params.items()} != take_steps(work, 2)
+
+
+def test_beside_the_closed_form_paper_amos_has_the_same_slots():
+    work = replace(workloads.parse_size("1e3"), slot="row").as_closed_form("adam")
+    stepper = cpu.CPU_PAPER.build(work)
+    assert type(stepper.opt) is amos_ref.Amos
+    assert stepper.state.v["leaf0000"].shape == workloads.slot_shape("row", work.shapes[0])
+    assert cpu.CPU_PAPER.count_moved_bytes(work) == work.as_paper().bytes < work.bytes
+
+
 def forget_state(stepper):
     stepper.opt.step(stepper.params, stepper.grads, stepper.state)
 

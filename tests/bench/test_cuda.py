@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import made_up_gpu
 from helpers.benchmark import device_work
 
+import amos_ref
 from amos_ref.bench import cuda
 
 
@@ -17,6 +19,39 @@ def test_a_step_is_recorded_once_and_replayed(driver):
     driver.log.clear()
     assert ours.time_steps(20) == pytest.approx(1e6 * 16 / 1.8e12, rel=1e-9)
     assert driver.log == ["step"] * 21
+
+
+class Scheduled(made_up_gpu.Opt):
+    """Stands for amos_ref.ClosedFormAmos: a replay finds numbers only if they were put on the device."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        assert options["direction"] == "adam"
+        self.known = 0
+
+    def advance(self, state, *, stream, steps):
+        assert self.known == 0
+        self.known = steps
+        return state + steps
+
+
+def replays_follow_their_schedule(driver, monkeypatch):
+    """Whether 2,500 replays of the closed form all have their numbers, and every thousand puts new ones there."""
+    monkeypatch.setattr(amos_ref, "ClosedFormAmos", Scheduled)
+    monkeypatch.setattr(Scheduled, "driver", driver)
+    stepper = cuda.AmosReplay(device_work("1e6").as_closed_form("adam"))
+    for _ in range(2500):
+        stepper.launch()
+        if stepper.amos.opt.known == 0:
+            return False
+        stepper.amos.opt.known -= 1
+    return stepper.state == 1 + 3000
+
+
+def test_replays_of_the_closed_form_are_advanced_in_time(driver, monkeypatch):
+    assert replays_follow_their_schedule(driver, monkeypatch)
+    monkeypatch.setattr(cuda.AmosReplay, "launch", lambda self: self.replay())
+    assert not replays_follow_their_schedule(driver, monkeypatch)
 
 
 def nothing(self):

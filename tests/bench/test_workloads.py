@@ -42,6 +42,29 @@ def test_the_bytes_of_a_step_are_counted(changed, per_parameter, per_slot):
     assert work.bytes == 1000 * per_parameter + slots * per_slot
 
 
+@pytest.mark.parametrize("slot", workloads.SLOT_NAMES)
+@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2), ("float64", 8)])
+def test_the_bytes_of_the_closed_form_are_counted(slot, dtype, itemsize):
+    """g and theta twice, whatever the slots; Adam's m and v, in float64, are read twice and written once."""
+    work = replace(workloads.parse_size("1e3"), slot=slot, dtype=dtype, momentum=True)
+    by_gradient, by_adam = work.as_closed_form("gradient"), work.as_closed_form("adam")
+    assert by_gradient.bytes == 1000 * 4 * itemsize
+    assert by_adam.bytes == 1000 * (4 * itemsize + 2 * 3 * 8)
+    assert by_gradient.array_bytes == 1000 * 2 * itemsize
+    assert by_adam.array_bytes == 1000 * (2 * itemsize + 2 * 8)
+    assert by_adam.as_paper() == replace(work, momentum=False)
+    assert str(by_adam).endswith(f"{slot} slots, closed form by adam, 1 thread")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_plan_of_the_closed_form_is_the_papers_in_both_directions(quick, backend):
+    plan, papers = workloads.plan(quick, backend, "closed-form"), workloads.plan(quick, backend)
+    assert len(set(plan)) == len(plan)
+    assert {w.as_paper() for w in plan} == {w for w in papers if not w.momentum and w.state == "param"}
+    assert {(w.algorithm, w.direction) for w in plan} == {("closed-form", "gradient"), ("closed-form", "adam")}
+
+
 def test_slots_are_shapes_that_an_array_broadcasts_with():
     for shape in ((), (5,), (3, 4), (2, 3, 4)):
         for slot in workloads.SLOT_NAMES:

@@ -9,10 +9,11 @@ from helpers import made_up_gpu
 from helpers.benchmark import SCHEMA, keep_contenders
 
 from amos_ref import plots
-from amos_ref.bench import measure, start
+from amos_ref.bench import measure, start, workloads
 from amos_ref.cli import main
 from amos_ref.kernels.cuda import driver as cuda_driver
 
+CLOSED = ["--algorithm", "closed-form"]
 BRIEFLY = ["--seconds", "0.001", "--rounds", "3"]
 
 
@@ -79,6 +80,14 @@ def test_bench_prints_tables_and_json_of_one_schema(capsys, tmp_path):
         (["--from", "/no/such/file.json"], "cannot read '/no/such/file.json': No such file"),
         (["--from", os.devnull], "it is not an ordinary file"),
         (["--plot", "x.txt"], "its name must end in .pdf, .png, .svg"),
+        (["--directions", "adam"], "--directions goes with --algorithm closed-form"),
+        ([*CLOSED, "--directions", "sideways"], "direction 'sideways' is none of gradient, adam"),
+        ([*CLOSED, "--directions", ","], "nothing is selected"),
+        ([*CLOSED, "--momentum"], "--algorithm closed-form goes without --momentum: it has none but Adam's direction"),
+        ([*CLOSED, "--state", "float64"], "--algorithm closed-form goes without --state: its state is float64"),
+        ([*CLOSED, "--start"], "--start goes without --algorithm"),
+        ([*CLOSED, "--peers", "jestimator"], "there is no peer 'jestimator'; the peers are"),
+        (["--peers", "paper"], "there is no peer 'paper'; the peers are page, or none"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capsys, argv, text):
@@ -120,6 +129,36 @@ def test_ctrl_c_keeps_what_was_measured(capsys, monkeypatch):
     jsonschema.validate(report, SCHEMA)
     assert (status, report["interrupted"]) == (130, True)
     assert [w["parameters"] for w in report["workloads"]] == [1000]
+
+
+def test_the_closed_form_is_measured_beside_paper_amos(capsys, tmp_path, monkeypatch):
+    keep_contenders(monkeypatch, "cpu", "page", "paper")
+    argv = [*CLOSED, "--sizes", "1e3", "--slots", "tensor,element", "--threads", "1", *BRIEFLY]
+    status, out, err = bench(capsys, *argv, "--json")
+    report = json.loads("\n".join(out))
+    jsonschema.validate(report, SCHEMA)
+    assert (status, report["settings"]["algorithm"]) == (0, "closed-form")
+    kinds = [(slot, direction) for slot in ("tensor", "element") for direction in ("gradient", "adam")]
+    assert [(w["slot"], w["direction"]) for w in report["workloads"]] == kinds
+    assert {w["algorithm"] for w in report["workloads"]} == {"closed-form"}
+    assert err == [f"{i} of 4: {w['label']}" for i, w in enumerate(report["workloads"], 1)]
+    for work in report["workloads"]:
+        ours, roof, page, paper = work["results"]
+        assert [r["contender"] for r in (ours, roof, page, paper)] == ["amos_ref", "roof", "page", "paper"]
+        moved = 64_000 if work["direction"] == "adam" else 16_000
+        assert ours["bytes"] == roof["bytes"] == page["bytes"] == work["bytes"] == moved
+        assert paper["bytes"] == (32_000 if work["slot"] == "element" else 16_016)
+    path = tmp_path / "report.json"
+    path.write_text("\n".join(out))
+    assert main(["bench", "--from", str(path), "--plot", str(tmp_path / "x.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "1000 float32, element slots, closed form by adam, 1 thread; 64 bytes a parameter" in shown
+
+
+def test_bytes_of_the_other_direction_would_be_seen(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(workloads.Workload, "moment_bytes", 0)
+    with pytest.raises((AssertionError, ValueError)):
+        test_the_closed_form_is_measured_beside_paper_amos(capsys, tmp_path, monkeypatch)
 
 
 def test_the_schema_refuses_what_is_not_the_report():

@@ -32,7 +32,7 @@ PORTS = helpers.ROOT / "examples" / "ports"
 def test_check_of_this_installation(capsys):
     assert main(["check"]) == 0
     out, err = output_lines(capsys)
-    assert out[-1] == "this installation: 12 conforms"
+    assert out[-1] == "this installation: 25 conforms"
     assert [line.split()[:4] for line in out[1:3]] == [
         ["page", "=", "vectors", "float64"],
         ["page", "=", "vectors", "float32"],

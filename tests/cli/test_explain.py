@@ -27,6 +27,20 @@ def test_explain_prints_the_trace_with_its_numbers(capsys):
     np.testing.assert_allclose(-(alpha * kernel["g"] + rho * before), kernel["delta"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("direction", ["gradient", "adam", "sign"])
+def test_explain_along_each_direction(direction, capsys):
+    kernel = run_json(capsys, "explain", "--algorithm", "closed-form", "--direction", direction)["leaves"]["kernel"]
+    g, u = np.array(kernel["g"]), np.array(kernel["u"])
+    assert (u == g).all() == (direction == "gradient")
+    assert (u == np.sign(g)).all() == (direction == "sign")
+    assert ("m" in kernel) == (direction == "adam")
+
+
+def test_a_direction_of_the_paper_is_refused(capsys):
+    assert main(["explain", "--direction", "adam"]) == 2
+    assert capsys.readouterr().err == "amos-ref: --direction goes with --algorithm closed-form\n"
+
+
 def test_explain_of_the_closed_form(capsys):
     assert main(["explain", "--algorithm", "closed-form"]) == 0
     out = capsys.readouterr().out

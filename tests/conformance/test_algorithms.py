@@ -52,6 +52,7 @@ def test_right_evaluations_conform_and_a_wrong_one_departs(algorithm):
         assert judge(port, case)[0].verdict == "departs", (case.name, case.dtype)
 
 
+@pytest.mark.filterwarnings("ignore:sigma of leaf")
 @pytest.mark.parametrize("case", [c for c in CLOSED_FORM.table() if can_be_run(c)], ids=lambda case: case.name)
 def test_the_closed_form_read_stage_by_stage_has_the_bits_of_the_class(case):
     options = {"sigma": lambda name, shape: case.eta[name]} | case.options

@@ -11,7 +11,6 @@ from amos_ref import conformance
 from amos_ref.cli import main
 from amos_ref.cli.status import Terminated
 from amos_ref.conformance import cases_of, check, outcome
-from amos_ref.conformance.diagnosis import lives
 from amos_ref.conformance.report import Report
 
 QUICK = len(cases_of("quick", ToyPort()))
@@ -72,7 +71,7 @@ def diagnose_in_vain(error):
 
 
 def test_ctrl_c_during_the_diagnosis_leaves_all_results(monkeypatch):
-    monkeypatch.setattr(lives, "diagnose", diagnose_in_vain(KeyboardInterrupt()))
+    monkeypatch.setattr(outcome, "diagnose", diagnose_in_vain(KeyboardInterrupt()))
     said = []
     report = interrupted(ToyPort("extra_l2 sign"), suite="quick", say=said.append)
     assert (len(report.results), report.out_of, report.diagnosis) == (QUICK, None, None)
@@ -86,7 +85,7 @@ ENDS = [(KeyboardInterrupt(), "interrupted"), (Terminated("ended by SIGTERM"), "
 
 @pytest.mark.parametrize(("error", "words"), ENDS)
 def test_the_command_gives_the_report_so_far(error, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lives, "diagnose", diagnose_in_vain(error))
+    monkeypatch.setattr(outcome, "diagnose", diagnose_in_vain(error))
     monkeypatch.setattr(
         "amos_ref.cli.check._load_port", lambda args, stack: ToyPort("extra_l2 sign")
     )  # an object, in this process

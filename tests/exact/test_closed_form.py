@@ -11,8 +11,11 @@ from helpers.strategies import numbers, seeds, shapes, slots
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amos_ref import errors, exact
+from amos_ref import closed_form as page
+from amos_ref import errors, exact, spec
 from amos_ref.exact import closed_form
+from amos_ref.optimizers import directions
+from tools import closed_exactness, exactness
 
 PLAN = dict(alpha_0=0.3, half_life=7.0, q=2.5)
 ADAM = dict(beta1=0.8, beta2=0.95, adam_epsilon=2.0**-6)
@@ -113,6 +116,60 @@ def test_adam_at_a_count_whose_powers_are_balls():
     after = closed_form.step(0.5, 1.25, 0.5, 0.25, t=10**9, direction="adam", sigma=0.5, **PLAN, **ADAM)
     m, v = Fraction(0.8) / 2 + (1 - Fraction(0.8)) * Fraction(5, 4), (1 - Fraction(0.95)) * Fraction(25, 16)
     assert after["u"] == float(m / (naive.root(v + Fraction(0.95) / 4) + Fraction(1, 64)))
+
+
+# the page, and wrong pages
+
+
+def survey(count):
+    return exactness.survey(count, of=closed_exactness)
+
+
+def test_the_page_is_within_its_bounds_and_its_stored_numbers_are_right():
+    computed, kept = survey(120)
+    assert set(computed) == {"shrink", "m", "v", "u", "u2", "alpha", "rho", "delta", "theta"}
+    for name, found in computed.items():
+        assert found.ratio <= 1, name
+    assert {name for name, _ in kept} == {"theta"}
+    assert sum(found.count for found in kept.values()) > 2000
+    for found in kept.values():
+        assert found.right >= found.count * 0.9999
+        assert found.error < 1
+
+
+def test_schedules_are_within_their_bounds():
+    found = closed_exactness.survey_schedules(200)
+    assert len(found) == 16
+    assert max(one.ratio for one in found.values()) <= 1
+
+
+WRONG = [
+    (page, "weight_decay", lambda alpha_0, q, shrink: alpha_0 * alpha_0 / q * shrink, "rho"),
+    (page, "scale_ratio", lambda sigma, u2, epsilon: sigma / np.sqrt(u2 + epsilon), "alpha"),
+    (page, "step_size", lambda alpha_0, ratio, shrink: alpha_0 * ratio * np.sqrt(shrink), "alpha"),
+    (page, "shrink_inverse_time", lambda x: np.float32(1.0 / (1.0 + x)), "shrink"),
+    (page, "shrink_inverse_square", lambda x: 1.0 / (1.0 + x * x), "shrink"),
+    (spec, "mean_square", lambda u, slot, right=spec.mean_square: (1 + 2.0**-40) * right(u, slot), "u2"),
+    (directions, "one_minus_power", lambda beta, n: 1.0 - beta**n, "u"),
+]
+
+
+@pytest.mark.parametrize(("module", "stage", "wrong", "seen"), WRONG, ids=[w[1] for w in WRONG])
+def test_a_wrong_page_is_seen(module, stage, wrong, seen, monkeypatch):
+    monkeypatch.setattr(module, stage, wrong)
+    computed, _ = survey(60 if stage == "one_minus_power" else 25)
+    assert computed[seen].ratio > 1
+    assert computed["v"].ratio <= 1
+
+
+def test_a_coefficient_of_the_recurrence_is_seen(monkeypatch):
+    monkeypatch.setattr(page, "ABEL", (*page.ABEL[:-2], -1 / 6, 0.0))
+    found = closed_exactness.survey_schedules(100)
+    assert found["recurrence", "shrink"].ratio > 1
+    assert found["inverse-time", "shrink"].ratio <= 1
+
+
+# bad input
 
 
 @pytest.mark.parametrize(

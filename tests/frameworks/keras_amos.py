@@ -58,3 +58,35 @@ class Number(Amos):
 
     def __init__(self, learning_rate=1e-3, eta=0.5, beta=0.999, extra_l2=0.0, **kwargs):
         super().__init__(learning_rate, lambda name: eta, beta, extra_l2, **kwargs)
+
+
+class ClosedForm(keras.optimizers.Optimizer):
+    """The closed form with inverse-time and the gradient; sigma_fn gives sigma by the variable's name."""
+
+    first = 0
+
+    def __init__(self, learning_rate=1e-3, half_life=100.0, sigma_fn=None, q=1.0, name="closed_form", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.half_life, self.sigma_fn, self.q = half_life, sigma_fn, q
+
+    def build(self, variables):
+        super().build(variables)
+        self.sigma = [self.measure(x) if self.sigma_fn is None else self.sigma_fn(x.name) for x in variables]
+
+    def measure(self, x):
+        flat = bool(ops.all(ops.equal(x, 0))) or bool(ops.all(ops.equal(x, 1)))
+        return 0.5 if flat else float(ops.sqrt(ops.mean(ops.square(x))))
+
+    def update_step(self, gradient, variable, learning_rate):
+        alpha_0, t = ops.cast(learning_rate, variable.dtype), ops.cast(self.iterations + self.first, variable.dtype)
+        shrink = 1 / (1 + t / self.half_life)
+        root = ops.sqrt(ops.maximum(ops.mean(ops.square(gradient)), 2.0**-125))
+        alpha = alpha_0 * self.sigma[self._get_variable_index(variable)] / root * shrink
+        rho = alpha_0 * alpha_0 / (2 * self.q) * shrink
+        variable.assign(variable - (alpha * gradient + rho * variable))
+
+
+class FromOne(ClosedForm):
+    """The mistake: t counts from 1."""
+
+    first = 1

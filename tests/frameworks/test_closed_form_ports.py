@@ -8,6 +8,10 @@ from amos_ref.conformance import check
 pytestmark = pytest.mark.filterwarnings("default")
 
 
+#: float16 does not hold epsilon, 2^-125: a slot without gradients is 0/0.
+IN_FLOAT16 = ["zero-gradients/float16", "sigma-init-special/float16"]
+
+
 @pytest.fixture
 def torch_ports():
     pytest.importorskip("torch")
@@ -30,8 +34,7 @@ def judged(target, **options):
 
 
 def test_a_right_optimizer_of_torch_conforms(torch_ports):
-    # In float16 its eps, 1e-8, is 0: an entry that never had a gradient is 0/0.
-    report, found = judged(torch_ports.ClosedForm, skip="adam*/float16")
+    report, found = judged(torch_ports.ClosedForm, skip=IN_FLOAT16)
     assert report.ok, str(report)
     for case in ("plain", "sigma-init", "adam"):
         assert {r.verdict for (name, _), r in found.items() if name == case} == {"conforms"}, case
@@ -45,7 +48,7 @@ def test_a_wrong_optimizer_of_torch_departs(torch_ports):
 
 
 def test_a_right_transformation_of_optax_conforms(optax_ports):
-    report, found = judged(optax_ports.closed_form)
+    report, found = judged(optax_ports.closed_form, skip=IN_FLOAT16)
     assert report.ok, str(report)
     for case in ("plain", "sigma-init"):
         assert {r.verdict for (name, _), r in found.items() if name == case} == {"conforms"}, case

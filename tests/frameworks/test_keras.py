@@ -16,10 +16,10 @@ if not any((pathlib.Path(folder) / "keras").is_dir() for folder in sys.path):
 PORTS = pathlib.Path(__file__).with_name("keras_amos.py")
 
 
-def check(backend, name):
+def check(backend, name, *options):
     """Keras takes its backend from the environment when it is imported, so each check is a process of its own."""
     found = subprocess.run(
-        [sys.executable, "-m", "amos_ref", "check", f"{PORTS}:{name}", "--json"],
+        [sys.executable, "-m", "amos_ref", "check", f"{PORTS}:{name}", "--json", *options],
         env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
@@ -69,3 +69,13 @@ def test_get_scale_is_asked_and_state_is_read_from_lists():
     assert left == {"conforms", "not supported"}
     assert results["aged"]["verdict"] == "conforms"  # v and b were set, so they were found
     assert [note["option"] for note in report["notes"]] == ["beta"]  # what is Keras's own is no news
+
+
+def test_the_closed_form():
+    closed = "--algorithm", "closed-form", "--case", "plain,q-large,sigma-init,none-gradient,slots-rows"
+    right, wrong = (
+        {r["case"]: r for r in check("torch", name, *closed)["results"]} for name in ("ClosedForm", "FromOne")
+    )
+    lacking = {"slots-rows": "the port has no slot_shape"}
+    assert {case: r["detail"] for case, r in right.items() if r["verdict"] != "conforms"} == lacking
+    assert (wrong["plain"]["verdict"], wrong["plain"]["step"], wrong["plain"]["stage"]) == ("departs", 1, "theta")

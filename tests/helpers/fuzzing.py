@@ -21,8 +21,9 @@ from amos_ref import expressions, interop, patterns, rules
 from amos_ref.adamw import AdamW
 from amos_ref.cli import csv_data, main
 from amos_ref.conformance import expect
-from amos_ref.conformance.algorithms import PAPER_AMOS
+from amos_ref.conformance.algorithms import CLOSED_FORM, PAPER_AMOS
 from amos_ref.conformance.ports import protocol
+from amos_ref.conformance.ports.failures import Garbage
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.errors import AmosError
 from amos_ref.storage import container
@@ -165,6 +166,8 @@ def message(data):
     call = drawn.choice(["hello", "step", "put"])
     found = protocol.parse(call, drawn.data)
     if call == "hello":
+        with contextlib.suppress(Garbage):
+            protocol.read_hello(dict(found), CLOSED_FORM)
         protocol.read_hello(found)
     elif call == "put":
         protocol.read_done(call, found)

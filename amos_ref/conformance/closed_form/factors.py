@@ -18,13 +18,14 @@ FACTORS: dict[str, Callable[[Any], Any]] = {
     "(t+1)": lambda s: s.t + 1.0,
     "(1-beta1)": lambda s: 1.0 - s.beta1,
     "(1-beta2)": lambda s: 1.0 - s.beta2,
-    "(1-beta1^n)": lambda s: spec.one_minus_power(s.beta1, s.n),
-    "(1-beta2^n)": lambda s: spec.one_minus_power(s.beta2, s.n),
+    "(1-beta1^n)": lambda s: spec.one_minus_power(s.beta1, s.t + 1),
+    "(1-beta2^n)": lambda s: spec.one_minus_power(s.beta2, s.t + 1),
     "sigma": lambda s: s.sigma,
     "shrink": lambda s: s.shrink,
     "u2": lambda s: np.maximum(s.u2, s.epsilon),
 }
-_BEFORE_SIGMA = ("alpha_0", "q", "n", "(t+1)", "(1-beta1)", "(1-beta2)", "(1-beta1^n)", "(1-beta2^n)")
+_OF_OPTIONS = ("alpha_0", "q", "n", "(t+1)")
+_BEFORE_SIGMA = (*_OF_OPTIONS, "(1-beta1)", "(1-beta2)", "(1-beta1^n)", "(1-beta2^n)")
 _OF_PLAN = ("alpha_0", "q", "n", "sigma")
 
 #: What the page has of a factor already.
@@ -56,13 +57,11 @@ TARGETS: dict[str, Target] = {
     "alpha": Target("the step size alpha", "step size", _STEP, _ALL, scale_stage("alpha")),
     "rho": Target("the decay rho", "weight decay", "the decay has another size", _ALL, scale_stage("rho")),
     "delta": Target("the whole change", "change", "steps and decay have another size", _ALL, scale_stage("delta")),
-    "epsilon": Target("epsilon", "epsilon", "small directions steer otherwise", _BEFORE_SIGMA, scale_stage("epsilon")),
+    "epsilon": Target("epsilon", "epsilon", "small directions steer otherwise", _OF_OPTIONS, scale_stage("epsilon")),
     "adam_epsilon": Target(
-        "adam_epsilon", "direction", "small gradients steer otherwise", _BEFORE_SIGMA, scale_stage("adam_epsilon")
+        "adam_epsilon", "direction", "small gradients steer otherwise", _OF_OPTIONS, scale_stage("adam_epsilon")
     ),
-    "clip_value": Target(
-        "clip_value", "gradient", "other entries are clipped", _BEFORE_SIGMA, scale_stage("clip_value")
-    ),
+    "clip_value": Target("clip_value", "gradient", "other entries are clipped", _OF_OPTIONS, scale_stage("clip_value")),
 }
 #: Quantities raised to a power where the page has them plain.
 POWERS = {

@@ -51,7 +51,7 @@ _add("sigma", "sigma-missing", "leaves sigma out: alpha = alpha_0 / rms(u) exp(-
      "all arrays step alike, whatever their scale", sigma=lambda s, page: 1.0)
 _add("sigma", "sigma-squared", "has sigma^2 where the page has sigma", "arrays of small scale hardly move",
      sigma=lambda s, page: page(s) * page(s))
-_add("sigma", "sigma-rooted", "has sqrt(sigma) where the page has sigma, as |eps_0|^2 for |eps_0| the other way round",
+_add("sigma", "sigma-rooted", "has sqrt(sigma) where the page has sigma",
      "arrays of small scale move too much", sigma=lambda s, page: np.sqrt(page(s)))
 _add("sigma", "sigma-of-two", "has |eps_0|^2 = 2 k sigma^2, as the source derives; the document and the page k sigma^2",
      "steps are sqrt(2) times as large", sigma=lambda s, page: page(s) * math.sqrt(2.0))
@@ -64,6 +64,10 @@ _add("sigma", "sigma-current", "measures sigma in the entries of every step, as 
      sigma=_measured(lambda s, page: closed_form.initial_sigma(s.old_theta)))
 _add("sigma", "sigma-current-always", "takes the present root mean square of theta for sigma, whatever sigma says",
      "steps follow the weights: small ones cannot grow", sigma=lambda s, page: closed_form.initial_sigma(s.old_theta))
+_add("sigma", "sigma-current-without-half",
+     "takes the present root mean square of theta for a sigma that is measured, 0 for zeros, as LAMB",
+     "steps follow the weights, and biases that start at 0 never move",
+     sigma=_measured(lambda s, page: _rms(s.old_theta)))
 _add("sigma", "half-missing", "measures sigma in arrays of zeros and of ones too; the page has 0.5 there",
      "biases that start at 0 never move", sigma=_measured(lambda s, page: _rms(_first(s))))
 _add("sigma", "half-for-zeros-only", "has 0.5 for arrays of zeros, and measures 1 in those of ones; the page has 0.5",
@@ -126,6 +130,8 @@ _add("schedule", "half-life-doubled", "turns half_life into alpha_0 p_0 = 1/(2T)
 _add("schedule", "half-life-exponential", "halves at every half-life, exp(-2S) = 2^(-t/T); the page has 1/(1 + t/T)",
      "steps vanish: training freezes",
      shrink=lambda s, page: page(s) if s.half_life is None else float(0.5 ** (float(s.t) / float(s.half_life))))
+_add("schedule", "schedule-exponential", "has exp(-2S) = exp(-x) where the page has 1/(1 + x), as exponential decay",
+     "steps vanish: training freezes", shrink=lambda s, page: float(np.exp(-float(s.x))))
 _add("schedule", "p_0-once", "has 1/(1 + alpha_0 p_0 t) for a falling p; the page has 2 alpha_0 p_0 t",
      "steps and decay fall at half the pace",
      **{name: lambda s, page: page(s) / (2.0 if s.falling and s.half_life is None else 1.0) for name in "xk"})

@@ -194,8 +194,8 @@ class Evidence:
         """Whether the bounds around a reading are so wide that the page would fit as well."""
         page = [
             {
-                what: {k: np.asarray(getattr(m.step, what)) for k, m in now.items() if k in shown.get(what, {})}
-                for what in shown
+                what: {k: np.asarray(x) for k, m in now.items() if (x := getattr(m.step, what)) is not None and k in of}
+                for what, of in shown.items()
             }
             for now, shown in zip(self._page(one), one.shown, strict=False)
         ]

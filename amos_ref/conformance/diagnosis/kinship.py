@@ -27,17 +27,19 @@ def with_kin(found: Diagnosis | None, algorithm: Algorithm, make: Make, timeout:
     timeout : float, optional
         Seconds that its init and each of its steps may take.
     """
-    if found is not None and found.candidates:
+    if found is not None and (found.candidates or found.life):
         return found
     for other in ALGORITHMS.values():
-        conforming = 0 if other is algorithm else _count_conforming(other, make, timeout)
+        if other is algorithm:
+            continue
+        known = [found.text] if found is not None and f" but {other.title}" in found.text.splitlines()[0] else []
+        conforming = _count_conforming(other, make, timeout)
         if conforming:
-            text = (
-                f"this is {other.title}: as that, it conforms in all {conforming} cases of the formulas that it can be "
-                f"run through.\ncheck it as that: --algorithm {other.name}, or check(..., algorithm={other.name!r})."
-            )
-            before = f"{found.text}\n" if found is not None and other.title in found.text else ""
-            return Diagnosis(before + text, [], [], None, [])
+            cases = f"all {conforming} cases of the formulas that it can be run through"
+            known.append(f"this is {other.title}: as that, it conforms in {cases}.")
+        if known:
+            known.append(f"check it as that: --algorithm {other.name}, or check(..., algorithm={other.name!r}).")
+            return Diagnosis("\n".join(known), [], [], None, [])
     return found
 
 
@@ -57,5 +59,6 @@ def _count_conforming(other: Algorithm, make: Make, timeout: float | None) -> in
     except AmosError:  # it cannot be started as that, or hard-codes what only its author can tell
         return 0
     finally:
-        if hasattr(port, "close"):
-            port.close()
+        close = getattr(port, "close", None)
+        if close is not None:
+            close()

@@ -1,4 +1,4 @@
-"""Whether a port that departs from paper Amos is another algorithm altogether.
+"""Whether a port that departs is another algorithm altogether.
 
 How far rounding may take a right port of a variant is measured: the variant is evaluated EVALUATIONS times in float32,
 rounded up or down at random (judging/evaluation.py), and WIDENED times the largest error so far is allowed, for each
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.closed_form import Schedule
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.variants import (
     GIVEN,
@@ -53,11 +54,12 @@ def recognise(seen: Sequence[Observation]) -> str | None:
     same = next((s for d in UNIT_ROUNDOFF if (s := [one for one in seen if one.case.dtype == d])), [])
     if not same or not any(np.any(one.shown[0]["theta"][k] != a) for one in same for k, a in one.case.params.items()):
         return None
-    dtype = same[0].case.dtype
+    dtype, algorithm = same[0].case.dtype, ALGORITHMS[same[0].case.algorithm]
     steady = [one for one in same if _is_steady(one.case)]
     near = [
         (variant, {**settings, **counts})
         for variant in OTHER_ALGORITHMS
+        if not (variant.rule is closed_form_amos and algorithm.name == "closed-form")  # the catalogue's
         for settings in _settings(variant, same)
         if all(_is_near(variant, settings, one) for one in steady)
         for counts in COUNTS
@@ -68,19 +70,21 @@ def recognise(seen: Sequence[Observation]) -> str | None:
             fits = list(_all_fit(variant, settings, same, UNIT_ROUNDOFF[within]))
             decided = fits.count(True)
             if False not in fits and 2 * decided > len(same):
-                return _say(variant, settings, decided, len(same), dtype, within)
+                return _say(variant, settings, decided, same, within)
     return None
 
 
 def _is_steady(case: Case) -> bool:
     """Whether all ways to count are one: no leaf is skipped, and there is one learning rate."""
     whole = all(g is not None for given in case.grads for g in given.values())
-    return whole and isinstance(case.options["learning_rate"], float)
+    return whole and isinstance(case.options[ALGORITHMS[case.algorithm].rate], float)
 
 
-def _say(variant: Variant, settings: Settings, decided: int, all_of: int, dtype: str, within: str) -> str:
+def _say(variant: Variant, settings: Settings, decided: int, same: Sequence[Observation], within: str) -> str:
+    case, all_of = same[0].case, len(same)
+    dtype = case.dtype
     chosen = ", ".join(_word(name, x) for name, x in settings.items() if _word(name, x))
-    lines = [f"this is not paper Amos but {variant.name}: {variant.about}."]
+    lines = [f"this is not {ALGORITHMS[case.algorithm].title} but {variant.name}: {variant.about}."]
     lines += [f"it has {chosen}."] if chosen else []
     left = f"; {all_of - decided} could not be decided" if decided < all_of else ""
     held = "" if within == dtype else ", in float32's bounds"

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import closed_form, spec
+from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Arrays, Case
 from amos_ref.conformance.judging.reading import Step
-from amos_ref.conformance.ports.options import DEFAULTS
 
 TINY = 2.0**-126  # the least that the newer variants divide by: the smallest normal number of float32
 GIVEN = "as given"  # what the case asks for
@@ -85,10 +85,15 @@ class VariantReading:
 
     def _shared(self, case: Case) -> dict[str, Any]:
         """Return the numbers of all steps: a setting wins over the case, unless it is GIVEN."""
-        o = DEFAULTS | case.options
-        given = dict(beta=o["beta"], momentum=o["momentum"] or 0.0, l2=o["extra_l2"], norm=o["clip_value"])
-        if "epsilon" in case.options:  # a setting is a port's default, which the case replaces
-            given["epsilon"] = o["epsilon"]
+        o = dict(ALGORITHMS[case.algorithm].options) | case.options
+        if case.algorithm == "closed-form":
+            given = dict(beta=o["beta2"], momentum=o["beta1"], l2=0.0, norm=o["clip_value"])
+            own = "adam_epsilon"
+        else:
+            given = dict(beta=o["beta"], momentum=o["momentum"] or 0.0, l2=o["extra_l2"], norm=o["clip_value"])
+            own = "epsilon"
+        if own in case.options:  # a setting is a port's default, which the case replaces
+            given["epsilon"] = o[own]
         chosen = {k: x for k, x in self.settings.items() if x != GIVEN and (k != "epsilon" or k not in given)}
         found = {"own_count": False, "from_0": False, "norm": None} | given | chosen
         found["norm"] = found["norm"] if "norm" in self.settings else None

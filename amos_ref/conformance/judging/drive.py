@@ -15,7 +15,7 @@ from amos_ref.conformance.ports.port import Arrays, Port, copy_shown
 from amos_ref.conformance.ports.watchdog import Hangs, time_limit
 from amos_ref.dtypes import dtype_of
 from amos_ref.errors import MissingDependencyError, RuleError, TargetError
-from amos_ref.rules import eta_of
+from amos_ref.rules import eta_of, scale_of
 
 UNDECLARED_DTYPES = ("float64", "float32")  # of a port that has no attribute `dtypes`
 
@@ -94,7 +94,11 @@ def _as_taken(port: Port, case: Case) -> Mapping[str, Any]:
 def _words_of(port: Port, option: str, algorithm: Algorithm) -> Collection[str]:
     """Return the words that a port knows of an option; of one that it has not, the one that it hard-codes."""
     usual = algorithm.words[option] if option in port.options else (algorithm.options[option],)
-    return getattr(port, "words", {}).get(option, usual)
+    words = getattr(port, "words", {})
+    if not isinstance(words, Mapping):
+        raise TargetError(f"{port.name} has words of type {type(words).__name__}; they must be a dict by option")
+    known = words.get(option, usual)
+    return (known,) if isinstance(known, str) else tuple(known)
 
 
 def refused_word(case: Case, failed: "Failure") -> str:
@@ -173,7 +177,7 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
         if scale in case.options:
             raise Failure(None, Unsupported(f"the port has the {scale} that is given, and measures none"))
         try:
-            return {name: eta_of(eta, name, a.shape) for name, a in case.params.items()}
+            return {name: scale_of(eta, scale, name, a.shape) for name, a in case.params.items()}
         except RuleError as error:  # where it has a value in no case, check_eta has said so
             raise Failure(None, Unsupported(f"--{scale} has no value here: {error}")) from error
     if algorithm.measured:
@@ -203,12 +207,14 @@ def _ask_eta(port: Port, case: Case, name: str, timeout: float | None) -> float 
 def check_eta(eta: Any, cases: Sequence[Case]) -> None:
     """Raise TargetError or RuleError if what --eta says has a value in no case."""
     if isinstance(eta, str) and not eta.strip():
-        raise TargetError("--eta is empty; it must be a number, or an expression in SHAPE such as sqrt(1/SHAPE[-1])")
+        scale = ALGORITHMS[cases[0].algorithm].scale if cases else "eta"
+        text = "it must be a number, or an expression in SHAPE such as sqrt(1/SHAPE[-1])"
+        raise TargetError(f"--{scale} is empty; {text}")
     errors = []
     for case in cases if eta is not None else ():
         try:
             for name, a in case.params.items():
-                eta_of(eta, name, a.shape)
+                scale_of(eta, ALGORITHMS[case.algorithm].scale, name, a.shape)
         except RuleError as error:
             errors.append(error)
         else:

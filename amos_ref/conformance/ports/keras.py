@@ -55,7 +55,7 @@ class KerasPort(Adapter):
         scale = self.algorithm.scale
         etas: Any = hyper[scale]
         hyper = self.prepare(hyper, params)
-        apart = self.apart and not isinstance(etas, str)
+        apart = self.apart and etas != self.algorithm.measured
         groups = [[name] for name in params] if apart else [list(params)]
         self.optimizers = []
         for names in groups:

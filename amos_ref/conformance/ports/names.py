@@ -71,7 +71,7 @@ NAMES: Mapping[str, Names] = {
             "half_life": ("half_life", "halflife", "half_time", "T"),
             "p_0": ("p_0", "p0", "p"),
             "decay": ("decay", "schedule", "mode", "kind"),
-            "p_t": ("p_t", "cosine"),
+            "p_t": ("p_t",),
             "q": ("q",),
             "sigma": ("sigma", "sigma_fn", "get_sigma", "scale", "scale_fn", "init_std", "std"),
             "slot_shape": _SLOTS,

@@ -106,10 +106,16 @@ class Signature:
         taken = {place.name for place in self.places.values()} | set(self.given)
         for ours, names in self.names.options.items():
             found = next((place for name in names if (place := self._usual(name)) and place.name not in taken), None)
+            found = None if found is not None and self._is_no_word(ours, found) else found
             if ours not in self.places and found is not None and self.names.beside.get(ours) in (None, *self.places):
                 self.places[ours] = found
                 taken |= {found.name} if found.index is None else set()
         self._check(signature_text(target))
+
+    def _is_no_word(self, ours: str, place: Place) -> bool:
+        """Whether an option that is a word has a number for its default, as a weight decay that is called decay."""
+        words = ours in self.algorithm.words and ours != self.algorithm.scale
+        return words and place.index is None and isinstance(self.parameters[place.name].default, int | float)
 
     def _usual(self, written: str) -> Place | None:
         """Return the place of a usual name, which may be an entry of a tuple; None if the port has none."""

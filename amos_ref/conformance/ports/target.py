@@ -10,7 +10,7 @@ from typing import Any
 
 from amos_ref.conformance.algorithms import PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.command import CommandPort
-from amos_ref.conformance.ports.failures import first_line
+from amos_ref.conformance.ports.failures import first_line, text_of
 from amos_ref.conformance.ports.names import NAMES
 from amos_ref.conformance.ports.port import Port, innermost
 from amos_ref.conformance.ports.recognise import adapter_of
@@ -127,12 +127,22 @@ def load_port(
     """Return a port that runs in this process, also for a text."""
     label = target if isinstance(target, str) else None
     found = find_target(target) if isinstance(target, str) else target
-    if isinstance(found, Port) and not isinstance(found, type):
-        return found
     if isinstance(found, type) and isinstance(found_port := _instantiate(found), Port):
-        return found_port
+        found = found_port
+    if isinstance(found, Port) and not isinstance(found, type):
+        return _as_it_is(found, algorithm, words)
     label = label or _name_of(found)
     return adapter_of(found, label, dict(renamed), algorithm)(found, label, renamed, algorithm, words)
+
+
+def _as_it_is(port: Port, algorithm: Algorithm, words: Mapping[str, Collection[str]]) -> Port:
+    """Return a Port, or raise TargetError if it was made for another algorithm, or is told words."""
+    if words:
+        raise TargetError(f"{text_of(port.name)} is a Port, which says by itself what words it knows")
+    own = getattr(port, "algorithm", algorithm)
+    if isinstance(own, Algorithm) and own is not algorithm:
+        raise TargetError(f"{text_of(port.name)} was made as {own.title}, and is to be checked as {algorithm.title}")
+    return port
 
 
 def _name_of(found: Any) -> str:

@@ -57,7 +57,7 @@ class TorchPort(Adapter):
         self.etas: Any = hyper.pop(scale)
         self.hyper = hyper
         theirs = self.signature.theirs.get(scale, "")
-        self.called = theirs.endswith("fn") or theirs.startswith("get") or isinstance(self.etas, str)
+        self.called = theirs.endswith("fn") or theirs.startswith("get") or self.etas == self.algorithm.measured
         self.hyper[scale] = self.by_leaf(self.etas, params) if self.called else next(iter(self.etas.values()))
         self.apart = bool(theirs) and not self.called and len(set(self.etas.values())) > 1
         self.outside: set[str] = set()

@@ -113,7 +113,7 @@ class Worker:
         return {
             "name": text_of(self.port.name)[:200],
             "options": [name for name in self.algorithm.options if name in options],
-            "words": {name: [text_of(word) for word in known[name]] for name in self.algorithm.words if name in known},
+            "words": {option: _listed(known[option]) for option in self.algorithm.words if option in known},
             "skips_none": bool(self.port.skips_none),
             "dtypes": None if dtypes is None else [name for name in FLOATS if name in dtypes],
             "can": [name for name in ("put", "put_count", "undergo") if hasattr(self.port, name)],
@@ -169,6 +169,10 @@ class Worker:
                 self.port.close()
             except Exception as error:
                 print(f"the port's close() raised {first_line(error)}", file=sys.stderr)
+
+
+def _listed(words: Any) -> list[str]:
+    return [text_of(word) for word in ((words,) if isinstance(words, str) else words)]
 
 
 def _bits(a: np.ndarray) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ _STEPS |= {"4-d": 2, "slots-conv": 2, "slots-mixed": 2}
 _LONG = 1000
 
 _BASE: dict[str, Any] = {"learning_rate": 0.25, "beta": 0.75}
-_TINIEST = {"float64": -1074, "float32": -149, "float16": -24, "bfloat16": -133}
+TINIEST = {"float64": -1074, "float32": -149, "float16": -24, "bfloat16": -133}
 
 
 class VectorCase(NamedTuple):
@@ -56,7 +56,7 @@ def vector_cases(dtype: str) -> list[VectorCase]:
         if (
             case.dtype == "float64"
             and not (is_extreme(case) or is_life(case))
-            and _fits(first := _first_steps(case), dtype)
+            and fits(first := _first_steps(case), dtype)
         ):
             found.append(VectorCase(round_case(first, dtype), tuple(range(1, len(first.grads) + 1))))
     found += [*_edges(dtype), *_refusals(dtype)]
@@ -69,7 +69,7 @@ def _first_steps(case: Case) -> Case:
     return case._replace(grads=case.grads[:steps], options=case.options | {"learning_rate": xi})
 
 
-def _fits(case: Case, dtype: str) -> bool:
+def fits(case: Case, dtype: str) -> bool:
     """Whether a dtype is wide enough for the magnitudes of a case: nothing overflows, nothing vanishes."""
     pairs = zip(_inputs(case), _inputs(round_case(case, dtype)), strict=True)
     return not any(np.any(np.isinf(new) | ((new == 0) & (old != 0))) for old, new in pairs)
@@ -91,7 +91,7 @@ def _one(
 
 
 def _edges(dtype: str) -> list[VectorCase]:
-    least = np.ldexp(1.0, _TINIEST[dtype])
+    least = np.ldexp(1.0, TINIEST[dtype])
     theta, g = np.array([0.5, 0.0, -1.5]), np.array([0.25, 1.0, 0.0])
     small, also, steep = least * np.array([[1, 3, 0], [2, 1, 0], [5, 0, -7]])
     cases = [
@@ -149,15 +149,18 @@ def _any(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:
     return lambda vector: any(bool(np.any(test(a))) for a in _inputs(vector.case))
 
 
-def _gradient(test: Callable[[np.ndarray], Any]) -> Callable[[VectorCase], bool]:
-    return lambda vector: any(g is not None and bool(test(g)) for grads in vector.case.grads for g in grads.values())
+def any_gradient(test: Callable[[Any], Any]) -> Callable[[VectorCase], bool]:
+    """Whether a gradient, or the None of a skipped leaf, is such a one."""
+    return lambda vector: any(bool(test(g)) for grads in vector.case.grads for g in grads.values())
 
 
-def _shape(test: Callable[[tuple[int, ...]], bool]) -> Callable[[VectorCase], bool]:
+def any_shape(test: Callable[[tuple[int, ...]], bool]) -> Callable[[VectorCase], bool]:
+    """Whether a leaf has such a shape."""
     return lambda vector: any(test(a.shape) for a in vector.case.params.values())
 
 
-def _option(*names: str) -> Callable[[VectorCase], bool]:
+def has_option(*names: str) -> Callable[[VectorCase], bool]:
+    """Whether the case sets one of these options."""
     return lambda vector: any(name in vector.case.options for name in names)
 
 
@@ -167,12 +170,12 @@ def _subnormal(vector: VectorCase) -> bool:
     return _any(lambda a: (a != 0) & (abs(a) < least))(vector)
 
 
-def _large(g: np.ndarray) -> Any:
-    return bool(g.size) and np.isfinite(g).all() and abs(g).max() >= 2.0**30
+def _large(g: np.ndarray | None) -> Any:
+    return g is not None and bool(g.size) and np.isfinite(g).all() and abs(g).max() >= 2.0**30
 
 
-def _tiny(g: np.ndarray) -> Any:
-    return bool(g.any()) and abs(g).max() <= 2.0**-20
+def _tiny(g: np.ndarray | None) -> Any:
+    return g is not None and bool(g.any()) and abs(g).max() <= 2.0**-20
 
 
 # A table: a note reads best in two or three lines.
@@ -186,37 +189,37 @@ NOTES: dict[str, Note] = {
     "slots": Note("option", "v and b have axes: the mean of g^2 is taken over the axes where the slot has size 1.",
         "The wrong axis, or one slot per array, mixes rows of different scale.", lambda v: any(v.case.slots.values())),
     "coefficients": Note("option", "c_coef and d_coef differ from 0.25 and from each other.",
-        "Swapped, the weight decay falls at the speed of the step.", _option("c_coef", "d_coef")),
+        "Swapped, the weight decay falls at the speed of the step.", has_option("c_coef", "d_coef")),
     "extra_l2": Note("option", "Decay beside gamma/2, inside d.",
-        "With the wrong sign weights grow.", _option("extra_l2")),
+        "With the wrong sign weights grow.", has_option("extra_l2")),
     "momentum": Note("option", "m averages the whole change, decay included, and is not debiased.",
-        "Debiased, or on the gradient, the first steps are several times too large.", _option("momentum")),
+        "Debiased, or on the gradient, the first steps are several times too large.", has_option("momentum")),
     "clip": Note("option", "Gradients are clipped elementwise, before the mean.",
-        "Clipped after the mean, v remembers the outlier for 1/(1 - beta) steps.", _option("clip_value")),
+        "Clipped after the mean, v remembers the outlier for 1/(1 - beta) steps.", has_option("clip_value")),
     "schedule": Note("option", "The learning rate changes; the first is for t = 1.",
         "Counted from 0, every step takes its neighbour's rate.",
         lambda v: isinstance(v.case.options["learning_rate"], tuple)),
     "warmup": Note("option", "The first learning rate is 0: v moves, theta and b do not.",
         "A division by the rate, or a step that is left out, shows later.", lambda v: v.case.learning_rates()[0] == 0),
     "epsilon": Note("option", "r divides by max(v, epsilon), with v near epsilon.",
-        "Added to v, epsilon shortens every step of rarely used rows.", _option("epsilon")),
+        "Added to v, epsilon shortens every step of rarely used rows.", has_option("epsilon")),
     "zero-gradient": Note("edge", "A gradient that is zero everywhere.",
-        "0/0 makes NaN of the parameters.", _gradient(lambda g: bool(g.size) and not g.any())),
+        "0/0 makes NaN of the parameters.", any_gradient(lambda g: g is not None and bool(g.size) and not g.any())),
     "tiny": Note("edge", "Gradients whose squares come near to a port's epsilon.",
-        "They should steer like gradients of 1; an added epsilon stops them.", _gradient(_tiny)),
+        "They should steer like gradients of 1; an added epsilon stops them.", any_gradient(_tiny)),
     "subnormal": Note("edge", "Subnormal parameters or gradients.",
         "Hardware that flushes them to zero moves on with other numbers.", _subnormal),
     "huge": Note("edge", "Gradients of 2^30 and more.",
-        "Squares overflow in float16, and in float32 from 2^64 on.", _gradient(_large)),
+        "Squares overflow in float16, and in float32 from 2^64 on.", any_gradient(_large)),
     "zero-dim": Note("edge", "An array without axes.",
-        "Code that asks for axis 0 fails.", _shape(lambda s: s == ())),
+        "Code that asks for axis 0 fails.", any_shape(lambda s: s == ())),
     "size-one-axis": Note("edge", "Axes of one entry, which a slot keeps and reduces alike.",
-        "Squeezed away, the wrong axis is reduced.", _shape(lambda s: 1 in s)),
+        "Squeezed away, the wrong axis is reduced.", any_shape(lambda s: 1 in s)),
     "empty": Note("edge", "An array without entries.",
-        "The mean of nothing is 0/0.", _shape(lambda s: 0 in s)),
+        "The mean of nothing is 0/0.", any_shape(lambda s: 0 in s)),
     "none-gradient": Note("edge", "A leaf without a gradient is skipped while the count goes on.",
         "Taken for zeros, its weights decay; with a count of its own, 1 - beta^t is too small.",
-        lambda v: any(g is None for grads in v.case.grads for g in grads.values())),
+        any_gradient(lambda g: g is None)),
     "injected-state": Note("edge", "From step 2 on the case goes on from another state than step 1 left behind.",
         "A port that recomputes its state from the start cannot be resumed.", lambda v: v.case.inject is not None),
     "low-precision": Note("edge", "Parameters in float16 or bfloat16; v, b and m are float64.",

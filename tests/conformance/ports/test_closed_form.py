@@ -3,21 +3,24 @@
 import importlib.resources
 import json
 import re
+import subprocess
 import sys
 
 import jsonschema
 import numpy as np
 import pytest
+from helpers import ROOT
 from helpers import closed_form_ports as ports
 
 import amos_ref
 from amos_ref.cli import main
 from amos_ref.conformance import check
 from amos_ref.conformance.algorithms import CLOSED_FORM, PAPER_AMOS
+from amos_ref.conformance.judging.drive import observe, unsupported
 from amos_ref.conformance.judging.judge import judge
 from amos_ref.conformance.ports.names import NAMES
 from amos_ref.conformance.ports.target import as_port
-from amos_ref.errors import TargetError
+from amos_ref.errors import RuleError, TargetError
 from examples.ports import amos_numpy
 
 CLOSED = {"algorithm": "closed-form"}
@@ -62,7 +65,7 @@ def test_a_port_that_has_less_is_asked_for_less(right):
 
 
 def test_a_decay_that_it_hard_codes_must_be_said():
-    report = check(ports.squared, **CLOSED)
+    report = check(ports.squared, cases="plain", **CLOSED)
     assert not report.ok
     assert verdicts(report)["plain", "float64"].verdict == "departs"
 
@@ -102,10 +105,12 @@ def test_half_life_and_p_0_are_exchanged_where_that_is_exact():
         (lambda theta, g, state, xi: None, {}, "has no parameter for alpha_0"),
         (lambda theta, g, state, lr: None, {"renamed": {"eta": "lr"}}, "'eta' is not one of alpha_0, half_life, p_0"),
         (ports.step, {"cases": "aged-rows-extra"}, "there is no case 'aged-rows-extra'"),
+        (ports.squared, {"sigma": "-1"}, "sigma of leaf 'kernel' is -1; it must be a finite number > 0"),
+        (ports.squared, {"sigma": " "}, "--sigma is empty; it must be a number, or an expression in SHAPE"),
     ],
 )
 def test_what_cannot_be_asked_is_a_named_error(target, options, words):
-    with pytest.raises(TargetError, match=re.escape(words)):
+    with pytest.raises((TargetError, RuleError), match=re.escape(words)):
         check(target, **(CLOSED | options))
 
 
@@ -113,9 +118,12 @@ def test_a_sigma_that_the_port_hard_codes():
     def fixed(theta, g, state, t, alpha_0, half_life):
         return ports.step(theta, g, state, t, alpha_0, half_life, sigma=0.75)
 
-    assert check(fixed, sigma="0.75", **CLOSED).ok
-    assert not check(fixed, sigma="0.5", **CLOSED).ok
-    assert not check(fixed, **CLOSED).ok  # as if it measured
+    few = {"cases": ["plain", "q-large", "sigma-init"], "dtypes": "float64", **CLOSED}
+    report = check(fixed, sigma="0.75", **few)
+    assert report.ok
+    assert verdicts(report)["sigma-init", "float64"].detail == "the port has the sigma that is given, and measures none"
+    assert not check(fixed, sigma="0.5", **few).ok
+    assert not check(fixed, **few).ok  # as if it measured
 
 
 class Ported:
@@ -147,6 +155,38 @@ def test_the_class_of_this_package_conforms():
     report = check(Ported(), cases=["plain", "sigma-init", "adam"], **CLOSED)
     assert report.ok, str(report)
     assert set(report.counts()) == {"conforms"}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({"words": ["decay"]}, {}, "ours has words of type list; they must be a dict by option"),
+        ({"algorithm": PAPER_AMOS}, {}, "ours was made as paper Amos, and is to be checked as the closed form"),
+        ({}, {"words": {"decay": "recurrence"}}, "ours is a Port, which says by itself what words it knows"),
+    ],
+)
+def test_a_port_that_says_other_things_of_itself(change, options, words):
+    port = Ported()
+    vars(port).update(change)
+    with pytest.raises(TargetError, match=words):
+        check(port, cases="plain", **options, **CLOSED)
+
+
+def test_a_port_that_says_one_word_as_a_text_is_run_with_it():
+    port, case = Ported(), next(case for case in CLOSED_FORM.table() if case.name == "plain")
+    port.options, port.words = Ported.options - {"decay"}, {"decay": "inverse-square"}
+    assert observe(port, case).case.options["decay"] == "inverse-square"
+    port.words = {"decay": ["inverse-square", "recurrence"]}
+    assert unsupported(port, case) == "the port has no decay 'inverse-time'"
+
+
+def test_a_decay_of_a_number_is_no_word():
+    def step(theta, g, state, t, lr, half_life, decay=0.01):
+        return ports.step(theta, g, state, t, lr, half_life)
+
+    port = as_port(step, algorithm=CLOSED_FORM)
+    assert "decay" not in port.options
+    assert [(note.kind, note.option) for note in port.notes] == [("not understood", "decay")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -198,7 +238,8 @@ for line in sys.stdin:
         for name, leaf in message["leaves"].items():
             theta[name] = x = numbers(leaf["theta"])
             own = leaf["sigma"]
-            sigma[name] = (sum(a * a for a in x) / len(x)) ** 0.5 if own == "init" else number(own)
+            measured = 0.5 if set(x) in ({0.0}, {1.0}) else (sum(a * a for a in x) / len(x)) ** 0.5
+            sigma[name] = measured if own == "init" else number(own)
         say(ok=True)
     elif call == "step":
         for name, text in message["grads"].items():
@@ -257,6 +298,17 @@ def test_a_program_of_the_second_protocol(program, cli, tmp_path):
     found = {r["case"]: r for r in report["results"] if r["dtype"] == "float64"}
     assert found["plain"]["verdict"] == found["sigma-init"]["verdict"] == "conforms"
     assert found["adam"]["detail"] == "the port has no direction 'adam'"
+
+
+def test_the_protocols_document_shows_what_such_a_program_says(program):
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    said = re.search(r"```text\n(> .*?)```", text, re.DOTALL)
+    assert said is not None
+    lines = said[1].splitlines()
+    asked = "".join(f"{line[2:]}\n" for line in lines[::2])
+    argv = [sys.executable, str(program())]
+    found = subprocess.run(argv, input=asked, capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(line) for line in found.stdout.splitlines()] == [json.loads(line[2:]) for line in lines[1::2]]
 
 
 def test_a_program_that_counts_from_one_departs(program, cli):

@@ -37,7 +37,7 @@ def test_a_transcript_holds_messages_of_the_schema(example, tmp_path):
 def test_the_protocols_document_shows_what_the_example_says(in_c):
     """Its transcript is replayed: the same answers, to the bit."""
     lines = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").splitlines()
-    said = [line.strip()[2:] for line in lines if line.strip().startswith(("> {", "< {"))]
+    said = [line[6:] for line in lines if line.startswith(("    > {", "    < {"))]
     asked, answers = said[::2], said[1::2]
     assert [json.loads(line)["call"] for line in asked] == ["hello", "init", "step", "put", "step", "bye"]
     found = subprocess.run(in_c, input="\n".join(asked) + "\n", capture_output=True, text=True, check=True, timeout=60)

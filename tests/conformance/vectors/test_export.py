@@ -9,12 +9,14 @@ import jsonschema
 import numpy as np
 import pytest
 from helpers import ROOT
-from helpers.stored_vectors import CASES, FOLDER, SCHEMA, find
+from helpers.stored_vectors import CASES, CLOSED_CASES, FOLDER, SCHEMA, find
 
 from amos_ref import cli
 from amos_ref.conformance.vectors import export as vector_export
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.conformance.vectors.cases import STEP
+from amos_ref.conformance.vectors.closed_cases import CLOSED_STEP
+from amos_ref.conformance.vectors.stored import OPTION_WORDS
 
 
 def exported(capsys, *argv):
@@ -27,7 +29,14 @@ def test_export_as_json_is_the_same_format(tmp_path, capsys):
     exported(capsys, "--format", "json", "--output", path)
     document = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
-    assert list(vectors.cases(document)) == CASES
+    assert list(vectors.cases(document)) == CASES + CLOSED_CASES
+    assert document["algorithm"] == "paper Amos and closed-form Amos"
+    assert all(line.startswith(("paper Amos: ", "closed-form Amos: ")) for line in document["header"])
+    for algorithm, found in (("paper", CASES), ("closed-form", CLOSED_CASES)):
+        exported(capsys, "--format", "json", "--algorithm", algorithm, "--output", path)
+        document = json.loads(path.read_text(encoding="utf-8"))
+        jsonschema.Draft202012Validator(SCHEMA).validate(document)
+        assert list(vectors.cases(document)) == found
     exported(capsys, "--format", "json", "--flag", "schedule", "--output", path)
     document = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
@@ -42,23 +51,38 @@ def test_the_archive_holds_the_stored_files_and_is_always_the_same(tmp_path, cap
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name).decode() for name in archive.namelist()}
         assert {m.date_time for m in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    stored = [f"paper-{name}.json" for name in ("bfloat16", "float16", "float32", "float64")]
-    assert list(members) == ["README.md", *stored, "schema.json"]
-    for name in (*stored, "schema.json"):
+    dtypes = ("bfloat16", "float16", "float32", "float64")
+    stored = [f"{algorithm}-{name}.json" for algorithm in ("closed", "paper") for name in dtypes]
+    stored += ["schedules.json", "schedules.schema.json", "schema.json"]
+    assert list(members) == ["README.md", *stored]
+    for name in stored:
         assert members[name] == (FOLDER / name).read_text(encoding="utf-8"), name
         assert members[name].encode() in path.read_bytes()  # as it is: what reads lines needs nothing else
-    for name, (formula, note) in STEP.items():
+    for name, (formula, note) in (*STEP.items(), *CLOSED_STEP.items()):
         assert f"{name} = {formula}{f' ({note})' if note else ''}" in members["README.md"]
     monkeypatch.setattr("time.localtime", lambda *_: time.gmtime(2**31 - 1))
     assert cli.main(["vectors", "export", "--format", "zip"]) == 0
     assert capfdbinary.readouterr().out == path.read_bytes()
 
 
+def test_cases_are_listed(capsys):
+    assert cli.main(["vectors", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [entry["id"] for entry, _ in CASES + CLOSED_CASES]
+    assert cli.main(["vectors", "list", "--algorithm", "closed-form", "--flag", "late"]) == 0
+    first = "closed-late/float64: the count goes from 1 to 1000000 [late]"
+    assert capsys.readouterr().out.splitlines()[0] == first
+    assert cli.main(["vectors", "list", "--algorithm", "closed-form", "--flag", "momentum"]) == 2
+    assert "there is no flag 'momentum'; there are closed-form, sigma" in capsys.readouterr().err
+
+
 def test_some_cases_make_an_archive_of_their_own(tmp_path, capsys):
     path = tmp_path / "vectors.zip"
     exported(capsys, "--format", "zip", "--flag", "reject", "--output", path)
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist()[1:-1]:
+        names = archive.namelist()
+        assert [name for name in names if "schedules" in name] == ["schedules.json", "schedules.schema.json"]
+        for name in (name for name in names if name.startswith(("paper", "closed"))):
             document = json.loads(archive.read(name))
             jsonschema.Draft202012Validator(SCHEMA).validate(document)
             assert {entry["error"] for entry, _ in vectors.cases(document)} <= {"non-finite", "range", "shape"}
@@ -92,26 +116,32 @@ def test_the_schema_has_a_name_of_its_own():
 def test_the_document_has_every_formula():
     """A reader of the page needs no other one."""
     text = (ROOT / "docs" / "vectors.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(.*?)` \| `(.*?)` \| (.*?) ?\|$", text, re.MULTILINE)
-    assert {name: tuple(rest) for name, *rest in rows} == STEP
+    paper, closed = text.split("## A step of the closed form")
+    for part, step in ((paper, STEP), (closed, CLOSED_STEP)):
+        rows = re.findall(r"^\| `(.*?)` \| `(.*?)` \| (.*?) ?\|$", part, re.MULTILINE)
+        assert {name: tuple(rest) for name, *rest in rows} == step
 
 
 @pytest.mark.parametrize("form", ["npz", "safetensors"])
-@pytest.mark.parametrize("case_id", ["long/float32", "subnormal/bfloat16", "nan-gradient/float16"])
+@pytest.mark.parametrize(
+    "case_id", ["long/float32", "subnormal/bfloat16", "nan-gradient/float16", "closed-long-adam/float32"]
+)
 def test_export_of_arrays(form, case_id, tmp_path, capsys):
     path = tmp_path / "some"
     exported(capsys, "--format", form, "--case", case_id, "--output", path)
     got, texts = read_npz(path) if form == "npz" else read_safetensors(path)
     entry, dtype = find(case_id)
-    expected = dict(vector_export.named_arrays(vectors.StoredCase(entry, dtype)))
+    expected = dict(vector_export.named_arrays(vectors.stored_case(entry, dtype)))
     assert set(got) == set(expected)
     for name, a in expected.items():
         kept = got[name].view(dtype) if form == "npz" and a.dtype.name == "bfloat16" else got[name]
         assert (kept.dtype, kept.shape, kept.tobytes()) == (a.dtype, a.shape, a.tobytes()), name
-    assert json.loads(texts["cases"]) == {case_id: {k: entry[k] for k in ("about", "flags", "error") if k in entry}}
+    said = {k: entry[k] for k in ("about", "flags", "error") if k in entry}
+    said |= {"options": {k: x for k, x in entry["options"].items() if k in OPTION_WORDS}} if "closed" in case_id else {}
+    assert json.loads(texts["cases"]) == {case_id: said}
     assert texts["format"] == vectors.VECTORS_FORMAT
-    theta = entry["steps"][0]["leaves"]["x"]["pre"]["theta"]
-    assert vectors.encode(expected[f"{case_id}/1/x/pre.theta"]) == theta
+    first = entry["steps"][0]
+    assert vectors.encode(expected[f"{case_id}/{first['t']}/x/pre.theta"]) == first["leaves"]["x"]["pre"]["theta"]
 
 
 def read_npz(path):

@@ -14,8 +14,9 @@ F64 = np.dtype(np.float64)
 
 @pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
-def test_every_backend_gives_the_stored_bits(name, backend):
-    count, wrong = vectors.verify(name, backend)
+@pytest.mark.parametrize("algorithm", vectors.VECTOR_ALGORITHMS)
+def test_every_backend_gives_the_stored_bits(name, backend, algorithm):
+    count, wrong = vectors.verify(name, backend, algorithm=algorithm)
     assert count >= 36
     assert wrong == []
 
@@ -25,19 +26,69 @@ def flipped(text):
 
 
 @pytest.mark.parametrize(
-    ("case_id", "k", "part", "message"),
+    ("case_id", "k", "part", "what", "message"),
     [
-        ("plain/float32", 2, "post", "plain/float32, step 3: v of leaf 'bias' has other bits"),
-        ("plain/float32", 2, "pre", "plain/float32, before step 3: v of leaf 'bias' has other bits"),
-        ("long/float64", 3, "post", "long/float64, step 1000: v of leaf 'x' has other bits"),
-        ("nan-gradient/float16", 0, "post", "nan-gradient/float16 is refused, but v of leaf 'x' was changed"),
+        ("plain/float32", 2, "post", "v", "plain/float32, step 3: v of leaf 'bias' has other bits"),
+        ("plain/float32", 2, "pre", "v", "plain/float32, before step 3: v of leaf 'bias' has other bits"),
+        ("long/float64", 3, "post", "v", "long/float64, step 1000: v of leaf 'x' has other bits"),
+        ("nan-gradient/float16", 0, "post", "v", "nan-gradient/float16 is refused, but v of leaf 'x' was changed"),
+        (
+            "closed-plain/float32",
+            2,
+            "post",
+            "theta",
+            "closed-plain/float32, step 2: theta of leaf 'bias' has other bits",
+        ),
+        (
+            "closed-long-adam/float64",
+            3,
+            "post",
+            "v",
+            "closed-long-adam/float64, step 999: v of leaf 'x' has other bits",
+        ),
+        (
+            "closed-late/float64",
+            2,
+            "pre",
+            "theta",
+            f"closed-late/float64, before step {10**6 + 1}: theta of leaf 'x' has other bits",
+        ),
+        (
+            "closed-inf-adam/bfloat16",
+            0,
+            "post",
+            "m",
+            "closed-inf-adam/bfloat16 is refused, but m of leaf 'x' was changed",
+        ),
     ],
 )
-def test_one_flipped_bit_is_found(case_id, k, part, message):
+def test_one_flipped_bit_is_found(case_id, k, part, what, message):
     entry, dtype = find(case_id)
-    leaf = entry["steps"][k]["leaves"]["bias" if "plain" in case_id else "x"]
-    leaf[part] = leaf[part] | {"v": flipped(leaf[part]["v"])}
+    leaf = entry["steps"][k]["leaves"]["bias" if "plain/" in case_id else "x"]
+    leaf[part] = leaf[part] | {what: flipped(leaf[part][what])}
     assert vectors.verify_case(entry, dtype, "numpy") == message
+
+
+def test_a_flipped_bit_of_the_plan_or_of_sigma_is_found():
+    entry, dtype = find("closed-plain/float32")
+    entry["steps"][3]["shrink"] = flipped(entry["steps"][3]["shrink"])
+    assert vectors.verify_case(entry, dtype, "numpy") == "closed-plain/float32: shrink at step 3 has other bits"
+    entry, dtype = find("closed-init/float64")
+    entry["leaves"]["kernel"]["sigma"] = flipped(entry["leaves"]["kernel"]["sigma"])
+    assert vectors.verify_case(entry, dtype, "numpy") == "closed-init/float64: sigma of leaf 'kernel' has other bits"
+
+
+def test_a_recurrence_may_have_other_last_bits_and_no_other_digits():
+    """exp and log1p are the platform's. Steps take the stored number, so that what comes of them is exact again."""
+    for factor, seen in ((1 + 2.0**-51, ""), (1 + 1e-9, "shrink at step 2")):
+        entry, dtype = find("closed-recurrence/float64")
+        case = vectors.stored_case(entry, dtype)
+        entry["steps"][2]["shrink"] = vectors.encode(factor * case.rate(entry["steps"][2]))
+        assert case.verify_plan(None) == seen
+        found = vectors.verify_case(entry, dtype, "numpy")
+        assert found.startswith(
+            "closed-recurrence/float64" + (": shrink at step 2" if seen else ", step 2: theta of leaf")
+        )
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])

@@ -8,7 +8,7 @@ import sys
 import jsonschema
 import numpy as np
 import pytest
-from helpers.stored_vectors import COMPUTED, FOLDER, SCHEMA, STORED, find
+from helpers.stored_vectors import CLOSED, COMPUTED, FOLDER, SCHEMA, STORED, find
 from helpers.toy_port import ToyPort
 
 from amos_ref import exact, spec
@@ -16,6 +16,7 @@ from amos_ref.conformance.judging.evaluation import draw
 from amos_ref.conformance.vectors import read as vectors
 from amos_ref.conformance.vectors import write as vector_writer
 from amos_ref.conformance.vectors.cases import vector_cases
+from amos_ref.conformance.vectors.entries import tolerances
 from amos_ref.errors import MissingDependencyError
 from tools import exactness
 
@@ -26,14 +27,16 @@ F64 = np.dtype(np.float64)
 
 
 @pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
-def test_the_files_are_what_the_tool_writes(name):
-    assert vector_writer.text_of(name) == (FOLDER / f"paper-{name}.json").read_text(encoding="utf-8")
+@pytest.mark.parametrize("algorithm", vectors.VECTOR_ALGORITHMS)
+def test_the_files_are_what_the_tool_writes(name, algorithm):
+    assert vector_writer.text_of(name, algorithm) == (FOLDER / f"{algorithm}-{name}.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", vectors.VECTOR_DTYPES)
-def test_the_files_follow_the_schema(name):
-    jsonschema.Draft202012Validator(SCHEMA).validate(STORED[name])
-    assert STORED[name]["groups"][0]["dtype"] == name
+@pytest.mark.parametrize("stored", [STORED, CLOSED], ids=vectors.VECTOR_ALGORITHMS)
+def test_the_files_follow_the_schema(name, stored):
+    jsonschema.Draft202012Validator(SCHEMA).validate(stored[name])
+    assert stored[name]["groups"][0]["dtype"] == name
 
 
 def test_the_schema_allows_nothing_else():
@@ -61,7 +64,29 @@ def test_the_schema_allows_nothing_else():
     ],
 )
 def test_the_schema_sees_damage(damage):
-    document = copy.deepcopy(STORED["float32"])
+    check_damage(STORED, damage)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda case: case["options"].pop("decay"),
+        lambda case: case["options"].update(direction="adamw"),
+        lambda case: case["options"].update(beta=case["options"]["q"]),
+        lambda case: case["leaves"]["bias"].pop("sigma"),
+        lambda case: case["steps"][0].pop("shrink"),
+        lambda case: case["steps"][0]["real"].pop("S"),
+        lambda case: case["steps"][0]["leaves"]["bias"]["real"].pop("u2"),
+        lambda case: case["steps"][0]["leaves"]["bias"]["pre"].update(b=""),
+        lambda case: case["steps"][0].update(t=-1),
+    ],
+)
+def test_the_schema_sees_damage_of_the_closed_form(damage):
+    check_damage(CLOSED, damage)
+
+
+def check_damage(stored, damage):
+    document = copy.deepcopy(stored["float32"])
     damage(document["groups"][0]["cases"][0])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate(document)
@@ -174,7 +199,7 @@ def test_measured_tolerances_hold_for_right_evaluations_that_were_not_measured()
     """The envelope's members have other seeds, and its margin was found on the judge's cases."""
     for name in ("float16", "bfloat16"):
         for case in (vector.case for vector in vector_cases(name) if not vector.error):
-            moments = vector_writer.tolerances(case)
+            moments = tolerances(case)
             for seed in (1000,) if moments else ():
                 for now, steps in zip(moments, draw(name, seed).reading().run(case, case.eta), strict=True):
                     for leaf, moment in now.items():
