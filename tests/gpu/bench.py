@@ -51,7 +51,7 @@ WORKLOADS = [
     *(many("1000x64"), many("200x4096"), one("134M", M134, "column"), one("134M", M134, "row")),
     *(one("134M", M134, "tensor", dtype) for dtype in ("bfloat16", "float16")),
     *(one("67M", M67, "element", dtype) for dtype in ("bfloat16", "float16")),
-    one("67M", M67, momentum=True),
+    *(one("67M", M67, slot, momentum=True) for slot in ("element", "tensor")),
 ]
 
 
