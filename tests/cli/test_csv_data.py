@@ -78,7 +78,8 @@ def test_columns_that_depend_on_each_other_have_no_distance(tmp_path, capsys):
     out = output_lines(capsys)[0]
     assert "distance" not in out[0]
     assert out[7].startswith("[red]y = ")
-    assert out[-1] == "The columns depend on each other: other coefficients fit as well as the reference's."
+    assert out[-2] == "The columns depend on each other: other coefficients fit as well as the reference's."
+    assert out[-1] == "closed-form: half-life N/10 = 0.3"
 
 
 def test_a_file_as_spreadsheets_write_it(tmp_path, capsys):

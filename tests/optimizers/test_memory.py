@@ -51,6 +51,10 @@ def second_step(name, backend, number, monkeypatch):
             new = opt.step(params, grads, state)
         except (MemoryError, SystemError) as caught:  # NumPy has places where it says the latter
             error = caught
+        except AttributeError as caught:  # Numba says so of a named tuple for whose class there is no room
+            if "no attribute '__class__'" not in str(caught):
+                raise
+            error = caught
     return opt, params, state, new, error
 
 
@@ -93,6 +97,5 @@ def test_a_step_that_is_not_resumed_would_be_refused_or_torn(name, monkeypatch):
         write()
 
     monkeypatch.setattr(cpu, "insist", once)
-    monkeypatch.setattr(turn, "insist", once)
     with pytest.raises((AssertionError, errors.StateError)):
         count_outcomes(name, "cpu", monkeypatch)

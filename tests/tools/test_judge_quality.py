@@ -61,7 +61,16 @@ def test_the_page_is_made_of_the_answers(monkeypatch):
             "names": {("gamma-sign",): True, ("gamma-sign", "d-absent"): False},
         }
     }
-    monkeypatch.setattr(judge_quality, "measure", lambda: answers)
+    closed = {
+        "float64": {
+            "catches": {("t-from-1",): True, ("sum-for-mean",): False},
+            "departing": {(1000, 1): False, (1001, 1): True},
+            "names_as": {("t-from-1",): "the same"},
+            "dropped": {("t-from-1",): "nothing"},
+        }
+    }
+    found = {"paper": answers, "closed-form": closed}
+    monkeypatch.setattr(judge_quality, "measure", lambda todo, algorithm: found[algorithm])
     monkeypatch.setattr(judge_quality, "PORTS", {})
     page = judge_quality.matrix_page()
     assert "| float64 | 1 of 1 (100.0 %) | 0 of 1 (0.0 %) | 1 of 1 (100.0 %) |" in page
@@ -71,6 +80,8 @@ def test_the_page_is_made_of_the_answers(monkeypatch):
     assert "Pairs not named in float64: gamma-sign + d-absent." in page
     assert "| float64 | 2 | 1 (plain) |" in page
     assert "| gamma-sign | 1, never |" in page
+    assert "| float64 | 1 of 2 (50.0 %) | 1 of 1 (100.0 %) | 0 | 2 | 1 |" in page
+    assert "Not caught in float64: sum-for-mean" in page
 
 
 def test_the_documented_catalogue_is_the_catalogue():
