@@ -182,11 +182,11 @@ def element_ways(g, theta):
     work = cpu.Work([Leaf("w", theta, g, v, b, None, 0.5)], Amos.method)
     numbers = (0.5, 1e-3, 0.999, 0.0, 0.25, 0.25, 2.0**-125)
     first = work.parts[0]
-    kept = (first.table.apply, first.applied.at, first.table.leaves, first.theta, first.g, first.m, first.state)
-    kept += (None, None, 0.0)  # nothing is told of v, and no gradient clipped
+    kept = (first.table.apply, first.applied.at, first.table.leaves, first.theta, first.g, first.m)
+    kept += (first.moment, first.state, None, None, 0.0, None)  # nothing told of v, no clip, mu nor direction
     return {
         "stream": row_ways(g, theta)["stream"],
-        "decide and apply": (first.kernels.elements, *kept, first.table.scale, numbers),
+        "decide and apply": (first.kernels.elements, *kept, numbers),
         "divisions and roots alone": (divide, make_tasks(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
     }, (v, b, work)
 
