@@ -51,7 +51,7 @@ def reduce_lanes(first, last, starts, g, chi, out):
     for task in range(first, last):
         part = g[task * CHUNK : (task + 1) * CHUNK]
         for left in range(0, part.size, LANES):
-            add_squares(acc, part[left : left + LANES], chi)
+            add_squares(acc, part[left : left + LANES], (), chi, None)
         out[task] = acc[0]
 
 
@@ -62,7 +62,7 @@ def reduce_eight_lanes(first, last, starts, g, chi, out):
     for task in range(first, last):
         part = g[task * CHUNK : (task + 1) * CHUNK]
         for left in range(0, part.size, 8 * LANES):
-            add_eight_squares(acc, part[left : left + 8 * LANES], chi)
+            add_eight_squares(acc, part[left : left + 8 * LANES], chi, None)
         out[task] = acc[0]
 
 
@@ -70,7 +70,7 @@ def reduce_eight_lanes(first, last, starts, g, chi, out):
 def apply_forwards(first, last, starts, g, theta, chi, alpha, rho):
     for task in range(first, last):
         start, stop = task * PIECE, (task + 1) * PIECE
-        move(theta[start:stop], g[start:stop], None, alpha, rho, chi, 0.0)
+        move(theta[start:stop], g[start:stop], None, (), alpha, rho, chi, 0.0, None)
 
 
 @kernel
@@ -78,7 +78,7 @@ def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
     """Begin with the last pieces, which are still in the cache from the first pass."""
     for task in range(last - 1, first - 1, -1):
         start, stop = task * PIECE, (task + 1) * PIECE
-        move(theta[start:stop], g[start:stop], None, alpha, rho, chi, 0.0)
+        move(theta[start:stop], g[start:stop], None, (), alpha, rho, chi, 0.0, None)
 
 
 # columns: `rows` of them at once, in strips of `width` columns
@@ -87,7 +87,7 @@ def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
 @inline
 def add_rows(acc, g, inner, left, right, row, rows):
     for k in range(row, row + rows):
-        add_squares(acc[left:right], g[k * inner + left : k * inner + right], None)
+        add_squares(acc[left:right], g[k * inner + left : k * inner + right], (), None, None)
 
 
 @kernel
@@ -107,7 +107,7 @@ def reduce_eight(first, last, starts, g, inner, out):
         acc = out[task]
         acc[:] = 0.0
         for row in range(task * ROWS, (task + 1) * ROWS, 8):
-            add_eight_squares(acc, g[row * inner : (row + 8) * inner], None)
+            add_eight_squares(acc, g[row * inner : (row + 8) * inner], None, None)
 
 
 @kernel
@@ -118,7 +118,9 @@ def apply_strips(first, last, starts, g, theta, inner, alpha, rho, width, rows):
                 right = min(left + width, inner)
                 for k in range(row, row + rows):
                     start, stop = k * inner + left, k * inner + right
-                    move(theta[start:stop], g[start:stop], None, alpha[left:right], rho[left:right], None, 0.0)
+                    move(
+                        theta[start:stop], g[start:stop], None, (), alpha[left:right], rho[left:right], None, 0.0, None
+                    )
 
 
 @kernel
@@ -126,7 +128,7 @@ def apply_four(first, last, starts, g, theta, inner, alpha, rho):
     for task in range(first, last):
         for row in range(task * ROWS, (task + 1) * ROWS, 4):
             start, stop = row * inner, (row + 4) * inner
-            move_four(theta[start:stop], g[start:stop], None, alpha, rho, None, 0.0)
+            move_four(theta[start:stop], g[start:stop], None, alpha, rho, None, 0.0, None)
 
 
 # elements
@@ -151,7 +153,7 @@ def row_ways(g, theta):
     tiny = np.float32(1e-9)
     chunks, pieces, out = make_tasks(g.size, CHUNK), make_tasks(g.size, PIECE), np.zeros(g.size // CHUNK)
     return {
-        "read": (read, pieces, g.view(np.uint64), np.zeros(g.size // PIECE, np.uint64)),
+        "read": (read, pieces, (g.view(np.uint64),), np.zeros(g.size // PIECE, np.uint64)),
         "reduce": (reduce_lanes, chunks, g, None, out),
         "reduce, with clipping": (reduce_lanes, chunks, g, NO_CLIP, out),
         "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),

@@ -189,15 +189,25 @@ def check_fit(state: Any, kind: type, thetas: Arrays | None, *, optional: bool) 
     shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
     dtypes: dict[str, Any] = {name: getattr(first.get(name), "dtype", None) for name in names}
     check_state(state, shapes, dtypes, kind, optional=optional)
+    _check_constants(state)
     for name, (shape, slot) in shapes.items():
         if None not in (shape, slot) and not broadcasts(slot, shape):
             where = f"state.{PARTS[kind].slots[0]} of leaf {name!r}"
             raise StateError(f"{where} has shape {slot}, which does not broadcast to {shape}")
 
 
+def _check_constants(state: State) -> None:
+    """Raise StateError for a number of a leaf that no init makes; what lies on a GPU is not looked at."""
+    for part in PARTS[kind_of(state)].constants:
+        for name, a in getattr(state, part).items():
+            if isinstance(a, np.ndarray) and not 0.0 < float(a) < np.inf:
+                raise StateError(f"state.{part} of leaf {name!r} is {float(a)!r}; it must be finite and > 0")
+
+
 def check_state_values(state: State) -> None:
     """Raise for values that no step leaves behind: NaN or infinite anywhere, all but m below 0."""
     parts = PARTS[kind_of(state)]
+    _check_constants(state)
     for part in parts.always + parts.entries:
         for name, a in (getattr(state, part) or {}).items():
             check_finite(a, f"state.{part} of leaf {name!r}")

@@ -41,6 +41,12 @@ def test_a_right_optimizer_of_torch_conforms(torch_ports):
     assert {dtype for _, dtype in found} == {"float64", "float32", "bfloat16", "float16"}
 
 
+def test_a_state_that_is_made_at_the_construction_has_each_leafs_sigma(torch_ports):
+    report, found = judged(torch_ports.Early, dtypes="float64", cases=("plain", "sigma-init", "adam"))
+    assert report.ok, str(report)
+    assert {r.verdict for r in found.values()} == {"conforms"}
+
+
 def test_a_wrong_optimizer_of_torch_departs(torch_ports):
     _, found = judged(torch_ports.Linear, dtypes="float64")
     assert found["plain", "float64"].verdict == "departs"

@@ -59,6 +59,19 @@ class ClosedForm(torch.optim.Optimizer):
         return m / (1 - beta1**n) / ((v / (1 - beta2**n)).sqrt() + eps)
 
 
+class Early(ClosedForm):
+    """Right too: what a group says of sigma when it is added is the state's, and holds from then on."""
+
+    def add_param_group(self, param_group):
+        super().add_param_group(param_group)
+        given = self.param_groups[-1]["sigma"]
+        for p in self.param_groups[-1]["params"] if given is not None else ():
+            self.state[p]["sigma"] = torch.tensor(given, dtype=p.dtype)
+
+    def change(self, p, group, t):
+        super().change(p, {**group, "sigma": None}, t)
+
+
 class Linear(ClosedForm):
     """The mistake: rho falls as alpha_0 / 2, not as its square."""
 

@@ -9,6 +9,7 @@ import pytest
 from helpers import strategies as own
 from helpers.messages import one_line
 
+import amos_ref
 from amos_ref import ClosedFormAmos
 from amos_ref.optimizers.state import SigmaWarning
 
@@ -73,3 +74,19 @@ def test_silence_and_noise_would_be_seen(monkeypatch, wrong):
 def test_a_number_and_a_half_are_no_constants():
     for name in ("number", "one", "halves", "none", "signs"):
         assert warned(ClosedFormAmos(half_life=9), {name: PARAMS[name]})[0] == []
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, np.nan, np.inf])
+def test_a_sigma_that_no_init_makes_is_refused_where_a_state_comes_in(value, tmp_path):
+    params = {"w": np.array([3.0, -4.0]), "b": np.array(0.5)}
+    opt = ClosedFormAmos(0.1, half_life=5, validate=True)
+    state = opt.init(params)
+    wrong = state._replace(sigma={"w": state.sigma["w"], "b": np.array(value)})
+    said = rf"state.sigma of leaf 'b' is {value}; it must be finite and > 0"
+    with pytest.raises(amos_ref.errors.StateError, match=said):
+        amos_ref.save_state(tmp_path / "state.npz", wrong)
+    with pytest.raises(amos_ref.errors.StateError, match=said):
+        amos_ref.interop.from_optax(wrong, params)
+    with pytest.raises(amos_ref.errors.StateError, match=said):
+        opt.step(params, params, wrong)
+    assert params["w"].tolist() == [3.0, -4.0]

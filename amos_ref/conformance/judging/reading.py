@@ -187,7 +187,10 @@ def _take(stages: Mapping[str, Stage], step: Step) -> bool:
     """Compute every stage; False if the leaf is skipped."""
     with np.errstate(all="ignore"):
         for name, stage in stages.items():
-            step.__dict__[name] = stage(step)
+            try:
+                step.__dict__[name] = stage(step)
+            except ZeroDivisionError:  # of plain numbers; a quotient of arrays is no error
+                step.__dict__[name] = np.nan
             if name == "grad" and step.grad is None:
                 return False
     return True

@@ -73,6 +73,9 @@ class TorchPort(Adapter):
         inside = [name for name in leaves if name not in self.outside]
         groups = self.groups if self.grouped else {}
         own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
+        if self.apart:  # from the start: a port may make its state when it is constructed
+            theirs = self.signature.theirs[self.algorithm.scale]
+            own = {name: {theirs: self.etas[name]} | options for name, options in own.items()}
         apart = self.apart or any(own.values())
         groups = [{"params": [leaves[n]], **own[n]} for n in inside] if apart else [leaves[n] for n in inside]
         if self.signature.given[:1] == ("named_parameters",) and not apart:

@@ -36,3 +36,9 @@ def test_the_page_read_stage_by_stage_has_the_bits_of_amos(case):
             for what in PAPER_AMOS.quantities:
                 ref, got = held[what][name], getattr(step, what)
                 assert got is ref or np.array_equal(ref, got, equal_nan=True), (what, name)
+
+
+def test_a_quotient_of_plain_numbers_by_0_is_no_number():
+    case = CASES[0]
+    (first, *_) = Reading([{"alpha": lambda s, page: 0.5 / (0.0 * float(s.xi))}]).run(case, case.eta)
+    assert all(np.isnan(step.alpha) and np.isnan(step.theta).all() for step in first.values())
