@@ -8,6 +8,16 @@ def from_one(theta, g, state, t, alpha_0, half_life, sigma="init", q=1.0):
     return step(theta, g, state, t + 1, alpha_0, half_life, sigma=sigma, q=q)
 
 
+def capped(theta, g, state, t, alpha_0, half_life, sigma="init", q=1.0):
+    """The mistake: the count stops at 10,000, as that of no integer does."""
+    return step(theta, g, state, min(t, 10_000), alpha_0, half_life, sigma=sigma, q=q)
+
+
+def in_int16(theta, g, state, t, alpha_0, half_life, sigma="init", q=1.0):
+    """The mistake: the count is kept in 16 bits."""
+    return step(theta, g, state, (t + 2**15) % 2**16 - 2**15, alpha_0, half_life, sigma=sigma, q=q)
+
+
 def whole_decay(theta, g, state, t, lr, T, sigma=None):
     """The mistake: rho without 1/2. It has inverse-time alone, and measures sigma where it is given none."""
     return step(theta, g, state, t, lr, T, q=0.5, sigma="init" if sigma is None else sigma)

@@ -74,7 +74,8 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
         candidates = _candidates(evidence, base, sorted(left))
         while left:
             rest = {more: set(evidence.failing(evidence.in_order(chosen + more))) for more in candidates}
-            better = [more for more in candidates if rest[more] < left]
+            rest = {more: found for more, found in rest.items() if not _contradicted(evidence, more, found)}
+            better = [more for more in rest if rest[more] < left]
             if not better:
                 break
             best = min(better, key=lambda more: (len(rest[more]), len(more)))
@@ -95,6 +96,12 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
             f"with that, the page reproduces the {len(evidence.seen)} cases of its life and of extremes that were run."
         )
     return lines, [name for name in chosen if name not in base], bool(left)
+
+
+def _contradicted(evidence: Evidence, names: Names, left: Iterable[int]) -> bool:
+    """Whether a counter of some kind is named where a case that sets the count goes on to depart: it is another."""
+    counted = any(evidence.seen[i].case.count is not None for i in left)
+    return counted and any(evidence.deviation(name).stage == "count" for name in names)
 
 
 def _candidates(evidence: Evidence, base: Names, failing: list[int]) -> list[Names]:

@@ -47,6 +47,17 @@ def test_a_wrong_function_departs(wrong):
     assert (found["plain", "float64"].step, found["plain", "float64"].stage) == (1, "theta")
 
 
+def test_a_counter_is_named_only_if_it_explains_all_that_counts_far():
+    """A cap was called a counter of 16 bits, by the one case of three in which both leave nothing of alpha."""
+    cases = ("plain", "count-*")
+    named, not_named = (
+        check(port, "quick", cases=cases, **CLOSED).diagnosis for port in (ports.in_int16, ports.capped)
+    )
+    assert named.life == ["count-int16"]
+    assert not_named.life == []
+    assert "no known deviation explains cases count-2^15, count-2^24, count-2^31" in not_named.text
+
+
 def test_what_departs_is_split_into_alpha_and_rho():
     detail = verdicts(check(ports.whole_decay, cases="plain", dtypes="float64", **CLOSED))["plain", "float64"].detail
     assert "rho is 0.0625 (page 0.03125)" in detail
