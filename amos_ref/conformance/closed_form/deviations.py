@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 
 from amos_ref import closed_form, spec
-from amos_ref.conformance.diagnosis.deviation import Catalogue, bessel, largest, norm, other_axes, own_count
+from amos_ref.conformance.diagnosis.deviation import (
+    Catalogue,
+    bessel,
+    chi,
+    global_mean_square,
+    largest,
+    norm,
+    other_axes,
+    own_count,
+    shrunk,
+)
 from amos_ref.conformance.judging.paper import over_slot
 
 CATALOGUE = Catalogue()
 _add = CATALOGUE.add
-
-
-def _chi(s: Any) -> float:
-    return math.inf if s.clip_value is None else float(s.clip_value)
-
-
-def _cut(s: Any, size: float) -> Any:
-    """The gradient, scaled down to a size of clip_value."""
-    return s.grad * (np.minimum(1.0, _chi(s) / size) if size else 1.0)
 
 
 def _as_adam(s: Any, page: Any, **changed: Any) -> Any:
@@ -71,18 +72,18 @@ _add("gradient", "clip-ignored", "does not clip", "one large gradient turns the 
      clip_value=lambda s, page: None)
 _add("gradient", "clip-after", "clips the direction, after its mean square was taken; the page clips the gradient",
      "clipping makes steps small where it should only tame outliers",
-     g=lambda s, page: s.grad, delta=lambda s, page: page(s.but(u=spec.clip(s.u, _chi(s)))))
+     g=lambda s, page: s.grad, delta=lambda s, page: page(s.but(u=spec.clip(s.u, chi(s)))))
 _add("gradient", "clip-the-direction", "clips the direction; the page clips the gradient",
      "Adam's moments keep the outliers",
-     g=lambda s, page: s.grad, u=lambda s, page: spec.clip(page(s), _chi(s)))
+     g=lambda s, page: s.grad, u=lambda s, page: spec.clip(page(s), chi(s)))
 _add("gradient", "clip-by-norm", "scales the array's gradient to the norm clip_value; the page clips each entry",
-     "a step of one slot an array is what it was: nothing is clipped", g=lambda s, page: _cut(s, norm(s.grad)))
+     "a step of one slot an array is what it was: nothing is clipped", g=lambda s, page: shrunk(s, norm(s.grad)))
 _add("gradient", "clip-by-global-norm",
      "scales all gradients to the joint norm clip_value; the page clips each entry",
      "a step of one slot an array is what it was: nothing is clipped",
-     g=lambda s, page: _cut(s, norm(*(g for g in s.grads.values() if g is not None))))
+     g=lambda s, page: shrunk(s, norm(*(g for g in s.grads.values() if g is not None))))
 _add("gradient", "clip-the-change", "clips the change of theta; the page clips the gradient",
-     "outliers turn the direction", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), _chi(s)))
+     "outliers turn the direction", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), chi(s)))
 _add("gradient", "decay-in-gradient", "adds rho * theta to the gradient; the page decays theta itself",
      "the decay is divided by the gradient's size, as in Adam before AdamW",
      grad=lambda s, page: None if page(s) is None else page(s) + _planned_rho(s) * s.old_theta,
@@ -172,7 +173,7 @@ _add("reduce", "mean-of-nonzero", "takes the mean over the entries that are not 
      u2=lambda s, page: page(s) * _count(s) / np.maximum(_over_slot(s, 1.0 * (s.u != 0), np.add.reduce), 1.0))
 _add("reduce", "global-mean", "takes one mean square of the gradients for all leaves; the page one for each slot",
      "leaves with small gradients hardly move",
-     u2=lambda s, page: page(s) * 0.0 + _global_mean_square(s) if s.direction == "gradient" else page(s))
+     u2=lambda s, page: page(s) * 0.0 + global_mean_square(s) if s.direction == "gradient" else page(s))
 _add("reduce", "mean-of-gradient", "divides by the root mean square of the gradient, whatever the direction",
      "steps depend on the loss's scale", u2=lambda s, page: page(s.but(u=s.g)))
 _add("reduce", "mean-averaged", "averages u2 over time with 0.999, corrected as Adam's v; the page takes this step's",
@@ -233,11 +234,6 @@ def _scaled_gradient(s: Any) -> Any:
 
 def _maximum(a: Any, **axes: Any) -> Any:
     return np.max(a, initial=0.0, **axes)
-
-
-def _global_mean_square(s: Any) -> Any:
-    gradients = [spec.clip(g, _chi(s)) for g in s.grads.values() if g is not None]
-    return norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
 
 
 def _averaged(s: Any, new: Any) -> Any:

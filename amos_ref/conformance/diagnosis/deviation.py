@@ -52,6 +52,22 @@ def norm(*arrays: Any) -> float:
     return math.sqrt(sum(float(np.sum(a * a)) for a in arrays))
 
 
+def chi(s: Any) -> float:
+    """Return where a case clips gradients; infinity where it does not."""
+    return math.inf if s.clip_value is None else float(s.clip_value)
+
+
+def shrunk(s: Any, size: float) -> Any:
+    """Return the gradient, scaled down to a size of clip_value."""
+    return s.grad * (np.minimum(1.0, chi(s) / size) if size else 1.0)
+
+
+def global_mean_square(s: Any) -> Any:
+    """Return the mean square of the clipped gradients of all leaves."""
+    gradients = [spec.clip(g, chi(s)) for g in s.grads.values() if g is not None]
+    return norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
+
+
 def bessel(n: int) -> float:
     """Return what turns a mean over n into one over n - 1."""
     return n / (n - 1) if n > 1 else 1.0

@@ -11,18 +11,21 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.diagnosis import extremes, life, ways
-from amos_ref.conformance.diagnosis.deviation import Catalogue, bessel, largest, norm, other_axes, own_count, stored
+from amos_ref.conformance.diagnosis.deviation import (
+    Catalogue,
+    bessel,
+    chi,
+    global_mean_square,
+    largest,
+    norm,
+    other_axes,
+    own_count,
+    shrunk,
+    stored,
+)
 
 CATALOGUE = Catalogue()
 _add = CATALOGUE.add
-
-
-def _chi(s: Any) -> float:
-    return math.inf if s.clip_value is None else float(s.clip_value)
-
-
-def _shrink(s: Any, norm: float) -> Any:
-    return s.grad * (np.minimum(1.0, _chi(s) / norm) if norm else 1.0)
 
 
 def _average(s: Any, name: str, new: Any) -> Any:
@@ -46,13 +49,13 @@ _add("gradient", "clip-after-mean", "takes the mean square of the unclipped grad
      "clipping makes steps small where it should only tame outliers", g2=lambda s, page: page(s.but(g=s.grad)))
 _add("gradient", "clip-by-norm", "scales the array's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the array's size",
-     g=lambda s, page: _shrink(s, norm(s.grad)))
+     g=lambda s, page: shrunk(s, norm(s.grad)))
 _add("gradient", "clip-by-global-norm",
      "scales all gradients to the joint norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the whole model",
-     g=lambda s, page: _shrink(s, norm(*(g for g in s.grads.values() if g is not None))))
+     g=lambda s, page: shrunk(s, norm(*(g for g in s.grads.values() if g is not None))))
 _add("gradient", "clip-the-change", "clips the change of theta; the page clips the gradient",
-     "outliers enter v unclipped", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), _chi(s)))
+     "outliers enter v unclipped", g=lambda s, page: s.grad, delta=lambda s, page: spec.clip(page(s), chi(s)))
 _add("gradient", "l2-in-gradient", "adds extra_l2 * theta to the gradient; the page adds it to the decay",
      "the extra decay is divided by the gradient's size, as in Adam before AdamW",
      grad=lambda s, page: None if page(s) is None else page(s) + s.options["extra_l2"] * s.old_theta,
@@ -72,7 +75,7 @@ _add("reduce", "mean-over-n-1", "divides the sum of squares by n - 1; the page b
 _add("reduce", "mean-absolute", "squares the mean of |g|; the page takes the mean of g^2",
      "sparse gradients get larger steps", g2=lambda s, page: _squared_mean_absolute(s))
 _add("reduce", "global-mean", "takes one mean square for all leaves; the page one for each slot",
-     "leaves with small gradients hardly move", g2=lambda s, page: page(s) * 0.0 + _global_mean_square(s))
+     "leaves with small gradients hardly move", g2=lambda s, page: page(s) * 0.0 + global_mean_square(s))
 _add("reduce", "other-axes", "averages over the axes that the slot keeps, and keeps the others",
      "each row steps by the columns' gradients", slot=lambda s, page: other_axes(s.shapes[s.name], page(s)))
 _add("reduce", "slots-tensor", "keeps one slot for each array, whatever slot_shape says",
@@ -291,11 +294,6 @@ ways.add_all(_add)
 
 def _squared_mean_absolute(s: Any) -> Any:
     return np.square(spec.mean_square(np.sqrt(np.abs(s.g)), s.old_v.shape))
-
-
-def _global_mean_square(s: Any) -> Any:
-    gradients = [spec.clip(g, _chi(s)) for g in s.grads.values() if g is not None]
-    return norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
 
 
 def _gamma_of_new_b(s: Any) -> Any:

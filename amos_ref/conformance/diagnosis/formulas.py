@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis.deviation import norm, stored
-from amos_ref.conformance.diagnosis.deviations import _add, _chi, _global_mean_square
+from amos_ref.conformance.diagnosis.deviation import chi, global_mean_square, norm, stored
+from amos_ref.conformance.diagnosis.deviations import _add
 
 
 def _axes(s: Any) -> tuple[int, ...]:
@@ -72,26 +72,26 @@ def _rank(s: Any) -> int:
 # gradient
 _add("gradient", "clip-by-rms",
      "scales the array's gradient to the root mean square clip_value; the page clips each entry",
-     "clip_value means something else", g=lambda s, page: s.grad * min(1.0, _chi(s) / (_rms(s.grad) or 1.0)))
+     "clip_value means something else", g=lambda s, page: s.grad * min(1.0, chi(s) / (_rms(s.grad) or 1.0)))
 _add("gradient", "clip-by-norm-of-slot",
      "scales each slot's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the slot's size",
-     g=lambda s, page: s.grad * np.minimum(1.0, _chi(s) / _root_of_sum(s)))
+     g=lambda s, page: s.grad * np.minimum(1.0, chi(s) / _root_of_sum(s)))
 _add("gradient", "clip-to-zero", "takes 0 for entries beyond clip_value; the page takes clip_value",
-     "outliers do not count at all", g=lambda s, page: np.where(np.abs(s.grad) > _chi(s), 0.0, s.grad))
+     "outliers do not count at all", g=lambda s, page: np.where(np.abs(s.grad) > chi(s), 0.0, s.grad))
 _add("gradient", "clip-of-squares", "clips g^2, in the mean square only, at clip_value; the page clips g",
-     "outliers still move theta", g=lambda s, page: s.grad, g2=lambda s, page: _mean_clipped(s, _chi(s)))
+     "outliers still move theta", g=lambda s, page: s.grad, g2=lambda s, page: _mean_clipped(s, chi(s)))
 _add("gradient", "clip-not-in-gamma", "takes the unclipped gradient's mean square in gamma, and the clipped one's in v",
      "outliers speed up decay and clock",
      gamma=lambda s, page: page(s.but(g2=spec.mean_square(s.grad, s.old_v.shape))))
 _add("gradient", "clip-in-mean-only", "clips what enters the mean square, and steps with the unclipped gradient",
      "outliers still move theta", delta=lambda s, page: page(s.but(g=s.grad)))
 _add("gradient", "clip-from-above-only", "clips at +clip_value, and not at -clip_value", "half of the outliers stay",
-     g=lambda s, page: np.minimum(s.grad, _chi(s)))
+     g=lambda s, page: np.minimum(s.grad, chi(s)))
 _add("gradient", "clip-normalised", "clips the gradient divided by its root mean square; the page clips the gradient",
      "clip_value means something else",
      g=lambda s, page: s.grad,
-     delta=lambda s, page: page(s.but(g=spec.clip(s.g * np.sqrt(s.r), _chi(s)) / np.sqrt(s.r))))
+     delta=lambda s, page: page(s.but(g=spec.clip(s.g * np.sqrt(s.r), chi(s)) / np.sqrt(s.r))))
 _add("gradient", "gradient-centred", "subtracts the gradient's mean before everything else", "the mean does not move",
      g=lambda s, page: page(s) - np.add.reduce(page(s), None) / max(s.old_theta.size, 1))
 _add("gradient", "gradient-normalised", "divides the array's gradient by its norm before everything else",
@@ -114,7 +114,7 @@ _add("reduce", "mean-over-array-size", "sums over the slot and divides by the wh
 _add("reduce", "mean-over-slots-number", "sums over the slot and divides by the number of slots",
      "steps depend on the array's shape", g2=lambda s, page: page(s) * _count(s) / max(s.old_v.size, 1))
 _add("reduce", "global-sum", "takes the sum of squares over all leaves; the page one mean for each slot",
-     "all leaves step alike, and too little", g2=lambda s, page: page(s) * 0.0 + _global_mean_square(s) * _entries(s))
+     "all leaves step alike, and too little", g2=lambda s, page: page(s) * 0.0 + global_mean_square(s) * _entries(s))
 _add("reduce", "global-largest", "takes the largest g^2 of all leaves; the page one mean for each slot",
      "all leaves step alike, and too little", g2=lambda s, page: page(s) * 0.0 + _global_largest(s))
 
@@ -308,7 +308,7 @@ _add("momentum", "momentum-with-new-d", "averages the change without d, and mult
      theta=lambda s, page: page(s if s.m is None else s.but(m=s.m * s.d)))
 _add("momentum", "clip-the-average", "clips what theta moves by, averaged or not; the page clips the gradient",
      "outliers enter v unclipped", g=lambda s, page: s.grad,
-     theta=lambda s, page: s.old_theta + spec.clip(s.delta if s.m is None else s.m, _chi(s)))
+     theta=lambda s, page: s.old_theta + spec.clip(s.delta if s.m is None else s.m, chi(s)))
 
 # schedule, storage
 _add("schedule", "schedule-largest", "takes the largest learning rate so far", "the rate never falls",
@@ -341,7 +341,7 @@ def _entries(s: Any) -> int:
 
 
 def _global_largest(s: Any) -> float:
-    clipped = [spec.clip(g, _chi(s)) for g in s.grads.values() if g is not None]
+    clipped = [spec.clip(g, chi(s)) for g in s.grads.values() if g is not None]
     return max((float(np.max(g * g, initial=0.0)) for g in clipped), default=0.0)
 
 

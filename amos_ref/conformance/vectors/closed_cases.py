@@ -11,6 +11,7 @@ import numpy as np
 from amos_ref.conformance.cases import Case, draw, round_case
 from amos_ref.conformance.vectors.cases import (
     NOTES,
+    STEP,
     TINIEST,
     Note,
     VectorCase,
@@ -280,16 +281,13 @@ def closed_flags(vector: VectorCase) -> list[str]:
 CLOSED_STEP = {
     "x": ("t / half_life", "or 2 alpha_0 p_0 t; inverse-square: (sqrt(2) - 1) t / half_life, or alpha_0 p_0 t"),
     "shrink": ("1 / (1 + x)", "inverse-square: 1 / (1 + x (2 + x)); recurrence: exp(-2 S); t counts the steps from 0"),
-    "g": ("min(max(g, -clip_value), clip_value)", "if there is a clip_value"),
+    "g": STEP["g"],
     "m": ("beta1 m + (1 - beta1) g", "if direction is adam"),
     "v": ("beta2 v + (1 - beta2) g*g", "if direction is adam"),
     "u": ("g", "or sign(g), or m / (1 - beta1^(t+1)) / (sqrt(v / (1 - beta2^(t+1))) + adam_epsilon)"),
-    "u2": (
-        "mean of u*u",
-        "over the axes of the leaf on which slot_shape, aligned at the last axis, has 1; of nothing: 0",
-    ),
+    "u2": ("mean of u*u", STEP["g2"][1]),
     "alpha": ("alpha_0 (sigma / sqrt(max(u2, epsilon))) shrink", ""),
     "rho": ("alpha_0 alpha_0 / (2 q) shrink", ""),
-    "delta": ("-(alpha u + rho theta)", "alpha and rho are those of the entry's slot"),
+    "delta": ("-(alpha u + rho theta)", STEP["delta"][1]),
     "theta": ("theta + delta", "rounded once to the group's dtype"),
 }
