@@ -69,6 +69,8 @@ CASES = {
     "gradient squared": (entry("grads", (1, 1), -1e200), N, ["'z'[1, 1] is -1e+200", "square overflows"]),
     "gradients summed": (entry("grads", ..., 1.2e154), N, ["gradient of leaf 'z'", "sum", "overflows", "1.2e+154"]),
 }
+#: What no init leaves as the one number of a leaf.
+UNLIKE_A_SIZE = (math.nan, math.inf, -math.inf, -0.5, 0.0)
 #: What is no mistake where gradients are clipped before anything else, or where no mean of their squares is taken.
 LEGAL = {
     "Amos that averages and clips": ("gradient inf", "gradient -inf", "gradient squared", "gradients summed"),
@@ -166,6 +168,7 @@ def test_parts_of_a_state_that_do_not_belong_are_refused(name):
 @pytest.mark.parametrize("name", VALIDATING)
 def test_validate_looks_at_every_parameter_and_all_of_the_state(name):
     right = Attempt(name, validate=True)
+    constants = PARTS[type(right.state)].constants
     for value in (np.nan, np.inf):
         attempt = copy.deepcopy(right)
         attempt.params["z"][1, 2] = value
@@ -174,11 +177,15 @@ def test_validate_looks_at_every_parameter_and_all_of_the_state(name):
         shape = getattr(right.state, part)["z"].shape
         index = tuple(n - 1 for n in shape)
         where = f"state.{part} of leaf 'z'"
-        for value, error, words in (
-            (np.nan, N, [f"{where}[{', '.join(map(str, index))}] is nan"]),
-            (-np.inf, N, [f"{where}[{', '.join(map(str, index))}] is -inf"]),
+        entry_of = f"{where}[{', '.join(map(str, index))}]"
+        mistakes = (
+            (np.nan, N, [f"{entry_of} is nan"]),
+            (-np.inf, N, [f"{entry_of} is -inf"]),
             (-0.5, S, [f"{where} holds -0.5; it must be >= 0"]),
-        ):
+        )
+        if part in constants:
+            mistakes = [(value, S, [f"{where} is {value!r}; it must be finite and > 0"]) for value in UNLIKE_A_SIZE]
+        for value, error, words in mistakes:
             if value == -0.5 and part == "m":
                 continue
             attempt = copy.deepcopy(right)
