@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amos_ref.scipy_minimizer import scipy_method
     from amos_ref.storage.checkpoint import load, load_state, save, save_state
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = [
     "Amos",
