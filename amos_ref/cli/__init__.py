@@ -1,4 +1,4 @@
-"""The command line: amos-ref check | run | explain | schedule | bench | vectors | info."""
+"""The command line: amos-ref check | run | explain | schedule | choose | bench | vectors | info."""
 
 import argparse
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import amos_ref
-from amos_ref.cli import bench, check, explain, info, run, schedule, vectors
+from amos_ref.cli import bench, check, choose, explain, info, run, schedule, vectors
 from amos_ref.cli.status import (
     INTERRUPTED,
     MISSING,
@@ -85,6 +85,6 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (check, run, explain, schedule, bench, vectors, info):
+    for command in (check, run, explain, schedule, choose, bench, vectors, info):
         command.add_to(commands)
     return parser
