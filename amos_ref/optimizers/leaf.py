@@ -19,7 +19,7 @@ class Leaf(NamedTuple):
     v: np.ndarray  # the slot's shape, the state's dtype
     b: np.ndarray
     m: np.ndarray | None  # theta's shape; None without momentum
-    eta: float
+    eta: Any  # a number, or an array of one float64
 
     source = "gradient"  # what g is
     moments = ()  # those of a direction
@@ -37,7 +37,7 @@ class Leaf(NamedTuple):
         return self.v, self.b
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> Any:
         return self.eta
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -49,7 +49,7 @@ class Leaf(NamedTuple):
 
     def describe(self) -> str:
         """Return what a trace says of the leaf."""
-        return f"shape {self.theta.shape}, slot {self.slot}, eta={self.eta:.6g}"
+        return f"shape {self.theta.shape}, slot {self.slot}, eta={float(self.eta):.6g}"
 
     def before(self) -> dict[str, np.ndarray | None]:
         """Return what the step starts from, for a trace."""
