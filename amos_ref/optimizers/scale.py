@@ -67,7 +67,8 @@ def warn_of_default(eta: float, thetas: Arrays) -> None:
     far = {}
     for name, theta in thetas.items():
         if len(theta.shape) > 1 and math.prod(theta.shape) >= FEWEST_ENTRIES:
-            size = float(np.sqrt(spec.mean_square(theta.astype(np.float64), ())))
+            with np.errstate(all="ignore"):
+                size = float(np.sqrt(spec.mean_square(theta.astype(np.float64), ())))
             if size and not eta / FARTHEST <= size <= eta * FARTHEST:
                 far[name] = size
     if far:
