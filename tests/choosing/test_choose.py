@@ -7,6 +7,8 @@ index has a slot of its own (None: one slot for all).
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -405,3 +407,9 @@ def test_it_prints_as_text_and_as_html():
     assert "&lt;b&gt;.weight" in html
     assert "<b>" not in html
     assert html.index("strange") < html.index("&lt;b&gt;.weight")
+
+
+def test_modules_are_there_without_an_import_of_their_own():
+    code = "import amos_ref; print(amos_ref.plots.__name__, amos_ref.adamw.AdamW.__name__, amos_ref.choose.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.split() == ["amos_ref.plots", "AdamW", "choose"]

@@ -1,5 +1,7 @@
 """The command line as a whole: exit status, one line for every mistake, and what the documents show of it."""
 
+import argparse
+import importlib
 import pathlib
 import re
 import subprocess
@@ -10,6 +12,7 @@ from helpers import ROOT
 from helpers.command import output_lines
 
 import amos_ref
+from amos_ref import cli
 from amos_ref.cli import main
 
 
@@ -103,3 +106,33 @@ def test_the_documents_show_what_is_printed(capsys, tmp_path, monkeypatch):
             want, got = ([line.split("  ")[0] for line in rows] for rows in (want, got))
         assert got == want
     assert len(blocks) == 8
+
+
+class Subparsers:
+    """What a command adds itself to; it keeps the line that --help has of it."""
+
+    def __init__(self):
+        self.parsers = argparse.ArgumentParser().add_subparsers()
+        self.lines = {}
+
+    def add_parser(self, name, help, **options):
+        self.lines[name] = help
+        return self.parsers.add_parser(name, **options)
+
+
+def test_help_says_of_each_command_what_the_command_says_of_itself():
+    found = Subparsers()
+    for name in cli.COMMANDS:
+        importlib.import_module(f"amos_ref.cli.{name}").add_to(found)
+    assert found.lines == cli.COMMANDS
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from amos_ref.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({'numpy', 'numba', 'optree', 'scipy', 'rich', 'amos_ref.cli.run'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.splitlines()[-1] == "[]"
+    assert all(f"  {name} " in found.stdout for name in cli.COMMANDS)
