@@ -120,6 +120,8 @@ def name_relative(leaf: Leaf, model: Model) -> Found | None:
 def name_bias(leaf: Leaf, model: Model) -> Found | None:
     """Biases, and the shift of a norm."""
     last = leaf.name.last.lower()
+    if leaf.role == "weight" and len(leaf.shape) == 2 and leaf.shape[1] == 1 and words_of(leaf.own)[-1:] == ("bias",):
+        return Found("bias", BIAS, (leaf.shape[0], 1), "a table of biases, one for every row", "analogy")
     if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":

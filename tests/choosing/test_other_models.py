@@ -33,6 +33,7 @@ def gates(hidden, axis):
 #: What each word says of eta and the slots, for a shape.
 WORDS = {
     "bias": lambda s: (0.5, ()),
+    "bias-rows": lambda s: (0.5, s),
     "gain": lambda s: (1.0, ()),
     "embedding": rows(lambda s: math.sqrt(2 / s[-1])),
     "embedding-t5": rows(lambda s: 1.0),
