@@ -204,7 +204,7 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", "tests", *APART)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """Each supported Python that is on the path."""
     session.install("-e", ".[test]")
