@@ -183,7 +183,8 @@ def _from_port(
     thetas: dict[str, Any] | None,
     state_dtype: str,
 ) -> Any:
-    counts = {read_count(int(step) if hasattr(step := group.get("step"), "detach") else step) for group in groups}
+    steps: list[Any] = [group.get("step") for group in groups]
+    counts = {read_count(int(step) if hasattr(step, "detach") else step) for step in steps}  # or a tensor of it
     if len(counts) != 1:
         raise StateError(f"the param_groups differ in steps taken: {sorted(counts)}; a state has one count for all")
     kind, fields = _fields_of_port(groups, own)
