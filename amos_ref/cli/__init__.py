@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NoReturn
 
 import amos_ref
@@ -24,7 +24,7 @@ from amos_ref.cli.status import (
 from amos_ref.errors import AmosError, BackendError, MissingDependencyError, NoAnswerError, escape
 from amos_ref.terminal import complain
 
-#: What --help says of each command. The command is a module of this name, which is imported only when it is asked for.
+#: What each command does, in a line. Its module, of the same name, is imported where it is asked for.
 COMMANDS = {
     "check": "check this installation, or a port against the page",
     "run": "train on a problem or a CSV file, and compare with the reference",
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if not open_standard_streams():
         return _complain("standard output is closed: no answer could be delivered", NO_ANSWER)
-    argv = sys.argv[1:] if argv is None else argv
-    args = _build_parser(argv).parse_args(argv)
+    args = build_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     with contextlib.suppress(AttributeError):  # a stand-in for standard output need not have it
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     with terminated_by_signals() as received:
@@ -89,8 +88,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(escape(message))
 
 
-def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser for these arguments: of the other commands it knows only the names."""
+def build_parser(asked: Container[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return a parser of the commands that are asked for; the others are in its list, without options."""
     parser = _Parser(
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
@@ -99,10 +98,9 @@ def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    wanted = next((text for text in argv if not text.startswith("-")), None)
-    for name, words in COMMANDS.items():
-        if name == wanted:
-            importlib.import_module(f"amos_ref.cli.{name}").add_to(commands)
+    for name, summary in COMMANDS.items():
+        if name in asked:
+            importlib.import_module(f"amos_ref.cli.{name}").add_to(commands, summary)
         else:
-            commands.add_parser(name, help=words)
+            commands.add_parser(name, help=summary)
     return parser

@@ -10,11 +10,11 @@ from amos_ref.errors import HyperParameterError, escape
 from amos_ref.terminal import print_table
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, summary: str) -> None:
     """Add the command to argparse's subparsers."""
     choose = commands.add_parser(
         "choose",
-        help="eta and slot shape for every parameter of a model",
+        help=summary,
         description="eta and slot shape for every parameter of a model, by its names and shapes, with a reason for "
         "each. The least certain come first. Exit status: 0, or 1 if there is a parameter that is unknown.",
     )
