@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from amos_ref.errors import HyperParameterError, StorageError
+from amos_ref.groups import NEUTRAL
 from amos_ref.outside import pass_on
 from amos_ref.rules import Preset, number
 
-RULES = ("eta", "sigma", "slot_shape")  # the options that may be rules by name
+RULES = ("eta", "sigma", "slot_shape", *NEUTRAL)  # the options that may be rules by name
 LONGEST_INT = 2000  # bits
 
 
