@@ -90,7 +90,8 @@ def check_array(a: Any, where: str) -> Any:
             raise BackendError(
                 f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy"
             )
-        raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}")
+        how = "; give dict(module.named_parameters()) of it" if hasattr(a, "named_parameters") else ""
+        raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}{how}")
     if type(a) not in (np.ndarray, np.memmap):
         raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")
     if not is_float(a.dtype):

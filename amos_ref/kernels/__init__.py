@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from amos_ref.errors import BackendError
+from amos_ref.foreign import as_array, as_array_tree
 
 #: Name -> module. "auto" is the compiled CPU kernels.
 BACKENDS = {
@@ -185,6 +186,10 @@ class Watch(Protocol):
 class Backend(Protocol):
     """Where steps are computed."""
 
+    def as_array(self, a: Any, where: str) -> Any:
+        """Return an array of another library as the watch of a layout sees it."""
+        ...
+
     def as_arrays(self, tree: Any, what: str) -> Any:
         """Return a tree with its arrays as checks and kernels see them; raise BackendError for arrays elsewhere."""
         ...
@@ -237,8 +242,11 @@ class Backend(Protocol):
 class HostBackend:
     """What backends have in common whose arrays are NumPy's, and whose steps are done when they return."""
 
+    def as_array(self, a: Any, where: str) -> Any:
+        return as_array(a, where)
+
     def as_arrays(self, tree: Any, what: str) -> Any:
-        return tree
+        return as_array_tree(tree, what)
 
     def as_state(self, state: Any) -> Any:
         return state

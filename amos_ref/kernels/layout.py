@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import optree
 
+from amos_ref import tree
+from amos_ref.errors import DtypeError
 from amos_ref.kernels import Backend, Work
 
 
@@ -33,8 +35,8 @@ class KeptLayout:
         self, backend: Backend, work: Work, params: Any, grads: Any, state: Any, stepping: Sequence[str]
     ) -> None:
         self.work, self.stepping = work, list(stepping)
-        paths, thetas, self.structure = optree.tree_flatten_with_path(params, none_is_leaf=True)
-        names = ["/".join(map(str, path)) for path in paths]
+        thetas, self.structure = optree.tree_flatten(params, none_is_leaf=True)
+        names = tree.names_of(self.structure)
         self.here = [k for k, a in enumerate(thetas) if a is not None]
         self.passed = [k for k, a in enumerate(thetas) if a is None]
         self.names = [names[k] for k in self.here]
@@ -47,6 +49,9 @@ class KeptLayout:
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
         self.single = [k for k in self.moved if np.ndim(leaves[k]) == 0]
         self.fixed = len(self.here) * (1 + len(self.present))
+        self.as_array = (
+            None if all(type(a) is np.ndarray for a in thetas + leaves if a is not None) else backend.as_array
+        )
         arrays = self._arrays(params, grads, state)
         self.watch = None if arrays is None else backend.watch(arrays, self.fixed)
 
@@ -101,8 +106,9 @@ class KeptLayout:
             if type(part) is not dict or len(part) != len(thetas):
                 return None
         try:
-            return thetas + [part[name] for part in parts for name in self.names] + gs
-        except KeyError:
+            arrays = thetas + [part[name] for part in parts for name in self.names] + gs
+            return arrays if self.as_array is None else [self.as_array(a, "") for a in arrays]
+        except (KeyError, DtypeError):
             return None
 
 

@@ -8,6 +8,7 @@ from amos_ref import tree
 from amos_ref.checks import check_array, check_shape
 from amos_ref.dtypes import round_like
 from amos_ref.float_mode import check_mode
+from amos_ref.foreign import as_array, like_given
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -32,9 +33,9 @@ def apply_updates(params: Any, updates: Any) -> Any:
     deltas = tree.match(given, thetas, "updates")
     new = {}
     for name, theta in thetas.items():
-        check_array(theta, f"params leaf {name!r}")
-        delta = check_array(deltas[name], f"update of leaf {name!r}")
+        given, theta = theta, check_array(as_array(theta, f"params leaf {name!r}"), f"params leaf {name!r}")
+        delta = check_array(as_array(deltas[name], f"update of leaf {name!r}"), f"update of leaf {name!r}")
         check_shape(delta, theta.shape, f"update of leaf {name!r}")
         with np.errstate(all="ignore"):
-            new[name] = round_like(theta.astype(np.float64) + delta.astype(np.float64), theta)
+            new[name] = like_given(round_like(theta.astype(np.float64) + delta.astype(np.float64), theta), given)
     return tree.unflatten(new, params)
