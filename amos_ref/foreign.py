@@ -50,7 +50,11 @@ def as_array(a: Any, where: str) -> Any:
 
 def as_array_tree(params: Any, what: str) -> Any:
     """Return a tree with its arrays as NumPy's: the tree itself, if they all are."""
-    if all(type(a) is np.ndarray or a is None for a in optree.tree_leaves(params, none_is_leaf=True)):
+    try:
+        leaves = optree.tree_leaves(params, none_is_leaf=True)
+    except RecursionError:
+        return params  # which is refused where its leaves get their names
+    if all(type(a) is np.ndarray or a is None for a in leaves):
         return params
     word = {"grads": "gradient of"}.get(what, what)
     found = {name: as_array(a, f"{word} leaf {name!r}") for name, a in tree.flatten(params, what).items()}
