@@ -111,7 +111,14 @@ class ReadOnlyOptions(dict[str, Any]):
 
 
 def freeze(value: Any) -> Any:
-    """Return an option that its giver can no longer change: mappings, lists and arrays are copied."""
+    """Return an option that its giver can no longer change: mappings, lists and arrays are copied.
+
+    What nobody can change is returned itself, as scikit-learn's clone asks of a constructor.
+    """
+    if isinstance(value, ReadOnlyOptions):
+        return value
+    if isinstance(value, tuple) and all(freeze(entry) is entry for entry in value):
+        return value
     if isinstance(value, Preset):
         return Preset(*map(freeze, value))
     if isinstance(value, Mapping):
