@@ -35,7 +35,8 @@ class AmosRegressor(RegressorMixin, BaseEstimator):
         return X @ self.result_.params["w"] + self.result_.params["b"]
 
 
-X, y = load_diabetes(return_X_y=True)
+data = load_diabetes()
+X, y = data["data"], data["target"]
 X, y = X / X.std(0), (y - y.mean()) / y.std()
 grid = {"optimizer__learning_rate": [0.03, 0.3], "epochs": [5, 50]}
 search = GridSearchCV(AmosRegressor(amos_ref.Amos(eta=0.3, beta=0.9)), grid, cv=3).fit(X, y)
