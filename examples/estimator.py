@@ -7,6 +7,8 @@ A ridge regression that Amos fits by minibatches, and that scikit-learn clones, 
 Run: python examples/estimator.py
 """
 
+from typing import Any
+
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import load_diabetes
@@ -35,8 +37,8 @@ class AmosRegressor(RegressorMixin, BaseEstimator):
         return X @ self.result_.params["w"] + self.result_.params["b"]
 
 
-data = load_diabetes()
-X, y = data["data"], data["target"]
+data: Any = load_diabetes()
+X, y = data.data, data.target
 X, y = X / X.std(0), (y - y.mean()) / y.std()
 grid = {"optimizer__learning_rate": [0.03, 0.3], "epochs": [5, 50]}
 search = GridSearchCV(AmosRegressor(amos_ref.Amos(eta=0.3, beta=0.9)), grid, cv=3).fit(X, y)
