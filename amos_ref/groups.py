@@ -34,6 +34,11 @@ def number_of(rule: Any, option: str, name: str, shape: Shape) -> float:
     return x
 
 
+def is_neutral(own: Iterable[float]) -> bool:
+    """Return whether the numbers of a leaf are those of one that no rule names."""
+    return all(x == NEUTRAL[name] for name, x in zip(NUMBERS, own, strict=False))
+
+
 def list_own(own: Iterable[float]) -> str:
     """Return in words what numbers of its own a leaf has, where they are not those of a leaf that no rule names."""
     return "".join(f", {name}={x:.6g}" for name, x in zip(NUMBERS, own, strict=False) if x != NEUTRAL[name])
@@ -70,10 +75,10 @@ def warn_of_unused(options: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _mappings(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for option, rule in options.items():
+        if isinstance(rule, Preset):
+            rule = rule.slot_shape if option == "slot_shape" else rule.eta
         if isinstance(rule, Mapping):
             yield option, rule
-        elif isinstance(rule, Preset):
-            yield option, rule.slot_shape if option == "slot_shape" else rule.eta
 
 
 def _begins(earlier: str, later: str) -> bool:

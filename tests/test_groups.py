@@ -14,7 +14,7 @@ import amos_ref
 from amos_ref import rules
 from amos_ref.errors import DtypeError, HyperParameterError, RuleError, StateError, TreeError
 from amos_ref.groups import RuleWarning
-from amos_ref.kernels import layout
+from amos_ref.kernels import layout, load_backend
 from amos_ref.optimizers.amos import Rates
 from amos_ref.optimizers.state import LeavesWarning
 
@@ -142,6 +142,28 @@ def test_a_factor_left_out_of_one_backend_is_caught(monkeypatch):
     assert bits(*life(page)) != bits(*life(kernels))
 
 
+OWN: list[tuple[dict[str, Any], bool]] = [
+    (dict(), False),
+    (dict(lr_factor={"a": 1.0}, extra_l2={"b": 0.0}), False),
+    (dict(extra_l2=0.3, frozen={"a": True}), False),
+    (dict(lr_factor={"a": 0.5}, frozen={"a": True}), False),
+    (dict(lr_factor={"b": 0.5}, frozen={"a": True}), True),
+    (dict(extra_l2={"b": 0.3}), True),
+    (dict(lr_factor=0.5), True),
+]
+
+
+@pytest.mark.parametrize(("options", "reads"), OWN)
+def test_kernels_read_own_numbers_only_where_a_leaf_that_steps_has_some(options, reads, monkeypatch):
+    """On a GPU they cost registers."""
+    opt, params, given = amos_ref.Amos(0.2, backend="cpu", **options), {"a": np.ones(2), "b": np.ones(2)}, []
+    backend = load_backend("cpu")
+    right = backend.prepare
+    monkeypatch.setattr(backend, "prepare", lambda leaves, method: given.append(method) or right(leaves, method))
+    opt.step(params, {"a": np.ones(2), "b": np.ones(2)}, opt.init(params))
+    assert given == [amos_ref.Amos.own_method if reads else amos_ref.Amos.method]
+
+
 def test_a_factor_of_nothing_moves_a_leaf_by_extra_decay_alone():
     opt = amos_ref.Amos(0.2, lr_factor={"a": 0.0}, extra_l2={"a": 0.25})
     params, grads = {"a": np.array([2.0, -4.0]), "b": np.ones(2)}, {"a": np.ones(2), "b": np.ones(2)}
@@ -211,6 +233,9 @@ def test_rules_that_can_have_no_effect_are_told():
         amos_ref.Amos(eta=rules.full_match({"w": 1.0, "w2": 2.0}))
         amos_ref.Amos(eta={"w": 1.0, "w?x": 2.0, "w|x": 1.0})
         amos_ref.Amos(eta=rules.PAPER_FLAX, slot_shape=rules.PAPER_TORCH)
+        called: Any = rules.Preset(lambda name, shape: 0.25, lambda name, shape: shape)  # type: ignore[arg-type]
+        opt = amos_ref.Amos(eta=called, slot_shape=called)
+    assert opt.init({"w": np.ones(2)}).v["w"].shape == (2,)
     with pytest.warns(RuleWarning, match="frozen: the rule 'encodr' matches no leaf; the leaves are 'encoder'"):
         amos_ref.Amos(frozen={"encodr": True}).init({"encoder": np.ones(2)})
 

@@ -52,7 +52,7 @@ class Rates(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What :func:`decide` takes behind the leaf's own numbers."""
+        """What :func:`decide` takes behind eta."""
         return self.q, self.xi, self.beta, self.extra_l2 or 0.0, self.c_coef, self.d_coef, self.epsilon
 
     def of(self, leaf: Leaf) -> dict[str, Any]:
@@ -72,11 +72,15 @@ class Rates(NamedTuple):
         return self.momentum or 0.0
 
 
-def decide(g2, v, b, eta, lr_factor, own_l2, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
+def decide(g2, v, b, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
     """Return (alpha, rho, v, b) of one slot, as backends take it from the page."""
-    xi, extra_l2 = xi * lr_factor, extra_l2 + own_l2
     v, _, _, _, _, alpha, rho, b = page_decide(g2, v, b, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon)
     return alpha, rho, v, b
+
+
+def decide_own(g2, v, b, eta, lr_factor, own_l2, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
+    """Return what :func:`decide` does, for a leaf with numbers of its own."""
+    return decide(g2, v, b, eta, q, xi * lr_factor, beta, extra_l2 + own_l2, c_coef, d_coef, epsilon)
 
 
 def compute_stages(leaf: Leaf, rates: Rates) -> dict[str, Any]:
@@ -163,7 +167,8 @@ class Amos(Optimizer):
     """
 
     state_type = AmosState
-    method = Method(decide, 2, compute_stages, own=2)
+    method = Method(decide, 2, compute_stages)
+    own_method = Method(decide_own, 2, compute_stages, own=2)
     lines = LINES
     example: ClassVar = dict(
         learning_rate=0.1,

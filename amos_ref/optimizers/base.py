@@ -16,7 +16,7 @@ from amos_ref import tree
 from amos_ref.checks import Arrays, check_finite, check_shape, check_written, named_arrays, named_gradients
 from amos_ref.dtypes import Shape, round_like, vanishes
 from amos_ref.float_mode import check_mode
-from amos_ref.groups import is_frozen, warn_of_shadows, warn_of_unused
+from amos_ref.groups import is_frozen, is_neutral, warn_of_shadows, warn_of_unused
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
 from amos_ref.optimizers.bound import Bindable
@@ -47,8 +47,8 @@ class Optimizer(Configured, Bindable, abc.ABC):
         What it was made with, read-only; each is an attribute too.
     state_type : type
         A NamedTuple of `optimizers/state.py`: a count, and dicts of arrays by leaf name.
-    method : Method
-        What backends compute.
+    method, own_method : Method
+        What backends compute; and where a leaf has numbers of its own, which take more registers of a GPU.
     lines : tuple
         What a trace prints of each stage.
     first_step : int
@@ -61,6 +61,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
 
     state_type: ClassVar[type]
     method: ClassVar[Method]
+    own_method: ClassVar[Method]
     lines: ClassVar[Lines]
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
@@ -99,10 +100,9 @@ class Optimizer(Configured, Bindable, abc.ABC):
     def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Any:
         """Return a leaf of the step."""
 
-    @property
-    def _method(self) -> Method:
-        """Return what backends compute with these options."""
-        return self.method
+    def _method(self, leaves: list[Any]) -> Method:
+        """Return what backends compute with these options and for these leaves."""
+        return self.method if all(is_neutral(leaf.own) for leaf in leaves) else self.own_method
 
     def _directions(self, gradients: Arrays, state: Any) -> Arrays:
         """Return what each leaf has as g; of a callable C-contiguous float64 arrays."""
@@ -338,7 +338,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         written |= {f"state {part}": a for part, a in parts.items() if part not in constants}
         read = {f"state {part} of leaf {n!r}": a for part in constants for n, a in parts[part].items()}
         check_written(written, ready.gradients, read)
-        work = self._backend.prepare(ready.leaves, self._method)
+        work = self._backend.prepare(ready.leaves, self._method(ready.leaves))
         if self.options.get("validate", False):
             return work, None, ready
         return work, KeptLayout.keep(self._backend, work, params, grads, state, list(ready.gradients)), ready

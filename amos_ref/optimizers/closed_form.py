@@ -52,7 +52,7 @@ class ClosedRates(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What :func:`decide` takes behind the leaf's own number."""
+        """What :func:`amos_ref.closed_form.decide` takes behind sigma."""
         return self[:4]
 
     @property
@@ -61,8 +61,8 @@ class ClosedRates(NamedTuple):
         return np.inf if self.clip_value is None else self.clip_value
 
 
-def decide(u2, sigma, lr_factor, shrink, alpha_0, q, epsilon):
-    """Return (alpha, rho) of one slot, as backends take it from the page."""
+def decide_own(u2, sigma, lr_factor, shrink, alpha_0, q, epsilon):
+    """Return (alpha, rho) of one slot of a leaf with a number of its own."""
     return page_decide(u2, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
 
 
@@ -148,7 +148,8 @@ class ClosedFormAmos(Optimizer):
     """
 
     state_type = ClosedFormState
-    method = Method(decide, 0, compute_stages, own=1)
+    method = Method(closed_form.decide, 0, compute_stages)
+    own_method = Method(decide_own, 0, compute_stages, own=1)
     lines = LINES
     first_step = 0
     example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
@@ -209,9 +210,8 @@ class ClosedFormAmos(Optimizer):
         """Whether the state holds m and v."""
         return self.options["direction"] == "adam"
 
-    @property
-    def _method(self) -> Method:
-        return self.method._replace(direction=self._direction)
+    def _method(self, leaves: list[Any]) -> Method:
+        return super()._method(leaves)._replace(direction=self._direction)
 
     def _rates(self, count: int) -> ClosedRates:
         o, direction = self.options, self._direction

@@ -11,7 +11,7 @@ from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import LEAF, OWN, SCALE, G, Table, address, tables
+from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, own_rows, tables
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -39,9 +39,11 @@ class Part:
         self.table, key = table, table.key
         here = [leaves[k] for k in table.leaves[:, LEAF]]
         self.scales = [np.asarray(leaf.scale, np.float64) for leaf in here]  # those of a state, not copies
-        self.own = np.array([leaf.own for leaf in here], np.float64)
-        table.leaves[:, SCALE] = [address(a) for a in self.scales]
-        table.leaves[:, OWN] = address(self.own) + self.own.strides[0] * np.arange(len(here))
+        found = [address(a) for a in self.scales]
+        if method.own:
+            self.own = own_rows(found, [leaf.own for leaf in here])
+            found = address(self.own) + self.own.strides[0] * np.arange(len(here))
+        table.leaves[:, SCALE] = found
         self.theta, self.g = empty_like(key.theta), empty_like(key.g)
         self.moment = np.empty(0) if key.moments else None
         kept = None if key.state is None else empty_like(key.state)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.kernels.cpu.memory import READ_NUMBERS, number, set_word, view
+from amos_ref.kernels.cpu.memory import READ_OWN, set_word, view
 from amos_ref.kernels.cpu.pairs import aim, cut_each, load_each, note, pair_of, square, store_each
 from amos_ref.kernels.jit import inline, kernel, specialise
 from amos_ref.kernels.scalar import average_into, cut, load, store
@@ -21,7 +21,6 @@ from amos_ref.kernels.table import (
     LEAF,
     MOMENT_0,
     MOST_STATES,
-    OWN,
     PIECE,
     PLACES,
     SCALE,
@@ -339,7 +338,7 @@ def deciding(decide, states, own):
     if states not in (0, MOST_STATES):
         raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
     inline(decide)
-    read = inline(READ_NUMBERS[own])
+    read = inline(READ_OWN[own])
 
     @kernel
     def slots(first, last, starts, mark, leaves, like_state, means, alpha, rho, vanished, numbers):
@@ -347,8 +346,7 @@ def deciding(decide, states, own):
         i = leaf_of(first, starts)
         while first < last:
             stop = min(starts[i + 1], last)
-            begin, base = first - starts[i], leaves[i, SLOTS]
-            mine = (number(leaves[i, SCALE]),) + read(leaves[i, OWN])  # noqa: RUF005
+            begin, base, mine = first - starts[i], leaves[i, SLOTS], read(leaves[i, SCALE])
             state = pair_of(leaves, i, STATE_0, begin, stop - starts[i], like_state)
             mean = means[base + begin : base + stop - starts[i]]
             alphas, rhos = alpha[base + begin : base + stop - starts[i]], rho[base + begin : base + stop - starts[i]]
@@ -383,8 +381,7 @@ def deciding(decide, states, own):
         for task in range(first, last):
             i = onward(i, task, starts)
             start = (task - starts[i]) * CHUNK
-            stop = min(start + CHUNK, leaves[i, N])
-            mine = (number(leaves[i, SCALE]),) + read(leaves[i, OWN])  # noqa: RUF005
+            stop, mine = min(start + CHUNK, leaves[i, N]), read(leaves[i, SCALE])
             theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
             m, moments = view(leaves[i, M], start, stop, like_m), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
             state = pair_of(leaves, i, STATE_0, start, stop, like_state)

@@ -83,9 +83,9 @@ def number(address):
     return np.int64(word(address)).view(np.float64)
 
 
-#: By how many there are: what reads the float64 that lie side by side from an address on.
-READ_NUMBERS = (
-    lambda address: (),
+#: By how many numbers of its own a leaf has: what reads its scale, and them, at the address in its column SCALE.
+READ_OWN = (
     lambda address: (number(address),),
-    lambda address: (number(address), number(address + 8)),
+    lambda address: (number(word(address)), number(address + 8)),
+    lambda address: (number(word(address)), number(address + 8), number(address + 16)),
 )

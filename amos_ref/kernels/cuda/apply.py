@@ -50,9 +50,11 @@ def move_width(theta: str, g: str, state: str, averages: bool, direction: Any, k
 
 
 def step_width(method: Method, theta: str, g: str, state: str, averages: bool) -> int:
-    """Return it for element slots: with momentum four neighbours would take the registers of two."""
-    held = [state] if method.states or averages else []
-    return lanes_each(theta, g, *held, most=FEW_LANES if averages else MOST_LANES)
+    """Return it for element slots: with momentum four neighbours would take the registers of two, and more than there
+    are where moments meet numbers of a leaf's own.
+    """
+    held, few = [state] if method.states or averages else [], averages or (method.own and has_moments(method.direction))
+    return lanes_each(theta, g, *held, most=FEW_LANES if few else MOST_LANES)
 
 
 @functools.cache

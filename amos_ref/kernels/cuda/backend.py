@@ -20,7 +20,7 @@ from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
 from amos_ref.kernels.cuda.slots import NONE, first_number
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import INNER, LEAF, OUTER, OWN, SCALE, N, Table, tables
+from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, own_rows, tables
 
 BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
 
@@ -57,12 +57,16 @@ class Part:
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers = [*starts.values(), runs]
         here = [leaves[n] for n in table.leaves[:, LEAF]]
-        own = [x for leaf in here for x in leaf.own]
-        self._floats = arrays.upload(np.concatenate([table.share, [_number(leaf.scale) for leaf in here], own]))
+        # A scale that is no number lies on the device, and is read there.
+        scales = [0.0 if hasattr(leaf.scale, "address") else float(leaf.scale) for leaf in here]
+        self._floats = arrays.upload(np.concatenate([table.share, scales]))
         self.share, first = self._floats.address, self._floats.address + 8 * self.members
-        table.leaves[:, OWN] = first + 8 * (self.members + method.own * np.arange(self.members))
-        for k, leaf in enumerate(here):
-            table.leaves[k, SCALE] = leaf.scale.address if hasattr(leaf.scale, "address") else first + 8 * k
+        found = [getattr(leaf.scale, "address", first + 8 * k) for k, leaf in enumerate(here)]
+        if method.own:
+            rows = own_rows(found, [leaf.own for leaf in here])
+            self._own = arrays.upload(rows.reshape(-1))
+            found = self._own.address + rows.strides[0] * np.arange(self.members)
+        table.leaves[:, SCALE] = found
         self.leaves = arrays.upload(table.leaves.reshape(-1))
         self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
@@ -128,11 +132,6 @@ class Part:
                 move_width(*dtypes, direction, key.kind),
             )
             self.launch(getattr(applying(*dtypes, width, direction), key.kind), "apply", width, stream, *args)
-
-
-def _number(scale: Any) -> float:
-    """Return a scale that is a number; one that lies on the device is read there."""
-    return 0.0 if hasattr(scale, "address") else float(scale)
 
 
 def _bits(dtype: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
-from amos_ref.kernels.table import COLUMNS, INNER, LEAF, OWN, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -205,10 +205,16 @@ def decision(method: Any) -> Any:
         return alpha, rho, v, b
 
     @device
-    def own_of(leaves, i):
-        return (real(field(leaves, i, SCALE), 0),) + own_at(field(leaves, i, OWN), 0)  # noqa: RUF005
+    def scale_of(leaves, i):
+        return (real(field(leaves, i, SCALE), 0),)
 
-    return with_state if method.states else without, own_of, device(lambda rates: numbers_at(rates, first))
+    @device
+    def row_of(leaves, i):
+        row = field(leaves, i, SCALE)
+        return (real(integer(row, 0), 0),) + own_at(row, 1)  # noqa: RUF005
+
+    numbers_of = device(lambda rates: numbers_at(rates, first))
+    return with_state if method.states else without, row_of if method.own else scale_of, numbers_of
 
 
 @functools.cache
