@@ -1,8 +1,10 @@
 """A training loop that keeps a history."""
 
 import contextlib
+import copy
 import importlib
 import inspect
+import itertools
 import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import tree
+from amos_ref.batches import count_batches, rates_for, stream
 from amos_ref.checks import Arrays, check_shape, named_arrays, named_gradients
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.optimizers.interrupt import InterruptGuard
+from amos_ref.optimizers.turn import check_unused
 from amos_ref.problems import Problem
 from amos_ref.rules import number
 from amos_ref.terminal import complain, format_number, show_progress
@@ -97,7 +101,10 @@ def minimize(
     x0: Any = None,
     optimizer: Any = "paper",
     *,
-    steps: int = 1000,
+    steps: int | None = None,
+    batches: Any = None,
+    epochs: int = 1,
+    state: Any = None,
     optimum: Any = None,
     target: float | None = None,
     gtol: float | None = None,
@@ -113,15 +120,25 @@ def minimize(
     ----------
     fun : callable or problems.Problem
         ``fun(params) -> (loss, gradient)``: a real number, and a tree of arrays like `params`, in which None skips a
-        leaf. Both trees are copied. A problem comes with its own `x0` and `optimum`.
+        leaf. Both trees are copied. A problem comes with its own `x0` and `optimum`. With `batches`, it is called as
+        ``fun(params, batch)``.
     x0 : tree of arrays
         The start, of any of the four dtypes; it is copied.
     optimizer : {"paper", "closed-form", "adamw"} or an instance
         A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
         with `options`. "closed-form" has a half-life of a tenth of `steps`, unless `half_life` or `p_0` is given:
         ``result.opt.half_life`` tells.
-    steps : int
-        The most that are taken, >= 0.
+    steps : int, optional
+        The most that are taken, >= 0; 1000 by default, and with `batches` one for each of them in all epochs.
+    batches : iterable or callable, optional
+        Minibatches, of any type: a list, a loader, or a function that returns a new iterator for each epoch. If N,
+        their ``len``, is known, "paper" has by default the learning rate 1/sqrt(N), and 1 - beta is the same (at most
+        1/2). Losses, and what follows from them, are of one batch; the last one serves once more for the loss at the
+        end.
+    epochs : int
+        How often the batches are gone through, >= 1.
+    state : Result or state, optional
+        What to go on from, which stays as it is. Of a Result `x0` and `optimizer` are taken too, if they are not given.
     optimum : tree of arrays, optional
         The history records the distance to it.
     target, gtol : float, optional
@@ -161,39 +178,60 @@ def minimize(
     >>> result.steps, result.loss < 1e-3 * result.history.loss[0]
     (200, True)
     """
-    check_counts(steps=(steps, 0), every=(every, 1), patience=(1 if patience is None else patience, 1))
+    check_counts(epochs=(epochs, 1))
+    x0, optimizer, state = _go_on_from(x0, optimizer, options, state)
+    size = None if batches is None else count_batches(batches)
+    if batches is None or steps is not None or size is not None:
+        steps = steps if steps is not None else 1000 if batches is None or size is None else size * epochs
+    check_counts(
+        steps=(0 if steps is None else steps, 0),
+        epochs=(epochs, 1),
+        every=(every, 1),
+        patience=(1 if patience is None else patience, 1),
+    )
     check_bounds(target=target, gtol=gtol)
     if isinstance(fun, Problem):
         x0 = fun.start if x0 is None else x0
         optimum = fun.reference if optimum is None and fun.unique else optimum
         fun = fun.fun
     check_callables(fun=fun, callback=fun if callback is None else callback)
-    opt = build_optimizer(optimizer, options, steps)
-    if progress and (note := describe_half_life(optimizer, options, steps)):
+    options = rates_for(optimizer, options, size)
+    if steps is None and find_half_life(optimizer, options, 1):
+        raise HyperParameterError("how many batches there are is not known: give steps or half_life")
+    opt = build_optimizer(optimizer, options, steps or 0)
+    if progress and (note := describe_half_life(optimizer, options, steps or 0)):
         complain(note)
     named = _copy(named_arrays(x0, "x0"))
     best = None if optimum is None else _copy(tree.match(named_arrays(optimum, "optimum"), named, "optimum"))
     for name, a in (best or {}).items():
         check_shape(a, named[name].shape, f"optimum leaf {name!r}")
     params = tree.unflatten(named, x0)
-    state, rows, status = opt.init(params), [], None
+    state, rows, status = opt.init(params) if state is None else state, [], None
+    begin, flow = int(state.count), None if batches is None else stream(batches, epochs)
     loss, grads, lowest = math.nan, None, (math.inf, 0)
     try:
-        with show_progress([""], steps) if progress else contextlib.nullcontext() as show:
-            for t in range(steps + 1):
-                loss, grads = evaluate(fun, tree.unflatten(_copy(named), x0), t)
+        batch = ()
+        with show_progress([""], steps or 0) if progress else contextlib.nullcontext() as show:
+            for t in itertools.count():
+                last = t == steps
+                if flow is not None and not (last and batch):
+                    found = list(itertools.islice(flow, 1))
+                    last, batch = last or not found, found or batch
+                loss, grads = evaluate(fun, tree.unflatten(_copy(named), x0), begin + t, batch)
                 lowest = min(lowest, (loss, t))
                 if show is not None:
                     show("", t, f"loss {loss:.6g}")
                 stops = {
-                    "callback": callback is not None and _asks_to_stop(callback, t, loss, _copy(named), x0),
+                    "callback": callback is not None and _asks_to_stop(callback, begin + t, loss, _copy(named), x0),
                     "target": target is not None and loss <= target,
                     "gtol": gtol is not None and find_largest(grads, named) <= gtol,
                     "patience": patience is not None and t - lowest[1] >= patience,
                 }
-                status = next((name for name, reached in stops.items() if reached), "steps" if t == steps else None)
+                status = next((name for name, reached in stops.items() if reached), "steps" if last else None)
                 if status or t % every == 0:
-                    rows.append(_read(opt.trace(grads, state, params), t, loss, measure_distance(named, best), named))
+                    rows.append(
+                        _read(opt.trace(grads, state, params), begin + t, loss, measure_distance(named, best), named)
+                    )
                 if status:
                     break
                 with InterruptGuard():  # until the new state has its name
@@ -204,10 +242,20 @@ def minimize(
         state = getattr(error, "amos_state", state)
         with contextlib.suppress(AttributeError, TypeError):  # of an exception that takes no attributes
             error.amos_result = _Reached(  # pyright: ignore[reportAttributeAccessIssue]
-                params, loss, int(state.count), "error", _collect(rows, named), grads, state, opt
+                params, loss, int(state.count) - begin, "error", _collect(rows, named), grads, state, opt
             )
         raise
-    return Result(params, loss, int(state.count), str(status), _collect(rows, named), grads, state, opt)
+    return Result(params, loss, int(state.count) - begin, str(status), _collect(rows, named), grads, state, opt)
+
+
+def _go_on_from(x0: Any, optimizer: Any, options: Mapping[str, Any], state: Any) -> tuple[Any, Any, Any]:
+    """Return the start, the optimizer and a copy of the state that are gone on from."""
+    if isinstance(state, Result):
+        x0 = state.params if x0 is None else x0
+        optimizer = state.opt if optimizer == "paper" and not options and state.opt is not None else optimizer
+        state = state.state
+    check_unused(state)
+    return x0, optimizer, copy.deepcopy(state)
 
 
 def find_half_life(optimizer: Any, options: Mapping[str, Any], steps: int) -> float | None:
@@ -245,12 +293,12 @@ def build_optimizer(optimizer: Any, options: Mapping[str, Any], steps: int) -> A
     return optimizer
 
 
-def evaluate(fun: Callable[[Any], Any], params: Any, t: int) -> tuple[float, Any]:
+def evaluate(fun: Callable[..., Any], params: Any, t: int, batch: Iterable[Any] = ()) -> tuple[float, Any]:
     """Return loss and gradient; raise ProblemError or NonFiniteError if `fun` returns anything else.
 
     The gradient is copied: `fun` may return the same arrays at every call, or its argument.
     """
-    answer = fun(params)
+    answer = fun(params, *batch)
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise ProblemError(f"fun returned {answer!r:.60} at step {t}; it must return (loss, gradient)")
     loss = number(answer[0])

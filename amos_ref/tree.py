@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+import functools
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import optree
 
 from amos_ref.errors import TreeError
@@ -18,8 +20,9 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
 
     Parameters
     ----------
-    tree : array or nested dict, list, tuple or namedtuple of arrays
-        A single array is a tree of one leaf, named "".
+    tree : array or nested dict, list, tuple, namedtuple, dataclass or mapping of arrays
+        A single array is a tree of one leaf, named "". Fields of a dataclass that equinox or flax call static are
+        passed over.
     what : str
         The name of the tree in an error message.
 
@@ -35,21 +38,66 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
     {'dense/bias': 2.0, 'dense/kernel': 1.0, 'scales/0': 3.0}
     """
     try:
-        paths, leaves, _ = optree.tree_flatten_with_path(tree, none_is_leaf=True)
-    except RecursionError:
+        leaves, structure = optree.tree_flatten(tree, none_is_leaf=True)
+        names = names_of(structure)
+        if any(map(_holds_more, leaves)):
+            found = [(name_of(path), leaf) for path, leaf in walk(tree) if is_leaf(leaf)]
+            names, leaves = [name for name, _ in found], [leaf for _, leaf in found]
+    except (RecursionError, TreeError):
         raise TreeError(f"{what}: nested too deeply, or within itself") from None
     named: dict[str, Any] = {}
-    for path, leaf in zip(paths, leaves, strict=True):
-        name = "/".join(map(str, path))
+    for name, leaf in zip(names, leaves, strict=True):
         if name in named:
             raise TreeError(f"{what}: two leaves are named {name!r}")
         named[name] = leaf
     return named
 
 
+@functools.lru_cache(maxsize=16)
+def names_of(structure: optree.PyTreeSpec) -> tuple[str, ...]:
+    """Return the names of the leaves of a structure: keys, fields and numbers, joined by "/"."""
+    paths = structure.paths()
+    if not any(isinstance(key, int) for path in paths for key in path):
+        return tuple(map(name_of, paths))
+    fields = optree.NamedTupleEntry
+    return tuple(
+        "/".join(str(e.field if isinstance(e, fields) else e.entry) for e in path) for path in structure.accessors()
+    )
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a part of a tree is no container, of any library."""
+    return isinstance(node, np.ndarray) or hasattr(node, "__array__") or children_of(node) is None
+
+
+def _holds_more(leaf: Any) -> bool:
+    """Whether what optree takes for a leaf is a container of another library."""
+    return type(leaf) is not np.ndarray and not is_leaf(leaf)
+
+
+def present(tree: Any, what: str = "params") -> dict[str, Any]:
+    """Return ``{name: leaf}`` without the leaves that are None; a tree that is None itself is a leaf."""
+    return {name: leaf for name, leaf in flatten(tree, what).items() if leaf is not None or tree is None}
+
+
 def unflatten(named: dict[str, Any], like: Any) -> Any:
-    """Return a tree of the form of `like` whose leaves are the values of `named`, in `like`'s order."""
-    return optree.tree_unflatten(optree.tree_structure(like, none_is_leaf=True), named.values())
+    """Return a tree of the form of `like` whose leaves are the values of `named`, in `like`'s order.
+
+    A leaf of `like` that is None, and that `named` lacks, stays None.
+    """
+    leaves, structure = optree.tree_flatten(like, none_is_leaf=True)
+    if any(map(_holds_more, leaves)):
+        return _refill(named, like)
+    if len(named) != len(leaves):
+        named = {name: named.get(name, leaf) for name, leaf in zip(names_of(structure), leaves, strict=True)}
+    return optree.tree_unflatten(structure, named.values())
+
+
+def _refill(named: dict[str, Any], node: Any, path: Path = ()) -> Any:
+    if is_leaf(node):
+        return named.get(name_of(path), node)
+    children = children_of(node) or {}
+    return rebuild(node, {key: _refill(named, child, (*path, key)) for key, child in children.items()})
 
 
 def match(named: dict[str, Any], like: dict[str, Any], what: str) -> dict[str, Any]:
@@ -78,10 +126,15 @@ def children_of(node: Any) -> dict[Any, Any] | None:
     if isinstance(node, Mapping):
         return dict(node)
     if isinstance(node, tuple | list):
-        return dict(enumerate(node))
+        return dict(zip(getattr(node, "_fields", range(len(node))), node, strict=True))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+        return {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if not _is_static(field)}
     return None
+
+
+def _is_static(field: dataclasses.Field) -> bool:
+    """Whether equinox or flax say that a field holds no arrays."""
+    return bool(field.metadata.get("static")) or field.metadata.get("pytree_node") is False
 
 
 def fields_of(node: Any) -> dict[str, Any]:
@@ -93,7 +146,7 @@ def fields_of(node: Any) -> dict[str, Any]:
 
 def rebuild(node: Any, children: dict[Any, Any]) -> Any:
     """Return a container of the same kind that holds these instead."""
-    if isinstance(node, MutableMapping):
+    if isinstance(node, dict):
         new = copy.copy(node)
         new.update(children)
         return new
@@ -101,7 +154,10 @@ def rebuild(node: Any, children: dict[Any, Any]) -> Any:
         return type(node)(children)  # pyright: ignore[reportCallIssue]
     if isinstance(node, tuple | list):
         return type(node)(*children.values()) if hasattr(node, "_fields") else type(node)(children.values())
-    return dataclasses.replace(node, **children)
+    new = copy.copy(node)  # an __init__ of its own need not take its fields
+    for name, child in children.items():
+        object.__setattr__(new, name, child)
+    return new
 
 
 def walk(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

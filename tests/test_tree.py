@@ -15,7 +15,7 @@ Pair = collections.namedtuple("Pair", "left right")
 
 def test_names_are_paths():
     nested = {"a": {"b": [10, 11], "c": (12,)}, "d": Pair(13, {"e": 14}), "f": None}
-    names = {"a/b/0": 10, "a/b/1": 11, "a/c/0": 12, "d/0": 13, "d/1/e": 14, "f": None}
+    names = {"a/b/0": 10, "a/b/1": 11, "a/c/0": 12, "d/left": 13, "d/right/e": 14, "f": None}
     assert tree.flatten(nested) == names
 
 

@@ -6,7 +6,7 @@ otherwise; where no axis is reduced, as elements. A table holds the leaves of on
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from amos_ref import spec
 
 #: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, which backends
-#: fill in); the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread over outer and
-#: inner) begin in scratch arrays; its number among the leaves of the step.
+#: fill in, or of a row of `own_rows`); the view (outer, n, inner); where the leaf's sums, slots and places (its slots,
+#: spread over outer and inner) begin in scratch arrays; its number among the leaves of the step.
 THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(15)
 COLUMNS = 15
 MOST_STATES = STATE_1 - STATE_0 + 1
@@ -184,6 +184,11 @@ class Table:
 def address(a: np.ndarray) -> int:
     """Return where the first element of an array lies."""
     return a.__array_interface__["data"][0]
+
+
+def own_rows(scales: Sequence[int], own: Sequence[tuple[float, ...]]) -> np.ndarray:
+    """Return a row for each leaf: the address of its scale, and the bits of its own numbers behind it."""
+    return np.column_stack([np.array(scales, np.int64), np.array(own, np.float64).view(np.int64)])
 
 
 def tables(leaves: Iterable[Any], address: Callable[[Any], int]) -> list[Table]:

@@ -8,6 +8,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.checks import Arrays
 from amos_ref.dtypes import Shape
+from amos_ref.groups import number_of
 from amos_ref.kernels import At, Method
 from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.leaf import Leaf, refuse_gradient
@@ -43,7 +44,7 @@ class Rates(NamedTuple):
     beta: float
     momentum: float | None
     clip_value: float | None
-    extra_l2: float
+    extra_l2: float | None  # None where leaves have their own
     c_coef: float
     d_coef: float
     epsilon: float
@@ -53,7 +54,13 @@ class Rates(NamedTuple):
     @property
     def numbers(self) -> tuple[float, ...]:
         """What :func:`decide` takes behind eta."""
-        return self.q, self.xi, self.beta, self.extra_l2, self.c_coef, self.d_coef, self.epsilon
+        return self.q, self.xi, self.beta, self.extra_l2 or 0.0, self.c_coef, self.d_coef, self.epsilon
+
+    def of(self, leaf: Leaf) -> dict[str, Any]:
+        """Return the arguments of :func:`amos_ref.spec.step` for a leaf."""
+        lr_factor, own_l2 = leaf.own
+        own = {"xi": self.xi * lr_factor, "extra_l2": (self.extra_l2 or 0.0) + own_l2}
+        return {**self._asdict(), "eta": float(leaf.eta), **own}
 
     @property
     def chi(self) -> float:
@@ -72,12 +79,17 @@ def decide(g2, v, b, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
     return alpha, rho, v, b
 
 
+def decide_own(g2, v, b, eta, lr_factor, own_l2, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
+    """Return what :func:`decide` does, for a leaf with numbers of its own."""
+    return decide(g2, v, b, eta, q, xi * lr_factor, beta, extra_l2 + own_l2, c_coef, d_coef, epsilon)
+
+
 def compute_stages(leaf: Leaf, rates: Rates) -> dict[str, Any]:
     """Return every intermediate of a leaf's step by the page, or raise NonFiniteError for its gradient."""
     theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
     m = None if leaf.m is None else leaf.m.astype(np.float64)
     with np.errstate(all="ignore"):
-        after = spec.step(theta, g, v, b, m, eta=float(leaf.eta), **rates._asdict())
+        after = spec.step(theta, g, v, b, m, **rates.of(leaf))
     if not np.isfinite(after["g2"]).all():
         refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
     return after
@@ -113,8 +125,8 @@ class Amos(Optimizer):
         In [0, 1): decay of the averaged change; None or 0 for none.
     clip_value : float, optional
         > 0: gradients are clipped to [-clip_value, clip_value] first.
-    extra_l2 : float
-        >= 0: extra weight decay beside gamma/2.
+    extra_l2 : float, callable or mapping
+        >= 0: extra weight decay beside gamma/2; a rule as for eta, and 0 where no regex matches.
     c_coef, d_coef : float
         >= 0: how fast the decay and the step fall with b.
     epsilon : float
@@ -127,6 +139,12 @@ class Amos(Optimizer):
         arrays on a GPU. The bits are the same.
     validate : bool
         Look at every parameter and state value on each step and refuse what is not finite.
+    lr_factor : float, callable or mapping
+        >= 0: what xi is multiplied by for a leaf, a rule as for eta; 1 where no regex matches. The leaf is stepped as
+        if that product were the learning rate.
+    frozen : bool, callable or mapping
+        Which leaves do not move, a rule as for eta; False where no regex matches. A step skips such a leaf: neither its
+        gradient is looked at, nor its parameter or state changed.
 
     Raises
     ------
@@ -154,6 +172,7 @@ class Amos(Optimizer):
 
     state_type = AmosState
     method = Method(decide, 2, compute_stages)
+    own_method = Method(decide_own, 2, compute_stages, own=2)
     lines = LINES
     example: ClassVar = dict(
         learning_rate=0.1,
@@ -172,13 +191,15 @@ class Amos(Optimizer):
         beta: float = 0.999,
         momentum: float | None = None,
         clip_value: float | None = None,
-        extra_l2: float = 0.0,
+        extra_l2: Any = 0.0,
         c_coef: float = 0.25,
         d_coef: float = 0.25,
         epsilon: float = 2.0**-125,
         state_dtype: str = "float64",
         backend: str = "auto",
         validate: bool = False,
+        lr_factor: Any = 1.0,
+        frozen: Any = False,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
@@ -194,6 +215,8 @@ class Amos(Optimizer):
             state_dtype=state_dtype,
             backend=backend,
             validate=validate,
+            lr_factor=lr_factor,
+            frozen=frozen,
         )
         if self._measures:
             self.state_type = ScaledAmosState
@@ -214,15 +237,19 @@ class Amos(Optimizer):
         o, t = self.options, count + 1
         shared = {name: o[name] for name in Rates._fields[2:]}
         shared["momentum"] = o["momentum"] or None
+        shared["extra_l2"] = None if self._has_rule("extra_l2") else o["extra_l2"]
         return Rates(spec.one_minus_power(o["beta"], t), learning_rate_at(o["learning_rate"], t), **shared)
 
-    def _rule(self, name: str, shape: Shape) -> tuple[float | None, Shape]:
-        eta = None if self._measures else eta_of(self.options["eta"], name, shape)
-        return eta, slot_shape_of(self.options["slot_shape"], name, shape)
+    def _rule(self, name: str, shape: Shape) -> tuple[float | None, float, float, Shape]:
+        o = self.options
+        eta = None if self._measures else eta_of(o["eta"], name, shape)
+        factor = number_of(o["lr_factor"], "lr_factor", name, shape)
+        own_l2 = number_of(o["extra_l2"], "extra_l2", name, shape) if self._has_rule("extra_l2") else 0.0
+        return eta, factor, own_l2, slot_shape_of(o["slot_shape"], name, shape)
 
     def _start(self, thetas: Arrays, place: Any) -> AmosState | ScaledAmosState:
         def zeros(slot: bool) -> Arrays:
-            shapes = {name: self._leaf_rule(name, a.shape)[1] if slot else a.shape for name, a in thetas.items()}
+            shapes = {name: self._leaf_rule(name, a.shape)[-1] if slot else a.shape for name, a in thetas.items()}
             return {name: place(np.zeros(shapes[name], self._state_dtype(a.dtype))) for name, a in thetas.items()}
 
         option = self.options["eta"]
@@ -235,10 +262,10 @@ class Amos(Optimizer):
         eta = {name: place(np.array(scale)) for name, scale in scales.items()}
         return ScaledAmosState(0, eta, *zero[1:])
 
-    def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: tuple[float | None, Shape]) -> Leaf:
+    def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Leaf:
         m = None if state.m is None else state.m[name]
         eta = state.eta[name] if rule[0] is None else rule[0]
-        return Leaf(name, theta, direction, state.v[name], state.b[name], m, eta)
+        return Leaf(name, theta, direction, state.v[name], state.b[name], m, eta, rule[1:3])
 
     def _state_dtype(self, dtype: np.dtype) -> np.dtype:
         wanted = self.options["state_dtype"]

@@ -1,7 +1,7 @@
 """The options of an optimizer, which stay as they were given."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from amos_ref.errors import HyperParameterError
 from amos_ref.options import ReadOnlyOptions, check_options, freeze
@@ -45,6 +45,31 @@ class Configured:
             how = "set_learning_rate sets it" if name == "learning_rate" else "make another one, for the same state"
             raise HyperParameterError(f"{name} of an optimizer is read-only; {how}")
         super().__setattr__(name, value)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the options, as scikit-learn asks for them: ``sklearn.clone`` makes another optimizer of these."""
+        return dict(self.options)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options, as scikit-learn does, and return this optimizer; a state that fits both goes on.
+
+        Raises
+        ------
+        HyperParameterError
+            If there is no such option, or it is out of its range. Nothing is changed then.
+
+        Examples
+        --------
+        >>> import amos_ref
+        >>> amos_ref.Amos(0.1).set_params(beta=0.9).beta
+        0.9
+        """
+        if unknown := [name for name in params if name not in self.options]:
+            raise HyperParameterError(f"{type(self).__name__} has no {unknown[0]}, but {', '.join(self.options)}")
+        other = type(self)(**{**self.options, **params})
+        self.__dict__.clear()
+        self.__dict__.update(other.__dict__)
+        return self
 
     def set_learning_rate(self, learning_rate: float | Callable[[int], float]) -> None:
         """Set the learning rate from the next step on; for a recorded step, from the next ``advance`` on.

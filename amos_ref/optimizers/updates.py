@@ -8,6 +8,7 @@ from amos_ref import tree
 from amos_ref.checks import check_array, check_shape
 from amos_ref.dtypes import round_like
 from amos_ref.float_mode import check_mode
+from amos_ref.foreign import as_array, like_given
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -27,13 +28,14 @@ def apply_updates(params: Any, updates: Any) -> Any:
         If the processor does not compute as IEEE 754 says.
     """
     check_mode()
-    thetas = tree.flatten(params)
-    deltas = tree.match(tree.flatten(updates, "updates"), thetas, "updates")
+    thetas = tree.present(params)
+    given = {name: u for name, u in tree.flatten(updates, "updates").items() if u is not None or name in thetas}
+    deltas = tree.match(given, thetas, "updates")
     new = {}
     for name, theta in thetas.items():
-        check_array(theta, f"params leaf {name!r}")
-        delta = check_array(deltas[name], f"update of leaf {name!r}")
+        given, theta = theta, check_array(as_array(theta, f"params leaf {name!r}"), f"params leaf {name!r}")
+        delta = check_array(as_array(deltas[name], f"update of leaf {name!r}"), f"update of leaf {name!r}")
         check_shape(delta, theta.shape, f"update of leaf {name!r}")
         with np.errstate(all="ignore"):
-            new[name] = round_like(theta.astype(np.float64) + delta.astype(np.float64), theta)
+            new[name] = like_given(round_like(theta.astype(np.float64) + delta.astype(np.float64), theta), given)
     return tree.unflatten(new, params)

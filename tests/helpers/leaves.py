@@ -43,6 +43,11 @@ def make_leaf(rng, combination, shape, slot, layouts=("C",) * 4, name="w", eta=0
     return Leaf(name, theta, g, v, b, None if m is None else own.laid_out(m, layouts[0]), eta)
 
 
+def with_own(leaf):
+    """The leaf with numbers of its own."""
+    return leaf._replace(own=(0.7, 0.3)[: len(leaf.own)])
+
+
 def make_rates(combination, **changes):
     if combination.direction is None:
         return Rates(**{**HYPER, "momentum": combination.momentum, **changes})
@@ -65,9 +70,9 @@ def drawn(draw, combination):
 
 def method_of(leaf, rates):
     """What a member of the family hands to backends for such a leaf."""
-    if isinstance(leaf, Leaf):
-        return Amos.method
-    return ClosedFormAmos.method._replace(direction=None if rates.aims is None else type(rates.aims))
+    member = Amos if isinstance(leaf, Leaf) else ClosedFormAmos
+    chosen = member.method if leaf.own in ((1.0, 0.0), (1.0,)) else member.own_method
+    return chosen._replace(direction=None if rates.aims is None else type(rates.aims))
 
 
 def page(leaf, rates):
@@ -79,7 +84,9 @@ def page(leaf, rates):
 
 def step_of_paper(leaf, rates):
     wide = [None if a is None else a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b, leaf.m)]
-    return spec.step(*wide, eta=leaf.eta, **rates._asdict())
+    factor, decay = leaf.own
+    numbers = rates._asdict() | dict(xi=rates.xi * factor, extra_l2=rates.extra_l2 + decay)
+    return spec.step(*wide, eta=leaf.eta, **numbers)
 
 
 def step_of_closed_form(leaf, rates):
@@ -92,7 +99,9 @@ def step_of_closed_form(leaf, rates):
         m, v = beta1 * m + (1 - beta1) * u, beta2 * v + (1 - beta2) * (u * u)
         u = m / q1 / (np.sqrt(v / q2) + floor)
     theta = leaf.theta.astype(np.float64)
-    return closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates.numbers) | dict(m=m, v=v)
+    shrink, alpha_0, *others = rates.numbers
+    shared = shrink, alpha_0 * leaf.own[0], *others
+    return closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *shared) | dict(m=m, v=v)
 
 
 def same(got, ref, what):

@@ -81,3 +81,11 @@ def _set_word_now(address, value):
 def number(address):
     """Return the float64 at an address."""
     return np.int64(word(address)).view(np.float64)
+
+
+#: By how many numbers of its own a leaf has: what reads its scale, and them, at the address in its column SCALE.
+READ_OWN = (
+    lambda address: (number(address),),
+    lambda address: (number(word(address)), number(address + 8)),
+    lambda address: (number(word(address)), number(address + 8), number(address + 16)),
+)

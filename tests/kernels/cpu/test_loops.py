@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import strategies as own
-from helpers.leaves import EDGES, LARGE, PYTHON, check_step, drawn, make_leaf, make_rates
+from helpers.leaves import EDGES, LARGE, PYTHON, check_step, drawn, make_leaf, make_rates, with_own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +41,13 @@ def test_long_axes_have_the_bits_of_the_page(data):
 @pytest.mark.parametrize(("shape", "slot"), EDGES)
 def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
     check_step(make_leaf(np.random.default_rng(2), combination, shape, slot), make_rates(combination))
+
+
+@pytest.mark.parametrize("combination", [*own.COMBINATIONS[1:3], *own.DIRECTED[1:3]], ids=["8", "4", "adam", "sign"])
+@pytest.mark.parametrize(("shape", "slot"), [((130,), ()), ((2, 5), (5,)), ((2, 65), (2, 65)), ((3, 2, 2), (1, 2, 1))])
+def test_leaves_with_numbers_of_their_own(shape, slot, combination):
+    leaf = make_leaf(np.random.default_rng(5), combination, shape, slot)
+    check_step(with_own(leaf), make_rates(combination, clip_value=0.75))
 
 
 @compiled_only

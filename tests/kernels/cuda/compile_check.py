@@ -84,6 +84,7 @@ def cases():
         moves = {} if two else moves
         yield Case(f"step elements {name}", cuda_apply.stepping(Amos.method, *step), 6, divides=True, **moves)
     yield Case("decide without state", cuda_kernels.deciding(ClosedFormAmos.method, "float64"), 8, divides=True)
+    yield from owning()
     for word, direction in DIRECTIONS.items():
         yield from directed(word, direction)
 
@@ -102,6 +103,22 @@ def directed(word, direction):
                 yield Case(f"apply {kind} {name} by {word}", kernel, integers, divides=divides, **moves)
         step = cuda_apply.stepping(method._replace(direction=direction), name, name, "float64", False)
         yield Case(f"step elements {name} by {word}", step, 6, divides=True, **moves)
+
+
+def owning():
+    """The kernels for leaves with numbers of their own, where they differ."""
+    for name in DTYPES:
+        yield Case(f"decide {name} with own", cuda_kernels.deciding(Amos.own_method, name), 8, divides=True)
+    kernel = cuda_kernels.deciding(ClosedFormAmos.own_method, "float64")
+    yield Case("decide without state with own", kernel, 8, divides=True)
+    for step in dict.fromkeys(STEPS):
+        kernel = cuda_apply.stepping(Amos.own_method, *step)
+        yield Case(f"step elements {' '.join(map(str, step))} with own", kernel, 6, divides=True)
+    for word, direction in DIRECTIONS.items():
+        method = ClosedFormAmos.own_method._replace(direction=direction)
+        for name in DTYPES:
+            kernel = cuda_apply.stepping(method, name, name, "float64", False)
+            yield Case(f"step elements {name} by {word} with own", kernel, 6, divides=True)
 
 
 def reducing(dtype, kind, direction=None):

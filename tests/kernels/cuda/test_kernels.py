@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from helpers import strategies as own
-from helpers.leaves import EDGES, LARGE, drawn, make_leaf, make_rates, page, same, step
+from helpers.leaves import EDGES, LARGE, drawn, make_leaf, make_rates, page, same, step, with_own
 from helpers.placed import on_device, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +85,13 @@ def test_every_dtype_has_the_bits_of_the_page(combination, shape, slot):
 def test_addresses_that_allow_no_wide_loads(combination, shape, slot):
     for offsets in ((1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 1, 1), (0, 0, 0, 1, 0)):
         check_shape(shape, slot, combination, offsets)
+
+
+@pytest.mark.parametrize("combination", own.FAMILY, ids=own.FAMILY_IDS)
+@pytest.mark.parametrize(("shape", "slot"), [((130,), ()), ((2, 5), (5,)), ((2, 65), (2, 65))])
+def test_leaves_with_numbers_of_their_own_have_the_bits_of_the_page(combination, shape, slot):
+    leaf = make_leaf(np.random.default_rng(5), combination, shape, slot)
+    check(with_own(leaf), make_rates(combination, clip_value=0.75))
 
 
 @pytest.mark.parametrize(

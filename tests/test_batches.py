@@ -1,0 +1,123 @@
+"""Training by minibatches, and going on from a result."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import strategies as own
+from helpers.messages import one_line
+
+import amos_ref
+from amos_ref import batches
+from amos_ref.errors import HyperParameterError, ProblemError, StateError
+
+ROWS = [np.array([1.0, -2.0]), np.array([3.0, 0.5]), np.array([-1.0, 4.0])]
+START = {"w": np.array([0.25, -0.5]), "b": np.array(0.125)}
+
+
+def fun(params, row):
+    apart = params["w"] * row + params["b"] - 0.75
+    return float(apart @ apart) / 2, {"w": apart * row, "b": np.sum(apart)}
+
+
+def by_hand(opt, rows):
+    params = {name: a.copy() for name, a in START.items()}
+    state = opt.init(params)
+    for row in rows:
+        state = opt.step(params, fun(params, row)[1], state)
+    return params, state
+
+
+def same(params, state, result):
+    assert {name: own.bits(a) for name, a in result.params.items()} == {n: own.bits(a) for n, a in params.items()}
+    assert result.state.count == state.count
+    assert all(own.bits(result.state.v[name]) == own.bits(a) for name, a in state.v.items())
+
+
+@pytest.mark.parametrize("given", [ROWS, tuple(ROWS), lambda: iter(ROWS)])
+def test_every_batch_in_its_turn(given):
+    result = amos_ref.minimize(fun, START, learning_rate=0.1, beta=0.8, batches=given, epochs=3)
+    assert (result.status, result.steps) == ("steps", 9)
+    same(*by_hand(amos_ref.Amos(0.1, beta=0.8), ROWS * 3), result)
+    assert result.history.loss[:2] == [fun(START, ROWS[0])[0], pytest.approx(result.history.loss[1])]
+    assert result.loss == fun(result.params, ROWS[-1])[0]
+    fewer = amos_ref.minimize(fun, START, learning_rate=0.1, beta=0.8, batches=given, epochs=3, steps=5)
+    same(*by_hand(amos_ref.Amos(0.1, beta=0.8), (ROWS * 3)[:5]), fewer)
+    once = amos_ref.minimize(fun, START, learning_rate=0.1, beta=0.8, batches=iter(ROWS))
+    same(*by_hand(amos_ref.Amos(0.1, beta=0.8), ROWS), once)
+
+
+def test_batches_in_another_order_are_caught(monkeypatch):
+    monkeypatch.setattr("amos_ref.minimizer.stream", lambda given, epochs: batches.stream(given[::-1], epochs))
+    with pytest.raises(AssertionError):
+        test_every_batch_in_its_turn(ROWS)
+
+
+def test_the_rates_that_follow_from_the_number_of_batches():
+    opt = amos_ref.minimize(fun, START, batches=ROWS * 4).opt
+    assert (opt.learning_rate, opt.beta) == (1 / math.sqrt(12), 1 - 1 / math.sqrt(12))
+    opt = amos_ref.minimize(fun, START, batches=ROWS[:1]).opt
+    assert (opt.learning_rate, opt.beta) == (1.0, 0.5)
+    opt = amos_ref.minimize(fun, START, batches=ROWS * 4, beta=0.75).opt
+    assert (opt.learning_rate, opt.beta) == (1 / math.sqrt(12), 0.75)
+    for more in ({"learning_rate": 0.3}, {"optimizer": "adamw"}):
+        options: dict[str, Any] = more
+        opt = amos_ref.minimize(fun, START, batches=ROWS, **options).opt
+        assert opt.learning_rate == more.get("learning_rate", 1e-3)
+    opt = amos_ref.minimize(fun, START, "closed-form", batches=ROWS, epochs=10).opt
+    assert opt.half_life == 3.0
+    with pytest.raises(HyperParameterError, match="is not known: give steps or half_life"):
+        amos_ref.minimize(fun, START, "closed-form", batches=iter(ROWS))
+
+
+def test_going_on():
+    """Two trainings of three steps are one of six, and the first result stays what it is."""
+    first = amos_ref.minimize(fun, START, learning_rate=lambda t: 0.3 / t, beta=0.8, batches=ROWS)
+    kept = own.bits(first.state.v["w"]), own.bits(first.params["w"])
+    for more in ({"state": first}, {"x0": first.params, "optimizer": first.opt, "state": first.state}):
+        arguments: dict[str, Any] = more
+        second = amos_ref.minimize(fun, batches=ROWS, **arguments)
+        same(*by_hand(amos_ref.Amos(lambda t: 0.3 / t, beta=0.8), ROWS * 2), second)
+        assert (second.steps, second.history.step) == (3, [3, 4, 5, 6])
+        assert (own.bits(first.state.v["w"]), own.bits(first.params["w"])) == kept
+    used = first.opt.init(START)
+    first.opt.step({name: a.copy() for name, a in START.items()}, START, used)
+    with pytest.raises(StateError, match="this state was stepped in place"):
+        amos_ref.minimize(fun, START, first.opt, batches=ROWS, state=used)
+
+
+def test_what_is_no_epoch():
+    for wrong, words, epochs in (
+        ([], "batches has none for epoch 1", 1),
+        (iter(ROWS), "batches has none for epoch 2; an iterator is used up after one", 2),
+    ):
+        with pytest.raises(ProblemError) as caught:
+            amos_ref.minimize(fun, START, batches=wrong, epochs=epochs)
+        one_line(caught.value, [words])
+    assert caught.value.amos_result.steps == 3  # pyright: ignore[reportAttributeAccessIssue]
+    for epochs in (0, -1, 1.5, None):
+        with pytest.raises(HyperParameterError, match=r"^epochs is"):
+            amos_ref.minimize(fun, START, batches=ROWS, epochs=epochs)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        amos_ref.Amos(0.1, eta={"w": 0.5, ".*": "sqrt(2)"}, slot_shape=[1], frozen={"b": True}),
+        amos_ref.ClosedFormAmos(half_life=3, sigma={"w": "init", ".*": 0.5}),
+        amos_ref.Amos(eta=amos_ref.rules.PAPER_FLAX, slot_shape=amos_ref.rules.PAPER_FLAX),
+    ],
+    ids=repr,
+)
+def test_clones_and_parameters(opt):
+    base = pytest.importorskip("sklearn.base")
+    clone = base.clone(opt)
+    assert clone is not opt
+    assert repr(clone) == repr(opt)
+    assert clone.set_params(clip_value=2.0) is clone
+    assert (clone.clip_value, opt.clip_value) == (2.0, None)
+    for wrong in ({"clip_value": -1.0}, {"clip": 1.0}):
+        with pytest.raises(HyperParameterError, match="clip"):
+            clone.set_params(**wrong)
+    assert clone.get_params() == {**opt.get_params(), "clip_value": 2.0}
