@@ -25,6 +25,7 @@ CONTENDERS = {
         "pytorch_optimizer": "torch_peers:AMOS",
         "jestimator": "jax_peers:JESTIMATOR",
         "optax": "jax_peers:OPTAX",
+        "port-optax": "jax_peers:OPTAX_PORT",
     },
     "cuda": {
         OURS: "cuda:CUDA_KERNELS",
@@ -36,6 +37,7 @@ CONTENDERS = {
         "pytorch_optimizer": "torch_peers:GPU_AMOS",
         "jestimator": "jax_peers:GPU_JESTIMATOR",
         "optax": "jax_peers:GPU_OPTAX",
+        "port-optax": "jax_peers:GPU_OPTAX_PORT",
     },
 }
 #: Peers that one algorithm alone is compared with: others' paper Amos, and for the closed form this package's.

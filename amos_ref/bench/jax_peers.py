@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.bench.contenders import ADAMW, BETA, ETA, RATE, Contender, find_no_gpu, limit_state
+from amos_ref.bench.contenders import ADAMW, BETA, ETA, HALF_LIFE, RATE, Contender, find_no_gpu, limit_state
 from amos_ref.bench.timing import HostClock, Stepper
 from amos_ref.bench.workloads import MOMENTUM, Workload, count_cores, draw_arrays, slot_shape
 
@@ -71,12 +71,29 @@ def _make_jestimator(work: Workload) -> Any:
     return find_target(f"{path}:amos")(RATE, lambda name, shape: ETA, beta=BETA, momentum=momentum, **slots)
 
 
+def _make_port(work: Workload) -> Any:
+    from amos_ref.ports.optax import amos, closed_form_amos
+
+    slots: dict[str, Any] = {"slot_shape": lambda name, shape: slot_shape(work.slot, shape)}
+    if work.direction is not None:
+        return closed_form_amos(RATE, half_life=HALF_LIFE, sigma=ETA, direction=work.direction, **slots)
+    return amos(RATE, ETA, beta=BETA, momentum=MOMENTUM if work.momentum else None, **slots)
+
+
 def _limit_jax(work: Workload, most_compiled: int) -> str | None:
     if work.threads not in (0, count_cores()):
         return f"the threads of XLA cannot be limited to {work.threads} within a process"
     if len(work.shapes) > most_compiled:
         return f"XLA compiles {len(work.shapes)} arrays for too long for this run"
     return limit_state(work, most_compiled)
+
+
+def _limit_port(work: Workload, most_compiled: int) -> str | None:
+    full = work.direction == "adam" or work.momentum or work.slot == "element"  # whether the state has full arrays
+    state = "float64" if work.direction is not None else work.dtype  # in which their bytes are counted
+    if full and state != {"float64": "float64"}.get(work.dtype, "float32"):
+        return "keeps its state in float32, or in float64 for float64 parameters"
+    return _limit_jax(work, most_compiled)
 
 
 def _sees_gpu() -> bool:
@@ -100,13 +117,21 @@ OPTAX = replace(
     packages=_JAX,
     **ADAMW,
 )
+OPTAX_PORT = replace(
+    JESTIMATOR,
+    about="amos_ref.ports.optax under jax.jit, buffers donated",
+    build=lambda work: JaxStepper(work, _make_port),
+    packages=_JAX,
+    find_limit=_limit_port,
+    warm_up=1,
+)
 # JAX shows no stream, so the host's clock has to tell the time.
-GPU_JESTIMATOR, GPU_OPTAX = (
+GPU_JESTIMATOR, GPU_OPTAX, GPU_OPTAX_PORT = (
     replace(
         contender,
         about=f"{contender.about}; the host's clock over several steps",
         clock=HostClock(),
         find_no_gpu=lambda: find_no_gpu("jax", _sees_gpu),
     )
-    for contender in (JESTIMATOR, OPTAX)
+    for contender in (JESTIMATOR, OPTAX, OPTAX_PORT)
 )

@@ -108,10 +108,11 @@ AMOS = [dict(), dict(momentum=True), dict(slot="row"), dict(slot="column"), dict
 
 
 @pytest.mark.parametrize("changed", AMOS)
-def test_jestimator_takes_the_steps_of_the_page(changed):
+@pytest.mark.parametrize("name", ["jestimator", "port-optax"])
+def test_both_in_jax_take_the_steps_of_the_page(name, changed):
     pytest.importorskip("importlib.metadata").version("jestimator")
     work = work_of(dtype="float64", **changed)
-    got, want = take_steps("jestimator", work), step_page(work)
+    got, want = take_steps(name, work), step_page(work)
     moved = np.abs(want - workloads.draw_arrays(work)[0]["leaf0000"]).max()
     assert_same(got, want, moved)
     assert (
@@ -167,8 +168,22 @@ def assert_same(got, want, moved, known=0.0):
     assert (np.abs(got - want) <= allowed).all()
 
 
+@pytest.mark.parametrize("direction", ["gradient", "adam"])
+def test_the_port_takes_the_steps_of_the_closed_form(direction):
+    work = work_of(dtype="float64", slot="row").as_closed_form(direction)
+    params, grads = workloads.draw_arrays(work)
+    slot = workloads.slot_shape(work.slot, work.shapes[0])
+    opt = amos_ref.ClosedFormAmos(
+        1e-3, half_life=1e3, sigma=0.5, slot_shape=lambda *_: slot, direction=direction, backend="numpy"
+    )
+    before, state = params["leaf0000"].copy(), opt.init(params)
+    for _ in range(STEPS):
+        state = opt.step(params, grads, state)
+    assert_same(take_steps("port-optax", work), params["leaf0000"], np.abs(params["leaf0000"] - before).max())
+
+
 def test_float32_stays_float32_in_jax():
-    for name in ("jestimator", "optax"):
+    for name in ("jestimator", "optax", "port-optax"):
         stepper = contenders.find_contender(name, "cpu").build(work_of())
         stepper.run()
         assert {a.dtype.name for a in jax.tree.leaves((stepper.params, stepper.grads))} == {"float32"}
@@ -177,7 +192,7 @@ def test_float32_stays_float32_in_jax():
 
 
 def test_nothing_is_compiled_once_it_is_warm():
-    for name in ("jestimator", "optax"):
+    for name in ("jestimator", "optax", "port-optax"):
         for changed in (dict(momentum=True), dict(dtype="float64"), dict(dtype="bfloat16", slot="element")):
             contender = contenders.find_contender(name, "cpu")
             stepper = contender.build(work_of(**changed))
@@ -193,13 +208,17 @@ def test_what_a_peer_cannot_do_has_a_reason():
     assert "tensor slots only" in contenders.find_contender("pytorch_optimizer", "cpu").find_limit(
         work_of(slot="row"), 9
     )
-    for name in ("jestimator", "optax"):
+    port = contenders.find_contender("port-optax", "cpu")
+    for changed in (dict(momentum=True), dict(slot="element"), dict(direction="adam", state="float64")):
+        dtype = "float32" if "direction" in changed else "bfloat16"
+        assert "keeps its state in float32" in port.find_limit(work_of(dtype=dtype, **changed), 9)
+    for name in ("jestimator", "optax", "port-optax"):
         contender = contenders.find_contender(name, "cpu")
         assert "cannot be limited" in contender.find_limit(replace(work_of(), threads=workloads.count_cores() + 1), 9)
         assert "for too long" in contender.find_limit(
             replace(workloads.parse_tree("10x3"), threads=workloads.count_cores()), 9
         )
-    for name in ("torch-fused", "optax", "jestimator"):
+    for name in ("torch-fused", "optax", "jestimator", "port-optax"):
         assert "in the parameters' dtype" in contenders.find_contender(name, "cpu").find_limit(
             work_of(state="float64"), 9
         )

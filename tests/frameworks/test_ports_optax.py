@@ -230,6 +230,22 @@ def test_a_state_goes_to_the_core_and_back_and_the_next_step_agrees(algorithm, d
         assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(after)))
 
 
+@pytest.mark.parametrize("algorithm", PAIRS)
+def test_a_training_that_goes_to_the_core_in_the_middle_ends_where_it_would_have_ended(algorithm):
+    port, core = (make() for make in PAIRS[algorithm])
+    whole, end = advance(port, draw(0), port.init(draw(0)), range(1, 8))
+    params, state = advance(port, draw(0), port.init(draw(0)), (1, 2, 3))
+    mine, own = as_numpy(params), amos_ref.interop.from_optax(state, params)
+    for seed in (4, 5):
+        own = core.step(mine, as_numpy(draw(seed)), own)
+    params = jax.tree.map(jnp.asarray, mine)
+    params, state = advance(port, params, amos_ref.interop.to_optax(own, like=state), (6, 7))
+    # Gradients do not depend on theta here, so what each step adds is what the two end apart.
+    assert_close(params, whole, 7 * STEP)
+    assert_close(state, end, 7 * STEP)
+    assert int(state.count) == 7
+
+
 def test_a_state_inside_of_optaxs_containers_is_found():
     port = PAIRS["paper"][0]()
     labels = {"dense": "a", "norm": "b"}
