@@ -86,14 +86,16 @@ def main(args: argparse.Namespace) -> int:
     optimizers, notes = _build_optimizers(args)
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
-        results = _train(problem, optimizers, args.steps)
+        results, losses = _train(problem, optimizers, args.steps)
+        swings = {label: swing for label in results if (swing := _find_swing(losses[label], best))}
         if args.json:
-            print(json.dumps(_describe(results, notes, problem, regression), indent=1))
+            print(json.dumps(_describe(results, notes, swings, problem, regression), indent=1))
         else:
             _print_results(results, problem, regression)
             for label in results:
                 if notes[label]:
                     print(f"{label}: {notes[label]}")
+            _print_swings(swings)
         if figure is not None:
             sys.stdout.flush()  # what was trained is not lost to its picture
             _draw(figure, results, problem, best)
@@ -170,23 +172,47 @@ def _name_algorithm(label: str) -> Iterator[None]:
 # training
 
 
-def _train(problem: Problem, optimizers: dict[str, Any], steps: int) -> Results:
+def _train(problem: Problem, optimizers: dict[str, Any], steps: int) -> tuple[Results, dict[str, list[float]]]:
+    """Return the results, and the loss before each step and at the end."""
     results: Results = {}
+    losses: dict[str, list[float]] = {label: [] for label in optimizers}
     every = max(steps // HISTORY_ROWS, 1)
     with show_progress(list(optimizers), steps) as show, np.errstate(all="ignore"):
         for label, opt in optimizers.items():
 
             def show_step(t: int, loss: float, _: Any, label: str = label) -> None:
+                losses[label].append(loss)
                 show(label, t, f"loss {loss:.6g}")
 
             with _name_algorithm(label):
                 results[label] = minimize(problem, optimizer=opt, steps=steps, every=every, callback=show_step)
             if results[label].status == "interrupted":
                 break
-    return results
+    return results, losses
+
+
+def _find_swing(losses: list[float], best: float) -> tuple[float, float, float] | None:
+    """Return least, median and greatest of the last tenth of the losses above the best, if they go up and down there.
+
+    They do if its later half is somewhere more than twice as great as its earlier half is at its least. The last loss
+    is then one point of a swing, and may be any other on another machine, while the median is stable. What is below
+    2^-40 of the first loss is left to rounding.
+    """
+    tail = np.array(losses[-(len(losses) // 10) :]) - best if len(losses) >= 100 else np.zeros(2)
+    half = tail.size // 2
+    if tail[half:].max() <= max(2 * tail[:half].min(), 2.0**-40 * abs(losses[0] if losses else 0.0)):
+        return None
+    return float(tail.min()), float(np.median(tail)), float(tail.max())
 
 
 # the results
+
+
+def _print_swings(swings: dict[str, tuple[float, float, float]]) -> None:
+    if swings:
+        print()
+        rows = [[label, *(f"{loss:.3g}" for loss in swing)] for label, swing in swings.items()]
+        print_table(["above the reference, over the last tenth of the steps", "least", "median", "greatest"], rows)
 
 
 def _print_results(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
@@ -229,7 +255,11 @@ def _measure(params: Any, problem: Problem) -> dict[str, float | None]:
 
 
 def _describe(
-    results: Results, notes: dict[str, str], problem: Problem, regression: csv_data.Regression | None
+    results: Results,
+    notes: dict[str, str],
+    swings: dict[str, tuple[float, float, float]],
+    problem: Problem,
+    regression: csv_data.Regression | None,
 ) -> dict[str, Any]:
     def row(params: Any) -> dict[str, Any]:
         figures: dict[str, Any] = _measure(params, problem)
@@ -242,7 +272,8 @@ def _describe(
     for label, r in results.items():
         history = {"step": r.history.step, "loss": r.history.loss, "error": r.history.error or None}
         chosen = {"options": encode_options(r.opt.options), "by_default": notes[label] or None}
-        end = {"steps": r.steps, "status": r.status, **row(r.params)}
+        swing = dict(zip(("least", "median", "greatest"), swings[label], strict=True)) if label in swings else None
+        end = {"steps": r.steps, "status": r.status, **row(r.params), "swing": swing}
         runs.append({"algorithm": label, **chosen, **end, "history": history})
     rows = {"start": row(problem.start), "reference": row(problem.reference)}
     return {"problem": problem.name, "reference_is_optimum": problem.unique, **rows, "runs": runs}

@@ -1,8 +1,10 @@
 """amos-ref run: what it prints and draws is what the library computes."""
 
 import io
+import statistics
 import sys
 
+import numpy as np
 import pytest
 from helpers.command import cells, output_lines, run_json
 from hypothesis import given
@@ -147,3 +149,35 @@ def test_what_run_draws(monkeypatch, tmp_path):
 def test_errors_of_an_algorithm_keep_their_kind():
     with pytest.raises(errors.NonFiniteError, match=r"^x: y$"), run_command._name_algorithm("x"):
         raise errors.NonFiniteError("y")
+
+
+def test_a_loss_that_swings_at_the_end_is_told_by_its_median(capsys):
+    argv = ["run", "quadratic", "--algorithm", "paper", "--algorithm", "closed-form"]
+    assert main(argv) == 0
+    head, row = output_lines(capsys)[0][-2:]
+    assert cells(head)[-3:] == ["least", "median", "greatest"]
+    losses = []
+    amos_ref.minimize(
+        problems.quadratic(),
+        optimizer="closed-form",
+        alpha_0=0.05,
+        callback=lambda t, loss, params: losses.append(loss),
+    )
+    tail = losses[-100:]
+    assert row.split()[1:] == [f"{x:.3g}" for x in (min(tail), statistics.median(tail), max(tail))]
+    paper, closed = run_json(capsys, *argv)["runs"]
+    assert paper["swing"] is None
+    assert closed["swing"] == {"least": min(tail), "median": statistics.median(tail), "greatest": max(tail)}
+
+
+def test_what_swings():
+    t = np.arange(1000)
+    falling, swinging = 0.98**t + 1.0, 0.1 * (1.5 + np.sin(t)) + 1.0
+    assert run_command._find_swing(list(falling), 1.0) is None
+    assert run_command._find_swing(list(swinging), 1.0) == pytest.approx((0.05, 0.15, 0.25), abs=0.01)
+    assert run_command._find_swing([*falling[:500], *swinging[:90], *falling[500:]], 1.0) is None  # not at the end
+    noise = np.where(t % 2 == 1, 2.0**-50, 0.0)
+    assert run_command._find_swing([1.0, *noise], 0.0) is None  # rounding
+    assert run_command._find_swing([1.0, *noise * 2.0**20], 0.0) == (0.0, 2.0**-31, 2.0**-30)
+    for short in ([], [1.0], [1.0, 2.0] * 49):
+        assert run_command._find_swing(short, 0.0) is None
