@@ -54,7 +54,7 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def names_of(structure: optree.PyTreeSpec) -> tuple[str, ...]:
+def names_of(structure: Any) -> tuple[str, ...]:
     """Return the names of the leaves of a structure: keys, fields and numbers, joined by "/"."""
     paths = structure.paths()
     if not any(isinstance(key, int) for path in paths for key in path):

@@ -72,7 +72,7 @@ def test_a_schedule_or_rule_that_leaves_another_mode_behind_is_noticed(backend):
             stack.enter_context(float_mode(mode))
             return 0.5
 
-        opt, params = amos_ref.Amos(schedule, backend=backend), tree_of(0)
+        opt, params = amos_ref.Amos(schedule, eta=0.5, backend=backend), tree_of(0)
         state = opt.init(params)
         before = all_bits((params, state))
         with pytest.raises(errors.FloatModeError):

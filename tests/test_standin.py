@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from amos_ref.optimizers.state import AmosState
 
 PATH = pathlib.Path(__file__).parent / "gpu/standin/optree.py"
-FUNCTIONS = ("tree_flatten", "tree_flatten_with_path", "tree_leaves", "tree_structure", "tree_unflatten", "tree_map")
+FUNCTIONS = (
+    *("tree_flatten", "tree_flatten_with_path", "tree_leaves", "tree_structure", "tree_unflatten", "tree_map"),
+    "NamedTupleEntry",
+)
 
 
 def loaded():
@@ -55,6 +58,13 @@ def test_leaves_paths_and_the_way_back_are_optrees(tree, none_is_leaf):
     ours = standin.tree_flatten_with_path(tree, none_is_leaf=none_is_leaf)
     assert ours[:2] == theirs[:2]
     assert standin.tree_flatten(tree, none_is_leaf=none_is_leaf)[0] == theirs[1]
+    assert ours[2].paths() == theirs[2].paths() == theirs[0]
+    steps = [
+        [[(step.entry, getattr(step, "field", None)) for step in accessor] for accessor in spec.accessors()]
+        for spec in (ours[2], theirs[2])
+    ]
+    assert steps[0] == steps[1]
+    assert hash(ours[2]) == hash(standin.tree_structure(tree, none_is_leaf=none_is_leaf))
     numbers = range(len(ours[1]))
     back = standin.tree_unflatten(ours[2], numbers)
     assert repr(back) == repr(optree.tree_unflatten(theirs[2], numbers))

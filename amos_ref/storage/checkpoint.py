@@ -24,7 +24,7 @@ from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AmosState, LeavesWarning, State, check_fit, kind_of
+from amos_ref.optimizers.state import PARTS, AmosState, LeavesWarning, ScaledAmosState, State, check_fit, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, regular
@@ -295,20 +295,20 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
 
 def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
     name, written = header.metadata["optimizer"], container.parse_json(header.metadata.get("options", ""))
-    wrong = StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
-    if name not in OPTIMIZER_CLASSES or not isinstance(written, dict):
-        raise wrong
+    kind, wanted = OPTIMIZER_CLASSES.get(name), _state_type(header)
+    states = (AmosState, ScaledAmosState) if kind is Amos else (getattr(kind, "state_type", None),)
+    if wanted not in states or not isinstance(written, dict):
+        raise StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
     try:
         opt = OPTIMIZER_CLASSES[name](**decode_options(written, options))
     except TypeError as error:
-        raise HyperParameterError(str(error)) if options else wrong from None
-    has, wants = _state_type(header).__name__, opt.state_type.__name__
-    if has == wants:
-        return opt
-    words = f"its optimizer {name!r} has states of type {wants}, and its state is a {has}"
-    if options:
-        raise HyperParameterError(f"{words}; eta='init' has the one and other etas the other")
-    raise StorageError(words)
+        raise HyperParameterError(str(error)) from None
+    if opt.state_type is not wanted:
+        words = f"its Amos has states of type {opt.state_type.__name__}, and its state is a {wanted.__name__}"
+        if options:
+            raise HyperParameterError(f"{words}; eta='init' has the one and other etas the other")
+        raise StorageError(words)
+    return opt
 
 
 def _build_state(

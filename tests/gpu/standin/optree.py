@@ -20,6 +20,31 @@ class Spec(NamedTuple):
     def num_leaves(self):
         return 1 if self.kind is None else sum(child.num_leaves for child in self.children)
 
+    def accessors(self):
+        """Return for each leaf what leads to it."""
+        if self.kind is None:
+            return [()]
+        names = getattr(self.kind, "_fields", ())
+        steps = [NamedTupleEntry(i, names[i]) if names else Entry(i) for i in self.entries]
+        return [(step, *rest) for step, child in zip(steps, self.children, strict=False) for rest in child.accessors()]
+
+    def paths(self):
+        """Return the same as keys and indices."""
+        return [tuple(step.entry for step in accessor) for accessor in self.accessors()]
+
+
+class Entry(NamedTuple):
+    """A key, or an index."""
+
+    entry: object
+
+
+class NamedTupleEntry(NamedTuple):
+    """The index and the name of a field."""
+
+    entry: int
+    field: str
+
 
 class Written:
     """In which order the keys of a dict were written: kept, and the same as any other."""
@@ -30,7 +55,8 @@ class Written:
     def __eq__(self, other):
         return isinstance(other, Written)
 
-    __hash__ = None
+    def __hash__(self):
+        return 0
 
 
 def tree_flatten(tree, *, none_is_leaf=False):
