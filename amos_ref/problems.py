@@ -4,7 +4,7 @@ Each function returns a :class:`Problem`, and the same one for the same argument
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from amos_ref.checks import check_finite
 from amos_ref.errors import MissingDependencyError, ProblemError
 from amos_ref.rules import number
 
-Fun = Callable[[Any], tuple[float, Any]]
+TRAINING = 1347  # of the digits; the others are held out
+
+Fun = Callable[..., tuple[float, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,9 @@ class Problem:
         Whether the reference is the only minimum, so that the distance to it means something.
     score : callable, optional
         ``score(params)`` returns the share of held-out samples that are classified correctly.
+    batches : callable, optional
+        ``batches()`` returns minibatches, each time the same ones: every pass over them is an epoch, in an order of its
+        own. ``fun(params, batch)`` is the loss of one, and ``fun(params)`` that of all samples.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Problem:
     solve: Callable[[], Any]
     unique: bool = True
     score: Callable[[Any], float] | None = None
+    batches: Callable[[], "Minibatches"] | None = None
 
     @functools.cached_property
     def reference(self) -> Any:
@@ -55,6 +61,20 @@ class Problem:
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r})"
+
+
+class Minibatches:
+    """The numbers of samples in batches of at most `size`, about equally long; each pass is in a new random order."""
+
+    def __init__(self, samples: int, size: int, seed: Any) -> None:
+        self.samples, self.count = samples, -(-samples // size)
+        self._rng = np.random.default_rng([1, seed])  # not the one that drew the start
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(np.array_split(self._rng.permutation(self.samples), self.count))
 
 
 def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
@@ -204,21 +224,32 @@ def rosenbrock(n: int = 2) -> Problem:
     return Problem("rosenbrock", fun, np.resize([-1.2, 1.0], n), functools.partial(np.ones, n), unique=n < 4)
 
 
-def digits(hidden: int = 32, seed: int = 0) -> Problem:
+def digits(hidden: int = 32, seed: int = 0, batch_size: int | None = None) -> Problem:
     """Mean cross-entropy of a network 64 - hidden (tanh) - 10 on 1,347 handwritten digits; 450 are held out.
 
     The digits come with scikit-learn (``pip install 'amos_ref[digits]'``). No minimum is known; the reference is where
     scipy's L-BFGS-B arrives after 200 iterations.
 
+    Parameters
+    ----------
+    hidden : int
+        The number of hidden units, >= 1.
+    seed : int
+        Of the start, of which digits are held out, and of the order of minibatches.
+    batch_size : int, optional
+        How many digits a minibatch has at most, >= 1; without it a training has no minibatches.
+
     Raises
     ------
     ProblemError
-        If hidden is not an integer >= 1.
+        If hidden or batch_size is not an integer >= 1.
     MissingDependencyError
         If scikit-learn is not installed.
     """
     if not _is_integer(hidden, 1):
         raise ProblemError(f"the network needs hidden >= 1, not {hidden!r}")
+    if not (batch_size is None or _is_integer(batch_size, 1)):
+        raise ProblemError(f"minibatches need batch_size >= 1, not {batch_size!r}")
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -227,7 +258,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     rng = _generator(seed)
     order = rng.permutation(data.target.size)
     images, labels = data.data[order] / 16.0, data.target[order]
-    train, held_out = slice(None, 1347), slice(1347, None)
+    train, held_out = slice(None, TRAINING), slice(TRAINING, None)
     start = {
         "hidden": {"bias": np.zeros(hidden), "kernel": rng.normal(scale=1 / 8, size=(64, hidden))},
         "out": {"bias": np.zeros(10), "kernel": rng.normal(scale=hidden**-0.5, size=(hidden, 10))},
@@ -237,7 +268,8 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     def score(params: Any) -> float:
         return float(np.mean(np.argmax(_forward(params, images[held_out])[1], axis=1) == labels[held_out]))
 
-    return Problem("digits", fun, start, functools.partial(_lbfgs, fun, start), unique=False, score=score)
+    batches = None if batch_size is None else functools.partial(Minibatches, TRAINING, batch_size, seed)
+    return Problem("digits", fun, start, functools.partial(_lbfgs, fun, start), False, score, batches)
 
 
 def _forward(params: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -245,21 +277,22 @@ def _forward(params: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return h, h @ params["out"]["kernel"] + params["out"]["bias"]
 
 
-def _network(x: np.ndarray, labels: np.ndarray, params: Any) -> tuple[float, Any]:
+def _network(x: np.ndarray, labels: np.ndarray, params: Any, rows: Any = slice(None)) -> tuple[float, Any]:
     """Return the mean cross-entropy and its gradient, which is computed layer by layer from the end."""
+    x, labels = x[rows], labels[rows]
     h, z = _forward(params, x)
     z = z - z.max(axis=1, keepdims=True)
     log_p = z - np.log(np.sum(np.exp(z), axis=1, keepdims=True))
-    rows = np.arange(labels.size)
+    each = np.arange(labels.size)
     dz = np.exp(log_p)
-    dz[rows, labels] -= 1.0
+    dz[each, labels] -= 1.0
     dz /= labels.size
     dh = dz @ params["out"]["kernel"].T * (1.0 - h * h)
     gradient = {
         "hidden": {"bias": dh.sum(axis=0), "kernel": x.T @ dh},
         "out": {"bias": dz.sum(axis=0), "kernel": h.T @ dz},
     }
-    return float(-np.mean(log_p[rows, labels])), gradient
+    return float(-np.mean(log_p[each, labels])), gradient
 
 
 def _lbfgs(fun: Fun, start: Any) -> Any:

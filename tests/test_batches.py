@@ -1,5 +1,6 @@
 """Training by minibatches, and going on from a result."""
 
+import copy
 import math
 from typing import Any
 
@@ -121,3 +122,15 @@ def test_clones_and_parameters(opt):
         with pytest.raises(HyperParameterError, match="clip"):
             clone.set_params(**wrong)
     assert clone.get_params() == {**opt.get_params(), "clip_value": 2.0}
+
+
+@pytest.mark.parametrize(("given", "steps"), [(dict(steps=7), 7), (dict(epochs=2), 6), (dict(steps=2), 2), ({}, 3)])
+def test_a_problem_with_minibatches_brings_them(given, steps):
+    problem = amos_ref.problems.digits(hidden=3, batch_size=449)
+    result = amos_ref.minimize(problem, **given)
+    assert result.steps == steps
+    assert result.opt.learning_rate == 1 / math.sqrt(3)
+    several, state, params = problem.batches(), result.opt.init(problem.start), copy.deepcopy(problem.start)
+    for rows in [rows for _ in range(3) for rows in several][:steps]:
+        state = result.opt.step(params, problem.fun(params, rows)[1], state)
+    assert own.bits(result.params["hidden"]["kernel"]) == own.bits(params["hidden"]["kernel"])

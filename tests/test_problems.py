@@ -125,6 +125,26 @@ def test_the_network_reads_digits():
     assert repr(problem) == "Problem('digits')"
 
 
+@pytest.mark.parametrize("batch_size", [64, 1000, 2000])
+def test_minibatches_of_digits(batch_size):
+    problem = problems.digits(batch_size=batch_size, **DIGITS)
+    batches, again = problem.batches(), problem.batches()
+    epochs = [list(batches) for _ in range(2)]
+    for epoch in epochs:
+        assert len(epoch) == len(batches) == -(-1347 // batch_size)
+        assert max(map(len, epoch)) <= batch_size
+        assert sorted(np.concatenate(epoch)) == list(range(1347))
+    assert [a.tolist() for a in epochs[0]] != [a.tolist() for a in epochs[1]]
+    assert [a.tolist() for epoch in epochs for a in epoch] == [a.tolist() for _ in range(2) for a in again]
+    # The loss of all digits is the mean of those of the batches, weighed by their sizes.
+    found = [(len(rows), *problem.fun(problem.start, rows)) for rows in epochs[0]]
+    loss, gradient = problem.fun(problem.start)
+    assert sum(n * part for n, part, _ in found) / 1347 == pytest.approx(loss, rel=1e-12)
+    mean = sum(n * g["out"]["bias"] for n, _, g in found) / 1347
+    assert mean == pytest.approx(gradient["out"]["bias"], rel=1e-9, abs=1e-12)
+    assert problems.digits(**DIGITS).batches is None
+
+
 def test_rosenbrock_has_a_second_minimum_from_4_dimensions_on():
     assert [problems.rosenbrock(n).unique for n in (2, 3, 4, 7)] == [True, True, False, False]
     found = scipy.optimize.minimize(scipy.optimize.rosen, [-1, 1, 1, 1], jac=scipy.optimize.rosen_der, tol=1e-10)
@@ -139,6 +159,8 @@ BAD = {
     "condition nan": (problems.quadratic, dict(condition=np.nan), ["condition=nan"]),
     "rosenbrock": (problems.rosenbrock, dict(n=1), ["n >= 2", "1"]),
     "hidden": (problems.digits, dict(hidden=0), ["hidden >= 1", "0"]),
+    "no batch": (problems.digits, dict(batch_size=0), ["batch_size >= 1", "0"]),
+    "half a batch": (problems.digits, dict(batch_size=1.5), ["batch_size >= 1", "1.5"]),
     "text": (problems.linear_regression, dict(x=[["a"]], y=[1]), ["must be numbers"]),
     "ragged": (problems.linear_regression, dict(x=[[1], [1, 2]], y=[1, 2]), ["must be numbers"]),
     "no targets": (problems.linear_regression, dict(x=X), ["targets ()"]),

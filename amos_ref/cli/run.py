@@ -14,7 +14,7 @@ import numpy as np
 
 from amos_ref import plots
 from amos_ref.checks import named_arrays
-from amos_ref.cli import csv_data
+from amos_ref.cli import csv_data, tuned
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError, escape
 from amos_ref.minimizer import (
@@ -29,6 +29,7 @@ from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.storage.options import encode_options
 from amos_ref.terminal import format_number, print_table, show_progress
 
+LEARNING_RATE, SEEDS, BATCH_SIZE = 0.05, 5, 64  # where nothing is given
 HISTORY_ROWS = 100  # at least, and less than twice as many
 Results = dict[str, Result]
 
@@ -67,9 +68,15 @@ def add_to(commands: Any, summary: str) -> None:
     run.add_argument(
         "--learning-rate",
         type=float,
-        default=0.05,
         metavar="X",
-        help="the closed form's alpha_0 as well (default 0.05)",
+        help=f"the closed form's alpha_0 as well (default {LEARNING_RATE})",
+    )
+    run.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="digits without --algorithm and --learning-rate tries several learning rates on minibatches, each with so "
+        f"many seeds (default {SEEDS})",
     )
     run.add_argument("--plot", metavar="FILE", help=f"draw the losses; FILE ends in {', '.join(plots.ENDINGS)}")
     run.add_argument("--json", action="store_true", help="print the result and its history as JSON")
@@ -80,7 +87,16 @@ def main(args: argparse.Namespace) -> int:
     """Train, print, draw; return 0, or 130 if it was interrupted."""
     if args.steps < 0:
         raise HyperParameterError(f"--steps is {args.steps}; it must be 0 or more")
-    is_named = args.problem.partition(":")[0] in PROBLEMS
+    name = args.problem.partition(":")[0]
+    if name == "digits" and args.algorithm is None and args.learning_rate is None:
+        seeds = SEEDS if args.seeds is None else args.seeds
+        if seeds < 1:
+            raise HyperParameterError(f"--seeds is {seeds}; it must be 1 or more")
+        problems = [_build_problem(args, after=k, batch_size=BATCH_SIZE) for k in range(seeds)]
+        return tuned.main(problems, args.steps, args.plot, args.json)
+    if args.seeds is not None:
+        raise HyperParameterError("--seeds is for the problem digits without --algorithm and --learning-rate")
+    is_named = name in PROBLEMS
     regression = None if is_named else _read_regression(args)
     problem = _build_problem(args) if regression is None else regression.problem
     optimizers, notes = _build_optimizers(args)
@@ -120,8 +136,12 @@ def split_options(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def _build_problem(args: argparse.Namespace) -> Problem:
+def _build_problem(args: argparse.Namespace, after: int = 0, **defaults: Any) -> Problem:
+    """Return the problem that was asked for, or, of its seeds, the one that is so many after it."""
     name, options = split_options(args.problem)
+    options = {**defaults, **options}
+    if after and isinstance(options.setdefault("seed", 0), int):
+        options["seed"] += after
     for option in ("target", "feature", "delimiter", "decimal"):
         if getattr(args, option) is not None:
             raise ProblemError(f"--{option} says something about a CSV file; the problem is {name!r}")
@@ -153,7 +173,8 @@ def _build_optimizers(args: argparse.Namespace) -> tuple[dict[str, Any], dict[st
         name, options = split_options(text)
         if name not in OPTIMIZERS:
             raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
-        options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", args.learning_rate)
+        rate = LEARNING_RATE if args.learning_rate is None else args.learning_rate
+        options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", rate)
         with _name_algorithm(text):
             optimizers[text] = build_optimizer(name, options, args.steps)
         notes[text] = describe_half_life(name, options, args.steps)
