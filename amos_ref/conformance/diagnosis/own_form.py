@@ -8,6 +8,7 @@ from amos_ref.conformance.judging.drive import Observation
 
 #: Stands for what :func:`describe_left_out` says, where it is not yet known of which parts.
 OWN_FORM = "its state is something else than ours, and was left out"
+LEFT_OUT = " left out"  # stands in everything that is said so
 
 
 def describe_left_out(names: Names, seen: Sequence[Observation], setting: Sequence[Observation] = ()) -> str:
@@ -31,7 +32,7 @@ def describe_left_out(names: Names, seen: Sequence[Observation], setting: Sequen
     if missed:
         cases = f"case{'s' * (len(missed) > 1)} {', '.join(missed)}"
         return f"its {_listed(shown)} {_right(shown)}, but where they are set it goes on otherwise: {cases} left out"
-    return f"its {_listed(shown)} {_right(shown)}, in all that could be compared"
+    return f"its {_listed(shown)} {_right(shown)} in all that could be compared, and left out elsewhere"
 
 
 def _is_missed(evidence: Evidence, names: Names) -> bool:

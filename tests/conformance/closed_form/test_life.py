@@ -86,6 +86,26 @@ def test_a_deviation_of_a_life_is_named(name):
     assert found.deviations == [name]
 
 
+@pytest.mark.parametrize("name", ["pickle-loses-count", "deepcopy-measures-sigma-anew", "fused-without-decay"])
+def test_what_the_catalogue_lacks_gets_no_other_name(name, monkeypatch):
+    """Without pickle-loses-count its port was said to restart, though sigma and Adam's moments were not lost."""
+    port, cases = SimulatedPort(name, algorithm="closed-form"), FEW
+    seen = run(port, cases)[1]
+    monkeypatch.delitem(KNOWN["closed-form"].catalogue, name)
+    found = diagnose(port, seen)
+    assert found is not None
+    assert (found.deviations, found.life) == ([], [])
+    assert "no known deviation explains" in found.text
+
+
+def test_a_count_that_turned_negative_is_read():
+    """A counter of 8 bits is tried on a recurrence of a thousand steps: it ended the check by an IndexError."""
+    case = next(c for c in CLOSED_FORM.table() if c.dtype == "float64" and c.name == "late-recurrence")
+    last = list(reading_of(("count-int8",), "closed-form").run(case, case.eta))[-1]
+    assert last["kernel"].t < 0
+    assert np.isfinite(last["kernel"].theta).all()
+
+
 def test_every_deviation_of_a_life_shows_and_differs_from_the_others():
     def numbers(case, *names):
         steps = (s for now in reading_of(names, "closed-form").run(case, case.eta) for s in now.values())
