@@ -1,12 +1,20 @@
 """Tables and progress, with lines and colours where the output is a terminal, and as plain text elsewhere."""
 
 import contextlib
+import html
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from amos_ref.errors import escape
+
+
+class Printed:
+    """What is shown in full by print(), and in a notebook; where it is one value among others, in a line."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def is_terminal(stream: Any) -> bool:
