@@ -53,6 +53,8 @@ class Case(NamedTuple):
         Other readings that are right here: what they do, and the stages of the page that they override.
     algorithm : str
         Whose case it is, by its name in :data:`amos_ref.conformance.algorithms.ALGORITHMS`.
+    may_lack : str
+        What the case needs beyond options, where a right port may raise an error for want of it; "" if nothing.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Case(NamedTuple):
     groups: Mapping[str, Mapping[str, Any]] = {}
     also: Mapping[str, Mapping[str, Any]] = {}
     algorithm: str = "paper"
+    may_lack: str = ""
 
     # Arrays can neither be compared with == nor hashed; what is computed from a case is kept under its identity.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
@@ -254,13 +257,15 @@ def fewer_axes(make: Callable[..., Case]) -> list[Case]:
     """Cases whose slots have fewer axes than their leaves; `make` draws one.
 
     Where a slot fits at one end only, a port that puts it at the other raises an error; where it fits at both, that
-    port has other numbers. This is why one case has two equal sides.
+    port has other numbers. This is why one case has two equal sides. A port that raises an error in both wants slots
+    with all axes, as the authors' code does.
     """
     shapes, slots = {"kernel": (3, 4), "x": (5, 3, 4)}, {"kernel": (4,), "x": (3, 1)}
-    return [
+    made = [
         make("slots-fewer-axes", "slots of fewer axes than the leaf are aligned at the last axis", shapes, slots),
         make("slots-either-end", "the last axis, also where the first is as long", {"x": (4, 3, 4)}, {"x": (4,)}),
     ]
+    return [case._replace(may_lack="slots of fewer axes than their leaf") for case in made]
 
 
 def refine(case: Case) -> Case:

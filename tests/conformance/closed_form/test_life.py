@@ -61,7 +61,7 @@ NAMES = [name for name, deviation in KNOWN["closed-form"].catalogue.items() if d
 FEW = [*CASES, *(c for c in CLOSED_FORM.table() if c.dtype == "float64" and c.name in ("plain", "none-at-first"))]
 
 
-# Some of each kind; tests/long asks for the name of every one.
+# Some of each kind, since each takes a check of its own.
 @pytest.mark.parametrize(
     "name",
     [
