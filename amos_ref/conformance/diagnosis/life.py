@@ -188,8 +188,8 @@ def _apart(case: Any) -> bool:
 
 def _count_of_groups(s: Any, t: int) -> int:
     leaves = list(s.etas)
-    if len({float(eta) for eta in s.etas.values()}) < 2:
-        return t
+    if s.algorithm.scale in s.asked or len({float(eta) for eta in s.etas.values()}) < 2:
+        return t  # one group has all leaves: what is measured is no option of a group
     absent = last(s, "add_param_group") if s.events.get(0) == "leave-out" else 0
     absent = absent or (s.count - 1 if s.events.get(0) == "leave-out" else 0)  # steps before the last leaf came
     return len(leaves) * (s.count - 1) - absent + leaves.index(s.name) + s.algorithm.first_step
