@@ -12,7 +12,7 @@ from amos_ref.conformance.diagnosis.diagnose import Diagnosis
 from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
-from amos_ref.conformance.judging.judge import Result, accept_own_forms
+from amos_ref.conformance.judging.judge import Result, settle
 from amos_ref.conformance.judging.tolerance import METHOD
 from amos_ref.conformance.ports.options import Note
 from amos_ref.conformance.ports.port import Port
@@ -97,5 +97,5 @@ class Outcome:
         """Return what to raise: with a report, if a case was judged."""
         if not self.results:
             return error
-        self.results = accept_own_forms(self.results, self.cases)
+        self.results = settle(self.results, self.cases)
         return Interrupted(str(error), self.report(interrupted=self.doing))

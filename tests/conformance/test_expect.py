@@ -24,7 +24,8 @@ def entries(**changes):
     cases = ("extra_l2", "*extra_l2", "everything")
     listed = [{**kept, "case": cases[0]}, {**kept, "case": cases[1], "stage": "m"}, {**kept, "case": cases[2]}]
     listed[2]["stage"] = "m"
-    listed.append({"case": "slots-momentum", "verdict": "departs", "reason": REASON})
+    for case in ("slots-momentum", "life-*-momentum"):
+        listed.append({"case": case, "verdict": "departs", "reason": REASON})
     listed[0].update(changes)
     return listed
 
@@ -38,7 +39,7 @@ def test_departures_that_are_all_expected_pass(departing):
     report = report_with(departing, entries())
     assert report.ok
     counts = report.counts()
-    assert (counts["conforms"], counts["departs as expected"]) == (len(RUN) - 8, 8)
+    assert (counts["conforms"], counts["departs as expected"]) == (len(RUN) - 9, 9)
     shown = next(r for r in report.results if r.case == "extra_l2")
     assert (shown.verdict, shown.expected) == ("departs", REASON)
     assert line(shown).startswith(f"departs as expected at step 1, theta: {REASON} [theta of leaf 'kernel' [")
@@ -106,7 +107,7 @@ def test_the_written_list_expects_exactly_the_run(wrong_port, tmp_path, capsys):
     assert "entry 1 (case 'extra_l2'): reason is missing or empty" in capsys.readouterr().err
     path.write_text(path.read_text().replace('""', json.dumps(REASON)))
     before = path.read_text()
-    assert before.count("[[departure]]") == 6  # one for a case that was run in every dtype that it has
+    assert before.count("[[departure]]") == 7  # one for a case that was run in every dtype that it has
     assert main(["check", wrong_port, "--expect", str(path), "--write-expect", str(path)]) == 0
     assert path.read_text() == before
     other = ToyPort("d without eta")

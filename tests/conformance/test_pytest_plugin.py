@@ -23,7 +23,7 @@ PORTS = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.bad_ports import Endless, Odd, Scribbling
-from helpers.toy_port import OPTIONS, ToyPort
+from helpers.toy_port import OPTIONS, AllAxes, ToyPort
 
 class Own(ToyPort):
     def state(self):
@@ -41,7 +41,7 @@ class Ending(ToyPort):
     def __init__(self):
         os._exit(0)
 
-own, wrong_own, hard = Own(), Own("c with xi"), Hard(options=OPTIONS - {{"eta"}})
+all_axes, own, wrong_own, hard = AllAxes(), Own(), Own("c with xi"), Hard(options=OPTIONS - {{"eta"}})
 """
 
 
@@ -108,7 +108,7 @@ def test_expected_departures_xfail_and_fail_once_they_stop(run, pytester):
     result.assert_outcomes(xfailed=2, deselected=len(QUICK) - 2)
     result.stdout.fnmatch_lines(["XFAIL amos-ref::extra_l2/float64 - departs as expected at step 1, theta: chosen*"])
     run("wrong", "--amos-expect", "expected.toml").assert_outcomes(
-        xfailed=2, failed=2, passed=len(QUICK) - LACKING - 4, skipped=LACKING
+        xfailed=2, failed=3, passed=len(QUICK) - LACKING - 5, skipped=LACKING
     )
     run("wrong", "--amos-expect", "expected.toml", "-k", TWO, "--runxfail").assert_outcomes(
         failed=2, deselected=len(QUICK) - 2
@@ -228,3 +228,9 @@ def test_a_port_of_the_closed_form(run):
     result = run(None, *both)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*the closed form has no eta; what a port of it hard-codes is its sigma"])
+
+
+def test_a_port_that_wants_slots_with_all_axes_is_skipped_where_they_have_fewer(run):
+    result = run("all_axes", "-k", "slots-fewer-axes or slots-either-end or slots-rows")
+    result.assert_outcomes(passed=1, skipped=2, deselected=len(QUICK) - 3)
+    result.stdout.fnmatch_lines(["SKIPPED*the port takes no slots of fewer axes than their leaf: IndexError*"])

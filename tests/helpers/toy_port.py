@@ -118,6 +118,15 @@ class Settable(ToyPort):
         self.t, self.power = n, self.f(self.f(self.h["beta"]) ** self.f(n))
 
 
+class AllAxes(ToyPort):
+    """A right port that wants slots with all axes of their leaf, as the authors' code does."""
+
+    def mean(self, name, x):
+        slot = self.v[name].shape
+        assert [slot[i] for i in range(x.ndim)] if slot else True
+        return super().mean(name, x)
+
+
 #: Mistake -> the first stage that must show it, when v, b and m are shown.
 MISTAKES = {
     "sum for mean": "v",

@@ -32,7 +32,7 @@ def shrink(s: Any) -> Any:
     """Return exp(-2 S_t): of x = elapsed at t for the closed forms, of k = elapsed in one step for the recurrence."""
     if s.decay != "recurrence":
         return (closed_form.shrink_inverse_time if s.falling else closed_form.shrink_inverse_square)(s.x)
-    sums = closed_form.recurrence(float(s.t), float(s.k))
+    sums = closed_form.recurrence(float(max(s.t, 0)), float(s.k))  # a count that turned negative has no sums
     return float(np.exp(-2 * (sums / 2 if s.falling else sums)))
 
 

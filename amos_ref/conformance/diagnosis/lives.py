@@ -6,20 +6,27 @@ cases have shown holds in them too, and a deviation that acts where something ha
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.catalogue import Names
-from amos_ref.conformance.diagnosis.deviation import Deviation
-from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
+from amos_ref.conformance.diagnosis.diagnose import SINGLE, Diagnosis
 from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
 from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence, departs
 from amos_ref.conformance.diagnosis.memory import find_memory
+from amos_ref.conformance.diagnosis.own_form import LEFT_OUT, describe_left_out
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.port import Port
 
 BUDGET = 40_000  # steps of a leaf that are taken to explain the cases of a life
+
+
+class Found(NamedTuple):
+    """Readings that explain the same cases, and those."""
+
+    alike: list[Names]
+    cases: set[int]
 
 
 def diagnose(
@@ -39,14 +46,17 @@ def diagnose(
     base = tuple(found.candidates[0]) if found and found.candidates else ()
     if found and SINGLE in found.text:
         lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
-    ways = [("theta",)] if found and OWN_FORM in found.text else [None, ("theta",)]
-    lines: list[str] = []
-    names: list[str] = []
-    for stages in ways:
-        lines, names, left = _explain(Evidence(lives, stages, BUDGET), base)
-        lines += [f"{OWN_FORM}."] if names and stages is not None and not found else []
+    ways = [("theta",)] if found and LEFT_OUT in found.text else [None, ("theta",)]
+    best: tuple[list[str], list[str], int] = ([], [], len(lives) + 1)
+    for stages in ways:  # the latter for a state of the port's own form
+        evidence = Evidence(lives, stages, BUDGET)
+        lines, names, left = _explain(evidence, base)
+        if names and stages is not None and not found:
+            lines.append(f"{describe_left_out(evidence.in_order((*base, *names)), lives)}.")
+        best = min(best, (lines, names, left), key=lambda result: result[2])
         if not left:
             break
+    lines, names, _ = best
     if not lines:
         return found
     if found:
@@ -66,10 +76,10 @@ def is_special(case: Case) -> bool:
     return is_life(case) or case.special()
 
 
-def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], bool]:
-    """Return what is to be said of the cases of a life, the names in it, and whether some case has none."""
+def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], int]:
+    """Return what is to be said of the cases of a life, the names in it, and how many cases have none."""
     left = set(evidence.failing(base))
-    lines, chosen = [], base
+    chosen, found = base, list[Found]()
     try:
         candidates = _candidates(evidence, base, sorted(left))
         while left:
@@ -80,22 +90,32 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], boo
                 break
             best = min(better, key=lambda more: (len(rest[more]), len(more)))
             alike = [more for more in better if rest[more] == rest[best] and len(more) == len(best)]
-            cases = _names_of(evidence, left - rest[best])
-            lines += [f"beside that, one of {len(alike)} readings of {cases}:"] if len(alike) > 1 else []
-            lines += [_describe(evidence.deviation(name), cases) for more in alike for name in more]
+            found.append(Found(alike, left - rest[best]))
             if len(alike) == 1:
                 chosen = evidence.in_order(chosen + best)
             left = rest[best]
             candidates = [more for more in candidates if more not in alike]
+        while doubtful := [one for one in found if _looks_alike(evidence, base, one, left)]:
+            found = [one for one in found if one not in doubtful]
+            left = left.union(*(one.cases for one in doubtful))
     except BudgetSpent:
         pass
+    lines = [line for one in found for line in _describe(evidence, one)]
     if left:
         lines.append(f"beside that, no known deviation explains {_names_of(evidence, left)}.")
     elif lines:
         lines.append(
             f"with that, the page reproduces the {len(evidence.seen)} cases of its life and of extremes that were run."
         )
-    return lines, [name for name in chosen if name not in base], bool(left)
+    single = tuple(name for one in found if len(one.alike) == 1 for name in one.alike[0])
+    return lines, list(evidence.in_order(single)), len(left)
+
+
+def _looks_alike(evidence: Evidence, base: Names, found: Found, left: Iterable[int]) -> bool:
+    """Whether what was found changes as many cases that nothing explains as it explains: then it is something else."""
+    readings = [evidence.in_order(base + more) for more in found.alike]
+    changed = [i for i in left if any(evidence.misfit(names, i) != evidence.misfit(base, i) for names in readings)]
+    return len(changed) >= len(found.cases)
 
 
 def _contradicted(evidence: Evidence, names: Names, left: Iterable[int]) -> bool:
@@ -127,5 +147,8 @@ def _names_of(evidence: Evidence, cases: Iterable[int]) -> str:
     return f"case{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
-def _describe(d: Deviation, cases: str) -> str:
-    return f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. Shown by {cases}."
+def _describe(evidence: Evidence, found: Found) -> list[str]:
+    cases, several = _names_of(evidence, found.cases), len(found.alike)
+    lines = [f"beside that, one of {several} readings of {cases}:"] if several > 1 else []
+    named = [evidence.deviation(name) for more in found.alike for name in more]
+    return lines + [f"{d.name} ({d.stage}): {d.does}. In training: {d.effect}. Shown by {cases}." for d in named]

@@ -13,7 +13,7 @@ from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Failure, Observation, observe, refused_word, unsupported
 from amos_ref.conformance.judging.reading import Reading
 from amos_ref.conformance.judging.tolerance import Moment, trajectory, trajectory_of_page
-from amos_ref.conformance.judging.verdicts import FAILING
+from amos_ref.conformance.judging.verdicts import FAILING, UNANSWERED
 from amos_ref.conformance.ports.port import Arrays, Port
 from amos_ref.errors import TargetError
 
@@ -238,17 +238,39 @@ def run(
     driven = [r for r in results if r.verdict != "not supported"]
     if driven and all(r.verdict == "raises" and r.step is None for r in driven):
         raise TargetError(f"{port.name} could not be started on any case: {driven[0].detail}")
-    return accept_own_forms(results, cases), seen
+    return settle(results, cases), seen
 
 
-def accept_own_forms(results: list[Result], cases: Iterable[Case]) -> list[Result]:
+def settle(results: list[Result], cases: Iterable[Case]) -> list[Result]:
+    """Return the results, changed where only all cases together tell what one means."""
+    named = {case.name: case for case in cases}
+    return _accept_own_forms(_accept_refusals(results, named), named)
+
+
+def _accept_refusals(results: list[Result], named: dict[str, Case]) -> list[Result]:
+    """Take an error for a refusal where every case that needs a thing raises one at once, and another with slots runs.
+
+    A port that takes the thing in one case and raises in another has a fault, and so has one that raises at any slots.
+    """
+    needing = [r for r in results if named[r.case].may_lack and r.verdict != "not supported"]
+    others = [r for r in results if any(named[r.case].slots.values()) and not named[r.case].may_lack]
+    at_once = all(r.verdict == "raises" and r.step in (None, 1) for r in needing)
+    if not at_once or (others and all(r.verdict in ("not supported", *UNANSWERED) for r in others)):
+        return results
+    return [_refused(r, named[r.case]) if r in needing else r for r in results]
+
+
+def _refused(r: Result, case: Case) -> Result:
+    return r._replace(verdict="not supported", step=None, detail=f"the port takes no {case.may_lack}: {r.detail}")
+
+
+def _accept_own_forms(results: list[Result], named: dict[str, Case]) -> list[Result]:
     """Where theta conforms in every case of the formulas, accept a state that differs: it is a form of its own.
 
     Such a state cannot be set to the page's, so that cases which do so say nothing. What departs in another case, as
     where something happens to the optimizer, changes nothing of this.
     """
     right = ("conforms", "overwrites its input", "not supported")
-    named = {case.name: case for case in cases}
     plain = [r for r in results if not named[r.case].special()]
     kept = [r for r in plain if not named[r.case].inject]
     if any(r.only_state for r in kept) and all(r.verdict in right or r.only_state for r in kept):

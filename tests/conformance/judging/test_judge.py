@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import bad_ports
-from helpers.toy_port import MISTAKES, ToyPort
+from helpers.toy_port import MISTAKES, AllAxes, ToyPort
 
 from amos_ref.conformance import table
 from amos_ref.conformance.judging import judge
@@ -66,3 +66,71 @@ def test_a_port_that_lacks_what_every_case_needs_is_not_ok():
     report = Report("never", judge.run(Never(options={"learning_rate", "eta"}), cases)[0])
     assert set(report.counts()) == {"not supported"}
     assert not report.ok
+
+
+def few_axes(port):
+    """Judge what needs slots; return the verdicts of the cases with fewer axes, and those of the others."""
+    cases = [case for case in CASES if any(case.slots.values()) and not case.special()]
+    results, _ = judge.run(port, cases)
+    verdicts = {r.case: r.verdict for r in results if r.dtype == "float64"}
+    few = {case.name: verdicts.pop(case.name) for case in cases if case.may_lack and case.name in verdicts}
+    return few, verdicts, results
+
+
+def test_a_port_may_raise_at_slots_of_fewer_axes():
+    few, others, results = few_axes(AllAxes())
+    assert few == dict.fromkeys(("slots-fewer-axes", "slots-either-end"), "not supported")
+    assert set(others.values()) == {"conforms", "not supported"}  # the toy's state cannot be set
+    text = "the port takes no slots of fewer axes than their leaf: IndexError: tuple index out of range"
+    assert {r.detail for r in results if r.case in few} == {text}
+    assert Report("all axes", results).ok
+
+
+class AtFirstAxis(ToyPort):
+    """It aligns slots at the first axis, where they fit or not: what does not fit is a ValueError."""
+
+    def mean(self, name, x):
+        slot = self.v[name].shape
+        if not 0 < len(slot) < x.ndim:
+            return super().mean(name, x)
+        return np.mean(x, axis=tuple(range(len(slot), x.ndim))).reshape(slot)
+
+
+class FailingInOne(ToyPort):
+    """It takes such slots, and has a fault that shows where the leaf has two equal sides."""
+
+    def mean(self, name, x):
+        assert not 0 < len(self.v[name].shape) < x.ndim or len(set(x.shape)) == x.ndim
+        return super().mean(name, x)
+
+
+class FailingLater(ToyPort):
+    """It takes such slots, and falls over at the second step."""
+
+    def mean(self, name, x):
+        assert not 0 < len(self.v[name].shape) < x.ndim or self.t < 2
+        return super().mean(name, x)
+
+
+class FailingAtSlots(ToyPort):
+    """It raises wherever there are slots: what that is has nothing to do with their axes."""
+
+    def mean(self, name, x):
+        assert not self.v[name].shape
+        return super().mean(name, x)
+
+
+@pytest.mark.parametrize(
+    ("port", "few", "other"),
+    [
+        (AtFirstAxis, ["raises", "departs"], "conforms"),
+        (FailingInOne, ["conforms", "raises"], "conforms"),
+        (FailingLater, ["raises", "raises"], "conforms"),
+        (FailingAtSlots, ["raises", "raises"], "raises"),
+    ],
+)
+def test_a_fault_at_slots_of_fewer_axes_is_no_refusal(port, few, other):
+    found, others, results = few_axes(port())
+    assert [found[name] for name in ("slots-fewer-axes", "slots-either-end")] == few
+    assert others["slots-rows"] == other
+    assert not Report("at fault", results).ok
