@@ -123,7 +123,7 @@ def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
         trees=_split(args.trees),
         slots=_split(args.slots, "tensor"),
         dtypes=_split(args.dtypes, "float32"),
-        threads=_split(args.threads, str(workloads.count_cores())),
+        threads=_split(args.threads, str(workloads.count_threads())),
         momentum=args.momentum,
         state=args.state or "param",
     )
