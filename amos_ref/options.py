@@ -8,7 +8,7 @@ import numpy as np
 
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.outside import pass_on
-from amos_ref.rules import Preset, number
+from amos_ref.rules import LeafRules, Preset, number
 
 # Options that are numbers: a test of the range, its words, and whether None is allowed.
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str, bool]] = {
@@ -107,6 +107,8 @@ def freeze(value: Any) -> Any:
     """Return an option that its giver can no longer change: mappings, lists and arrays are copied."""
     if isinstance(value, Preset):
         return Preset(*map(freeze, value))
+    if isinstance(value, LeafRules):  # which cannot be changed
+        return value
     if isinstance(value, Mapping):
         return ReadOnlyOptions({key: freeze(rule) for key, rule in value.items()})
     if isinstance(value, list | tuple):

@@ -6,6 +6,7 @@ is an error. Matching takes a bounded time, whatever the regex (see :mod:`amos_r
 expression in SHAPE (see :func:`evaluate`), such as ``"sqrt(1/prod(SHAPE[:-1]))"``.
 """
 
+import abc
 import math
 import operator
 from collections.abc import Mapping
@@ -27,12 +28,20 @@ class Preset(NamedTuple):
     slot_shape: Mapping[str, str]
 
 
+class LeafRules(Mapping[str, Any]):
+    """Rules for leaves by their whole names, as :func:`amos_ref.choose` makes them."""
+
+    @abc.abstractmethod
+    def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
+        """Return eta or the slot shape of a leaf, or raise RuleError."""
+
+
 def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     """Return what `rule` says for one leaf: the value itself, not yet checked.
 
     Parameters
     ----------
-    rule : number, str, callable, mapping or Preset
+    rule : number, str, callable, mapping, Preset or LeafRules
     kind : {"eta", "slot_shape", "sigma"}
         A preset's eta serves as sigma.
     name : str
@@ -46,6 +55,8 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     """
     if isinstance(rule, Preset):
         rule = rule.slot_shape if kind == "slot_shape" else rule.eta
+    if isinstance(rule, LeafRules):
+        return rule.rule_for(kind, name, shape)
     if isinstance(rule, Mapping):
         rule = _first_match(rule, kind, name, shape)
     if callable(rule):

@@ -1,4 +1,4 @@
-"""The command line: amos-ref check | run | explain | schedule | bench | vectors | info."""
+"""The command line: amos-ref check | run | explain | schedule | choose | bench | vectors | info."""
 
 import argparse
 import contextlib
@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "train on a problem or a CSV file, and compare with the reference",
     "explain": "one step of a small example, stage by stage, with numbers",
     "schedule": "alpha_t and rho_t of the closed forms, their recurrences and the paper",
+    "choose": "eta and slot shape for every parameter of a model",
     "bench": "measure the kernels here, beside the memory's roof and other optimizers",
     "vectors": "write the stored vectors again, list or export them",
     "info": "versions and backends",
