@@ -36,7 +36,7 @@ class LeafRules(Mapping[str, Any]):
         """Return eta or the slot shape of a leaf, or raise RuleError."""
 
 
-def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
+def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) -> Any:
     """Return what `rule` says for one leaf: the value itself, not yet checked.
 
     Parameters
@@ -47,6 +47,8 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     name : str
         The leaf's name, "/"-joined.
     shape : tuple of int
+    default
+        What a mapping says where no regex matches the name; None: that is an error.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     if isinstance(rule, LeafRules):
         return rule.rule_for(kind, name, shape)
     if isinstance(rule, Mapping):
-        rule = _first_match(rule, kind, name, shape)
+        rule = _first_match(rule, kind, name, shape, default)
     if callable(rule):
         try:
             return rule(name, shape)
@@ -74,7 +76,19 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     return rule
 
 
-def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape) -> Any:
+def full_match(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rules that match whole names, where rules match at the start of a name.
+
+    Examples
+    --------
+    >>> from amos_ref import rules
+    >>> rules.eta_of(rules.full_match({"w": 0.5, "w2": 2.0}), "w2", ())
+    2.0
+    """
+    return {rf"(?:{pattern})\Z": value for pattern, value in rules.items()}
+
+
+def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape, default: Any) -> Any:
     matcher = Matcher(name)
     try:
         for pattern, value in rules.items():
@@ -82,6 +96,8 @@ def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape) -
                 return value
     except RuleError as error:
         raise RuleError(f"{kind} of leaf {name!r}: {error}") from None
+    if default is not None:
+        return default
     listed = ", ".join(map(repr, rules)) or "none"
     raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}")
 

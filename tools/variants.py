@@ -276,7 +276,7 @@ def assembly():
         leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
         cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
-    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states).elements}
+    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
     kernels |= {n: getattr(cpu_kernels, n) for n in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns")}
     for name, kept in kernels.items():
         fresh = numba.njit(fastmath=False, error_model="numpy")(kept.py_func)  # what comes from the disk has no text

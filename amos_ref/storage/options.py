@@ -8,10 +8,11 @@ from typing import Any
 
 from amos_ref.choosing.choice import Choice
 from amos_ref.errors import HyperParameterError, StorageError
+from amos_ref.groups import NEUTRAL
 from amos_ref.outside import pass_on
 from amos_ref.rules import Preset, number
 
-RULES = ("eta", "sigma", "slot_shape")  # the options that may be rules by name
+RULES = ("eta", "sigma", "slot_shape", *NEUTRAL)  # the options that may be rules by name
 LONGEST_INT = 2000  # bits
 
 
