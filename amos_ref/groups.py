@@ -70,10 +70,10 @@ def warn_of_unused(options: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _mappings(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for option, rule in options.items():
+        if isinstance(rule, Preset):
+            rule = rule.slot_shape if option == "slot_shape" else rule.eta
         if isinstance(rule, Mapping):
             yield option, rule
-        elif isinstance(rule, Preset):
-            yield option, rule.slot_shape if option == "slot_shape" else rule.eta
 
 
 def _begins(earlier: str, later: str) -> bool:

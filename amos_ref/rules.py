@@ -152,8 +152,20 @@ def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
 _SLOT_A_COLUMN = "(1,) * (len(SHAPE) - 1) + SHAPE[-1:]"
 _SLOT_A_ROW = "SHAPE[:-1][:1] + (1,) * max(len(SHAPE) - 1, 1)"  # of a vector: one slot
 _SLOT_BUT_LAST = "SHAPE[:-1] + (1,)"
-# Linear layers 1 / fan_in, convolutions 2 / fan_in, and 1 for the scale of a norm, told apart by their axes.
+# Linear layers 1 / fan_in, convolutions 2 / fan_in, and 1 for the scale of a norm, told apart by their axes; 8 / fan_in
+# for a convolution of two or three channels, which is the first one.
 _GAIN = "max(1, min(2, len(SHAPE) - 1))"
+_FEW = " * 4 ** (min(1, max(0, {0} - 1)) * min(1, max(0, 4 - {0})) * min(1, max(0, len(SHAPE) - 2)))"
+_GAIN_OF_ROWS, _GAIN_OF_COLUMNS = _GAIN + _FEW.format("prod(SHAPE[1:2])"), _GAIN + _FEW.format("prod(SHAPE[-2:-1])")
+# By the name of the first convolution, also one channel.
+_FIRST = "2 * 4 ** min(1, max(0, 5 - {0}))"
+_SECOND = r"([^./]*_)?(fc2|wo|w2|lin2|linear2|Dense_1|down(_proj)?|fc_out|dense_4h_to_h|output_dense|pwconv2)"
+_MLP = r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward|DenseReluDense|[./]layers?[._/]?\d+).*[./]"
+_TOKENS = r"(.*[./])?((cls|mask|dist)_token|class_embedding|pos(ition|itional)?_embed(ding|dings)?)$"
+# GPT-2's layers lie (in, out), and those of others that are called so (out, in): the longer axis of the first two has
+# the outputs, and of the second layer of an MLP the inputs.
+_SLOT_LONG = "(" + ", ".join(f"max(1, SHAPE[{i}] * min(1, SHAPE[{i}] // (SHAPE[{1 - i}] + 1)))" for i in (0, 1)) + ")"
+_SLOT_SHORT = "(" + ", ".join(f"max(1, SHAPE[{i}] * min(1, SHAPE[{1 - i}] // (SHAPE[{i}] + 1)))" for i in (0, 1)) + ")"
 
 
 def _preset(*rows: tuple[str, float | str, str]) -> Preset:
@@ -164,23 +176,52 @@ def _preset(*rows: tuple[str, float | str, str]) -> Preset:
 PAPER_FLAX = _preset(
     (r".*(bias|beta|rel(ative)?(_position)?_embedding|relative_attention_bias/embedding)$", 0.5, "tensor"),
     (r".*(scale|gamma)$", 1.0, "tensor"),
+    (r"(.*/)?shared/embedding$", 1.0, _SLOT_BUT_LAST),  # T5
+    (_TOKENS, "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
     (r".*embeddings?$", "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
     (r".*depthwise_kernel$", "sqrt(2 / prod(SHAPE[:-2]))", "(1,) * (len(SHAPE) - 2) + SHAPE[-2:]"),
+    (r".*Attention/q/kernel$", "sqrt(1 / (SHAPE[0] * 64))", _SLOT_A_COLUMN),  # T5
     (r".*/(query|key|value)/kernel$", "sqrt(1 / SHAPE[0])", "(1,) + SHAPE[1:]"),  # (in, heads, dim) or (in, out)
     (r".*[Aa]ttention[^/]*/out/kernel$", "sqrt(1 / prod(SHAPE[:-1]))", _SLOT_A_COLUMN),  # (heads, dim, out)
     (r".*(LSTM|lstm).*/[ih][ifgo]/kernel$", "(2 * SHAPE[1]) ** -0.25", _SLOT_A_COLUMN),  # flax: one kernel a gate
     (r".*(LSTM|lstm).*kernel$", "(SHAPE[1] / 2) ** -0.25", _SLOT_A_COLUMN),  # Keras: four gates side by side
-    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*/(wo|fc2|Dense_1)/kernel$", "sqrt(2 / SHAPE[0])", _SLOT_A_COLUMN),
-    (r".*kernel$", f"sqrt({_GAIN} / prod(SHAPE[:-1]))", _SLOT_A_COLUMN),
+    (rf"{_MLP}{_SECOND}/kernel$", "sqrt(2 / SHAPE[0])", _SLOT_A_COLUMN),
+    (
+        r"(.*/)?(Conv_0|conv1|conv_in|conv_stem|stem)/kernel$",
+        f"sqrt({_FIRST.format('SHAPE[-2]')} / prod(SHAPE[:-1]))",
+        _SLOT_A_COLUMN,
+    ),
+    (r".*kernel$", f"sqrt({_GAIN_OF_COLUMNS} / prod(SHAPE[:-1]))", _SLOT_A_COLUMN),
 )
 
 #: The paper's table for torch names and layouts (Linear weights are (out, in), convolutions (out, in, h, w)).
 PAPER_TORCH = _preset(
-    (r".*(bias(_[hi]h_l\d+(_reverse)?)?|relative_attention_bias[./]weight)$", 0.5, "tensor"),
-    (r"(.*[./])?([^./]*[Nn]orm|bn|ln)[^./]*[./]weight$", 1.0, "tensor"),
-    (r"(.*[./])?([^./]*[Ee]mbedding|([^./]*_)?emb|wte|wpe)[^./]*[./]weight$", "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
+    (
+        r".*(bias(_[hi]h_l\d+(_reverse)?)?|relative_attention_bias[./]weight|relative_position_bias_table)$",
+        0.5,
+        "tensor",
+    ),
+    (r"(.*[./])?([^./]*[Nn]orm|bn|ln|normalization)[^./]*[./]weight$", 1.0, "tensor"),
+    (_TOKENS, "sqrt(2 / SHAPE[-1])", _SLOT_BUT_LAST),
+    (r"(.*[./])?patch_embed[^./]*([./][^./]*)?[./]weight$", "sqrt(8 / prod(SHAPE[1:]))", _SLOT_A_ROW),
+    (r"(.*[./])?shared[./]weight$", 1.0, _SLOT_BUT_LAST),  # T5
+    (
+        r"(.*[./])?([^./]*[Ee]mbeddings?|([^./]*_)?emb|embed_[^./]*|wte|wpe)[./]weight$",
+        "sqrt(2 / SHAPE[-1])",
+        _SLOT_BUT_LAST,
+    ),
     (r".*weight_[hi]h_l\d+(_reverse)?$", "(SHAPE[0] / 2) ** -0.25", _SLOT_A_ROW),  # LSTM: four gates, (4 hidden, in)
-    (r".*([Mm]lp|MLP|ffn|FFN|[Ff]eed_?[Ff]orward).*[./](fc2|wo)[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),
+    (r".*(SelfAttention|EncDecAttention)[./]q[./]weight$", "sqrt(1 / (SHAPE[1] * 64))", _SLOT_A_ROW),  # T5
+    (r".*(c_attn|c_fc)[./]weight$", "sqrt(1 / min(SHAPE[0], SHAPE[1]))", _SLOT_LONG),
+    (r".*mlp[./]c_proj[./]weight$", "sqrt(2 / max(SHAPE[0], SHAPE[1]))", _SLOT_SHORT),
+    (r".*attn[./]c_proj[./]weight$", "sqrt(1 / SHAPE[0])", _SLOT_A_COLUMN),
+    (rf"{_MLP}{_SECOND}[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),
+    (r".*layers?[./]\d+[./]output[./]dense[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),  # BERT
     (r"(.*[./])?linear2[./]weight$", "sqrt(2 / SHAPE[1])", _SLOT_A_ROW),
-    (r".*weight$", f"sqrt({_GAIN} / prod(SHAPE[1:]))", _SLOT_A_ROW),
+    (
+        r"(.*[./])?(conv1|conv_in|conv_stem|stem)[./]weight$",
+        f"sqrt({_FIRST.format('SHAPE[1]')} / prod(SHAPE[1:]))",
+        _SLOT_A_ROW,
+    ),
+    (r".*weight$", f"sqrt({_GAIN_OF_ROWS} / prod(SHAPE[1:]))", _SLOT_A_ROW),
 )

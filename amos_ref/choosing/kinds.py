@@ -15,13 +15,25 @@ from amos_ref.choosing.weights import convolution, experts, heads, linear, recur
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
     r"running_(mean|var)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
-    r"|relative_coords_table|rotary_emb|freqs_cis|attn_mask|_u|_v|mean|var|moving_(mean|variance)|seed|rng.*"
+    r"|relative_coords_table|rotary_emb|freqs(_cis)?|attn_mask|_u|_v|mean|var|moving_(mean|variance)|seed|rng.*"
 )
 _RELATIVE = re.compile(
     r"rel(ative)?(_?pos(ition)?)?(_?attn|_?attention)?_?(bias|embed|emb|table|h$|w$)|relpos_bias", re.I
 )
-_TOKENS = {"cls", "class", "mask", "dist", "distillation", "reg", "register", "registers", "query", "prompt", "latents"}
-_EMBEDDINGS = {
+_TOKEN_WORDS = {
+    "cls",
+    "class",
+    "mask",
+    "dist",
+    "distillation",
+    "reg",
+    "register",
+    "registers",
+    "query",
+    "prompt",
+    "latents",
+}
+_EMBEDDING_WORDS = {
     "embed",
     "embedding",
     "embeddings",
@@ -34,10 +46,35 @@ _EMBEDDINGS = {
     "lookup",
     "shared",
 }
-_EMBEDDINGS |= {"embeds", "vocab", "posembed"}
-_PROJECTIONS = {"proj", "projection", "project", "linear", "dense", "mapping", "fc", "out", "head", "conv", "unembed"}
-_HEADS = {"head", "heads", "output", "out", "decoder", "logits", "classifier", "score", "unembed", "predictions", "fc"}
-_HEADS |= {
+_EMBEDDING_WORDS |= {"embeds", "vocab", "posembed"}
+_PROJECTION_WORDS = {
+    "proj",
+    "projection",
+    "project",
+    "linear",
+    "dense",
+    "mapping",
+    "fc",
+    "out",
+    "head",
+    "conv",
+    "unembed",
+}
+_HEAD_WORDS = {
+    "head",
+    "heads",
+    "output",
+    "out",
+    "decoder",
+    "logits",
+    "classifier",
+    "score",
+    "unembed",
+    "predictions",
+    "fc",
+}
+_HEAD_WORDS |= {
+    "lora",
     "proj",
     "projection",
     "dense",
@@ -91,7 +128,8 @@ def name_token(leaf: Leaf, model: Model) -> Found | None:
     if leaf.role in ("weight", "kernel") or not leaf.shape:
         return None
     words = set(words_of(leaf.name.last))
-    token = bool(words & _TOKENS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
+    token = bool(words & _TOKEN_WORDS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
+    token |= len(leaf.shape) != 2 and bool(words & {"embed", "embedding", "emb"})
     token |= bool(words & {"token", "tokens", "latents", "queries"}) and len(leaf.shape) > 2
     position = bool(words & {"pos", "position", "positional", "positions", "posembed"}) and not words & {"log"}
     if not token and not position:
@@ -152,6 +190,8 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
         and sum(n != 1 for n in leaf.shape) < 2
     ):
         return Found("gate", BIAS, (), "starts at 0, as a bias", "guess" if len(words & {"alpha"}) else "analogy")
+    if words & {"sink", "sinks"}:
+        return Found("gate", BIAS, (), "a logit of every head, as a bias", "analogy")
     if words & {"mix", "maa", "mixing"} or (last.startswith("x_") and "time" in model.children.get((), ())):
         return Found("mixing", BIAS, (), "shares of two inputs, between 0 and 1", "analogy")
     return None
@@ -175,16 +215,17 @@ def name_embedding(leaf: Leaf, model: Model) -> Found | None:
     if len(leaf.shape) != 2 or model.bias_of(leaf) is not None or leaf.name.tag:
         return None
     last, own = set(words_of(leaf.name.last)), words_of(leaf.own)
-    own_says = bool(set(own) & _EMBEDDINGS or leaf.own.endswith(("embedding", "embeddings", "embed"))) and not (
-        set(own) & _PROJECTIONS
-    )
+    own_says = bool(
+        set(own) & (_EMBEDDING_WORDS | {"token", "tokens", "pos"})
+        or leaf.own.endswith(("embedding", "embeddings", "embed"))
+    ) and not (set(own) & _PROJECTION_WORDS)
     eta, slot = math.sqrt(2 / max(leaf.shape[1], 1)), (leaf.shape[0], 1)
-    if last & _EMBEDDINGS and not last & _PROJECTIONS:
+    if last & _EMBEDDING_WORDS and not last & _PROJECTION_WORDS:
         return Found("embedding", eta, slot, "an embedding by its name")
     if leaf.role == "weight" and own_says:
         return Found("embedding", eta, slot, "an embedding by its module's name")
     vocabulary, dim = leaf.shape
-    if leaf.role == "weight" and not set(own) & _HEADS and vocabulary == model.rows and vocabulary >= 8 * dim:
+    if leaf.role == "weight" and not set(own) & _HEAD_WORDS and vocabulary == model.rows >= 8 * dim:
         why = "no bias, and by far the most rows: if it is a linear layer, say so in overrides"
         return Found("embedding", eta, slot, why, "guess")
     return None

@@ -84,6 +84,8 @@ class Model:
         Heads of attention, where a table of relative positions tells them.
     width : int or None
         The size of the vectors that most layers read and write: 768 of BERT-base.
+    rank : dict
+        The place of every leaf in the order of the model, as far as that is known.
     rows : int
         The most rows that a matrix has.
     attending : set of tuple
@@ -103,6 +105,11 @@ class Model:
             for depth in range(len(leaf.module)):
                 self.children[leaf.module[:depth]].add(leaf.module[depth])
             self.children[leaf.module].add(leaf.name.last)
+        names = list(self.leaves)
+        self.ordered = names != sorted(names)
+        if not self.ordered:  # as trees have them: their order says nothing, numbers aside
+            names.sort(key=order_of)
+        self.rank = {full: i for i, full in enumerate(names)}
         gains = Counter(leaf.shape[0] for leaf in self._vectors() if is_norm(leaf.own))
         self.width = gains.most_common(1)[0][0] if gains else None
         self._votes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -190,16 +197,13 @@ class Model:
         *above, last = leaf.module
         numbered = _DIGITS.search(last)
         names = [str(int(last) + 1)] if last.isdigit() else []
-        names += [f"{norm}{numbered[0] if numbered else ''}" for norm in ("bn", "norm", "ln", "gn")]
+        if self.ordered:
+            names += [f"{norm}{numbered[0] if numbered else ''}" for norm in ("bn", "norm", "ln", "gn")]
         for name in names:
             after = self.modules.get((*above, name), {}).get("weight")
-            if after is not None and len(after.shape) == 1:
+            if after is not None and len(after.shape) == 1 and self.rank[leaf.full] < self.rank[after.full]:
                 return after
         return None
-
-    def before(self, leaf: Leaf, other: Leaf) -> bool:
-        """Whether a leaf comes before another one in the order of their names, numbers by their size."""
-        return order_of(leaf.full) < order_of(other.full)
 
     def __iter__(self) -> Iterator[Leaf]:
         return iter(self.leaves.values())

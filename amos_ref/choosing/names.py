@@ -14,9 +14,9 @@ _NORMALISED = re.compile(r"(weight)_(g|v|orig)")  # by torch.nn.utils.weight_nor
 _GENERIC = frozenset({"default", "module", "base", "wrapped", "value"})
 _ROLES = {"w": "weight", "weights": "weight", "b": "bias", "biases": "bias", "offset": "bias"}
 _NORMS = frozenset({"ln", "bn", "gn", "rms", "normalization", "normalizer", "instancenorm"})
-_ATTENTION = frozenset({"attn", "attention", "selfattention", "mha", "selfattn", "crossattention"})
+_ATTENTION_WORDS = frozenset({"attn", "attention", "selfattention", "mha", "selfattn", "crossattention"})
 INTO_HEADS = frozenset({"q", "k", "v", "query", "key", "value", "queries", "keys", "values", "qkv", "kv"})
-_MLP = frozenset({"mlp", "ffn", "ff", "feedforward", "feed", "intermediate", "experts"})
+_MLP_WORDS = frozenset({"mlp", "ffn", "ff", "feedforward", "feed", "intermediate", "experts"})
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -63,9 +63,9 @@ def is_norm(part: str) -> bool:
 @functools.lru_cache(maxsize=1 << 16)
 def _side(part: str) -> str:
     words = words_of(part)
-    if any(word in _MLP for word in words) or "mlp" in part.lower():
+    if any(word in _MLP_WORDS for word in words) or "mlp" in part.lower():
         return "mlp"
-    return "attention" if any(word in _ATTENTION or word.endswith("attn") for word in words) else ""
+    return "attention" if any(word in _ATTENTION_WORDS or word.endswith("attn") for word in words) else ""
 
 
 def side_of(module: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 
-from amos_ref.choosing.model import Axes, Found, Leaf, Model, order_of, pattern_of
+from amos_ref.choosing.model import Axes, Found, Leaf, Model, pattern_of
 from amos_ref.choosing.names import INTO_HEADS, side_of, words_of
 
 _GATES = re.compile(r"weight_(ih|hh)(_l\d+)?(_reverse)?")
@@ -14,6 +14,7 @@ _QUERY = {"q", "query", "queries"}
 _OUT_OF_HEADS = {"out", "o", "output", "proj"}
 _DOWN = {"fc2", "linear2", "lin2", "wo", "w2", "down", "down_proj", "dense_4h_to_h", "fc_out", "pwconv2", "dense_1"}
 _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "output_dense", "ffn_output", "lin_2"}
+_ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
 
 
@@ -134,7 +135,7 @@ def _convolution_axes(leaf: Leaf, model: Model) -> tuple[Axes, int, str]:
             return Axes((*window, ndim - 1), "(*window, out, in): transposed", True), ndim - 1, "transposed"
         return axes, ndim - 2, "depthwise" if shape[-2] == 1 and "depthwise" in words else ""
     outputs = bias[0] if bias is not None and len(bias) == 1 else 0
-    if not outputs and (norm := model.following(leaf)) is not None:
+    if not outputs and math.prod(shape[2:]) > 1 and (norm := model.following(leaf)) is not None:
         outputs = norm.shape[0]
     if (outputs and outputs != shape[0] and outputs % max(shape[1], 1) == 0) or (says and outputs in (0, shape[1])):
         groups = max(outputs // max(shape[1], 1), 1)
@@ -144,11 +145,9 @@ def _convolution_axes(leaf: Leaf, model: Model) -> tuple[Axes, int, str]:
     return axes, 1, ""
 
 
-def _convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
+def _find_convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
     """Return the axes of all convolutions, with their kind: "first", "depthwise", "transposed" or ""."""
-    if "convolutions" in model.memo:
-        return model.memo["convolutions"]
-    found = model.memo["convolutions"] = {}
+    found: dict[str, tuple[Axes, int, str]] = {}
     for leaf in model:
         if 2 < len(leaf.shape) < 6 and _is_weight(leaf) and not heads(leaf, model) and not experts(leaf, model):
             found[leaf.full] = _convolution_axes(leaf, model)
@@ -156,23 +155,31 @@ def _convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
         full for full, (_, channels, kind) in found.items() if model.leaves[full].shape[channels] == 1 and not kind
     ]
     patterns = Counter(map(pattern_of, single))
-    earliest = min(found, key=order_of, default="")
+    earliest = min(found, key=model.rank.__getitem__, default="")
     made = {n for leaf in model if _is_weight(leaf) and len(leaf.shape) == 2 for n in leaf.shape}
     made |= {leaf.shape[0] for leaf in model if len(leaf.shape) == 1}
-    for full, (axes, channels, kind) in list(found.items()):
-        leaf = model.leaves[full]
-        n = leaf.shape[channels]
-        if kind:
-            continue
-        if n == 1 and axes.sizes(leaf.shape)[1] > 1:
-            words = f"{leaf.own} {leaf.name.last}".lower()
-            again = patterns[pattern_of(full)] > 1
-            named = re.search(r"dw|depth", words) is not None or "in_proj" in model.beside(leaf)
-            kind = "depthwise" if named or again or full != earliest else "first"
-        elif n <= 3 or (n == 4 and (n not in made or full == earliest)) or (full == earliest and n not in made):
-            kind = "first"
-        found[full] = axes, channels, kind
-    return found
+    of_data = {
+        full
+        for full, (_, channels, kind) in found.items()
+        if not kind
+        and ((n := model.leaves[full].shape[channels]) in (2, 3) or (n == 4 and (n not in made or full == earliest)))
+    }
+    for full in single:
+        leaf, (axes, channels, _) = model.leaves[full], found[full]
+        named = re.search(r"dw|depth", f"{leaf.own} {leaf.name.last}".lower()) is not None
+        again = patterns[pattern_of(full)] > 1 or "in_proj" in model.beside(leaf)
+        if axes.sizes(leaf.shape)[1] > 1 and (of_data or named or again):
+            found[full] = axes, channels, "depthwise"
+        else:
+            of_data = of_data | {full}
+    if (
+        not of_data
+        and found
+        and model.leaves[earliest].shape[found[earliest][1]] not in made
+        and not found[earliest][2]
+    ):
+        of_data = {earliest}
+    return found | {full: (*found[full][:2], "first") for full in of_data}
 
 
 def convolution(leaf: Leaf, model: Model) -> Found | None:
@@ -182,7 +189,9 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
     if "bilinear" in words_of(leaf.own):
         axes = Axes((1, 2), "(out, in, in)", True)
         return _scaled("linear", 1, axes, leaf, "a product of two inputs", "analogy")
-    axes, channels, kind = _convolutions(model)[leaf.full]
+    if "convolutions" not in model.memo:
+        model.memo["convolutions"] = _find_convolutions(model)
+    axes, channels, kind = model.memo["convolutions"][leaf.full]
     if kind == "first":
         why = f"the first convolution: {leaf.shape[channels]} channels of data that is not normalised"
         return _scaled("first convolution", 8, axes, leaf, why)
@@ -203,13 +212,13 @@ def _linear_axes(leaf: Leaf, model: Model) -> Axes | None:
 
 
 def _blocks(leaf: Leaf) -> list[tuple[str, ...]]:
-    """Return the modules that a layer may have its partner in, from the inside, up to a numbered block."""
+    """Return the modules that a layer may have its partner in: the one around it, and those up to a numbered block."""
     module, found = leaf.module, []
     for size in range(len(module) - 1, max(len(module) - 4, -1), -1):
         found.append(module[:size])
-        if size and module[size - 1].isdigit() and side_of(module[:size]) != "mlp" and size < len(module) - 1 + 1:
-            break
-    return found
+        if size and module[size - 1][-1].isdigit() and (size < len(module) - 1 or side_of(module[:size]) != "mlp"):
+            return found
+    return found if side_of(module) == "mlp" else found[:1]
 
 
 def _pairs(model: Model) -> dict[tuple[tuple[str, ...], int, int], list[str]]:
@@ -225,6 +234,12 @@ def _pairs(model: Model) -> dict[tuple[tuple[str, ...], int, int], list[str]]:
     return model.memo["pairs"]
 
 
+def _are_ends(leaf: Leaf, other: Leaf, block: tuple[str, ...]) -> bool:
+    """Whether two layers are at the ends of a model and not in one MLP: an encoder and a decoder, two projections."""
+    parts = [layer.module[len(block)] for layer in (leaf, other)]
+    return parts[0] != parts[1] and bool(_ENDS & {word for part in parts for word in words_of(part)})
+
+
 def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
     """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
     if _in_attention(leaf, model):
@@ -234,9 +249,11 @@ def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
     for block in _blocks(leaf):
         for made in (inputs, 2 * inputs) if mlp else (inputs,):
             for first in _pairs(model).get((block, outputs, made), ()):
-                if first == leaf.full or (made == outputs and not named):
+                if first == leaf.full or (made == outputs and not named) or _are_ends(leaf, model.leaves[first], block):
                     continue
-                if (inputs > outputs and (mlp or named or order_of(first) < order_of(leaf.full))) or (mlp and named):
+                if (inputs > outputs and (mlp or named or model.rank[first] < model.rank[leaf.full])) or (
+                    mlp and named
+                ):
                     partner = model.leaves[first].own or first
                     return f"the second layer of an MLP, behind {partner!r} with {outputs} -> {made}"
     return "the second layer of an MLP, by its name" if mlp and named and inputs > outputs else ""
@@ -249,7 +266,7 @@ def _hidden(model: Model) -> set[str]:
     found = model.memo["hidden"] = set()
     if model.family in ("cnn", "mnist"):
         layers = [leaf for leaf in model if len(leaf.shape) == 2 and _is_weight(leaf)]
-        layers.sort(key=lambda leaf: order_of(leaf.full))
+        layers.sort(key=lambda leaf: model.rank[leaf.full])
         sizes = {leaf.full: model.axes(leaf).sizes(leaf.shape) for leaf in layers}
         for leaf, after in itertools.pairwise(layers):
             if leaf.module[:-1] == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:

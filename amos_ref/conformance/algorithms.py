@@ -135,7 +135,7 @@ PAPER_AMOS = Algorithm(
     name="paper",
     title="paper Amos",
     mention="",
-    options=Amos().options,
+    options=Amos(eta=0.5).options,
     rate="learning_rate",
     rate_in_words="the learning rate",
     stepwise=("learning_rate",),

@@ -12,7 +12,8 @@ from amos_ref.groups import number_of
 from amos_ref.kernels import At, Method
 from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.leaf import Leaf, refuse_gradient
-from amos_ref.optimizers.state import AmosState
+from amos_ref.optimizers.scale import DefaultEta, measures, scale_at_start, warn_of_default
+from amos_ref.optimizers.state import AmosState, ScaledAmosState
 from amos_ref.options import learning_rate_at
 from amos_ref.rules import eta_of, slot_shape_of
 from amos_ref.spec import decide as page_decide
@@ -59,7 +60,7 @@ class Rates(NamedTuple):
         """Return the arguments of :func:`amos_ref.spec.step` for a leaf."""
         lr_factor, own_l2 = leaf.own
         own = {"xi": self.xi * lr_factor, "extra_l2": (self.extra_l2 or 0.0) + own_l2}
-        return {**self._asdict(), "eta": leaf.eta, **own}
+        return {**self._asdict(), "eta": float(leaf.eta), **own}
 
     @property
     def chi(self) -> float:
@@ -105,10 +106,13 @@ class Amos(Optimizer):
     learning_rate : float or callable
         xi >= 0, or a schedule called with the step t, from 1. The authors advise about 1/sqrt(N) for N
         independent batches in the training set.
-    eta : float, callable, mapping or rules.Preset
-        The scale > 0 that a leaf's trained entries are expected to have: a number, ``eta(name, shape)``,
-        ``{regex: number or expression in SHAPE}``, or one of ``amos_ref.rules.PAPER_FLAX``, ``PAPER_TORCH``.
-    slot_shape : {"tensor", "element"}, callable, mapping or rules.Preset
+    eta : Choice, float, "init", callable, mapping or rules.Preset
+        The scale > 0 that a leaf's trained entries are expected to have: what :func:`amos_ref.choose` says, a number,
+        ``eta(name, shape)``, ``{regex: number or expression in SHAPE}``, or one of ``amos_ref.rules.PAPER_FLAX``,
+        ``PAPER_TORCH``. "init", also as a mapping's value: the root mean square of the leaf's initial entries, 0.5
+        where all are 0 or all are 1; it is fixed at `init`, and kept in the state. If no eta is given, `init` warns
+        (EtaWarning) of leaves of two or more dimensions whose entries are not of the size of 0.5.
+    slot_shape : {"tensor", "element"}, Choice, callable, mapping or rules.Preset
         The shape of v and b, which broadcasts to the leaf's shape; axes of size 1 are averaged over. "tensor"
         is (), one slot for the array; "element" is the full shape.
     beta : float
@@ -176,7 +180,7 @@ class Amos(Optimizer):
     def __init__(
         self,
         learning_rate: float | Callable[[int], float] = 1e-3,
-        eta: Any = 0.5,
+        eta: Any = DefaultEta(0.5),  # noqa: B008
         slot_shape: Any = "tensor",
         *,
         beta: float = 0.999,
@@ -209,6 +213,12 @@ class Amos(Optimizer):
             lr_factor=lr_factor,
             frozen=frozen,
         )
+        if self._measures:
+            self.state_type = ScaledAmosState
+
+    @property
+    def _measures(self) -> bool:
+        return measures(self.options["eta"])
 
     @property
     def averages(self) -> bool:
@@ -225,22 +235,32 @@ class Amos(Optimizer):
         shared["extra_l2"] = None if self._has_rule("extra_l2") else o["extra_l2"]
         return Rates(spec.one_minus_power(o["beta"], t), learning_rate_at(o["learning_rate"], t), **shared)
 
-    def _rule(self, name: str, shape: Shape) -> tuple[float, float, float, Shape]:
+    def _rule(self, name: str, shape: Shape) -> tuple[float | None, float, float, Shape]:
         o = self.options
-        eta, factor = eta_of(o["eta"], name, shape), number_of(o["lr_factor"], "lr_factor", name, shape)
+        eta = None if self._measures else eta_of(o["eta"], name, shape)
+        factor = number_of(o["lr_factor"], "lr_factor", name, shape)
         own_l2 = number_of(o["extra_l2"], "extra_l2", name, shape) if self._has_rule("extra_l2") else 0.0
         return eta, factor, own_l2, slot_shape_of(o["slot_shape"], name, shape)
 
-    def _start(self, thetas: Arrays, place: Any) -> AmosState:
+    def _start(self, thetas: Arrays, place: Any) -> AmosState | ScaledAmosState:
         def zeros(slot: bool) -> Arrays:
             shapes = {name: self._leaf_rule(name, a.shape)[-1] if slot else a.shape for name, a in thetas.items()}
             return {name: place(np.zeros(shapes[name], self._state_dtype(a.dtype))) for name, a in thetas.items()}
 
-        return AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
+        option = self.options["eta"]
+        if isinstance(option, DefaultEta):
+            warn_of_default(option, thetas)
+        zero = AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
+        if not self._measures:
+            return zero
+        scales = {name: scale_at_start(option, "eta", name, theta, self._warned) for name, theta in thetas.items()}
+        eta = {name: place(np.array(scale)) for name, scale in scales.items()}
+        return ScaledAmosState(0, eta, *zero[1:])
 
-    def _leaf(self, name: str, theta: Any, direction: Any, state: AmosState, rule: Any) -> Leaf:
+    def _leaf(self, name: str, theta: Any, direction: Any, state: Any, rule: Any) -> Leaf:
         m = None if state.m is None else state.m[name]
-        return Leaf(name, theta, direction, state.v[name], state.b[name], m, rule[0], rule[1:3])
+        eta = state.eta[name] if rule[0] is None else rule[0]
+        return Leaf(name, theta, direction, state.v[name], state.b[name], m, eta, rule[1:3])
 
     def _state_dtype(self, dtype: np.dtype) -> np.dtype:
         wanted = self.options["state_dtype"]

@@ -59,7 +59,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         Options for a small example with leaves "kernel" and "bias", in which every term of the algorithm counts.
     """
 
-    state_type: ClassVar[type]
+    state_type: type
     method: ClassVar[Method]
     lines: ClassVar[Lines]
     first_step: ClassVar[int] = 1

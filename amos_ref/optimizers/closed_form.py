@@ -16,9 +16,10 @@ from amos_ref.kernels import Method
 from amos_ref.optimizers.base import Optimizer, Prepared
 from amos_ref.optimizers.directions import Adam, Sign
 from amos_ref.optimizers.leaf import DirectedLeaf, aim, refuse_gradient
-from amos_ref.optimizers.state import ClosedFormState, warn_of_sigma
+from amos_ref.optimizers.scale import scale_at_start
+from amos_ref.optimizers.state import ClosedFormState
 from amos_ref.outside import pass_on
-from amos_ref.rules import positive, resolve, slot_shape_of
+from amos_ref.rules import slot_shape_of
 
 LINES = (
     ("g", "g = clip(gradient, -chi, chi)"),
@@ -235,18 +236,9 @@ class ClosedFormAmos(Optimizer):
         sigma = {}
         for name, theta in thetas.items():
             self._leaf_rule(name, theta.shape)
-            sigma[name] = place(np.array(self._sigma(name, theta)))
+            scale = scale_at_start(self.options["sigma"], "sigma", name, theta, self._warned)
+            sigma[name] = place(np.array(scale))
         return ClosedFormState(0, sigma, zeros(), zeros())
-
-    def _sigma(self, name: str, theta: np.ndarray) -> float:
-        value, where = resolve(self.options["sigma"], "sigma", name, theta.shape), f"sigma of leaf {name!r}"
-        if not isinstance(value, str) or value != "init":
-            return positive(value, where)
-        wide = theta.astype(np.float64)
-        with np.errstate(all="ignore"):
-            sigma = positive(closed_form.initial_sigma(wide), where)
-        warn_of_sigma(self._warned, name, sigma, wide)
-        return sigma
 
     def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: Any) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"

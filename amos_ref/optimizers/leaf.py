@@ -20,7 +20,7 @@ class Leaf(NamedTuple):
     v: np.ndarray  # the slot's shape, the state's dtype
     b: np.ndarray
     m: np.ndarray | None  # theta's shape; None without momentum
-    eta: float
+    eta: Any  # a number, or an array of one float64
     own: tuple[float, ...] = (1.0, 0.0)  # a factor of xi, and weight decay beside that of the rates
 
     source = "gradient"  # what g is
@@ -39,7 +39,7 @@ class Leaf(NamedTuple):
         return self.v, self.b
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> Any:
         return self.eta
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ class Leaf(NamedTuple):
 
     def describe(self) -> str:
         """Return what a trace says of the leaf."""
-        return f"shape {self.theta.shape}, slot {self.slot}, eta={self.eta:.6g}" + list_own(self.own)
+        return f"shape {self.theta.shape}, slot {self.slot}, eta={float(self.eta):.6g}" + list_own(self.own)
 
     def before(self) -> dict[str, np.ndarray | None]:
         """Return what the step starts from, for a trace."""

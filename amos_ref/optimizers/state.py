@@ -36,6 +36,30 @@ class AmosState(Steppable, _AmosFields):
     """
 
 
+class _ScaledAmosFields(NamedTuple):
+    count: int
+    eta: dict[str, np.ndarray]
+    v: dict[str, np.ndarray]
+    b: dict[str, np.ndarray]
+    m: dict[str, np.ndarray] | None
+
+
+class ScaledAmosState(Steppable, _ScaledAmosFields):
+    """What Amos remembers if a leaf has eta="init": the state keeps the eta that `init` read off the entries.
+
+    Attributes
+    ----------
+    count : int
+        As in :class:`AmosState`.
+    eta : dict of str to ndarray
+        Scale of the entries per leaf name, also of those that a rule has: a number > 0, shape (), float64.
+    v, b, m : dict of str to ndarray
+        As in :class:`AmosState`.
+    """
+
+    _constants = ("eta",)
+
+
 class _ClosedFormFields(NamedTuple):
     count: int
     sigma: dict[str, np.ndarray]
@@ -78,7 +102,7 @@ class AdamWState(Steppable, _AdamWFields):
     """
 
 
-State = AmosState | ClosedFormState | AdamWState
+State = AmosState | ScaledAmosState | ClosedFormState | AdamWState
 
 
 class Parts(NamedTuple):
@@ -97,6 +121,7 @@ class Parts(NamedTuple):
 
 PARTS: dict[type, Parts] = {
     AmosState: Parts((), ("v", "b"), ("m",), "momentum m"),
+    ScaledAmosState: Parts(ScaledAmosState._constants, ("v", "b"), ("m",), "momentum m"),
     ClosedFormState: Parts(ClosedFormState._constants, (), ("m", "v"), "moments m and v"),
     AdamWState: Parts((), (), ("m", "v"), "moments m and v"),
 }
@@ -133,7 +158,7 @@ def check_state(
     shapes : dict
         ``{name: (shape of theta, shape of the slot)}``.
     dtypes : dict
-        ``{name: dtype of the stored state}``.
+        ``{name: dtype of the stored state}``; the numbers of a leaf that no step changes are always float64.
     kind : type
         What the state must be.
     optional : bool
@@ -158,7 +183,8 @@ def check_state(
             raise StateError(f"state.{part} {word} leaf {odd[0]!r}")
         for name, (theta_shape, slot_shape) in shapes.items():
             shape = () if part in constants else slot_shape if part in slots else theta_shape
-            _check_part(arrays[name], f"state.{part} of leaf {name!r}", shape, dtypes[name])
+            dtype = np.dtype(np.float64) if part in constants else dtypes[name]
+            _check_part(arrays[name], f"state.{part} of leaf {name!r}", shape, dtype)
 
 
 def _check_part(a, where, shape, dtype) -> None:
@@ -183,7 +209,7 @@ def check_fit(state: Any, kind: type, thetas: Arrays | None, *, optional: bool) 
         arrays = getattr(state, parts[0], None) if parts else None
         return arrays if isinstance(arrays, dict) else {}
 
-    first = leaves_of(PARTS[kind].always + PARTS[kind].entries)
+    first = leaves_of(PARTS[kind].slots + PARTS[kind].entries) or leaves_of(PARTS[kind].constants)
     slots, like = leaves_of(PARTS[kind].slots), leaves_of(PARTS[kind].entries) if thetas is None else thetas
     names = first if thetas is None else thetas
     shapes: dict[str, Any] = {name: tuple(getattr(a.get(name), "shape", None) for a in (like, slots)) for name in names}
@@ -225,22 +251,11 @@ class LeavesWarning(UserWarning):
 
 
 class SigmaWarning(RuntimeWarning):
-    """The sigma of a leaf was read off initial entries that are all the same number, and neither 0 nor 1."""
+    """sigma or eta of a leaf was read off initial entries that are all the same number, and neither 0 nor 1."""
 
 
-def warn_of_sigma(warned: set[str], name: str, sigma: float, theta: np.ndarray) -> None:
-    """Warn of a leaf whose sigma is the size of one constant, such as 1e-6, unless it is among the `warned`.
-
-    A single number is always constant, and a constant of 0.5 has the sigma that it would be told to have.
-    """
-    if theta.size > 1 and sigma != 0.5 and name not in warned and (theta == theta.flat[0]).all():
-        warned.add(name)
-        warnings.warn(
-            f"sigma of leaf {name!r} is {sigma:.6g}, as all its entries start at {float(theta.flat[0]):.6g}: its first "
-            "steps are alpha_0 times that; if entries go further, give sigma=0.5, as zeros and ones have, or a rule",
-            SigmaWarning,
-            stacklevel=5,
-        )
+class EtaWarning(RuntimeWarning):
+    """eta was not given, and there are leaves whose entries are not of the size of its default."""
 
 
 def warn_once(warned: set[str], names: Sequence[str], t: int) -> None:

@@ -24,16 +24,7 @@ from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import (
-    PARTS,
-    AdamWState,
-    AmosState,
-    ClosedFormState,
-    LeavesWarning,
-    State,
-    check_fit,
-    kind_of,
-)
+from amos_ref.optimizers.state import PARTS, AmosState, LeavesWarning, State, check_fit, kind_of
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, regular
@@ -42,13 +33,9 @@ from amos_ref.storage.options import decode_options, encode_options
 STATE_FORMAT, STATE_VERSION = "amos-ref-state", "1"
 MOST_DIGITS = 600  # of the count; Python always converts that many
 
-#: The optimizers that a file can hold, by the name that it has for them: their class and the type of their state.
-OPTIMIZER_CLASSES: dict[str, tuple[Any, Any]] = {
-    "Amos": (Amos, AmosState),
-    "ClosedFormAmos": (ClosedFormAmos, ClosedFormState),
-    "AdamW": (AdamW, AdamWState),
-}
-STATE_CLASSES = {state.__name__: state for _, state in OPTIMIZER_CLASSES.values()}
+#: The optimizers that a file can hold, by the name that it has for them.
+OPTIMIZER_CLASSES: dict[str, Any] = {"Amos": Amos, "ClosedFormAmos": ClosedFormAmos, "AdamW": AdamW}
+STATE_CLASSES = {state.__name__: state for state in PARTS}
 
 Path = str | os.PathLike[str]
 
@@ -123,7 +110,7 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
         if name not in OPTIMIZER_CLASSES:
             raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZER_CLASSES)}")
         thetas = named_arrays(params)
-        arrays = _name_arrays(state, OPTIMIZER_CLASSES[name][1], thetas, momentum=opt.averages)
+        arrays = _name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
         arrays |= {f"theta/{leaf}": a for leaf, a in thetas.items()}
         options = json.dumps(encode_options(opt.options), ensure_ascii=False)
         container.write(path, arrays, _describe(state) | {"optimizer": name, "options": options})
@@ -308,13 +295,23 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
 
 def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
     name, written = header.metadata["optimizer"], container.parse_json(header.metadata.get("options", ""))
-    optimizer, state = OPTIMIZER_CLASSES.get(name, (None, None))
-    if state is not _state_type(header) or not isinstance(written, dict):
+    if name not in OPTIMIZER_CLASSES or not isinstance(written, dict):
         raise StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
     try:
-        return optimizer(**decode_options(written, options))
+        opt = OPTIMIZER_CLASSES[name](**decode_options(written, options))
     except TypeError as error:
         raise HyperParameterError(str(error)) from None
+    state = _state_type(header)
+    if opt.state_type is not state:
+        words = (
+            f"its optimizer {name!r} has states of type {opt.state_type.__name__}, and its state is a {state.__name__}"
+        )
+        raise (
+            HyperParameterError(f"{words}; eta='init' has the one and other etas the other")
+            if options
+            else StorageError(words)
+        )
+    return opt
 
 
 def _build_state(
@@ -330,5 +327,6 @@ def _build_state(
         if odd := [name for name in new if name not in fresh]:
             raise StateError(f"start has no {part} of leaf {odd[0]!r}; give start=opt.init(like)")
         named = {name: fresh[name].copy() if name in new else arrays[f"{part}/{name}"] for name in leaves}
-        fields[part] = {name: as_dtype(a, dtypes.get(name, a.dtype)) for name, a in named.items()}
+        kept = part in PARTS[kind].constants  # float64, whatever the dtype of the rest
+        fields[part] = {name: a if kept else as_dtype(a, dtypes.get(name, a.dtype)) for name, a in named.items()}
     return kind(**fields)

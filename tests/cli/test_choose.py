@@ -10,7 +10,7 @@ import amos_ref
 from amos_ref.choosing.choice import Choice
 from amos_ref.cli import main
 
-MODELS = sorted((TESTS / "models").iterdir())
+MODELS = sorted((TESTS / "models").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])

@@ -40,6 +40,7 @@ MEMBERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Amos": (Amos, AMOS),
     "Amos that averages and clips": (Amos, {**AMOS, "momentum": 0.6, "clip_value": 2.5}),
     "Amos with state like parameters": (Amos, {**AMOS, "momentum": 0.9, "state_dtype": "param"}),
+    "Amos by its initial entries": (Amos, {**AMOS, "eta": {".*bias": 0.6, ".*": "init"}, "momentum": 0.6}),
     "ClosedFormAmos by gradient": (ClosedFormAmos, CLOSED),
     "ClosedFormAmos by Adam": (ClosedFormAmos, {**CLOSED, "direction": "adam"}),
     "ClosedFormAmos by sign": (ClosedFormAmos, {**CLOSED, "direction": "sign"}),

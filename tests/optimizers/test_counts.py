@@ -66,7 +66,7 @@ def test_a_state_that_comes_back_goes_on_to_the_bit(name, backend):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_such_a_state_is_saved(way, tmp_path):
-    state = amos_ref.Amos().init(tree_of(0))._replace(count=7)
+    state = amos_ref.Amos(eta=0.5).init(tree_of(0))._replace(count=7)
     amos_ref.save_state(tmp_path / "state", WAYS[way](state))
     assert repr(amos_ref.load_state(tmp_path / "state")) == repr(state)
 

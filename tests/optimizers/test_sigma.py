@@ -61,12 +61,12 @@ def test_what_was_said_is_not_warned_of():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda names, name, sigma, theta: None,
-        lambda names, name, sigma, theta: warnings.warn(f"'{name}'", SigmaWarning, stacklevel=5),
+        lambda names, option, name, sigma, theta: None,
+        lambda names, option, name, sigma, theta: warnings.warn(f"'{name}'", SigmaWarning, stacklevel=5),
     ],
 )
 def test_silence_and_noise_would_be_seen(monkeypatch, wrong):
-    monkeypatch.setattr("amos_ref.optimizers.closed_form.warn_of_sigma", wrong)
+    monkeypatch.setattr("amos_ref.optimizers.scale._warn_of_constant", wrong)
     with pytest.raises(AssertionError):
         test_each_constant_is_named_once_with_its_values()
 

@@ -1,0 +1,82 @@
+"""The scale of a leaf's entries, read off what they start with: eta="init" and sigma="init"."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from amos_ref import closed_form, spec
+from amos_ref.checks import Arrays
+from amos_ref.optimizers.state import EtaWarning, SigmaWarning
+from amos_ref.rules import Preset, positive, resolve
+
+#: How far entries may be from the default eta before `init` warns: a layer of 64 inputs that starts at sqrt(2/64) is
+#: farther, and noise of size 1 is not as far.
+FARTHEST = 2.5
+FEWEST_ENTRIES = 16  # entries: of fewer the root mean square says little
+
+
+class DefaultEta(float):
+    """The eta of whoever gives none."""
+
+
+def measures(rule: Any) -> bool:
+    """Whether a rule, or one of a mapping's values, is "init"."""
+    if isinstance(rule, Preset):
+        rule = rule.eta
+    values = rule.values() if isinstance(rule, dict) else (rule,)
+    return any(isinstance(value, str) and value == "init" for value in values)
+
+
+def scale_at_start(rule: Any, option: str, name: str, theta: Any, warned: set[str]) -> float:
+    """Return eta or sigma of a leaf: what the rule gives, or, of "init", the root mean square of its entries.
+
+    Raise RuleError if that is no finite number > 0. Warn, unless the leaf is among the `warned`, of a size that is that
+    of one constant.
+    """
+    value, where = resolve(rule, option, name, theta.shape), f"{option} of leaf {name!r}"
+    if not isinstance(value, str) or value != "init":
+        return positive(value, where)
+    wide = theta.astype(np.float64)
+    with np.errstate(all="ignore"):
+        scale = positive(closed_form.initial_sigma(wide), where)
+    _warn_of_constant(warned, option, name, scale, wide)
+    return scale
+
+
+def _warn_of_constant(warned: set[str], option: str, name: str, scale: float, theta: np.ndarray) -> None:
+    """Warn of a leaf whose scale is the size of one constant, such as 1e-6.
+
+    A single number is always constant, and a constant of 0.5 has the scale that it would be told to have.
+    """
+    if theta.size > 1 and scale != 0.5 and name not in warned and (theta == theta.flat[0]).all():
+        warned.add(name)
+        step = {"sigma": "alpha_0", "eta": "xi"}[option]
+        warnings.warn(
+            f"{option} of leaf {name!r} is {scale:.6g}, as all its entries start at {float(theta.flat[0]):.6g}: its "
+            f"first steps are {step} times that; if entries go further, give {option}=0.5, as zeros and ones have, or "
+            "a rule",
+            SigmaWarning,
+            stacklevel=5,
+        )
+
+
+def warn_of_default(eta: float, thetas: Arrays) -> None:
+    """Warn of leaves of two or more dimensions whose entries are far from the default eta."""
+    far = {}
+    for name, theta in thetas.items():
+        if len(theta.shape) > 1 and math.prod(theta.shape) >= FEWEST_ENTRIES:
+            with np.errstate(all="ignore"):
+                size = float(np.sqrt(spec.mean_square(theta.astype(np.float64), ())))
+            if size and not eta / FARTHEST <= size <= eta * FARTHEST:
+                far[name] = size
+    if far:
+        listed = ", ".join(f"{name!r} ({size:.2g})" for name, size in list(far.items())[:4])
+        more = f" and {len(far) - 4} more" if len(far) > 4 else ""
+        warnings.warn(
+            f"eta was not given, and is {float(eta)} for all leaves, but the entries of {listed}{more} are of another "
+            "size: give eta=amos_ref.choose(params), eta='init', or a number to go without this warning",
+            EtaWarning,
+            stacklevel=4,
+        )
