@@ -1,4 +1,4 @@
-"""AdamW over parameter trees, to compare with: not Amos, and not held to any bits."""
+"""AdamW over parameter trees, to compare with: not Amos, and not part of any check of a port."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -74,6 +74,8 @@ class AdamW(Optimizer):
         > 0.
     weight_decay : float
         >= 0.
+    backend : {"auto", "numpy", "cpu"}
+        What computes the step, with the same bits: NumPy, or compiled kernels. "auto" is "cpu".
 
     Raises
     ------
@@ -93,7 +95,7 @@ class AdamW(Optimizer):
     state_type = AdamWState
     method = Method(decide, 0, compute_stages, Adam)
     lines = LINES
-    backends = ("numpy",)
+    backends = ("numpy", "cpu", "auto")
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class AdamW(Optimizer):
         beta2: float = 0.999,
         adam_epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        backend: str = "auto",
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
@@ -110,6 +113,7 @@ class AdamW(Optimizer):
             beta2=beta2,
             adam_epsilon=adam_epsilon,
             weight_decay=weight_decay,
+            backend=backend,
         )
 
     @property

@@ -46,7 +46,10 @@ def test_adamw_refuses_and_changes_nothing():
     with pytest.raises(errors.HyperParameterError, match="weight_decay is -1"):
         AdamW(weight_decay=-1)
     assert all_bits((params, state)) == before
-    assert repr(AdamW(0.5)) == "AdamW(learning_rate=0.5, beta1=0.9, beta2=0.999, adam_epsilon=1e-08, weight_decay=0.01)"
+    with pytest.raises(errors.BackendError, match="'cuda' has no kernels for this optimizer"):
+        AdamW(backend="cuda")
+    options = "beta1=0.9, beta2=0.999, adam_epsilon=1e-08, weight_decay=0.01, backend='auto'"
+    assert repr(AdamW(0.5)) == f"AdamW(learning_rate=0.5, {options})"
 
 
 def test_weight_decay_is_apart_from_the_gradient():

@@ -55,3 +55,12 @@ def test_the_error_follows_the_prediction_where_all_is_granted():
         # e_{t+1} = e_t - a e_t e_{t+1}, e - x grows by 3/2 a^2 e_t^3 at most a step; the sum of e_t^3 is 1 + 1/(2a).
         assert -1e-4 <= predicted - granted <= 1.5 * (0.005**2 + 0.005 / 2) + 1e-4
         assert others == sorted(others)
+
+
+def test_a_first_run_learns_without_a_schedule():
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    lines = [[float(x) for x in re.findall(r"\d+\.\d+", line)] for line in run("first_run.py").splitlines()]
+    assert lines == sorted(lines, reverse=True)  # the loss falls from line to line
+    assert abs(lines[0][0] - np.log(10)) < 0.3  # ten digits, all as likely at first
+    assert lines[-1][1] < 0.1

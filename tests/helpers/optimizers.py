@@ -56,7 +56,7 @@ cases = pytest.mark.parametrize(("name", "backend"), CASES, ids=[f"{name}, {back
 def make(name, backend="numpy", **changes):
     """Return the optimizer of this name with these options changed."""
     kind, options = MEMBERS[name]
-    return kind(**{**options, **({} if kind is AdamW else {"backend": backend}), **changes})
+    return kind(**{**options, "backend": backend, **changes})
 
 
 def backends_of(name):
