@@ -18,8 +18,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-Number = float | jax.Array
-
 
 class AmosState(NamedTuple):
     """The state of :func:`amos`: trees like the parameters, in float32 or wider."""
@@ -40,9 +38,9 @@ class ClosedFormAmosState(NamedTuple):
 
 
 def amos(
-    learning_rate: Number | optax.Schedule, eta: Any, slot_shape: Any = "tensor",
-    beta: Number = 0.999, momentum: Number | None = None, clip_value: Number | None = None, extra_l2: Number = 0.0,
-    c_coef: Number = 0.25, d_coef: Number = 0.25, epsilon: Number = 2.0**-125,
+    learning_rate: Any, eta: Any, slot_shape: Any = "tensor",
+    beta: Any = 0.999, momentum: Any = None, clip_value: Any = None, extra_l2: Any = 0.0,
+    c_coef: Any = 0.25, d_coef: Any = 0.25, epsilon: Any = 2.0**-125,
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """Paper Amos; the equations stand over the code below, for steps t = 1, 2, ...
 
@@ -77,10 +75,11 @@ def amos(
     >>> optimizer = amos(0.125, eta={"b": 0.5, "w": 1.0}, momentum=0.5)
     >>> state = optimizer.init(params)
     >>> updates, state = jax.jit(optimizer.update)(grads, state, params)
-    >>> print(optax.apply_updates(params, updates)["w"])
-    [ 2.9257812 -4.046875 ]
+    >>> [f"{x:.3f}" for x in optax.apply_updates(params, updates)["w"]]
+    ['2.926', '-4.047']
     """
     _check(locals())
+    momentum = momentum if isinstance(momentum, jax.Array) else momentum or None
 
     def init(params: Any) -> AmosState:
         leaves = _Leaves(params)
@@ -125,11 +124,11 @@ def amos(
 
 
 def closed_form_amos(
-    alpha_0: Number = 1e-3, half_life: Any = None, p_0: Any = None,
-    decay: str = "inverse-time", p_t: str | None = None, q: Number = 1.0, sigma: Any = "init",
+    alpha_0: Any = 1e-3, half_life: Any = None, p_0: Any = None,
+    decay: str = "inverse-time", p_t: str | None = None, q: Any = 1.0, sigma: Any = "init",
     slot_shape: Any = "tensor", direction: str | Callable[[str, Any, Any], Any] = "gradient",
-    beta1: Number = 0.9, beta2: Number = 0.999, adam_epsilon: Number = 1e-8,
-    clip_value: Number | None = None, epsilon: Number = 2.0**-125,
+    beta1: Any = 0.9, beta2: Any = 0.999, adam_epsilon: Any = 1e-8,
+    clip_value: Any = None, epsilon: Any = 2.0**-125,
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """The closed form, which is *not* paper Amos; the equations stand over the code below, for steps t = 0, 1, ...
 
@@ -147,13 +146,12 @@ def closed_form_amos(
         The distance > 0 that an entry is expected to have to travel. "init": the root mean square of the leaf's initial
         entries, 0.5 where all are 0 or all are 1. Otherwise a number or a rule, as eta of :func:`amos`, with values
         that may be "init". `init` fixes it, and the state keeps it.
-    q, slot_shape
-        q >= alpha_0^2 / 2 is theta.eps / |eps|^2 for the error eps of theta; slots are those of :func:`amos`, for u^2.
     direction : {"gradient", "adam", "sign"} or callable
         u: the gradient; Adam's, with beta1, beta2 and adam_epsilon; the gradient's sign; or ``direction(name, g, t)``,
         an array like g that JAX can trace.
-    clip_value, epsilon : float
-        > 0: clips each entry of the gradients before directions are made; > 0: the least mean(u^2) that is divided by.
+    q, slot_shape, epsilon, clip_value
+        q >= alpha_0^2 / 2 is theta.eps / |eps|^2 for the error eps of theta; the others are those of :func:`amos`, with
+        u^2 in the place of g^2, and gradients that are clipped before directions are made of them.
 
     Examples
     --------
@@ -325,14 +323,14 @@ class _Leaves:
         return [None if tree is None else unflatten(i) for i, tree in enumerate(trees)]
 
     def scales(self, rule: Any, option: str) -> dict[str, Any]:
-        found = self._apply(getattr(rule, "eta", rule), option)
+        found = self._apply(rule, option, "eta")
         for name, value in found.items():
             if option != "sigma" or not isinstance(value, str) or value != "init":
                 _require(f"{option} of leaf {name!r}", value, *_POSITIVE)
         return found
 
     def slots(self, rule: Any) -> dict[str, tuple[int, ...]]:
-        found = self._apply(getattr(rule, "slot_shape", rule), "slot_shape")
+        found = self._apply(rule, "slot_shape", "slot_shape")
         for leaf in self.here:
             value, words = found[leaf.name], {"tensor": (), "element": leaf.shape}
             try:
@@ -345,15 +343,16 @@ class _Leaves:
             found[leaf.name] = slot
         return found
 
-    def _apply(self, rule: Any, option: str) -> dict[str, Any]:
+    def _apply(self, rule: Any, option: str, part: str) -> dict[str, Any]:
+        rule = getattr(rule, part, rule)  # of a pair of rules; below, of an entry of amos_ref.choose
         values = self._look_up(rule, option) if isinstance(rule, Mapping) else dict.fromkeys(self.all, rule)
+        values = {leaf.name: getattr(values[leaf.name], part, values[leaf.name]) for leaf in self.here}
         return {leaf.name: x(leaf.name, leaf.shape) if callable(x := values[leaf.name]) else x for leaf in self.here}
 
     def _look_up(self, rules: Mapping[Any, Any], option: str) -> dict[str, Any]:
         """Return a mapping's values: by name, if its keys are plain and some leaf has one for its name; or by regex."""
-        plain = all(key in self.all or (isinstance(key, str) and re.fullmatch(r"[\w./ -]*", key)) for key in rules)
-        by_name = plain and any(key in self.all for key in rules)
-        found = {}
+        plain = all(isinstance(key, str) and (key in self.all or re.fullmatch(r"[\w./ -]*", key)) for key in rules)
+        by_name, found = plain and any(key in self.all for key in rules), {}
         for leaf in self.here:
             try:
                 key = leaf.name if by_name else next((key for key in rules if re.match(key, leaf.name)), None)
@@ -370,10 +369,10 @@ class _Leaves:
 
 
 _POSITIVE = (lambda x: 0 < x < math.inf, "a finite number > 0")
-_RANGES = dict.fromkeys(("clip_value", "epsilon", "half_life", "p_0", "q", "adam_epsilon"), _POSITIVE)
-_RANGES |= dict.fromkeys(("beta", "beta1", "beta2", "momentum"), (lambda x: 0 <= x < 1, "a number in [0, 1)"))
-_RANGES |= dict.fromkeys(("extra_l2", "c_coef", "d_coef"), (lambda x: 0 <= x < math.inf, "a finite number >= 0"))
-_RANGES |= {"learning_rate": _RANGES["extra_l2"], "alpha_0": (lambda x: 0 < x < 1, "a number in (0, 1)")}
+_LIMITS = dict.fromkeys(("clip_value", "epsilon", "half_life", "p_0", "q", "adam_epsilon"), _POSITIVE)
+_LIMITS |= dict.fromkeys(("beta", "beta1", "beta2", "momentum"), (lambda x: 0 <= x < 1, "a number in [0, 1)"))
+_LIMITS |= dict.fromkeys(("extra_l2", "c_coef", "d_coef"), (lambda x: 0 <= x < math.inf, "a finite number >= 0"))
+_LIMITS |= {"learning_rate": _LIMITS["extra_l2"], "alpha_0": (lambda x: 0 < x < 1, "a number in (0, 1)")}
 _KINDS = {"decay": ("inverse-time", "inverse-square", "recurrence"), "p_t": (None, "falling", "constant")}
 _KINDS |= {"direction": ("gradient", "adam", "sign")}
 
@@ -384,8 +383,8 @@ def _check(options: dict[Any, Any]) -> None:
             continue
         if name in _KINDS and value not in _KINDS[name]:
             raise ValueError(f"{name} is {value!r:.60}; it must be one of {', '.join(map(repr, _KINDS[name]))}")
-        if name in _RANGES and not (value is None and name in ("momentum", "clip_value", "half_life", "p_0")):
-            _require(name, value, *_RANGES[name])
+        if name in _LIMITS and not (value is None and name in ("momentum", "clip_value", "half_life", "p_0")):
+            _require(name, value, *_LIMITS[name])
 
 
 def _require(where: str, value: Any, test: Callable[[float], bool], words: str) -> None:
