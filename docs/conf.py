@@ -27,6 +27,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_theme_options = {
