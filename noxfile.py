@@ -25,7 +25,7 @@ TOOLKIT = (
 # What has a session of its own: it needs frameworks, much time, or a browser.
 APART = (
     *("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/elsewhere"),
-    "--ignore=tests/explorer/test_explorer.py",
+    *("--ignore=tests/explorer/test_explorer.py", "--ignore=amos_ref/ports"),
 )
 # What is tried without the names that Windows lacks.
 CORE = (
@@ -204,7 +204,7 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", "tests", *APART)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """Each supported Python that is on the path."""
     session.install("-e", ".[test]")

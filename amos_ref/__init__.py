@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
+    from amos_ref.choosing import choose
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize
     from amos_ref.optimizers.amos import Amos
@@ -29,6 +30,7 @@ __all__ = [
     "ClosedFormState",
     "Trace",
     "apply_updates",
+    "choose",
     "closed_form",
     "conformance",
     "errors",
@@ -53,6 +55,7 @@ _HOME = {
     "ClosedFormState": "optimizers.state",
     "Trace": "optimizers.trace",
     "apply_updates": "optimizers.updates",
+    "choose": "choosing",
     "load": "storage.checkpoint",
     "load_state": "storage.checkpoint",
     "minimize": "minimizer",

@@ -1,6 +1,7 @@
 """What an array must be before a step touches it: dtype, shape, finite, writeable, apart from the others."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -166,15 +167,16 @@ def _overlaps_itself(a: Any) -> bool:
 
 
 def named_arrays(params: Any, what: str = "params") -> Arrays:
-    """Return the leaves of a tree by name, each an array the optimizers can work on."""
-    return {name: check_array(a, f"{what} leaf {name!r}") for name, a in tree.flatten(params, what).items()}
+    """Return the leaves of a tree by name, each an array the optimizers can work on; None in a tree is passed over."""
+    return {name: check_array(a, f"{what} leaf {name!r}") for name, a in tree.present(params, what).items()}
 
 
-def named_gradients(grads: Any, thetas: Arrays) -> Arrays:
-    """Return the gradients that are there (not None), each of its parameter's shape."""
+def named_gradients(grads: Any, thetas: Arrays, frozen: Collection[str] = ()) -> Arrays:
+    """Return the gradients that are there (not None), each of its parameter's shape, but for those of frozen leaves."""
     found = {}
-    for name, g in tree.match(tree.flatten(grads, "grads"), thetas, "grads").items():
-        if g is not None:
+    given = {name: g for name, g in tree.flatten(grads, "grads").items() if g is not None or name in thetas}
+    for name, g in tree.match(given, thetas, "grads").items():
+        if g is not None and name not in frozen:
             g = np.asarray(g) if isinstance(g, np.floating) else g  # as the mean of an array is
             where = f"gradient of leaf {name!r}"
             check_shape(check_array(g, where), thetas[name].shape, where)

@@ -7,15 +7,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from amos_ref.errors import HyperParameterError, ScheduleError
+from amos_ref.groups import NUMBERS
 from amos_ref.outside import pass_on
-from amos_ref.rules import Preset, number
+from amos_ref.rules import LeafRules, Preset, number
 
 # Options that are numbers: a test of the range, its words, and whether None is allowed.
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str, bool]] = {
     "beta": (lambda x: 0 <= x < 1, "in [0, 1)", False),
     "momentum": (lambda x: 0 <= x < 1, "in [0, 1), or None", True),
     "clip_value": (lambda x: 0 < x < math.inf, "finite and > 0, or None", True),
-    "extra_l2": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "c_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "d_coef": (lambda x: 0 <= x < math.inf, "finite and >= 0", False),
     "epsilon": (lambda x: 0 < x < math.inf, "finite and > 0", False),
@@ -43,11 +43,18 @@ _SCALE = (
     "a number > 0, an expression, a callable, a mapping or a preset",
 )
 
+_GROUP = (
+    lambda value: isinstance(value, Mapping) or callable(value) or 0 <= number(value) < math.inf,
+    "finite and >= 0, a callable or a mapping",
+)
+
 # The other options: a test of the value, and its words.
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda x: callable(x) or 0 <= number(x) < math.inf, "finite and >= 0, or callable"),
     "eta": _SCALE,
     "sigma": _SCALE,
+    **dict.fromkeys(NUMBERS, _GROUP),
+    "frozen": (lambda x: isinstance(x, bool | Mapping) or callable(x), "True, False, a callable or a mapping"),
     "slot_shape": (
         lambda value: _is_rule(value) or isinstance(value, tuple | list),
         "'tensor', 'element', a tuple, an expression, a callable or a mapping",
@@ -82,7 +89,7 @@ def check_options(**options: Any) -> dict[str, Any]:
             test, words = _VALUES[name]
             if not test(value):
                 raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
-            if name == "learning_rate" and not callable(value):
+            if name in ("learning_rate", *NUMBERS) and not (callable(value) or isinstance(value, Mapping)):
                 options[name] = number(value)
     return options
 
@@ -107,6 +114,8 @@ def freeze(value: Any) -> Any:
     """Return an option that its giver can no longer change: mappings, lists and arrays are copied."""
     if isinstance(value, Preset):
         return Preset(*map(freeze, value))
+    if isinstance(value, LeafRules):  # which cannot be changed
+        return value
     if isinstance(value, Mapping):
         return ReadOnlyOptions({key: freeze(rule) for key, rule in value.items()})
     if isinstance(value, list | tuple):

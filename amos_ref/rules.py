@@ -6,6 +6,7 @@ is an error. Matching takes a bounded time, whatever the regex (see :mod:`amos_r
 expression in SHAPE (see :func:`evaluate`), such as ``"sqrt(1/prod(SHAPE[:-1]))"``.
 """
 
+import abc
 import math
 import operator
 from collections.abc import Mapping
@@ -27,17 +28,27 @@ class Preset(NamedTuple):
     slot_shape: Mapping[str, str]
 
 
-def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
+class LeafRules(Mapping[str, Any]):
+    """Rules for leaves by their whole names, as :func:`amos_ref.choose` makes them."""
+
+    @abc.abstractmethod
+    def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
+        """Return eta or the slot shape of a leaf, or raise RuleError."""
+
+
+def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) -> Any:
     """Return what `rule` says for one leaf: the value itself, not yet checked.
 
     Parameters
     ----------
-    rule : number, str, callable, mapping or Preset
+    rule : number, str, callable, mapping, Preset or LeafRules
     kind : {"eta", "slot_shape", "sigma"}
         A preset's eta serves as sigma.
     name : str
         The leaf's name, "/"-joined.
     shape : tuple of int
+    default
+        What a mapping says where no regex matches the name; None: that is an error.
 
     Raises
     ------
@@ -46,8 +57,10 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     """
     if isinstance(rule, Preset):
         rule = rule.slot_shape if kind == "slot_shape" else rule.eta
+    if isinstance(rule, LeafRules):
+        return rule.rule_for(kind, name, shape)
     if isinstance(rule, Mapping):
-        rule = _first_match(rule, kind, name, shape)
+        rule = _first_match(rule, kind, name, shape, default)
     if callable(rule):
         try:
             return rule(name, shape)
@@ -63,7 +76,19 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape) -> Any:
     return rule
 
 
-def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape) -> Any:
+def full_match(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rules that match whole names, where rules match at the start of a name.
+
+    Examples
+    --------
+    >>> from amos_ref import rules
+    >>> rules.eta_of(rules.full_match({"w": 0.5, "w2": 2.0}), "w2", ())
+    2.0
+    """
+    return {rf"(?:{pattern})\Z": value for pattern, value in rules.items()}
+
+
+def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape, default: Any) -> Any:
     matcher = Matcher(name)
     try:
         for pattern, value in rules.items():
@@ -71,6 +96,8 @@ def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape) -
                 return value
     except RuleError as error:
         raise RuleError(f"{kind} of leaf {name!r}: {error}") from None
+    if default is not None:
+        return default
     listed = ", ".join(map(repr, rules)) or "none"
     raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}")
 

@@ -1,12 +1,20 @@
 """Tables and progress, with lines and colours where the output is a terminal, and as plain text elsewhere."""
 
 import contextlib
+import html
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from amos_ref.errors import escape
+
+
+class Printed:
+    """What is shown in full by print(), and in a notebook; where it is one value among others, in a line."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def is_terminal(stream: Any) -> bool:
@@ -73,8 +81,9 @@ def complain(text: str) -> None:
             os.dup2(null.fileno(), sys.stderr.fileno())
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text, the first column aligned to the left and the others to the right."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> None:
+    """Print rows of text: the first column and those in `left` aligned to the left, the others to the right."""
+    sides = ["left" if i == 0 or name in left else "right" for i, name in enumerate(columns)]
     columns, *rows = [[escape(text) for text in row] for row in (columns, *rows)]
     if is_terminal(sys.stdout):
         from rich import box
@@ -84,14 +93,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(columns):
-            table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+            table.add_column(Text(name), justify="left" if sides[i] == "left" else "right", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         Console(force_terminal=True).print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for first, *rest in (columns, *rows):
-        cells = [first.ljust(widths[0]), *(x.rjust(width) for x, width in zip(rest, widths[1:], strict=True))]
+    for row in (columns, *rows):
+        cells = [x.ljust(n) if side == "left" else x.rjust(n) for x, n, side in zip(row, widths, sides, strict=True)]
         print("  ".join(cells).rstrip())
 
 

@@ -47,9 +47,21 @@ def flatten(tree: Any, what: str = "params") -> dict[str, Any]:
     return named
 
 
+def present(tree: Any, what: str = "params") -> dict[str, Any]:
+    """Return ``{name: leaf}`` without the leaves that are None; a tree that is None itself is a leaf."""
+    return {name: leaf for name, leaf in flatten(tree, what).items() if leaf is not None or tree is None}
+
+
 def unflatten(named: dict[str, Any], like: Any) -> Any:
-    """Return a tree of the form of `like` whose leaves are the values of `named`, in `like`'s order."""
-    return optree.tree_unflatten(optree.tree_structure(like, none_is_leaf=True), named.values())
+    """Return a tree of the form of `like` whose leaves are the values of `named`, in `like`'s order.
+
+    A leaf of `like` that is None, and that `named` lacks, stays None.
+    """
+    structure = optree.tree_structure(like, none_is_leaf=True)
+    leaves = list(named.values())
+    if len(leaves) != structure.num_leaves:
+        leaves = [named.get(name, leaf) for name, leaf in flatten(like).items()]
+    return optree.tree_unflatten(structure, leaves)
 
 
 def match(named: dict[str, Any], like: dict[str, Any], what: str) -> dict[str, Any]:

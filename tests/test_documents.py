@@ -39,10 +39,17 @@ def test_links_between_documents_lead_somewhere():
 def test_the_algorithms_equations_are_the_comments_of_their_functions():
     rows = rows_of_the_algorithm()
     stages = re.findall(r"^    (?:\w+ = )?(?:spec\.)?(\w+)\(", inspect.getsource(spec.decide), re.MULTILINE)
-    assert {name for _, name, _, _ in rows} >= {name for name in stages if callable(getattr(spec, name, None))}
+    assert {name for _, name, *_ in rows} >= {name for name in stages if callable(getattr(spec, name, None))}
     assert len(rows) == 13
-    for equation, name, _, _ in rows:
+    for typeset, name, equation, _ in rows:
         assert equation in inspect.getsource(getattr(spec, name)), name
+        assert greek(typeset) == greek(equation), name
+    assert greek(r"1 / \sqrt{1 + \xi b}") != greek("1 / sqrt(1 + sqrt(xi eta) b)")
+
+
+def greek(equation):
+    """Return the Greek letters of an equation, in LaTeX or in words."""
+    return set(re.findall(r"(?<![a-z])(alpha|beta|gamma|delta|eta|xi|rho|chi|mu)(?![a-z])", equation))
 
 
 def test_both_languages_of_the_derivation_run_the_same_code():

@@ -3,8 +3,8 @@
     python tools/variants.py [MILLIONS [ROUNDS]]       ns a parameter: median (least), and the ratio to the stream
     python tools/variants.py assembly                  how many vector instructions each kernel was compiled to
 
-The arrays are float32, with tensor slots (as one row), element slots, and column slots of three widths. All threads
-that Numba may use take part.
+The arrays are float32, with tensor slots (as one row), element slots, and column slots of three widths; then what
+Adam's direction costs apart from the memory. All threads that Numba may use take part.
 """
 
 import collections
@@ -12,9 +12,12 @@ import re
 import statistics
 import sys
 import time
+from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from amos_ref.bench.roof import read
 from amos_ref.kernels.cpu import backend as cpu
@@ -24,8 +27,9 @@ from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, mov
 from amos_ref.kernels.jit import inline, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
 from amos_ref.optimizers.amos import Amos, Rates
+from amos_ref.optimizers.directions import Adam
 from amos_ref.optimizers.leaf import Leaf
-from amos_ref.spec import LANES
+from amos_ref.spec import LANES, average, second_moment
 
 NO_CLIP = np.inf  # a bound that every gradient is compared with, though it clips none
 
@@ -144,6 +148,48 @@ def divide(first, last, starts, b, out):
             acc[i] = 1.0 / np.sqrt(x) + x / np.sqrt(x + 1.0) + 1.0 / (x + 2.0)
 
 
+# Adam's direction
+
+
+@intrinsic
+def _fma(typingctx, a, b, c) -> Any:
+    """a b + c, rounded once."""
+    signature = types.float64(types.float64, types.float64, types.float64)
+    return signature, lambda context, builder, signature, args: builder.fma(*args)
+
+
+@inline
+def quotient(x, c, h, rest):
+    """x / c without the divider (Markstein 1990): h is 1/c rounded, rest is (1 - c h) h, and 2^-960 < |x| < 2^960."""
+    q = _fma(x, h, x * rest)
+    return _fma(-_fma(c, q, -x), h, q)
+
+
+@inline
+def add_adam_squares(acc, g, m, v, aims):
+    """What add_squares does along Adam's direction, with one division an entry in place of three."""
+    h1, h2 = 1.0 / aims.q1, 1.0 / aims.q2
+    rest1, rest2 = _fma(-aims.q1, h1, 1.0) * h1, _fma(-aims.q2, h2, 1.0) * h2
+    for i in range(g.size):
+        x = np.float64(g[i])
+        mean, second = average(m[i], x, aims.beta1), second_moment(v[i], x * x, aims.beta2)
+        u = quotient(mean, aims.q1, h1, rest1) / (np.sqrt(quotient(second, aims.q2, h2, rest2)) + aims.adam_epsilon)
+        acc[i] += u * u + 0.0 * (x * x)
+
+
+@kernel
+def reduce_adam(first, last, starts, g, m, v, aims, divides, out):
+    """A chunk again and again, from the caches: as the package does it, or with quotients from multipliers."""
+    acc = out[0]
+    for _ in range(first, last):
+        for left in range(0, g.size, LANES):
+            right = left + LANES
+            if divides:
+                add_squares(acc, g[left:right], (m[left:right], v[left:right]), None, aims)
+            else:
+                add_adam_squares(acc, g[left:right], m[left:right], v[left:right], aims)
+
+
 def make_tasks(count, size):
     """Return tasks of `size` parameters each."""
     return Tasks(np.array([0, count // size]), np.array([0, count]))
@@ -193,6 +239,18 @@ def element_ways(g, theta):
     }, (v, b, work)
 
 
+def adam_ways(count):
+    rng = np.random.default_rng(0)
+    g, m = rng.standard_normal(CHUNK, np.float32), rng.standard_normal(CHUNK)
+    same = g, m, m * m, Adam.after(5, 0.9, 0.999, 1e-8)
+    tasks, sums = make_tasks(count, CHUNK), np.zeros((2, 2, LANES))
+    ways = {
+        "reduce, with the divider": (reduce_adam, tasks, *same, True, sums[0]),
+        "reduce, with multipliers": (reduce_adam, tasks, *same, False, sums[1]),
+    }
+    return ways, sums
+
+
 def compare(title, ways, count, rounds):
     """Time every way once in each round, and print a table."""
     spent = {name: [] for name in ways}
@@ -204,7 +262,8 @@ def compare(title, ways, count, rounds):
                 spent[name].append((time.perf_counter() - begin) / count * 1e9)
     print(title)
     for name, times in spent.items():
-        roof = spent["read" if name.startswith("re") else "stream"]
+        alone = "read" if name.startswith("re") else "stream"
+        roof = spent.get(alone, next(iter(spent.values())))
         ratio = statistics.median(seconds / least for seconds, least in zip(times, roof, strict=True))
         print(f"  {name:26} {statistics.median(times):6.3f} ({min(times):.3f})  x {ratio:.2f}")
 
@@ -217,7 +276,7 @@ def assembly():
         leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
         cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
-    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states).elements}
+    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
     kernels |= {n: getattr(cpu_kernels, n) for n in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns")}
     for name, kept in kernels.items():
         fresh = numba.njit(fastmath=False, error_model="numpy")(kept.py_func)  # what comes from the disk has no text
@@ -238,6 +297,10 @@ def main():
     g = np.random.default_rng(0).standard_normal(count, np.float32)
     theta = g.copy()
     compare(f"rows, {count:,} parameters", row_ways(g, theta), count, rounds)
+    ways, sums = adam_ways(count)
+    compare(f"Adam's direction in the caches, {count:,} times", ways, count, rounds)
+    if sums[0].tobytes() != sums[1].tobytes():
+        raise AssertionError("the quotients from multipliers are not those of the divider")
     ways, _kept = element_ways(g, theta)
     compare(f"elements, {count:,} parameters", ways, count, rounds)
     for inner in (768, 3072, 7812):

@@ -166,6 +166,13 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def count_threads() -> int:
+    """Return how many threads a step may use here: one a core, and no more than NUMBA_NUM_THREADS."""
+    from amos_ref.kernels.cpu.threads import most  # it imports Numba
+
+    return min(count_cores(), most())
+
+
 def select(
     sizes: Iterable[str],
     trees: Iterable[str],
@@ -228,9 +235,9 @@ def _plan_paper(quick: bool, backend: str) -> list[Workload]:
     last = [replace(parse_size(size), slot=slot) for size, slot in slots] + [*map(parse_tree, trees)]
     if backend == "cuda":
         return [replace(work, threads=0) for work in first + last]
-    works = [replace(work, threads=count_cores()) for work in first + last]
+    works = [replace(work, threads=count_threads()) for work in first + last]
     works.insert(len(first), replace(large, threads=1))
-    return list(dict.fromkeys(works))  # on one core a workload would be there twice
+    return list(dict.fromkeys(works))  # with one thread a workload would be there twice
 
 
 def _vary(large: Workload, elements: bool) -> Iterator[Workload]:

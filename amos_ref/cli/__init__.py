@@ -1,14 +1,14 @@
-"""The command line: amos-ref check | run | explain | schedule | bench | vectors | info."""
+"""The command line: amos-ref check | run | explain | schedule | choose | bench | vectors | info."""
 
 import argparse
 import contextlib
+import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NoReturn
 
 import amos_ref
-from amos_ref.cli import bench, check, explain, info, run, schedule, vectors
 from amos_ref.cli.status import (
     INTERRUPTED,
     MISSING,
@@ -24,6 +24,18 @@ from amos_ref.cli.status import (
 from amos_ref.errors import AmosError, BackendError, MissingDependencyError, NoAnswerError, escape
 from amos_ref.terminal import complain
 
+#: What each command does, in a line. Its module, of the same name, is imported where it is asked for.
+COMMANDS = {
+    "check": "check this installation, or a port against the page",
+    "run": "train on a problem or a CSV file, and compare with the reference",
+    "explain": "one step of a small example, stage by stage, with numbers",
+    "schedule": "alpha_t and rho_t of the closed forms, their recurrences and the paper",
+    "choose": "eta and slot shape for every parameter of a model",
+    "bench": "measure the kernels here, beside the memory's roof and other optimizers",
+    "vectors": "write the stored vectors again, list or export them",
+    "info": "versions and backends",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: what each means is in :mod:`amos_ref.cli.status`.
@@ -32,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if not open_standard_streams():
         return _complain("standard output is closed: no answer could be delivered", NO_ANSWER)
-    args = _build_parser().parse_args(argv)
+    args = build_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     with contextlib.suppress(AttributeError):  # a stand-in for standard output need not have it
         sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     with terminated_by_signals() as received:
@@ -76,7 +88,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(escape(message))
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser(asked: Container[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return a parser of the commands that are asked for; the others are in its list, without options."""
     parser = _Parser(
         prog="amos-ref",
         description="The golden reference of the Amos optimizer.",
@@ -85,6 +98,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amos_ref {amos_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (check, run, explain, schedule, bench, vectors, info):
-        command.add_to(commands)
+    for name, summary in COMMANDS.items():
+        if name in asked:
+            importlib.import_module(f"amos_ref.cli.{name}").add_to(commands, summary)
+        else:
+            commands.add_parser(name, help=summary)
     return parser

@@ -26,11 +26,11 @@ _ONLY_CPU = {  # options that have no meaning with backend cuda, and why
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
     bench = commands.add_parser(
         "bench",
-        help="measure the kernels here, beside the memory's roof and other optimizers",
+        help=summary,
         description="Time a step of the kernels, of the roof (the bytes that a step must move, nothing else) and every "
         "peer that is installed, in turns; without a selection a plan of sizes, slots, dtypes, threads and trees, with "
         "one every combination of what is selected. A LIST has commas between its entries.",
@@ -123,7 +123,7 @@ def _select_workloads(args: argparse.Namespace) -> list[workloads.Workload]:
         trees=_split(args.trees),
         slots=_split(args.slots, "tensor"),
         dtypes=_split(args.dtypes, "float32"),
-        threads=_split(args.threads, str(workloads.count_cores())),
+        threads=_split(args.threads, str(workloads.count_threads())),
         momentum=args.momentum,
         state=args.state or "param",
     )

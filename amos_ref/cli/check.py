@@ -39,11 +39,11 @@ FORMS: dict[str, Callable[["Report"], str]] = {
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
     check = commands.add_parser(
         "check",
-        help="check this installation, or a port against the page",
+        help=summary,
         description="Without TARGET: the installed backends against the page and the page against the stored vectors, "
         "bit for bit. With TARGET: run a port beside the page over a table of cases.",
     )

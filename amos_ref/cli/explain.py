@@ -10,9 +10,9 @@ from amos_ref.cli.status import OK
 from amos_ref.errors import HyperParameterError
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    explain = commands.add_parser("explain", help="one step of a small example, stage by stage, with numbers")
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
+    explain = commands.add_parser("explain", help=summary)
     explain.add_argument("--algorithm", choices=["paper", "closed-form"], default="paper", help="default paper")
     directions = ["gradient", "adam", "sign"]
     explain.add_argument("--direction", choices=directions, help="of the closed form (default adam)")

@@ -16,9 +16,9 @@ _NEEDED = ("numpy", "numba", "scipy", "optree", "rich", "ml_dtypes")
 _OPTIONAL = ("torch", "jax", "optax", "pytorch_optimizer", "jestimator")
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    info = commands.add_parser("info", help="versions and backends")
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
+    info = commands.add_parser("info", help=summary)
     info.add_argument("--json", action="store_true", help="print as JSON")
     info.set_defaults(run=main)
 

@@ -33,11 +33,11 @@ HISTORY_ROWS = 100  # at least, and less than twice as many
 Results = dict[str, Result]
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
     run = commands.add_parser(
         "run",
-        help="train on a problem or a CSV file, and compare with the reference",
+        help=summary,
         description="Train from the problem's start and compare the end with a reference that does not come from Amos.",
     )
     names = ", ".join(PROBLEMS)

@@ -12,11 +12,11 @@ from amos_ref.errors import HyperParameterError
 from amos_ref.terminal import format_number, print_table
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
     schedule = commands.add_parser(
         "schedule",
-        help="alpha_t and rho_t of the closed forms, their recurrences and the paper",
+        help=summary,
         description="Step size alpha_t, in units of |eps_0| / |u_t|, and weight decay rho_t: the closed forms, the "
         "recurrences that they approximate, and the paper's under gradients of constant size, with xi = alpha_0.",
     )

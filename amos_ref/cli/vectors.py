@@ -10,9 +10,9 @@ from amos_ref.cli.status import OK
 from amos_ref.errors import TargetError
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    vectors = commands.add_parser("vectors", help="write the stored vectors again, list or export them")
+def add_to(commands: Any, summary: str) -> None:
+    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
+    vectors = commands.add_parser("vectors", help=summary)
     actions = vectors.add_subparsers(required=True, metavar="ACTION")
     generate = actions.add_parser("generate", help="write the stored vectors again (needs python-flint)")
     generate.add_argument("folder", type=pathlib.Path, help="an existing folder")

@@ -226,8 +226,10 @@ def _table() -> tuple[Case, ...]:
     ]
     cases += _aged()
     low = [case for case in cases if case.name in _LOW or case.inject]
+    cases += fewer_axes(draw)
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
+        refine(draw("full-significands", "numbers that float32 does not hold")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *extremes.cases(draw, _aged()),
         *life.cases(draw),
@@ -238,11 +240,40 @@ def _table() -> tuple[Case, ...]:
     return found
 
 
+#: Cases that a port is run through, and that are no vectors.
+LIVE_ONLY = ("slots-fewer-axes", "slots-either-end", "full-significands")
+
 #: What is run in float16 and bfloat16, beside the cases that start from a state.
 _LOW = (
     *("plain", "decayed", "extra_l2", "momentum", "clip", "everything", "schedule", "epsilon", "epsilon-reached"),
     *("zero-gradients", "none-gradient", "3-d", "slots-rows", "slots-columns", "slots-element"),
 )
+
+
+def fewer_axes(make: Callable[..., Case]) -> list[Case]:
+    """Cases whose slots have fewer axes than their leaves; `make` draws one.
+
+    Where a slot fits at one end only, a port that puts it at the other raises an error; where it fits at both, that
+    port has other numbers. This is why one case has two equal sides.
+    """
+    shapes, slots = {"kernel": (3, 4), "x": (5, 3, 4)}, {"kernel": (4,), "x": (3, 1)}
+    return [
+        make("slots-fewer-axes", "slots of fewer axes than the leaf are aligned at the last axis", shapes, slots),
+        make("slots-either-end", "the last axis, also where the first is as long", {"x": (4, 3, 4)}, {"x": (4,)}),
+    ]
+
+
+def refine(case: Case) -> Case:
+    """Return a case whose parameters and gradients need all bits of float64: rounded to float32, they are others."""
+    bits = np.random.PCG64(zlib.crc32(f"{case.name} bits".encode()))
+
+    def refined(a: np.ndarray | None) -> Any:
+        if a is None:
+            return None
+        return a * (1.0 + (bits.random_raw(a.size).reshape(a.shape) >> np.uint64(12)).astype(np.float64) * 2.0**-52)
+
+    params = {name: refined(a) for name, a in case.params.items()}
+    return case._replace(params=params, grads=[{k: refined(g) for k, g in given.items()} for given in case.grads])
 
 
 def freeze(case: Case) -> None:

@@ -15,7 +15,6 @@ PREFIX = "life-"
 _SHAPES = {"kernel": (4, 3), "twin": (4, 3), "bias": (3,)}
 _PAIRS = {"kernel": (4, 3, 2), "bias": (3, 2)}  # the last axis holds a real and an imaginary part
 _GROUPS = ("kernel", "bias")  # the leaves with options of their own
-LOADED_INTO = PAPER_AMOS.otherwise
 
 
 class Lives(NamedTuple):

@@ -17,12 +17,12 @@ from amos_ref.conformance.judging.verdicts import UNANSWERED, VERDICTS
 from amos_ref.conformance.ports.failures import text_of
 from amos_ref.conformance.ports.options import Note, describe
 from amos_ref.errors import escape
-from amos_ref.terminal import is_terminal
+from amos_ref.terminal import Printed, is_terminal
 
 REPORT_FORMAT = "amos-ref-report-1"
 
 
-class Report:
+class Report(Printed):
     """The results of a check.
 
     Attributes
@@ -171,6 +171,9 @@ class Report:
             console.print(f"{self.summary()} ({self.seconds:.1f} s)", style=style, highlight=False, markup=False)
         else:
             print(self, file=file)
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.summary()}>"
 
     def __str__(self) -> str:
         from rich.console import Console

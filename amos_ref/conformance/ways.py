@@ -31,9 +31,27 @@ def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]
         way("masked", "each leaf in a transformation of its own, which sees the others masked"),
         *(injected if own.rates else []),
         way("multi-steps", "a step from the mean of two gradients"),
-        way("two-at-once", "another optimizer takes a step before each, with gradients of zero", shapes=_APART),
-        _in_another_order(
-            way("", "from t = 3 on, gradients come in another order of leaves", "other-order", events={})
+        *(
+            one
+            for end, words, rest in (("", "", {}), (f"-{own.paths[0]}", ", all options", own.paths[1]))
+            for one in (
+                way(
+                    "two-at-once",
+                    f"another optimizer takes a step before each, with gradients of zero{words}",
+                    f"two-at-once{end}",
+                    shapes=_APART,
+                    **rest,
+                ),
+                _in_another_order(
+                    way(
+                        "",
+                        f"from t = 3 on, gradients come in another order of leaves{words}",
+                        f"other-order{end}",
+                        events={},
+                        **rest,
+                    )
+                ),
+            )
         ),
     ]
 

@@ -35,6 +35,7 @@ class Leaf(Protocol):
     slot: tuple[int, ...]  # the slot's shape, which broadcasts to theta's
     state: tuple[Any, ...]  # what *decide* reads and writes: arrays of the slot's shape and of one dtype
     scale: Any  # eta or sigma: a number, or an array of one float64 beside theta that is read anew at each step
+    own: tuple[float, ...]  # more numbers of the leaf, which no step changes
 
     def arrays(self) -> dict[str, Any]:
         """Return every array of the leaf by its field's name."""
@@ -63,7 +64,7 @@ class Rates(Protocol):
     From step to step only the first two of `numbers` and the last two of `aims` change without cost.
     """
 
-    numbers: tuple[float, ...]  # what *decide* takes behind the scale
+    numbers: tuple[float, ...]  # what *decide* takes behind the leaf's own numbers
     aims: Any  # the Direction; None where leaves move along `g` itself
     chi: float  # where gradients are clipped; infinity leaves them as they are
     mu: float  # the decay of momentum; 0.0 without momentum
@@ -85,8 +86,8 @@ BEGINNING = At(0)
 class Method(NamedTuple):
     """What a member of the family hands to a backend."""
 
-    #: ``decide(mean, *state, scale, *numbers) -> (alpha, rho, *new state)``: float64 in and out, for one slot. A plain
-    #: function of + - * / sqrt, max and comparisons, which backends compile together with all that it calls.
+    #: ``decide(mean, *state, scale, *own, *numbers) -> (alpha, rho, *new state)``: float64 in and out, for one slot. A
+    #: plain function of + - * / sqrt, max and comparisons, which backends compile together with all that it calls.
     decide: Callable[..., tuple[float, ...]]
     #: How many arrays of a leaf's `state` *decide* takes: 2 or none, as compiled kernels have it.
     states: int
@@ -95,11 +96,13 @@ class Method(NamedTuple):
     page: Callable[[Any, Any], Mapping[str, Any]]
     #: The class of what `Rates.aims` is at every step, a :class:`Direction`; None where that is None.
     direction: Any = None
+    #: How many numbers a leaf has as its `own`: at most 2, as compiled kernels have it.
+    own: int = 0
 
     @property
     def numbers(self) -> int:
-        """How many numbers *decide* takes behind the scale."""
-        return self.decide.__code__.co_argcount - self.states - 2
+        """How many numbers *decide* takes behind the leaf's own."""
+        return self.decide.__code__.co_argcount - self.states - 2 - self.own
 
 
 class Work(Protocol):

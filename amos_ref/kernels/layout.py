@@ -1,6 +1,7 @@
 """The layout of a step, kept for the next ones: what was checked serves for as long as the arrays stay as they are."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,32 +22,42 @@ class KeptLayout:
     work : Work
         Over the leaves that have a gradient.
     params, grads : tree
+        None among the parameters is passed over.
+    stepping : sequence of str
+        The leaves that step. A leaf of `params` that is not among them is frozen, or its gradient is None.
     state : NamedTuple
         A count, and dicts of arrays by leaf name (or None). All three were checked.
     """
 
-    def __init__(self, backend: Backend, work: Work, params: Any, grads: Any, state: Any) -> None:
-        self.work = work
+    def __init__(
+        self, backend: Backend, work: Work, params: Any, grads: Any, state: Any, stepping: Sequence[str]
+    ) -> None:
+        self.work, self.stepping = work, list(stepping)
         paths, thetas, self.structure = optree.tree_flatten_with_path(params, none_is_leaf=True)
-        self.names = ["/".join(map(str, path)) for path in paths]
+        names = ["/".join(map(str, path)) for path in paths]
+        self.here = [k for k, a in enumerate(thetas) if a is not None]
+        self.passed = [k for k, a in enumerate(thetas) if a is None]
+        self.names = [names[k] for k in self.here]
         self.state_type = type(state)
         self.present = [k for k in range(1, len(state)) if state[k] is not None]
         self.absent = [k for k in range(1, len(state)) if state[k] is None]
         leaves = optree.tree_leaves(grads, none_is_leaf=True)
+        moved = set(self.stepping)
+        self.moved = [k for k, name in enumerate(names) if name in moved]
         self.skipped = [k for k, g in enumerate(leaves) if g is None]
-        self.moved = [k for k, g in enumerate(leaves) if g is not None]
-        self.stepping = [self.names[k] for k in self.moved]
         self.single = [k for k in self.moved if np.ndim(leaves[k]) == 0]
-        self.fixed = len(thetas) * (1 + len(self.present))
+        self.fixed = len(self.here) * (1 + len(self.present))
         arrays = self._arrays(params, grads, state)
         self.watch = None if arrays is None else backend.watch(arrays, self.fixed)
 
     @classmethod
-    def keep(cls, backend: Backend, work: Work, params: Any, grads: Any, state: Any) -> "KeptLayout | None":
+    def keep(
+        cls, backend: Backend, work: Work, params: Any, grads: Any, state: Any, stepping: Sequence[str]
+    ) -> "KeptLayout | None":
         """Return a layout for later steps with the same arrays, or None where none can be kept."""
         if not work.keeps:
             return None
-        layout = cls(backend, work, params, grads, state)
+        layout = cls(backend, work, params, grads, state, stepping)
         return None if layout.match(params, grads, state) is None else layout
 
     def match(self, params: Any, grads: Any, state: Any) -> tuple[list[Any], Any] | None:
@@ -71,12 +82,16 @@ class KeptLayout:
             return None
         if not (structure == other == self.structure):
             return None
+        if self.passed:
+            if any(thetas[k] is not None for k in self.passed):
+                return None
+            thetas = [thetas[k] for k in self.here]
         for k in self.single:
             if isinstance(gs[k], np.floating):  # as the mean of an array is
                 gs[k] = np.asarray(gs[k])
-        if self.skipped:
-            if any(gs[k] is not None for k in self.skipped):
-                return None
+        if any(gs[k] is not None for k in self.skipped):
+            return None
+        if len(self.moved) < len(gs):
             gs = [gs[k] for k in self.moved]  # the watch sees a None among them: it is no array
         for k in self.absent:
             if state[k] is not None:

@@ -13,11 +13,11 @@ import numpy as np
 
 from amos_ref import spec
 
-#: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, which backends
-#: fill in); the view (outer, n, inner); where the leaf's sums, slots and places (its slots, spread over outer and
-#: inner) begin in scratch arrays; its number among the leaves of the step.
-THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(15)
-COLUMNS = 15
+#: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, and OWN: of the
+#: leaf's own numbers, which backends fill in); the view (outer, n, inner); where the leaf's sums, slots and places (its
+#: slots, spread over outer and inner) begin in scratch arrays; its number among the leaves of the step.
+THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OWN, OUTER, N, INNER, SUMS, SLOTS, PLACES, LEAF = range(16)
+COLUMNS = 16
 MOST_STATES = STATE_1 - STATE_0 + 1
 MOST_MOMENTS = MOMENT_1 - MOMENT_0 + 1
 
@@ -131,7 +131,7 @@ class Table:
 
     Attributes
     ----------
-    leaves : ndarray of int64, shape (members, 15)
+    leaves : ndarray of int64, shape (members, 16)
         See the names of the columns.
     share : ndarray of float64, shape (members,)
         The number of elements that a slot is the mean of.

@@ -8,6 +8,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.checks import Arrays
 from amos_ref.dtypes import Shape
+from amos_ref.groups import number_of
 from amos_ref.kernels import At, Method
 from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.leaf import Leaf, refuse_gradient
@@ -42,7 +43,7 @@ class Rates(NamedTuple):
     beta: float
     momentum: float | None
     clip_value: float | None
-    extra_l2: float
+    extra_l2: float | None  # None where leaves have their own
     c_coef: float
     d_coef: float
     epsilon: float
@@ -51,8 +52,14 @@ class Rates(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What :func:`decide` takes behind eta."""
-        return self.q, self.xi, self.beta, self.extra_l2, self.c_coef, self.d_coef, self.epsilon
+        """What :func:`decide` takes behind the leaf's own numbers."""
+        return self.q, self.xi, self.beta, self.extra_l2 or 0.0, self.c_coef, self.d_coef, self.epsilon
+
+    def of(self, leaf: Leaf) -> dict[str, Any]:
+        """Return the arguments of :func:`amos_ref.spec.step` for a leaf."""
+        lr_factor, own_l2 = leaf.own
+        own = {"xi": self.xi * lr_factor, "extra_l2": (self.extra_l2 or 0.0) + own_l2}
+        return {**self._asdict(), "eta": leaf.eta, **own}
 
     @property
     def chi(self) -> float:
@@ -65,8 +72,9 @@ class Rates(NamedTuple):
         return self.momentum or 0.0
 
 
-def decide(g2, v, b, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
+def decide(g2, v, b, eta, lr_factor, own_l2, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
     """Return (alpha, rho, v, b) of one slot, as backends take it from the page."""
+    xi, extra_l2 = xi * lr_factor, extra_l2 + own_l2
     v, _, _, _, _, alpha, rho, b = page_decide(g2, v, b, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon)
     return alpha, rho, v, b
 
@@ -76,7 +84,7 @@ def compute_stages(leaf: Leaf, rates: Rates) -> dict[str, Any]:
     theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
     m = None if leaf.m is None else leaf.m.astype(np.float64)
     with np.errstate(all="ignore"):
-        after = spec.step(theta, g, v, b, m, eta=leaf.eta, **rates._asdict())
+        after = spec.step(theta, g, v, b, m, **rates.of(leaf))
     if not np.isfinite(after["g2"]).all():
         refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
     return after
@@ -109,8 +117,8 @@ class Amos(Optimizer):
         In [0, 1): decay of the averaged change; None or 0 for none.
     clip_value : float, optional
         > 0: gradients are clipped to [-clip_value, clip_value] first.
-    extra_l2 : float
-        >= 0: extra weight decay beside gamma/2.
+    extra_l2 : float, callable or mapping
+        >= 0: extra weight decay beside gamma/2; a rule as for eta, and 0 where no regex matches.
     c_coef, d_coef : float
         >= 0: how fast the decay and the step fall with b.
     epsilon : float
@@ -123,6 +131,12 @@ class Amos(Optimizer):
         arrays on a GPU. The bits are the same.
     validate : bool
         Look at every parameter and state value on each step and refuse what is not finite.
+    lr_factor : float, callable or mapping
+        >= 0: what xi is multiplied by for a leaf, a rule as for eta; 1 where no regex matches. The leaf is stepped as
+        if that product were the learning rate.
+    frozen : bool, callable or mapping
+        Which leaves do not move, a rule as for eta; False where no regex matches. A step skips such a leaf: neither its
+        gradient is looked at, nor its parameter or state changed.
 
     Raises
     ------
@@ -149,7 +163,7 @@ class Amos(Optimizer):
     """
 
     state_type = AmosState
-    method = Method(decide, 2, compute_stages)
+    method = Method(decide, 2, compute_stages, own=2)
     lines = LINES
     example: ClassVar = dict(
         learning_rate=0.1,
@@ -168,13 +182,15 @@ class Amos(Optimizer):
         beta: float = 0.999,
         momentum: float | None = None,
         clip_value: float | None = None,
-        extra_l2: float = 0.0,
+        extra_l2: Any = 0.0,
         c_coef: float = 0.25,
         d_coef: float = 0.25,
         epsilon: float = 2.0**-125,
         state_dtype: str = "float64",
         backend: str = "auto",
         validate: bool = False,
+        lr_factor: Any = 1.0,
+        frozen: Any = False,
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
@@ -190,6 +206,8 @@ class Amos(Optimizer):
             state_dtype=state_dtype,
             backend=backend,
             validate=validate,
+            lr_factor=lr_factor,
+            frozen=frozen,
         )
 
     @property
@@ -204,21 +222,25 @@ class Amos(Optimizer):
         o, t = self.options, count + 1
         shared = {name: o[name] for name in Rates._fields[2:]}
         shared["momentum"] = o["momentum"] or None
+        shared["extra_l2"] = None if self._has_rule("extra_l2") else o["extra_l2"]
         return Rates(spec.one_minus_power(o["beta"], t), learning_rate_at(o["learning_rate"], t), **shared)
 
-    def _rule(self, name: str, shape: Shape) -> tuple[float, Shape]:
-        return eta_of(self.options["eta"], name, shape), slot_shape_of(self.options["slot_shape"], name, shape)
+    def _rule(self, name: str, shape: Shape) -> tuple[float, float, float, Shape]:
+        o = self.options
+        eta, factor = eta_of(o["eta"], name, shape), number_of(o["lr_factor"], "lr_factor", name, shape)
+        own_l2 = number_of(o["extra_l2"], "extra_l2", name, shape) if self._has_rule("extra_l2") else 0.0
+        return eta, factor, own_l2, slot_shape_of(o["slot_shape"], name, shape)
 
     def _start(self, thetas: Arrays, place: Any) -> AmosState:
         def zeros(slot: bool) -> Arrays:
-            shapes = {name: self._leaf_rule(name, a.shape)[1] if slot else a.shape for name, a in thetas.items()}
+            shapes = {name: self._leaf_rule(name, a.shape)[-1] if slot else a.shape for name, a in thetas.items()}
             return {name: place(np.zeros(shapes[name], self._state_dtype(a.dtype))) for name, a in thetas.items()}
 
         return AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
 
-    def _leaf(self, name: str, theta: Any, direction: Any, state: AmosState, rule: tuple[float, Shape]) -> Leaf:
+    def _leaf(self, name: str, theta: Any, direction: Any, state: AmosState, rule: Any) -> Leaf:
         m = None if state.m is None else state.m[name]
-        return Leaf(name, theta, direction, state.v[name], state.b[name], m, rule[0])
+        return Leaf(name, theta, direction, state.v[name], state.b[name], m, rule[0], rule[1:3])
 
     def _state_dtype(self, dtype: np.dtype) -> np.dtype:
         wanted = self.options["state_dtype"]

@@ -7,6 +7,7 @@ are decided.
 """
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
@@ -15,6 +16,7 @@ from amos_ref import tree
 from amos_ref.checks import Arrays, check_finite, check_shape, check_written, named_arrays, named_gradients
 from amos_ref.dtypes import Shape, round_like, vanishes
 from amos_ref.float_mode import check_mode
+from amos_ref.groups import is_frozen, warn_of_shadows, warn_of_unused
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
 from amos_ref.optimizers.bound import Bindable
@@ -68,7 +70,9 @@ class Optimizer(Configured, Bindable, abc.ABC):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         check_backend(options.get("backend", "numpy"), self.backends)
+        warn_of_shadows(self.options)
         self._rules: dict[tuple[str, Shape], Any] = {}
+        self._frozen: dict[tuple[str, Shape], bool] = {}
         self._last = LastLayout()
         self._warned: set[str] = set()  # the leaves that a warning has named
 
@@ -128,7 +132,11 @@ class Optimizer(Configured, Bindable, abc.ABC):
         thetas = named_arrays(self._backend.as_arrays(params, "params"))
         for name, theta in thetas.items():
             check_finite(theta, f"params leaf {name!r}")
-        return self._start(thetas, self._backend.placing(thetas))
+        state = self._start(thetas, self._backend.placing(thetas))
+        for name, theta in thetas.items():
+            self._is_frozen(name, theta.shape)
+        warn_of_unused(self.options, thetas)
+        return state
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """Compute one step and change nothing: ``(updates, new state)``, in optax's order of arguments.
@@ -296,9 +304,10 @@ class Optimizer(Configured, Bindable, abc.ABC):
         """
         backend, given = self._backend, state
         thetas = named_arrays(backend.as_arrays(params, "params"))
-        gradients = named_gradients(backend.as_arrays(grads, "grads"), thetas)
-        state = backend.as_state(state)
         asked = any((name, a.shape) not in self._rules for name, a in thetas.items())
+        frozen = {name for name, a in thetas.items() if self._is_frozen(name, a.shape)}
+        gradients = named_gradients(backend.as_arrays(grads, "grads"), thetas, frozen)
+        state = backend.as_state(state)
         rules = {name: self._leaf_rule(name, a.shape) for name, a in thetas.items()}
         shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
         dtypes = {name: self._state_dtype(a.dtype) for name, a in thetas.items()}
@@ -332,7 +341,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         work = self._backend.prepare(ready.leaves, self._method)
         if self.options.get("validate", False):
             return work, None, ready
-        return work, KeptLayout.keep(self._backend, work, params, grads, state), ready
+        return work, KeptLayout.keep(self._backend, work, params, grads, state, list(ready.gradients)), ready
 
     def _aim(self, layout: KeptLayout, params: Any, grads: Any, state: Any) -> tuple[Any, Arrays | None]:
         """Return what the layout says of the arrays (None: it does not fit), and directions if a callable makes them.
@@ -350,6 +359,16 @@ class Optimizer(Configured, Bindable, abc.ABC):
         g = self._backend.as_arrays(g, "grads")
         leaf = self._leaf(name, g, g, self._backend.as_state(state), self._leaf_rule(name, tuple(g.shape)))
         refuse_gradient(f"{leaf.source} of leaf {name!r}", aim(leaf, rates)[1], np.inf)
+
+    def _has_rule(self, option: str) -> bool:
+        """Whether an option is a rule, not one number for all leaves."""
+        return isinstance(self.options[option], Mapping) or callable(self.options[option])
+
+    def _is_frozen(self, name: str, shape: Shape) -> bool:
+        key = (name, shape)
+        if key not in self._frozen:
+            self._frozen[key] = is_frozen(self.options.get("frozen", False), name, shape)
+        return self._frozen[key]
 
     def _leaf_rule(self, name: str, shape: Shape) -> Any:
         key = (name, shape)

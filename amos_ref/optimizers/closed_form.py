@@ -8,8 +8,10 @@ import numpy as np
 from amos_ref import closed_form, spec
 from amos_ref.checks import Arrays, check_array, check_finite, check_shape
 from amos_ref.closed_form import Schedule
+from amos_ref.closed_form import decide as page_decide
 from amos_ref.dtypes import Shape
-from amos_ref.errors import AmosError, BackendError, DirectionError
+from amos_ref.errors import AmosError, BackendError, DirectionError, RuleError
+from amos_ref.groups import number_of
 from amos_ref.kernels import Method
 from amos_ref.optimizers.base import Optimizer, Prepared
 from amos_ref.optimizers.directions import Adam, Sign
@@ -50,7 +52,7 @@ class ClosedRates(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What :func:`amos_ref.closed_form.decide` takes behind sigma."""
+        """What :func:`decide` takes behind the leaf's own number."""
         return self[:4]
 
     @property
@@ -59,11 +61,17 @@ class ClosedRates(NamedTuple):
         return np.inf if self.clip_value is None else self.clip_value
 
 
+def decide(u2, sigma, lr_factor, shrink, alpha_0, q, epsilon):
+    """Return (alpha, rho) of one slot, as backends take it from the page."""
+    return page_decide(u2, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
+
+
 def compute_stages(leaf: DirectedLeaf, rates: ClosedRates) -> dict[str, Any]:
     """Return every intermediate of a leaf's step by the page, or raise NonFiniteError for its direction."""
     theta, (g, u, *moments) = leaf.theta.astype(np.float64), aim(leaf, rates)
     with np.errstate(all="ignore"):
-        after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, *rates.numbers)
+        shrink, alpha_0, *others = rates.numbers
+        after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, shrink, alpha_0 * leaf.own[0], *others)
     if not np.isfinite(after["u2"]).all():
         refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", u, np.inf)
     m, v = moments or (None, None)
@@ -109,6 +117,11 @@ class ClosedFormAmos(Optimizer):
         be a callable.
     validate : bool
         Look at every parameter and state value on each step and refuse what is not finite.
+    lr_factor : float, callable or mapping
+        >= 0: what alpha_0 is multiplied by for a leaf, as in :class:`amos_ref.Amos`; the product must be below 1.
+        exp(-2 S_t) stays what it is, one for all leaves.
+    frozen : bool, callable or mapping
+        Which leaves do not move, as in :class:`amos_ref.Amos`.
 
     Raises
     ------
@@ -135,7 +148,7 @@ class ClosedFormAmos(Optimizer):
     """
 
     state_type = ClosedFormState
-    method = Method(closed_form.decide, 0, compute_stages)
+    method = Method(decide, 0, compute_stages, own=1)
     lines = LINES
     first_step = 0
     example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
@@ -159,6 +172,8 @@ class ClosedFormAmos(Optimizer):
         epsilon: float = 2.0**-125,
         backend: str = "auto",
         validate: bool = False,
+        lr_factor: Any = 1.0,
+        frozen: Any = False,
     ) -> None:
         schedule: dict[str, Any] = dict(alpha_0=alpha_0, half_life=half_life, p_0=p_0, decay=decay, p_t=p_t, q=q)
         super().__init__(
@@ -173,6 +188,8 @@ class ClosedFormAmos(Optimizer):
             epsilon=epsilon,
             backend=backend,
             validate=validate,
+            lr_factor=lr_factor,
+            frozen=frozen,
         )
         if callable(direction) and backend == "cuda":
             raise BackendError(
@@ -205,8 +222,11 @@ class ClosedFormAmos(Optimizer):
         aims = Sign() if direction is Sign else aims
         return ClosedRates(shrink, o["alpha_0"], o["q"], o["epsilon"], chi, aims)
 
-    def _rule(self, name: str, shape: Shape) -> tuple[Shape]:
-        return (slot_shape_of(self.options["slot_shape"], name, shape),)
+    def _rule(self, name: str, shape: Shape) -> tuple[float, Shape]:
+        factor, alpha_0 = number_of(self.options["lr_factor"], "lr_factor", name, shape), self.options["alpha_0"]
+        if not alpha_0 * factor < 1.0:
+            raise RuleError(f"lr_factor of leaf {name!r} is {factor!r}; times alpha_0={alpha_0!r} it must be below 1")
+        return factor, slot_shape_of(self.options["slot_shape"], name, shape)
 
     def _start(self, thetas: Arrays, place: Any) -> ClosedFormState:
         def zeros() -> Arrays | None:
@@ -228,10 +248,11 @@ class ClosedFormAmos(Optimizer):
         warn_of_sigma(self._warned, name, sigma, wide)
         return sigma
 
-    def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: tuple[Shape]) -> DirectedLeaf:
+    def _leaf(self, name: str, theta: Any, direction: Any, state: ClosedFormState, rule: Any) -> DirectedLeaf:
         word = "gradient" if self.options["direction"] == "gradient" else "direction"
         moments = [None if part is None else part[name] for part in (state.m, state.v)]
-        return DirectedLeaf(name, theta, direction, *rule, state.sigma[name], word, *moments)
+        factor, slot = rule
+        return DirectedLeaf(name, theta, direction, slot, state.sigma[name], word, *moments, own=(factor,))
 
     def _directions(self, gradients: Arrays, state: ClosedFormState) -> Arrays:
         if not self._directs_by_callable:

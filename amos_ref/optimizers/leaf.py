@@ -8,6 +8,7 @@ from amos_ref import spec
 from amos_ref.checks import check_finite
 from amos_ref.dtypes import Shape
 from amos_ref.errors import NonFiniteError
+from amos_ref.groups import list_own
 
 
 class Leaf(NamedTuple):
@@ -20,6 +21,7 @@ class Leaf(NamedTuple):
     b: np.ndarray
     m: np.ndarray | None  # theta's shape; None without momentum
     eta: float
+    own: tuple[float, ...] = (1.0, 0.0)  # a factor of xi, and weight decay beside that of the rates
 
     source = "gradient"  # what g is
     moments = ()  # those of a direction
@@ -49,7 +51,7 @@ class Leaf(NamedTuple):
 
     def describe(self) -> str:
         """Return what a trace says of the leaf."""
-        return f"shape {self.theta.shape}, slot {self.slot}, eta={self.eta:.6g}"
+        return f"shape {self.theta.shape}, slot {self.slot}, eta={self.eta:.6g}" + list_own(self.own)
 
     def before(self) -> dict[str, np.ndarray | None]:
         """Return what the step starts from, for a trace."""
@@ -67,6 +69,7 @@ class DirectedLeaf(NamedTuple):
     source: str  # what it moves along: "gradient" or "direction"
     m: np.ndarray | None = None  # theta's shape, float64; None unless the direction averages gradients
     v: np.ndarray | None = None
+    own: tuple[float, ...] = (1.0,)  # a factor of alpha_0
 
     momentum = None
     state = ()
@@ -87,7 +90,7 @@ class DirectedLeaf(NamedTuple):
 
     def describe(self) -> str:
         """Return what a trace says of the leaf."""
-        return f"shape {self.theta.shape}, slot {self.slot}, sigma={float(self.sigma):.6g}"
+        return f"shape {self.theta.shape}, slot {self.slot}, sigma={float(self.sigma):.6g}" + list_own(self.own)
 
     def before(self) -> dict[str, np.ndarray | None]:
         """Return what the step starts from, for a trace."""

@@ -220,6 +220,10 @@ class UnderflowWarning(RuntimeWarning):
     """The second moment of a leaf is stored in float16, and too small for it: it became 0 where it is not 0."""
 
 
+class LeavesWarning(UserWarning):
+    """A state was loaded for a tree that has other leaves than the one that it was saved of."""
+
+
 class SigmaWarning(RuntimeWarning):
     """The sigma of a leaf was read off initial entries that are all the same number, and neither 0 nor 1."""
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.terminal import Printed
+
 Lines = tuple[tuple[str, str], ...]
 
 
-class Trace(Mapping[str, dict[str, Any]]):
+class Trace(Printed, Mapping[str, dict[str, Any]]):
     """Intermediates of one step by leaf name, then by symbol; ``str()`` prints the algorithm with its numbers.
 
     Attributes
@@ -31,6 +33,10 @@ class Trace(Mapping[str, dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    def __repr__(self) -> str:
+        leaves = "1 leaf" if len(self) == 1 else f"{len(self)} leaves"
+        return f"<Trace of step {self.t}, {leaves}; print() shows the numbers>"
 
     def __str__(self) -> str:
         lines = [f"step t={self.t}: {', '.join(f'{key}={value:.6g}' for key, value in _shared(self.rates))}"]

@@ -27,8 +27,9 @@ def apply_updates(params: Any, updates: Any) -> Any:
         If the processor does not compute as IEEE 754 says.
     """
     check_mode()
-    thetas = tree.flatten(params)
-    deltas = tree.match(tree.flatten(updates, "updates"), thetas, "updates")
+    thetas = tree.present(params)
+    given = {name: u for name, u in tree.flatten(updates, "updates").items() if u is not None or name in thetas}
+    deltas = tree.match(given, thetas, "updates")
     new = {}
     for name, theta in thetas.items():
         check_array(theta, f"params leaf {name!r}")

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,16 @@ from amos_ref.dtypes import as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, StateError, StorageError
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AdamWState, AmosState, ClosedFormState, State, check_fit, kind_of
+from amos_ref.optimizers.state import (
+    PARTS,
+    AdamWState,
+    AmosState,
+    ClosedFormState,
+    LeavesWarning,
+    State,
+    check_fit,
+    kind_of,
+)
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, regular
@@ -119,7 +129,9 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
         container.write(path, arrays, _describe(state) | {"optimizer": name, "options": options})
 
 
-def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> Any:
+def load_state(
+    path: Path, like: Any = None, state_dtype: str | None = None, *, strict: bool = True, start: Any = None
+) -> Any:
     """Read the state that :func:`save_state` or :func:`save` wrote.
 
     Parameters
@@ -131,6 +143,11 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
     state_dtype : {None, "float64", "param"}
         None leaves each array in its dtype, to the bit. "float64" widens, which is exact; "param" rounds once to
         the dtype of the parameter in `like`. The option of :class:`amos_ref.Amos` of this name is the same.
+    strict : bool
+        False: the leaves of the file and of `like` may differ. Those that only the file has are dropped, and those that
+        it lacks are as in `start`.
+    start : NamedTuple, optional
+        A state of `like`, which ``opt.init(like)`` returns; needed where the file lacks leaves and `strict` is False.
 
     Returns
     -------
@@ -143,23 +160,27 @@ def load_state(path: Path, like: Any = None, state_dtype: str | None = None) -> 
         If the file cannot be read, is damaged, or is not of this format and version.
     StateError
         If the state does not fit `like`; the message lists every leaf that is missing, extra or of another shape.
+
+    Warns
+    -----
+    LeavesWarning
+        If `strict` is False and the leaves differ: it lists those that were dropped and those that start anew.
     """
     if state_dtype not in (None, "float64", "param") or (state_dtype == "param" and like is None):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
     thetas = None if like is None else named_arrays(like, "like")
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
         header, leaves = _read_header(file)
-        if thetas is not None:
-            _check_like(header, leaves, thetas, parameters=False)
+        new = {} if thetas is None else _check_like(header, leaves, thetas, parameters=False, strict=strict)
         wanted = {entry.name for entry in header.entries if not entry.name.startswith("theta/")}
         arrays = container.read_arrays(file, header, wanted)
         dtypes = {} if state_dtype is None else dict.fromkeys(leaves, np.dtype(np.float64))
         if state_dtype == "param" and thetas is not None:
             dtypes = {name: a.dtype for name, a in thetas.items()}
-        return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes)
+        return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes, new, start)
 
 
-def load(path: Path, like: Any, **options: Any) -> Checkpoint:
+def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Checkpoint:
     """Read the parameters, state and optimizer that :func:`save` wrote.
 
     Parameters
@@ -167,6 +188,9 @@ def load(path: Path, like: Any, **options: Any) -> Checkpoint:
     path : str or path
     like : tree of arrays
         Gives the form of the tree. The leaves must have the same names, shapes and dtypes; their numbers are not used.
+    strict : bool
+        False: the leaves of the file and of `like` may differ. Those that only the file has are dropped; those that it
+        lacks have copies of the numbers of `like`, and the state that `init` gives them. A LeavesWarning lists them.
     **options
         Options of the optimizer that replace those in the file. An option that was a callable must be given.
 
@@ -187,11 +211,13 @@ def load(path: Path, like: Any, **options: Any) -> Checkpoint:
         header, leaves = _read_header(file)
         if "optimizer" not in header.metadata:
             raise StorageError("it holds a state alone, without parameters and optimizer; load_state reads it")
-        _check_like(header, leaves, thetas, parameters=True)
+        new = _check_like(header, leaves, thetas, parameters=True, strict=strict)
         opt = _build_optimizer(header, options)
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
+        arrays |= {f"theta/{name}": a.copy() for name, a in new.items()}
         params = tree.unflatten({name: arrays[f"theta/{name}"] for name in thetas}, like)
-        return Checkpoint(params, _build_state(header, arrays, list(thetas), {}), opt)
+        start = opt.init(params) if new else None
+        return Checkpoint(params, _build_state(header, arrays, list(thetas), {}, new, start), opt)
 
 
 def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
@@ -256,11 +282,12 @@ def _state_type(header: Header) -> Any:
     return STATE_CLASSES[header.metadata.get("state", "AmosState")]
 
 
-def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters: bool) -> None:
-    """Raise StateError that lists everything in which the file and the tree differ."""
+def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters: bool, strict: bool) -> Arrays:
+    """Return the leaves that the file lacks; raise StateError that lists everything in which it and the tree differ."""
     known = set(leaves)
-    wrong = [f"missing leaf {name!r}" for name in thetas if name not in known]
-    wrong += [f"extra leaf {name!r}" for name in leaves if name not in thetas]
+    new = {name: a for name, a in thetas.items() if name not in known}
+    odd = [f"missing leaf {name!r}" for name in new] + [f"extra leaf {name!r}" for name in leaves if name not in thetas]
+    wrong = odd if strict else []
     for entry in header.entries:
         part, _, name = entry.name.partition("/")
         if name not in thetas or (part == "theta" and not parameters):
@@ -273,6 +300,10 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
             wrong.append(f"{part} of leaf {name!r} has dtype {entry.dtype} and the parameter {theta.dtype}")
     if wrong:
         raise StateError(f"it does not match like: {'; '.join(wrong)}")
+    if odd:
+        words = "a missing leaf starts anew, an extra one is dropped"
+        warnings.warn(f"the file does not match like: {'; '.join(odd)}; {words}", LeavesWarning, stacklevel=3)
+    return new
 
 
 def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
@@ -286,11 +317,18 @@ def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
         raise HyperParameterError(str(error)) from None
 
 
-def _build_state(header: Header, arrays: Arrays, leaves: list[str], dtypes: dict[str, np.dtype]) -> Any:
-    """Return the state with these leaves in this order, converted to the dtypes that are given."""
+def _build_state(
+    header: Header, arrays: Arrays, leaves: list[str], dtypes: dict[str, np.dtype], new: Arrays, start: Any
+) -> Any:
+    """Return the state with these leaves in this order, of the dtypes that are given; the new ones as in `start`."""
+    if new and type(start) is not _state_type(header):
+        raise StateError(f"it lacks leaf {next(iter(new))!r}; give start=opt.init(like), which says how it starts")
     kind = _state_type(header)
     fields: dict[str, Any] = dict.fromkeys(kind._fields) | {"count": int(header.metadata["count"])}
     for part in _parts(kind, header.metadata["momentum"] == "yes"):
-        named = {name: arrays[f"{part}/{name}"] for name in leaves}
+        fresh = (getattr(start, part) or {}) if new else {}
+        if odd := [name for name in new if name not in fresh]:
+            raise StateError(f"start has no {part} of leaf {odd[0]!r}; give start=opt.init(like)")
+        named = {name: fresh[name].copy() if name in new else arrays[f"{part}/{name}"] for name in leaves}
         fields[part] = {name: as_dtype(a, dtypes.get(name, a.dtype)) for name, a in named.items()}
     return kind(**fields)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from amos_ref.choosing.choice import Choice
 from amos_ref.errors import HyperParameterError, StorageError
+from amos_ref.groups import NEUTRAL
 from amos_ref.outside import pass_on
 from amos_ref.rules import Preset, number
 
-RULES = ("eta", "sigma", "slot_shape")  # the options that may be rules by name
+RULES = ("eta", "sigma", "slot_shape", *NEUTRAL)  # the options that may be rules by name
 LONGEST_INT = 2000  # bits
 
 
@@ -29,6 +31,8 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if _calls(value) or (callable(value) and name not in RULES):
             written[name] = {"callable": _name(value)}
+        elif isinstance(value, Choice):
+            written[name] = {"choice": value.to_dict()}
         elif isinstance(value, Preset):
             written[name] = {"preset": [_encode_rules(part, name) for part in value]}
         else:
@@ -44,7 +48,7 @@ def _calls(value: Any) -> bool:
     """Whether a rule is a callable, or has one among its values."""
     if isinstance(value, Preset):
         return any(map(_calls, value))
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not isinstance(value, Choice):
         return any(map(callable, value.values()))
     return callable(value)
 
@@ -130,4 +134,11 @@ def _decode(value: Any) -> Any:
             return {pattern: _decode(rule) for pattern, rule in rows}
         case {"preset": [eta, slot_shape]}:
             return Preset(_decode(eta), _decode(slot_shape))
+        case {"choice": dict(choice)}:
+            try:
+                return Choice.from_dict(choice)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise StorageError(
+                    f"an option is a choice that cannot be read: {type(error).__name__}: {error}"
+                ) from None
     raise StorageError(f"an option has the value {value!r:.80}, which is of no known kind")

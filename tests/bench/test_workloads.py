@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numba.core import config
 
 from amos_ref.bench import workloads
 
@@ -81,12 +82,23 @@ def test_every_combination_is_selected_once():
 
 
 @pytest.mark.parametrize("quick", [True, False])
+def test_the_plan_has_no_more_threads_than_numba(monkeypatch, quick):
+    monkeypatch.setattr(workloads, "count_cores", lambda: 4)
+    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", 3)
+    assert {w.threads for w in workloads.plan(quick)} == {1, 3}
+    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", 1)
+    plan = workloads.plan(quick)
+    assert {w.threads for w in plan} == {1}
+    assert len(set(plan)) == len(plan)
+
+
+@pytest.mark.parametrize("quick", [True, False])
 def test_the_plan_has_every_size_slot_dtype_and_tree(quick):
     plan = workloads.plan(quick)
     assert len(set(plan)) == len(plan)
     assert {w.slot for w in plan} == set(workloads.SLOT_NAMES)
     assert {w.dtype for w in plan} == {"float16", "bfloat16", "float32", "float64"}
-    assert {w.threads for w in plan} == {1, workloads.count_cores()}
+    assert {w.threads for w in plan} == {1, workloads.count_threads()}
     assert any(w.momentum for w in plan)
     assert any(len(w.shapes) == 1000 for w in plan)
     if not quick:

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 from helpers import made_up_gpu
 from helpers.benchmark import SCHEMA, keep_contenders
+from numba.core import config
 
 from amos_ref import plots
 from amos_ref.bench import measure, start, workloads
@@ -129,6 +130,17 @@ def test_ctrl_c_keeps_what_was_measured(capsys, monkeypatch):
     jsonschema.validate(report, SCHEMA)
     assert (status, report["interrupted"]) == (130, True)
     assert [w["parameters"] for w in report["workloads"]] == [1000]
+
+
+def test_without_threads_there_are_no_more_than_numba_has(capsys, monkeypatch):
+    """NUMBA_NUM_THREADS=1 refused what nobody had asked for: a thread for each core."""
+    keep_contenders(monkeypatch, "cpu")
+    monkeypatch.setattr(workloads, "count_cores", lambda: 2)
+    monkeypatch.setattr(config, "NUMBA_NUM_THREADS", 1)
+    status, out, _ = bench(capsys, "--sizes", "1e3", *BRIEFLY, "--json")
+    assert (status, [w["threads"] for w in json.loads("\n".join(out))["workloads"]]) == (0, [1])
+    status, _, err = bench(capsys, "--sizes", "1e3", "--threads", "2", *BRIEFLY)
+    assert (status, err[-1]) == (2, "amos-ref: 2 threads: NUMBA_NUM_THREADS is 1")
 
 
 def test_the_closed_form_is_measured_beside_paper_amos(capsys, tmp_path, monkeypatch):

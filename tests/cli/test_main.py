@@ -10,7 +10,7 @@ from helpers import ROOT
 from helpers.command import output_lines
 
 import amos_ref
-from amos_ref.cli import main
+from amos_ref.cli import COMMANDS, build_parser, main
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,26 @@ def test_the_documents_show_what_is_printed(capsys, tmp_path, monkeypatch):
             want, got = ([line.split("  ")[0] for line in rows] for rows in (want, got))
         assert got == want
     assert len(blocks) == 8
+
+
+def test_the_list_of_commands_loads_none_of_them():
+    # So that it comes at once: NumPy alone takes a tenth of a second.
+    code = "import sys; from amos_ref.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    *shown, modules = done.stdout.splitlines()
+    assert "numpy" not in modules.split()
+    assert [name for name in COMMANDS if not any(line.split()[:1] == [name] for line in shown)] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_options_where_all_are_asked_for(name, capsys):
+    # What makes completions for a shell reads this parser.
+    with pytest.raises(SystemExit, match="0"):
+        build_parser().parse_args([name, "--help"])
+    with_all = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert capsys.readouterr().out == with_all
+    with pytest.raises(SystemExit, match="0"):
+        build_parser([]).parse_args([name, "--help"])
+    assert capsys.readouterr().out != with_all

@@ -1,5 +1,6 @@
 """Reports say the same in every form: JSON, JUnit XML, Markdown and the table on a terminal."""
 
+import html
 from xml.etree import ElementTree
 
 import jsonschema
@@ -137,3 +138,8 @@ def test_ok_needs_something_that_was_run():
     assert Report("x", [Result(*about, "conforms")]).ok
     for verdict in verdicts.FAILING:
         assert not Report("x", [Result(*about, "conforms"), Result(*about, verdict)]).ok
+
+
+def test_a_report_is_one_line_among_other_values_and_whole_in_a_notebook(mixed):
+    assert repr([mixed]) == f"[<Report of {mixed.summary()}>]"
+    assert html.unescape(mixed._repr_html_()) == f"<pre>{mixed}</pre>"

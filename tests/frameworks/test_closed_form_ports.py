@@ -61,6 +61,14 @@ def test_a_right_transformation_of_optax_conforms(optax_ports):
     assert found["adam", "float64"].detail == "the port has no direction 'adam'"
 
 
+def test_a_transformation_is_given_the_word_init_or_a_function_of_a_leaf(optax_ports):
+    _, found = judged(optax_ports.by_word, dtypes="float64", cases="plain,sigma-init*")
+    assert {name: found[name, "float64"].verdict for name in ("plain", "sigma-init")} == {
+        "plain": "conforms",
+        "sigma-init": "conforms",
+    }
+
+
 def test_a_wrong_transformation_of_optax_departs(optax_ports):
     _, found = judged(optax_ports.from_one, dtypes="float64")
     assert (found["plain", "float64"].verdict, found["plain", "float64"].step) == ("departs", 1)

@@ -133,10 +133,14 @@ def test_the_core_imports_no_framework_though_they_are_installed():
 
 def test_the_authors_lines_are_where_the_documents_say(authors):
     lines = pathlib.Path(authors.removesuffix(":amos")).read_text(encoding="utf-8").splitlines()
-    rows = rows_of_the_algorithm()
-    assert len(rows) == 13
-    for _, name, line, code in rows:
-        assert code in lines[line - 1], name
+    marks = {"clip": "clip(", "mean_square": "mean(", "one_minus_power": "beta**", "second_moment": "v = v * beta"}
+    marks |= {"reciprocal": "rcpl_v_hat =", "decay_factor_c": "decay_factor_c =", "growth": "gamma ="}
+    marks |= {"decay_factor_d": "decay_factor_d =", "weight_decay": "gamma - extra_l2", "step_size": "init_lr * "}
+    marks |= {"grown": "gamma * (1. + b)", "change": "decay_factor_d * (", "average": "ema("}
+    found = {name: line for _, name, _, line in rows_of_the_algorithm()}
+    assert found.keys() == marks.keys()
+    for name, line in found.items():
+        assert [i for i in (line - 1, line, line + 1) if marks[name] in lines[i - 1]] == [line], name
 
 
 def test_zij_is_diagnosed_by_name():

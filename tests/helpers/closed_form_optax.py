@@ -40,3 +40,8 @@ def closed_form(learning_rate, half_life, sigma_fn=None, *, first=0):
 def from_one(learning_rate, half_life, sigma_fn=None):
     """The mistake: t counts from 1."""
     return closed_form(learning_rate, half_life, sigma_fn, first=1)
+
+
+def by_word(learning_rate, half_life, sigma="init"):
+    """A right one whose sigma is the word "init" or a function of a path."""
+    return closed_form(learning_rate, half_life, None if isinstance(sigma, str) and sigma == "init" else sigma)

@@ -6,7 +6,7 @@ from helpers import ROOT
 
 
 def rows_of_the_algorithm():
-    """Return (equation, function of the page, line, authors' code) of each row."""
+    """Return (typeset equation, function of the page, equation in ASCII, line of the authors' code) of each row."""
     text = (ROOT / "docs" / "algorithm.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \w+ \| (.+?) \| `(\w+)` \| (\d+) \| `(.+)` \|$", text, re.MULTILINE)
-    return [(equation, name, int(line), code) for equation, name, line, code in rows]
+    rows = re.findall(r"^\| \w+ \| (.+?) \| `(\w+)` \| `(.+)` \| (\d+) \|$", text, re.MULTILINE)
+    return [(typeset, name, equation, int(line)) for typeset, name, equation, line in rows]

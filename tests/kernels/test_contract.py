@@ -57,7 +57,7 @@ def test_a_member_hands_in_what_its_method_takes(name, monkeypatch):
         assert set(leaf.written()) <= set(leaf.arrays())
         assert set(leaf.written()) <= set(method.page(leaf, rates))
         assert leaf._replace(theta=leaf.theta).theta is leaf.theta
-        found = method.decide(1.0, *np.zeros(method.states), float(leaf.scale), *rates.numbers)
+        found = method.decide(1.0, *np.zeros(method.states), float(leaf.scale), *leaf.own[: method.own], *rates.numbers)
         assert len(found) == 2 + method.states
 
 

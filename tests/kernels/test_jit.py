@@ -261,7 +261,8 @@ def test_every_kernel_says_that_fastmath_is_off():
 
 @compiled_only
 def test_every_kernel_is_compiled_with_fastmath_off():
-    deciding = loops.deciding(amos_ref.Amos.method.decide, amos_ref.Amos.method.states)
+    method = amos_ref.Amos.method
+    deciding = loops.deciding(method.decide, method.states, method.own)
     kernels = [*vars(loops).values(), *vars(deciding).values()]
     found = [value for value in kernels if isinstance(value, Dispatcher)]
     assert len(found) >= 10

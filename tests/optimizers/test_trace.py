@@ -1,5 +1,7 @@
 """A trace is the update taken apart: what every optimizer shows of one step, and what some show beside."""
 
+import html
+
 import numpy as np
 import pytest
 from helpers import strategies as own
@@ -101,3 +103,16 @@ def test_a_trace_of_a_step_at_another_count():
     trace = opt.trace(tree_of(9), opt.init(params)._replace(count=5), params)
     assert trace.t == 5
     assert trace.rates.shrink == closed_form.error(5, alpha_0=0.2, half_life=3.0)
+
+
+def test_a_trace_is_one_line_among_other_values_and_whole_in_a_notebook():
+    opt = Amos(0.5, slot_shape="element")
+    one, two = {"<b>": np.ones(2)}, {"<b>": np.ones(2), "c": np.ones(3)}
+    traces = [opt.trace(params, opt.init(params), params) for params in (one, two)]
+    assert [repr(trace) for trace in traces] == [
+        "<Trace of step 1, 1 leaf; print() shows the numbers>",
+        "<Trace of step 1, 2 leaves; print() shows the numbers>",
+    ]
+    shown = traces[1]._repr_html_()
+    assert html.unescape(shown) == f"<pre>{traces[1]}</pre>"
+    assert "<b>" not in shown

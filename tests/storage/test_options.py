@@ -26,6 +26,10 @@ def rule(name, shape):
     return 0.25
 
 
+CHOICE = amos_ref.choose(
+    {"fc.weight": (3, 4), "odd": (2, 2, 2), "n.running_mean": (3,)}, overrides={"fc": (0.1 + 0.2, ())}
+)
+
 PLAIN = [
     {},
     {"learning_rate": 0.1, "beta": 0.1 + 0.2, "epsilon": 5e-324, "c_coef": 1e308},
@@ -33,6 +37,7 @@ PLAIN = [
     {"eta": {r".*\d+\"é": "sqrt(1/SHAPE[0])", "x": 0.1, "z": 2}, "slot_shape": {"x": (1, 3), ".*": "tensor"}},
     {"eta": rules.PAPER_FLAX, "slot_shape": rules.PAPER_FLAX},
     {"eta": rules.PAPER_TORCH, "slot_shape": "element"},
+    {"eta": CHOICE, "slot_shape": CHOICE},
     {"slot_shape": (1, np.int64(3)), "state_dtype": "param", "backend": "numpy", "validate": True},
     {"slot_shape": [], "eta": "sqrt(2/SHAPE[0])", "momentum": None},
 ]
@@ -248,3 +253,24 @@ def calls(value):
     if isinstance(value, dict | rules.Preset):
         return any(map(calls, value.values() if isinstance(value, dict) else value))
     return callable(value)
+
+
+LEAF = {"name": "a", "shape": [3], "rule": "bias", "eta": 0.5, "slot_shape": [], "why": "", "source": "recipe"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        {"family": "", "leaves": 3},
+        {"family": "", "leaves": [{}]},
+        {"family": "", "leaves": [LEAF | {"eta": -1.0}]},
+        {"family": "", "leaves": [LEAF | {"shape": "x"}]},
+        {"family": "", "leaves": [LEAF | {"source": "nobody"}]},
+    ],
+)
+def test_a_choice_that_cannot_be_read_is_named(written):
+    whole = {"choice": {"family": "", "leaves": [LEAF]}}
+    assert decode_options({"eta": whole}, {})["eta"].rule_for("eta", "a", (3,)) == 0.5
+    with pytest.raises(errors.StorageError, match="a choice that cannot be read"):
+        decode_options({"eta": {"choice": written}}, {})

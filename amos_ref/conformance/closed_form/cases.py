@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance import extremes, life, ways
-from amos_ref.conformance.cases import Arrays, Case, draw, freeze, round_case
+from amos_ref.conformance.cases import Arrays, Case, draw, fewer_axes, freeze, refine, round_case
 from amos_ref.conformance.closed_form.life import LIVES
 
 _GIVEN = {"alpha_0": 0.25, "half_life": 4.0}
@@ -34,6 +34,7 @@ def _table() -> tuple[Case, ...]:
     spoilt = extremes.not_finite(_case)
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
+        *map(refine, _full()),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *(case._replace(dtype=dtype) for case in (*spoilt, *_broken_moments()) for dtype in ("float64", "float32")),
         *extremes.in_dtypes(map(_may_stay, extremes.counted(_case, _slow))),
@@ -157,6 +158,15 @@ def _shapes() -> list[Case]:
         _case("slots-conv", "one slot a channel", {"x": (3, 2, 4, 5)}, {"x": (1, 1, 1, 5)}),
         _case("slots-mixed", "axes 0 and 2 averaged", {"x": (3, 2, 4, 5)}, {"x": (1, 2, 1, 5)}),
         _case("slots-element", "one slot an entry", slots={"kernel": (6, 5), "bias": (5,)}),
+        *fewer_axes(_case),
+    ]
+
+
+def _full() -> list[Case]:
+    return [
+        _case("full-significands", "numbers that float32 does not hold"),
+        _case("full-significands-adam", "numbers that float32 does not hold, averaged", **_BY_ADAM),
+        _case("full-significands-sigma", "sigma measured in such numbers", sigma="init"),
     ]
 
 

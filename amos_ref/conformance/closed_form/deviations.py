@@ -11,12 +11,13 @@ import numpy as np
 from amos_ref import closed_form, spec
 from amos_ref.conformance.diagnosis.deviation import (
     Catalogue,
+    at_first_axis,
     bessel,
     chi,
-    global_mean_square,
     largest,
     norm,
     other_axes,
+    over_all_leaves,
     own_count,
     shrunk,
 )
@@ -52,6 +53,11 @@ def _count(s: Any) -> int:
 def _over_slot(s: Any, x: Any, function: Any) -> Any:
     """Apply a function of NumPy's to an array, slot by slot."""
     return over_slot(x, s.slot, lambda a, axes: function(a, axis=axes, keepdims=True))
+
+
+def along_all_leaves(s: Any, page: Any) -> Any:
+    """Override the mean square of a direction along the gradient by that of all leaves."""
+    return over_all_leaves(s, page) if s.direction == "gradient" else page(s)
 
 
 # A table: an entry reads best in two or three lines.
@@ -173,7 +179,7 @@ _add("reduce", "mean-of-nonzero", "takes the mean over the entries that are not 
      u2=lambda s, page: page(s) * _count(s) / np.maximum(_over_slot(s, 1.0 * (s.u != 0), np.add.reduce), 1.0))
 _add("reduce", "global-mean", "takes one mean square of the gradients for all leaves; the page one for each slot",
      "leaves with small gradients hardly move",
-     u2=lambda s, page: page(s) * 0.0 + global_mean_square(s) if s.direction == "gradient" else page(s))
+     u2=along_all_leaves)
 _add("reduce", "mean-of-gradient", "divides by the root mean square of the gradient, whatever the direction",
      "steps depend on the loss's scale", u2=lambda s, page: page(s.but(u=s.g)))
 _add("reduce", "mean-averaged", "averages u2 over time with 0.999, corrected as Adam's v; the page takes this step's",
@@ -182,6 +188,10 @@ _add("reduce", "mean-over-array", "takes the mean over the whole array for every
      u2=lambda s, page: page(s) * 0.0 + np.add.reduce(s.u * s.u, None) / max(s.u.size, 1))
 _add("reduce", "other-axes", "averages over the axes that the slot keeps, and keeps the others",
      "each row steps by the columns' directions", slot=lambda s, page: other_axes(s.shapes[s.name], page(s)))
+_add("reduce", "slots-at-first-axis",
+     "aligns slots of fewer axes than the leaf at the first axis; the page at the last, as NumPy broadcasts",
+     "other rows and columns share a slot than were asked for",
+     slot=lambda s, page: at_first_axis(s.shapes[s.name], page(s)))
 _add("reduce", "slots-element", "keeps one slot for each entry, whatever slot_shape says",
      "every entry steps by the same: the direction is a sign", slot=lambda s, page: s.shapes[s.name])
 _add("reduce", "slots-rows", "keeps one slot for each index of the first axis, whatever slot_shape says",

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from amos_ref import closed_form, spec
+from amos_ref.conformance.closed_form import life_deviations
 from amos_ref.conformance.closed_form.deviations import CATALOGUE
 from amos_ref.conformance.closed_form.formulas import AT_HALF, elapsed
-from amos_ref.conformance.diagnosis import extremes
+from amos_ref.conformance.diagnosis import extremes, storage
 from amos_ref.conformance.diagnosis.deviation import bessel, own_count, stored
 
 _add = CATALOGUE.add
@@ -219,7 +220,9 @@ _add("storage", "schedule-float32", "computes exp(-2S) in float32", "the last di
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores Adam's m and v as {_name}", "small gradients do not add up",
          **{what: lambda s, page, name=_name: stored(page(s), name) for what in "mv"})
+storage.add_all(_add)
 extremes.add_broken(_add)
+life_deviations.add_all(_add)
 extremes.add_counters(_add, "from there on the schedule is that of another step")
 _add("epsilon", "nan-dropped-by-max",
      "divides by epsilon where u2 is NaN, as fmax(u2, epsilon) does, or -ffast-math; the page keeps NaN",

@@ -68,6 +68,11 @@ def global_mean_square(s: Any) -> Any:
     return norm(*gradients) ** 2 / max(sum(g.size for g in gradients), 1)
 
 
+def over_all_leaves(s: Any, page: Any) -> Any:
+    """Override a mean square of gradients by that of all leaves."""
+    return page(s) * 0.0 + global_mean_square(s)
+
+
 def bessel(n: int) -> float:
     """Return what turns a mean over n into one over n - 1."""
     return n / (n - 1) if n > 1 else 1.0
@@ -79,6 +84,13 @@ def other_axes(shape: tuple[int, ...], slot: tuple[int, ...]) -> tuple[int, ...]
         return slot
     aligned = (1,) * (len(shape) - len(slot)) + slot
     return tuple(n if kept != n else 1 for n, kept in zip(shape, aligned, strict=True))
+
+
+def at_first_axis(shape: tuple[int, ...], slot: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a slot of fewer axes aligned at the first axis; as it is where it does not fit there."""
+    aligned = slot + (1,) * (len(shape) - len(slot))
+    fits = 0 < len(slot) < len(shape) and all(kept in (1, n) for n, kept in zip(shape, aligned, strict=True))
+    return aligned if fits else slot
 
 
 def largest(s: Any, v: Any) -> Any:

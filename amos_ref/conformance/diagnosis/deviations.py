@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis import extremes, life, ways
+from amos_ref.conformance.diagnosis import extremes, life, storage, ways
 from amos_ref.conformance.diagnosis.deviation import (
     Catalogue,
+    at_first_axis,
     bessel,
     chi,
-    global_mean_square,
     largest,
     norm,
     other_axes,
+    over_all_leaves,
     own_count,
     shrunk,
     stored,
@@ -75,11 +76,15 @@ _add("reduce", "mean-over-n-1", "divides the sum of squares by n - 1; the page b
 _add("reduce", "mean-absolute", "squares the mean of |g|; the page takes the mean of g^2",
      "sparse gradients get larger steps", g2=lambda s, page: _squared_mean_absolute(s))
 _add("reduce", "global-mean", "takes one mean square for all leaves; the page one for each slot",
-     "leaves with small gradients hardly move", g2=lambda s, page: page(s) * 0.0 + global_mean_square(s))
+     "leaves with small gradients hardly move", g2=over_all_leaves)
 _add("reduce", "other-axes", "averages over the axes that the slot keeps, and keeps the others",
      "each row steps by the columns' gradients", slot=lambda s, page: other_axes(s.shapes[s.name], page(s)))
 _add("reduce", "slots-tensor", "keeps one slot for each array, whatever slot_shape says",
      "rows with small gradients, as rare words have, hardly learn", slot=lambda s, page: ())
+_add("reduce", "slots-at-first-axis",
+     "aligns slots of fewer axes than the leaf at the first axis; the page at the last, as NumPy broadcasts",
+     "other rows and columns share a slot than were asked for",
+     slot=lambda s, page: at_first_axis(s.shapes[s.name], page(s)))
 _add("reduce", "slots-element", "keeps one slot for each entry, whatever slot_shape says",
      "v and b cost two more arrays, and the decay is another for each entry", slot=lambda s, page: s.shapes[s.name])
 _add("reduce", "slots-rows", "keeps one slot for each index of the first axis, whatever slot_shape says",
@@ -286,6 +291,7 @@ _add("count", "count-per-leaf",
 for _name in ("float32", "float16", "bfloat16"):
     _add("storage", f"state-{_name}", f"stores v, b and m as {_name}", "small growth of b and v is lost",
          **{what: lambda s, page, name=_name: stored(page(s), name) for what in ("v", "b", "m")})
+storage.add_all(_add)
 extremes.add_all(_add)
 life.add_all(_add)
 ways.add_all(_add)

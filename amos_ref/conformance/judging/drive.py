@@ -184,7 +184,10 @@ def _find_etas(port: Port, case: Case, eta: Any, timeout: float | None) -> dict[
         return case.eta
     own = {name: _ask_eta(port, case, name, timeout) for name in case.params}
     if None in own.values():
-        raise TargetError(f"{port.name} takes no eta and has no get_scale to ask: --eta RULE says what it uses")
+        text = f"takes no {scale} and has no get_scale to ask: --{scale} RULE says what it uses"
+        others = [other for other in ALGORITHMS.values() if other.scale != scale]
+        hints = [f"if it is a port of {one.title}, which has no {scale}: --algorithm {one.name}" for one in others]
+        raise TargetError(f"{port.name} {'; '.join([text, *hints])}")
     return own  # type: ignore[return-value]
 
 

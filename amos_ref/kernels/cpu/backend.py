@@ -11,7 +11,7 @@ from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, tables
+from amos_ref.kernels.table import LEAF, OWN, SCALE, G, Table, address, tables
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -35,15 +35,18 @@ def first_bad(found: Sequence[int]) -> int:
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
-    def __init__(self, table: Table, scales: Sequence[Any], method: Method) -> None:
+    def __init__(self, table: Table, leaves: Sequence[Any], method: Method) -> None:
         self.table, key = table, table.key
-        self.scales = [np.asarray(scales[k], np.float64) for k in table.leaves[:, LEAF]]  # a state's own, not copies
+        here = [leaves[k] for k in table.leaves[:, LEAF]]
+        self.scales = [np.asarray(leaf.scale, np.float64) for leaf in here]  # those of a state, not copies
+        self.own = np.array([leaf.own for leaf in here], np.float64)
         table.leaves[:, SCALE] = [address(a) for a in self.scales]
+        table.leaves[:, OWN] = address(self.own) + self.own.strides[0] * np.arange(len(here))
         self.theta, self.g = empty_like(key.theta), empty_like(key.g)
         self.moment = np.empty(0) if key.moments else None
         kept = None if key.state is None else empty_like(key.state)
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
-        self.kernels = loops.deciding(method.decide, method.states)
+        self.kernels = loops.deciding(method.decide, method.states, method.own)
         self.sums = scratch(table.sums)
         self.means, self.alpha, self.rho = scratch(3, table.places)
         self.decided, self.applied = Marks(table.slots), Marks(table.apply)
@@ -103,8 +106,7 @@ class Work(PlainWork):
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
-        scales = [leaf.scale for leaf in leaves]
-        self.parts = [Part(table, scales, method) for table in tables(map(self._contiguous, leaves), address)]
+        self.parts = [Part(table, leaves, method) for table in tables(map(self._contiguous, leaves), address)]
         self.halves = [part for part in self.parts if part.vanished is not None]
         self.count = len(leaves)
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.kernels.cpu.memory import number, set_word, view
+from amos_ref.kernels.cpu.memory import READ_NUMBERS, number, set_word, view
 from amos_ref.kernels.cpu.pairs import aim, cut_each, load_each, note, pair_of, square, store_each
 from amos_ref.kernels.jit import inline, kernel, specialise
 from amos_ref.kernels.scalar import average_into, cut, load, store
@@ -21,6 +21,7 @@ from amos_ref.kernels.table import (
     LEAF,
     MOMENT_0,
     MOST_STATES,
+    OWN,
     PIECE,
     PLACES,
     SCALE,
@@ -330,7 +331,7 @@ def _move_together(theta, g, m, moments, alpha, rho, chi, mu, aims):
 
 
 @functools.cache
-def deciding(decide, states):
+def deciding(decide, states, own):
     """Return the kernels that decide, compiled for the *decide* of a member of the family (kernels.Method).
 
     `slots` fills alpha and rho of each slot and writes the state; `elements` decides and applies.
@@ -338,6 +339,7 @@ def deciding(decide, states):
     if states not in (0, MOST_STATES):
         raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
     inline(decide)
+    read = inline(READ_NUMBERS[own])
 
     @kernel
     def slots(first, last, starts, mark, leaves, like_state, means, alpha, rho, vanished, numbers):
@@ -345,12 +347,13 @@ def deciding(decide, states):
         i = leaf_of(first, starts)
         while first < last:
             stop = min(starts[i + 1], last)
-            begin, base, own = first - starts[i], leaves[i, SLOTS], (number(leaves[i, SCALE]),)
+            begin, base = first - starts[i], leaves[i, SLOTS]
+            mine = (number(leaves[i, SCALE]),) + read(leaves[i, OWN])  # noqa: RUF005
             state = pair_of(leaves, i, STATE_0, begin, stop - starts[i], like_state)
             mean = means[base + begin : base + stop - starts[i]]
             alphas, rhos = alpha[base + begin : base + stop - starts[i]], rho[base + begin : base + stop - starts[i]]
             for s in range(mean.size):
-                decided = decide(*((mean[s],) + load_each(state, s) + own + numbers))  # noqa: RUF005
+                decided = decide(*((mean[s],) + load_each(state, s) + mine + numbers))  # noqa: RUF005
                 alphas[s], rhos[s] = decided[0], decided[1]
                 store_each(state, s, decided)
             note(vanished, i, state, mean)
@@ -380,13 +383,14 @@ def deciding(decide, states):
         for task in range(first, last):
             i = onward(i, task, starts)
             start = (task - starts[i]) * CHUNK
-            stop, own = min(start + CHUNK, leaves[i, N]), (number(leaves[i, SCALE]),)
+            stop = min(start + CHUNK, leaves[i, N])
+            mine = (number(leaves[i, SCALE]),) + read(leaves[i, OWN])  # noqa: RUF005
             theta, g = view(leaves[i, THETA], start, stop, like_theta), view(leaves[i, G], start, stop, like_g)
             m, moments = view(leaves[i, M], start, stop, like_m), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
             state = pair_of(leaves, i, STATE_0, start, stop, like_state)
             for k in range(theta.size):
                 u = aim_into(g, moments, k, chi, aims)
-                decided = decide(*((u * u,) + load_each(state, k) + own + numbers))  # noqa: RUF005
+                decided = decide(*((u * u,) + load_each(state, k) + mine + numbers))  # noqa: RUF005
                 store_each(state, k, decided)
                 store(theta, k, step_entry(k, theta, u, m, decided[0], decided[1], mu))
             note(vanished, i, state, g)

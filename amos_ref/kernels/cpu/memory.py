@@ -81,3 +81,11 @@ def _set_word_now(address, value):
 def number(address):
     """Return the float64 at an address."""
     return np.int64(word(address)).view(np.float64)
+
+
+#: By how many there are: what reads the float64 that lie side by side from an address on.
+READ_NUMBERS = (
+    lambda address: (),
+    lambda address: (number(address),),
+    lambda address: (number(address), number(address + 8)),
+)

@@ -13,7 +13,7 @@ from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device
 from amos_ref.kernels.cuda.reduce import FEW_LANES, LANES, MOST_LANES, has_moments, lanes_each, line, size_of
 from amos_ref.kernels.cuda.slots import CHI, MU, NONE, ceiling, crowded, decision, field, integer, kernel, leaf_of, real
-from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, SCALE, STATE_0, STATE_1, THETA, G, M, N
+from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, STATE_0, STATE_1, THETA, G, M, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -168,7 +168,7 @@ def applying(theta: str, g: str, state: str, averages: bool, width: int, directi
 @functools.cache
 def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any:
     """Return the kernel that decides and applies for element slots of a member of the family."""
-    (decide, decided_by), states, aimed = (
+    (decide, own_of, decided_by), states, aimed = (
         decision(method),
         method.states,
         aiming(method.direction, g, scalar.clip_at_once),
@@ -211,7 +211,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
             store_moment(at[4], count, t, wide, whole, mine[4], 0)
 
     @device
-    def step(k, mine, mine_s, eta, chi, mu, numbers, aims):
+    def step(k, mine, mine_s, own, chi, mu, numbers, aims):
         """Decide for entry k, and apply."""
         local, local_g, local_m, first, second = mine
         local_v, local_b = mine_s
@@ -220,7 +220,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
         old_v, old_b = 0.0, 0.0
         if states:
             old_v, old_b = read_s(local_v[k]), read_s(local_b[k])
-        alpha, rho, v, b = decide(add_square(0.0, u), old_v, old_b, eta, numbers)
+        alpha, rho, v, b = decide(add_square(0.0, u), old_v, old_b, own, numbers)
         delta = change(alpha, u, rho, p)
         if averages:
             delta = average(read_s(local_m[k]), delta, mu)
@@ -249,7 +249,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
             task = total - 1 - index
             i = leaf_of(task, starts, members)
             n, start = field(leaves, i, N), (task - integer(starts, i)) * piece
-            at, eta = addresses(leaves, i, 0, size, size_g, size_s), real(field(leaves, i, SCALE), 0)
+            at, own = addresses(leaves, i, 0, size, size_g, size_s), own_of(leaves, i)
             at_v, at_b = field(leaves, i, STATE_0), field(leaves, i, STATE_1)
             wide = (at[0] | at[1] | at[2] | at[3] | at[4] | at_v | at_b) % WORD == 0
             for x in range(start, min(start + piece, n), LANES):
@@ -260,7 +260,7 @@ def stepping(method: Any, theta: str, g: str, state: str, averages: bool) -> Any
                 else:
                     load_all(here, there, n - x, t, wide, False, mine, mine_s)
                 for k in range(width):
-                    step(k, mine, mine_s, eta, chi, mu, numbers, aims)
+                    step(k, mine, mine_s, own, chi, mu, numbers, aims)
                 if whole:
                     store_all(here, there, n - x, t, wide, True, mine, mine_s)
                 else:

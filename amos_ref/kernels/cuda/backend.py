@@ -20,7 +20,7 @@ from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
 from amos_ref.kernels.cuda.slots import NONE, first_number
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, tables
+from amos_ref.kernels.table import INNER, LEAF, OUTER, OWN, SCALE, N, Table, tables
 
 BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
 
@@ -38,14 +38,14 @@ class Part:
     Parameters
     ----------
     table : Table
-    scales : sequence
-        Of all leaves of the step.
+    leaves : sequence
+        All leaves of the step.
     method : Method
     shared : dict
         Addresses of what all tables share: "rates" and "flag".
     """
 
-    def __init__(self, table: Table, scales: Sequence[Any], method: Method, shared: dict[str, int]) -> None:
+    def __init__(self, table: Table, leaves: Sequence[Any], method: Method, shared: dict[str, int]) -> None:
         self.table, self.members, key = table, len(table.leaves), table.key
         self.method = method
         self.rates, self.flag = shared["rates"], shared["flag"]
@@ -56,10 +56,13 @@ class Part:
         counts = _counts(table, self.piece)
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers = [*starts.values(), runs]
-        self._floats = arrays.upload(np.concatenate([table.share, self._own(scales)]))
+        here = [leaves[n] for n in table.leaves[:, LEAF]]
+        own = [x for leaf in here for x in leaf.own]
+        self._floats = arrays.upload(np.concatenate([table.share, [_number(leaf.scale) for leaf in here], own]))
         self.share, first = self._floats.address, self._floats.address + 8 * self.members
-        for k, scale in enumerate(scales[n] for n in table.leaves[:, LEAF]):
-            table.leaves[k, SCALE] = scale.address if hasattr(scale, "address") else first + 8 * k
+        table.leaves[:, OWN] = first + 8 * (self.members + method.own * np.arange(self.members))
+        for k, leaf in enumerate(here):
+            table.leaves[k, SCALE] = leaf.scale.address if hasattr(leaf.scale, "address") else first + 8 * k
         self.leaves = arrays.upload(table.leaves.reshape(-1))
         self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
@@ -69,11 +72,6 @@ class Part:
         self.sums = self._scratch.address
         self.means, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
         self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state or np.dtype(np.float64)))
-
-    def _own(self, scales: Sequence[Any]) -> list[float]:
-        """Return the scales that are numbers; those that lie on the device are read there."""
-        found = [scales[n] for n in self.table.leaves[:, LEAF]]
-        return [0.0 if hasattr(a, "address") else float(a) for a in found]
 
     def block(self, tasks: str, width: int | None) -> int:
         """Return how many threads a block has, with a thread a task, or a group with `width` elements a thread."""
@@ -132,6 +130,11 @@ class Part:
             self.launch(getattr(applying(*dtypes, width, direction), key.kind), "apply", width, stream, *args)
 
 
+def _number(scale: Any) -> float:
+    """Return a scale that is a number; one that lies on the device is read there."""
+    return 0.0 if hasattr(scale, "address") else float(scale)
+
+
 def _bits(dtype: Any) -> str:
     """Return by which dtype kernels know one."""
     return BITS.get(dtype.name, dtype.type).__name__
@@ -186,7 +189,6 @@ class Work(PlainWork):
     keeps = True
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
-        scales = [leaf.scale for leaf in leaves]
         located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
         self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
@@ -201,7 +203,7 @@ class Work(PlainWork):
             self.placed: np.ndarray | None = None  # what was written at `place` last
             shared = dict(rates=self.rates.address, flag=self.flag.address)
             made = tables(leaves, lambda a: a.address)
-            self.parts = [Part(table, scales, method, shared) for table in made]
+            self.parts = [Part(table, leaves, method, shared) for table in made]
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:
         """Nothing is to be taken: all arrays are where they were."""

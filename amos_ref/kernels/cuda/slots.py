@@ -14,7 +14,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
-from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
+from amos_ref.kernels.table import COLUMNS, INNER, LEAF, OWN, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
@@ -187,28 +187,34 @@ def first_number(method: Any) -> int:
 
 @functools.cache
 def decision(method: Any) -> Any:
-    """Return ``(decide, numbers)``, device functions: ``decide(mean, v, b, scale, numbers(rates))`` makes alpha, rho
-    and the new v and b, which without state are what they were.
+    """Return ``(decide, own, numbers)``, device functions: ``decide(mean, v, b, own(leaves, i), numbers(rates))`` makes
+    alpha, rho and the new v and b, which without state are what they were.
     """
     decide, first = scalar.compile_rounded(method.decide), first_number(method)
-    numbers_at = getter("float64", method.numbers)
+    numbers_at, own_at = getter("float64", method.numbers), getter("float64", method.own)
 
     @device
-    def with_state(mean, v, b, scale, numbers):
-        return decide(mean, v, b, scale, *numbers)
+    def with_state(mean, v, b, own, numbers):
+        theirs = own + numbers
+        return decide(mean, v, b, *theirs)
 
     @device
-    def without(mean, v, b, scale, numbers):
-        alpha, rho = decide(mean, scale, *numbers)
+    def without(mean, v, b, own, numbers):
+        theirs = own + numbers
+        alpha, rho = decide(mean, *theirs)
         return alpha, rho, v, b
 
-    return with_state if method.states else without, device(lambda rates: numbers_at(rates, first))
+    @device
+    def own_of(leaves, i):
+        return (real(field(leaves, i, SCALE), 0),) + own_at(field(leaves, i, OWN), 0)  # noqa: RUF005
+
+    return with_state if method.states else without, own_of, device(lambda rates: numbers_at(rates, first))
 
 
 @functools.cache
 def deciding(method: Any, state: str) -> Any:
     """Return the kernel that decides, for a member of the family, and state of a dtype."""
-    (decide, numbers_of), states = decision(method), method.states
+    (decide, own_of, numbers_of), states = decision(method), method.states
     get, put, read, write = getter(state), putter(state), scalar.reads(state), scalar.writes(state)
 
     @kernel
@@ -224,8 +230,7 @@ def deciding(method: Any, state: str) -> Any:
             old_v, old_b = 0.0, 0.0
             if states:
                 old_v, old_b = read(get(v, k)), read(get(b, k))
-            scale = real(field(leaves, i, SCALE), 0)
-            new_alpha, new_rho, new_v, new_b = decide(real(means, place), old_v, old_b, scale, numbers)
+            new_alpha, new_rho, new_v, new_b = decide(real(means, place), old_v, old_b, own_of(leaves, i), numbers)
             if states:
                 put(v, k, write(new_v))
                 put(b, k, write(new_b))

@@ -2,12 +2,15 @@
 
 import re
 
+import numpy as np
 import pytest
 from helpers import ROOT
 
 from amos_ref import closed_form
 from amos_ref.conformance.algorithms import CLOSED_FORM
 from amos_ref.conformance.closed_form.life import LIVES
+from amos_ref.conformance.diagnosis.catalogue import KNOWN, reading_of
+from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from tools.simulated_port import SimulatedPort
@@ -52,6 +55,45 @@ def test_what_is_lost_on_the_way_shows(event):
 def test_options_of_groups_that_are_ignored_show():
     ignored = {name: lambda s, page, name=name: s.options_of[None][name] for name in ("alpha_0", "half_life", "q")}
     assert departing(ignored) == {name for name, *_ in LIVES.groups}
+
+
+NAMES = [name for name, deviation in KNOWN["closed-form"].catalogue.items() if deviation.stage == "life"]
+FEW = [*CASES, *(c for c in CLOSED_FORM.table() if c.dtype == "float64" and c.name in ("plain", "none-at-first"))]
+
+
+# Some of each kind; tests/long asks for the name of every one.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state-dict-loses-state",
+        "pickle-measures-sigma-anew",
+        "deepcopy-restarts",
+        "groups-options-first",
+        "loaded-state-dict-keeps-half_life",
+        "foreach-along-the-gradient",
+        "count-outside-the-state",
+        "state-follows-order",
+    ],
+)
+def test_a_deviation_of_a_life_is_named(name):
+    port = SimulatedPort(name, algorithm="closed-form")
+    results, seen = run(port, FEW)
+    wrong = {result.case for result in results if result.verdict != "conforms"}
+    assert wrong
+    assert wrong <= {case.name for case in CASES if KNOWN["closed-form"].catalogue[name].only(case)}
+    found = diagnose(port, seen)
+    assert found is not None
+    assert found.deviations == [name]
+
+
+def test_every_deviation_of_a_life_shows_and_differs_from_the_others():
+    def numbers(case, *names):
+        steps = (s for now in reading_of(names, "closed-form").run(case, case.eta) for s in now.values())
+        return b"".join(np.asarray(getattr(s, what)).tobytes() for s in steps for what in CLOSED_FORM.quantities)
+
+    answers = {name: tuple(numbers(case, name) for case in CASES) for name in NAMES}
+    assert tuple(map(numbers, CASES)) not in answers.values()
+    assert len(set(answers.values())) == len(NAMES)
 
 
 def test_what_is_left_out_is_said_in_the_document():

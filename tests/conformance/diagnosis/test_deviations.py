@@ -1,7 +1,7 @@
 """The catalogue: every deviation shows, no two are one, and they combine."""
 
+import collections
 import functools
-import itertools
 
 import numpy as np
 import pytest
@@ -40,9 +40,18 @@ def test_every_deviation_shows_in_some_case(name):
 
 
 def test_no_two_deviations_are_one():
-    answers = {name: np.concatenate([numbers(case, name) for case in CASES]) for name in CATALOGUE}
-    for one, other in itertools.combinations(CATALOGUE, 2):
-        assert differ(answers[one], answers[other]), (one, other)
+    alike = [list(CATALOGUE)]
+    for case in CASES:
+        groups = []
+        for names in alike:
+            by = collections.defaultdict(list)
+            for name in names:
+                answer = numbers(case, name) + 0.0  # -0 is 0
+                answer[np.isnan(answer)] = np.nan  # one NaN is as another
+                by[answer.tobytes()].append(name)
+            groups += [group for group in by.values() if len(group) > 1]
+        alike = groups
+    assert alike == []
 
 
 def test_deviations_combine():

@@ -39,7 +39,10 @@ def codes():
     ):
         params = {"elements": theta.copy(), "rows": theta.copy()}
         opt.step(params, {"elements": g, "rows": g}, opt.init(params))
-        for kernel in (loops.deciding(opt.method.decide, opt.method.states).elements, loops.reduce_rows):
+        for kernel in (
+            loops.deciding(opt.method.decide, opt.method.states, opt.method.own).elements,
+            loops.reduce_rows,
+        ):
             adam = isinstance(opt, amos_ref.ClosedFormAmos)
             signature = next(one for one in kernel.signatures if ("Adam(" in str(one)) == adam)
             fresh = numba.njit(fastmath=False, error_model="numpy", nogil=True)(

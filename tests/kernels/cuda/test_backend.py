@@ -74,6 +74,33 @@ def test_trees_step_as_in_numpy(state_dtype):
     assert theirs._last.peek() is not None
 
 
+GROUPS = dict(lr_factor={"bias": 0.25, "gain": 3.0, "conv": 0.5}, frozen={"table": True})
+
+
+def closed_form(backend, **changes):
+    return amos_ref.ClosedFormAmos(0.2, half_life=3, sigma=0.6, slot_shape=RULES, backend=backend, **changes)
+
+
+@pytest.mark.parametrize("make", [optimizer, closed_form])
+def test_leaves_with_numbers_of_their_own_step_as_in_numpy(make):
+    own_l2 = {"extra_l2": {"kernel": 0.3, "gain": 0.1}} if make is optimizer else {}
+    ours, theirs = (make(backend, **GROUPS, **own_l2) for backend in ("numpy", "cuda"))
+    params = tree(1)
+    there, plain = moved(params), make("numpy").init(params)
+    state, state_there = ours.init(params), theirs.init(there)
+    start = own.bits(params["table"])
+    for t in range(1, 4):
+        grads = tree(10 + t)
+        state = ours.step(params, grads, state)
+        state_there = theirs.step(there, moved(grads), state_there)
+        same_bits(params, state, there, state_there)
+    assert theirs._last.peek() is not None
+    assert own.bits(params["table"]) == start
+    other = tree(1)
+    make("numpy").step(other, tree(11), plain)
+    assert own.bits(other["gain"]) != own.bits(params["gain"])
+
+
 def test_arrays_that_stay_are_laid_out_once():
     opt, there, grads = optimizer("cuda"), moved(few(1)), moved(few(2))
     state = opt.step(there, grads, opt.init(there))

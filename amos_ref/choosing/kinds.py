@@ -1,0 +1,217 @@
+"""What a leaf is, by its name, its shape and its neighbours; each function knows one kind, and says None otherwise.
+
+The numbers are those of the authors' models (docs/choosing.md). Where they have no such leaf, the number follows from
+one that they have, and the words say from which.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from amos_ref.choosing.model import Found, Leaf, Model
+from amos_ref.choosing.names import is_norm, words_of
+from amos_ref.choosing.weights import convolution, experts, heads, linear, recurrent
+
+BIAS, GAIN = 0.5, 1.0
+_BUFFERS = re.compile(
+    r"running_(mean|var)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
+    r"|relative_coords_table|rotary_emb|freqs_cis|attn_mask|_u|_v|mean|var|moving_(mean|variance)|seed|rng.*"
+)
+_RELATIVE = re.compile(
+    r"rel(ative)?(_?pos(ition)?)?(_?attn|_?attention)?_?(bias|embed|emb|table|h$|w$)|relpos_bias", re.I
+)
+_TOKENS = {"cls", "class", "mask", "dist", "distillation", "reg", "register", "registers", "query", "prompt", "latents"}
+_EMBEDDINGS = {
+    "embed",
+    "embedding",
+    "embeddings",
+    "emb",
+    "wte",
+    "wpe",
+    "embs",
+    "embedder",
+    "codebook",
+    "lookup",
+    "shared",
+}
+_EMBEDDINGS |= {"embeds", "vocab", "posembed"}
+_PROJECTIONS = {"proj", "projection", "project", "linear", "dense", "mapping", "fc", "out", "head", "conv", "unembed"}
+_HEADS = {"head", "heads", "output", "out", "decoder", "logits", "classifier", "score", "unembed", "predictions", "fc"}
+_HEADS |= {
+    "proj",
+    "projection",
+    "dense",
+    "linear",
+    "lin",
+    "final",
+    "generator",
+    "projector",
+    "pred",
+    "prediction",
+    "cls",
+}
+
+
+def name_buffer(leaf: Leaf, model: Model) -> Found | None:
+    """Statistics, indices and tables, which files hold beside the parameters."""
+    last = leaf.name.last
+    if not _BUFFERS.fullmatch(last) and not (last == "bias" and len(leaf.shape) == 4 and leaf.shape[:2] == (1, 1)):
+        return None
+    if last in ("mean", "var", "_u", "_v", "seed") and not is_norm(leaf.own) and leaf.name.tag == "":
+        return None
+    return Found("buffer", None, None, "no parameter: no gradient comes to it", "buffer")
+
+
+def name_relative(leaf: Leaf, model: Model) -> Found | None:
+    """Relative-position biases, and embeddings of relative positions."""
+    if not (_RELATIVE.search(leaf.name.last) or _RELATIVE.search(leaf.own)) or len(leaf.shape) < 2:
+        return None
+    if leaf.role == "bias" and _RELATIVE.search(leaf.own) is None:
+        return None
+    if model.bias_of(leaf) is not None:  # a layer that makes such biases
+        return None
+    if leaf.shape[-1] == model.width:
+        eta = math.sqrt(2 / leaf.shape[-1])
+        return Found("relative position", eta, (*leaf.shape[:-1], 1), "a vector a position, as an embedding", "analogy")
+    return Found("relative position", BIAS, (), "a bias a head and distance")
+
+
+def name_bias(leaf: Leaf, model: Model) -> Found | None:
+    """Biases, and the shift of a norm."""
+    last = leaf.name.last.lower()
+    if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
+        return None
+    if len(leaf.shape) > 2 and leaf.role != "bias":
+        return Found("bias", BIAS, (), "by its name", "analogy")
+    return Found("bias", BIAS, (), "the shift of a norm" if is_norm(leaf.own) or last == "beta" else "a bias")
+
+
+def name_token(leaf: Leaf, model: Model) -> Found | None:
+    """Class tokens and tables of positions that are parameters by themselves."""
+    if leaf.role in ("weight", "kernel") or not leaf.shape:
+        return None
+    words = set(words_of(leaf.name.last))
+    token = bool(words & _TOKENS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
+    token |= bool(words & {"token", "tokens", "latents", "queries"}) and len(leaf.shape) > 2
+    position = bool(words & {"pos", "position", "positional", "positions", "posembed"}) and not words & {"log"}
+    if not token and not position:
+        return None
+    dim = leaf.shape[len(leaf.shape) - 1]
+    eta, slot = math.sqrt(2 / max(dim, 1)), (*leaf.shape[:-1], 1)
+    what = "a position" if position else "a token"
+    return Found("position" if position else "token", eta, slot, f"as an embedding: one vector {what}")
+
+
+def name_gain(leaf: Leaf, model: Model) -> Found | None:
+    """Gains of norms, and gains of layers by themselves."""
+    last, words = leaf.name.last.lower(), set(words_of(leaf.name.last)) | set(words_of(leaf.own))
+    ones = sum(n != 1 for n in leaf.shape) <= 1
+    layer = bool(words & {"scale", "ls"} and "layer" in words | set(words_of(leaf.name.last)) and leaf.role != "weight")
+    layer |= bool(re.fullmatch(r"ls\d*", leaf.own) or re.fullmatch(r"(lambda|gamma)_?\d", last))
+    if leaf.role == "gamma" and not is_norm(leaf.own) and model.sibling(leaf, "beta") is None:
+        layer |= model.sibling(leaf, "moving_mean") is None
+    if layer and ones and not is_norm(leaf.own):
+        return Found("layer scale", GAIN, (), "a gain of every channel, as a norm's", "analogy")
+    if is_norm(leaf.own) and leaf.role in ("weight", "scale", "gamma", "g", "kernel", "gain"):
+        return Found("norm", GAIN, (), "the gain of a norm")
+    if not ones or leaf.name.tag:
+        return None
+    if "prelu" in words or leaf.own in ("act", "activation") or "slope" in words:
+        return Found("slope", BIAS, (), "the slope of an activation, about as large as a bias", "analogy")
+    bias = model.bias_of(leaf)
+    if leaf.role in ("weight", "gamma", "g") and len(leaf.shape) == 1 and leaf.shape != (1,):
+        if bias == leaf.shape or leaf.role == "gamma":
+            return Found("norm", GAIN, (), "a gain beside a bias of its shape, as a norm has")
+        return Found("norm", GAIN, (), "a vector of weights: the gain of a norm without a bias", "guess")
+    if leaf.role == "scale" and "logit" not in words:
+        sure = model.bias_of(leaf) == leaf.shape and leaf.shape != ()
+        return Found("norm", GAIN, (), "a gain by its name", "recipe" if sure else "analogy")
+    return None
+
+
+def name_norm_of_matrix(leaf: Leaf, model: Model) -> Found | None:
+    """Gains of a norm over several axes, which its bias has too."""
+    if leaf.role == "weight" and len(leaf.shape) > 1 and model.bias_of(leaf) == leaf.shape:
+        return Found("norm", GAIN, (), "a gain beside a bias of its shape, as a norm has")
+    return None
+
+
+def name_state_space(leaf: Leaf, model: Model) -> Found | None:
+    """Logarithms, gates, mixing weights and skips: state-space layers, linear attention, temperatures."""
+    last, words = leaf.name.last, set(words_of(leaf.name.last))
+    if leaf.role in ("weight", "kernel") and leaf.shape not in ((), (1,)):
+        return None
+    if last == "D" and len(leaf.shape) <= 2:
+        return Found("skip", GAIN, (), "the gain of a path around a state space", "analogy")
+    logs = {"log", "decay", "faaaa", "first"} if "time" in words else {"log"}
+    if words & logs or ("logit" in words and "scale" in words):
+        why = "a logarithm: a change of 1 is a factor of e"
+        return Found("logarithm", GAIN, (), why, "guess" if not leaf.shape else "analogy")
+    if (
+        words & {"gate", "gates", "gating", "alpha", "rezero", "resweight", "xattn"}
+        and sum(n != 1 for n in leaf.shape) < 2
+    ):
+        return Found("gate", BIAS, (), "starts at 0, as a bias", "guess" if len(words & {"alpha"}) else "analogy")
+    if words & {"mix", "maa", "mixing"} or (last.startswith("x_") and "time" in model.children.get((), ())):
+        return Found("mixing", BIAS, (), "shares of two inputs, between 0 and 1", "analogy")
+    return None
+
+
+def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
+    """The magnitude that torch's weight_norm takes out of a weight; its direction is treated as the weight."""
+    if leaf.name.tag not in ("g", "original0"):
+        return None
+    other = model.leaves.get(leaf.full[: -len(leaf.name.tag)] + {"g": "v", "original0": "original1"}[leaf.name.tag])
+    inner = None if other is None else (convolution(other, model) if len(other.shape) > 2 else linear(other, model))
+    if other is None or inner is None or inner.eta is None:
+        return None
+    share = math.prod(other.shape) / max(math.prod(leaf.shape), 1)
+    why = f"the length of {share:.0f} entries of size {inner.eta:.4g}"
+    return Found("weight norm", inner.eta * math.sqrt(share), (), why, "analogy")
+
+
+def name_embedding(leaf: Leaf, model: Model) -> Found | None:
+    """Tables with one row of numbers a token, position or category."""
+    if len(leaf.shape) != 2 or model.bias_of(leaf) is not None or leaf.name.tag:
+        return None
+    last, own = set(words_of(leaf.name.last)), words_of(leaf.own)
+    own_says = bool(set(own) & _EMBEDDINGS or leaf.own.endswith(("embedding", "embeddings", "embed"))) and not (
+        set(own) & _PROJECTIONS
+    )
+    eta, slot = math.sqrt(2 / max(leaf.shape[1], 1)), (leaf.shape[0], 1)
+    if last & _EMBEDDINGS and not last & _PROJECTIONS:
+        return Found("embedding", eta, slot, "an embedding by its name")
+    if leaf.role == "weight" and own_says:
+        return Found("embedding", eta, slot, "an embedding by its module's name")
+    vocabulary, dim = leaf.shape
+    if leaf.role == "weight" and not set(own) & _HEADS and vocabulary == model.rows and vocabulary >= 8 * dim:
+        why = "no bias, and by far the most rows: if it is a linear layer, say so in overrides"
+        return Found("embedding", eta, slot, why, "guess")
+    return None
+
+
+#: In this order; the first that knows the leaf is right.
+LEAF_KINDS: tuple[Callable[[Leaf, Model], Found | None], ...] = (
+    name_buffer,
+    recurrent,
+    name_relative,
+    name_norm_of_matrix,
+    name_bias,
+    name_token,
+    name_state_space,
+    name_gain,
+    name_weight_norm,
+    name_embedding,
+    heads,
+    experts,
+    convolution,
+    linear,
+)
+
+
+def recognise(leaf: Leaf, model: Model) -> Found:
+    """Return what a leaf is taken for."""
+    for kind in LEAF_KINDS:
+        if found := kind(leaf, model):
+            return found
+    return Found("unknown", None, None, f"neither its name nor its shape {leaf.shape} says what it is", "unknown")

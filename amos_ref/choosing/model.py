@@ -1,0 +1,220 @@
+"""A model's leaves by name and shape, with what stands around each of them."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from amos_ref.choosing.names import INTO_HEADS, Name, is_norm, parse, side_of, words_of
+from amos_ref.dtypes import Shape
+
+_DIGITS = re.compile(r"\d+")
+_RELATIVE_BIAS = re.compile(r"relative_attention_bias|relpos_bias|rel_embedding$")
+_LSTM = re.compile(r"weight_hh|recurrent_kernel|lstm", re.I)
+
+
+class Leaf(NamedTuple):
+    """One parameter array: its name, taken apart, and its shape."""
+
+    full: str  # the name
+    shape: Shape
+    name: Name
+    own: str  # as in the name taken apart
+    role: str
+    module: tuple[str, ...]
+
+
+def _leaf(full: str, shape: Shape) -> Leaf:
+    name = parse(full)
+    return Leaf(full, shape, name, name.own, name.role, name.module)
+
+
+class Axes(NamedTuple):
+    """Over which axes of a weight a unit takes its inputs."""
+
+    inputs: tuple[int, ...]
+    evidence: str
+    certain: bool
+
+    def fan_in(self, shape: Shape) -> int:
+        """Return how many numbers each output is made of."""
+        fan = 1
+        for i in self.inputs:
+            fan *= shape[i]
+        return max(fan, 1)
+
+    def slot(self, shape: Shape) -> Shape:
+        """Return the slot shape that averages over the inputs."""
+        return tuple(1 if i in self.inputs else n for i, n in enumerate(shape))
+
+    def sizes(self, shape: Shape) -> tuple[int, int]:
+        """Return (inputs, outputs)."""
+        outputs = 1
+        for i, n in enumerate(shape):
+            outputs *= 1 if i in self.inputs else n
+        return self.fan_in(shape), outputs
+
+
+class Found(NamedTuple):
+    """What a leaf is taken for."""
+
+    rule: str
+    eta: float | None
+    slot_shape: Shape | None
+    why: str
+    source: str = "recipe"  # or "analogy", "guess", "unknown", "buffer"
+
+
+class Model:
+    """All leaves of a model, and what the rules ask about more than one of them.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+    layout : {None, "out-in", "in-out"}
+        How weights are laid out whose neighbours do not say it.
+    family : str, optional
+        What the caller says that the model is.
+
+    Attributes
+    ----------
+    family : str
+        What was given, or one of "t5", "lstm", "mnist", "cnn" whose recipes differ from the table, or "".
+    heads : int or None
+        Heads of attention, where a table of relative positions tells them.
+    width : int or None
+        The size of the vectors that most layers read and write: 768 of BERT-base.
+    rows : int
+        The most rows that a matrix has.
+    attending : set of tuple
+        The modules that hold layers which are called query, key or value.
+    memo : dict
+        What rules found out about the model as a whole.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], layout: str | None, family: str | None = None) -> None:
+        self.layout = layout
+        self.memo: dict[str, Any] = {}
+        self.leaves = {full: _leaf(full, shape) for full, shape in shapes.items()}
+        self.modules: dict[tuple[str, ...], dict[str, Leaf]] = defaultdict(dict)
+        self.children: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for leaf in self.leaves.values():
+            self.modules[leaf.module].setdefault(leaf.role, leaf)
+            for depth in range(len(leaf.module)):
+                self.children[leaf.module[:depth]].add(leaf.module[depth])
+            self.children[leaf.module].add(leaf.name.last)
+        gains = Counter(leaf.shape[0] for leaf in self._vectors() if is_norm(leaf.own))
+        self.width = gains.most_common(1)[0][0] if gains else None
+        self._votes: dict[str, Counter[str]] = defaultdict(Counter)
+        for leaf in self.leaves.values():
+            if len(leaf.shape) == 2 and leaf.role == "weight" and (split := self._splits(leaf)) and len(split) == 1:
+                way = "out-in" if split[0][0] else "in-out"
+                self._votes[leaf.own][way] += 1
+                self._votes[""][way] += 1
+        tables = [
+            leaf.shape for leaf in self.leaves.values() if _RELATIVE_BIAS.search(leaf.full) and len(leaf.shape) == 2
+        ]
+        self.heads = min(tables[0]) if tables else None
+        self.rows = max((leaf.shape[0] for leaf in self if len(leaf.shape) == 2), default=0)
+        self.attending = {leaf.module[:-1] for leaf in self if INTO_HEADS & {*words_of(leaf.own)}}
+        self.family = family or self._recognise_family()
+
+    def _recognise_family(self) -> str:
+        """Return the family of a model whose recipe differs from the table, or ""."""
+        modules = {leaf.own for leaf in self} | {leaf.name.last for leaf in self}
+        if self.heads and modules & {"shared", "token_embedder"}:
+            return "t5"
+        attends = any(side_of(leaf.module) == "attention" for leaf in self)
+        embeds = any("emb" in leaf.full.lower() for leaf in self)
+        if any(_LSTM.search(leaf.full) for leaf in self):
+            return "" if attends or any(len(leaf.shape) > 2 for leaf in self) else "lstm"
+        if {leaf.own for leaf in self} == {"Conv_0", "Conv_1", "Dense_0", "Dense_1"}:
+            return "mnist"
+        windows = any(len(leaf.shape) > 2 and leaf.role in ("weight", "kernel") for leaf in self)
+        return "cnn" if windows and not attends and not embeds else ""
+
+    def _vectors(self) -> Iterable[Leaf]:
+        return (leaf for leaf in self.leaves.values() if len(leaf.shape) == 1 and leaf.role in ("weight", "scale"))
+
+    def sibling(self, leaf: Leaf, *roles: str) -> Leaf | None:
+        """Return the leaf of the same module that has one of these roles."""
+        module = self.modules[leaf.module]
+        return next((module[role] for role in roles if role in module), None)
+
+    def bias_of(self, leaf: Leaf) -> Shape | None:
+        """Return the shape of the bias beside a weight, or None."""
+        bias = self.sibling(leaf, "bias")
+        return None if bias is None or bias is leaf else bias.shape
+
+    def beside(self, leaf: Leaf, up: int = 1) -> set[str]:
+        """Return what the modules and leaves beside this leaf's module (or `up` levels above) are called."""
+        return self.children[leaf.module[:-up]] if len(leaf.module) >= up else set()
+
+    def _splits(self, leaf: Leaf) -> list[tuple[int, int]]:
+        """Return the runs of axes (start, stop) without which the weight's shape is its bias's."""
+        bias, shape = self.bias_of(leaf), leaf.shape
+        if bias is None or not 0 < len(bias) < len(shape):
+            return []
+        size = len(shape) - len(bias)
+        return [(i, i + size) for i in range(len(bias) + 1) if shape[:i] + shape[i + size :] == bias]
+
+    def axes(self, leaf: Leaf) -> Axes:
+        """Return over which axes a weight takes its inputs: by its bias, by leaves like it, or by convention."""
+        ndim, splits = len(leaf.shape), self._splits(leaf)
+        outs_first, why, certain = self._convention(leaf)
+        wanted = (1, ndim) if outs_first else (0, ndim - 1)
+        if (len(splits) == 1 and splits[0] != wanted) or (splits and wanted not in splits):
+            return Axes(tuple(range(*splits[0])), f"its bias has {_words(self.bias_of(leaf))}", len(splits) == 1)
+        if splits:
+            certain, why = True, why if len(splits) > 1 else f"its bias has {_words(self.bias_of(leaf))}"
+        return Axes(tuple(range(*wanted)), why, certain)
+
+    def _convention(self, leaf: Leaf) -> tuple[bool, str, bool]:
+        """Return whether outputs come first, why, and whether that is certain."""
+        if len(leaf.shape) == 2 and leaf.role == "weight":
+            for key, whose in ((leaf.own, f"other {leaf.own!r}"), ("", "the other weights")):
+                votes = self._votes.get(key)
+                if votes and len(votes) == 1:
+                    way = next(iter(votes))
+                    words = "(out, in)" if way == "out-in" else "(in, out)"
+                    return way == "out-in", f"{words} as {whose} are, by their biases", True
+        way = self.layout or ("out-in" if leaf.name.last.endswith("weight") or leaf.name.tag else "in-out")
+        if way == "out-in":
+            return True, "outputs come first, as in torch", True
+        return False, "outputs come last, as in flax and Keras", True
+
+    def following(self, leaf: Leaf) -> Leaf | None:
+        """Return the gain of the norm behind a layer: of bn1 behind conv1, or of number 1 behind number 0."""
+        if not leaf.module:
+            return None
+        *above, last = leaf.module
+        numbered = _DIGITS.search(last)
+        names = [str(int(last) + 1)] if last.isdigit() else []
+        names += [f"{norm}{numbered[0] if numbered else ''}" for norm in ("bn", "norm", "ln", "gn")]
+        for name in names:
+            after = self.modules.get((*above, name), {}).get("weight")
+            if after is not None and len(after.shape) == 1:
+                return after
+        return None
+
+    def before(self, leaf: Leaf, other: Leaf) -> bool:
+        """Whether a leaf comes before another one in the order of their names, numbers by their size."""
+        return order_of(leaf.full) < order_of(other.full)
+
+    def __iter__(self) -> Iterator[Leaf]:
+        return iter(self.leaves.values())
+
+
+def order_of(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts names, and the numbers in them by their size."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
+
+
+def pattern_of(name: str) -> str:
+    """Return the name with a star for every number."""
+    return _DIGITS.sub("*", name)
+
+
+def _words(shape: Shape | None) -> str:
+    return f"shape {shape}" if shape is None or len(shape) != 1 else f"{shape[0]} entries"

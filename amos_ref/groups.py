@@ -1,0 +1,91 @@
+"""What single leaves have of their own: a factor of the learning rate, extra weight decay, and whether they move.
+
+These options are rules by name, as eta is (see :mod:`amos_ref.rules`): a number, ``{regex: value}`` or a callable
+``(name, shape)``. A leaf that no regex matches has what it would have without the option.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from amos_ref.errors import RuleError
+from amos_ref.expressions import Shape
+from amos_ref.patterns import Matcher
+from amos_ref.rules import Preset, number, resolve
+
+#: What a leaf has that no rule names; and which of these options are numbers, in the order in which leaves have them.
+NEUTRAL = {"lr_factor": 1.0, "extra_l2": 0.0, "frozen": False}
+NUMBERS = ("lr_factor", "extra_l2")
+
+
+class RuleWarning(UserWarning):
+    """A rule by name can have no effect: an earlier one takes all its leaves, or it matches none."""
+
+
+def number_of(rule: Any, option: str, name: str, shape: Shape) -> float:
+    """Return `lr_factor` or `extra_l2` of one leaf, a finite float >= 0, or raise RuleError."""
+    value = resolve(rule, option, name, shape, NEUTRAL[option])
+    x = number(value)
+    if not 0.0 <= x < math.inf:
+        raise RuleError(f"{option} of leaf {name!r} is {value!r:.60}; it must be a finite number >= 0")
+    return x
+
+
+def list_own(own: Iterable[float]) -> str:
+    """Return in words what numbers of its own a leaf has, where they are not those of a leaf that no rule names."""
+    return "".join(f", {name}={x:.6g}" for name, x in zip(NUMBERS, own, strict=False) if x != NEUTRAL[name])
+
+
+def is_frozen(rule: Any, name: str, shape: Shape) -> bool:
+    """Return whether a leaf does not move, or raise RuleError."""
+    value = resolve(rule, "frozen", name, shape, NEUTRAL["frozen"])
+    if not isinstance(value, bool | np.bool_):
+        raise RuleError(f"frozen of leaf {name!r} is {value!r:.60}; it must be True or False")
+    return bool(value)
+
+
+def warn_of_shadows(options: Mapping[str, Any]) -> None:
+    """Warn of rules that no leaf can reach, because an earlier one is the beginning of all names that they match."""
+    for option, rules in _mappings(options):
+        patterns = [pattern for pattern in rules if isinstance(pattern, str)]
+        for k, later in enumerate(patterns):
+            if earlier := next((p for p in patterns[:k] if _begins(p, later)), None):
+                _warn(
+                    f"{option}: the rule {later!r} is never reached, as {earlier!r} before it matches the beginning of "
+                    f"the same names; put it first, or give rules.full_match({{...}})"
+                )
+
+
+def warn_of_unused(options: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Warn of rules for groups that match no leaf of a tree."""
+    names = list(names)
+    for option, rules in _mappings({option: options.get(option) for option in NEUTRAL}):
+        for pattern in rules:
+            if not any(Matcher(name).matches(pattern) for name in names):
+                _warn(f"{option}: the rule {pattern!r} matches no leaf; the leaves are {_listed(names)}")
+
+
+def _mappings(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for option, rule in options.items():
+        if isinstance(rule, Mapping):
+            yield option, rule
+        elif isinstance(rule, Preset):
+            yield option, rule.slot_shape if option == "slot_shape" else rule.eta
+
+
+def _begins(earlier: str, later: str) -> bool:
+    """Whether every name that `later` matches begins with `earlier`, a plain text."""
+    plain = all(c.isalnum() or c in "_-/ " for c in earlier)
+    follows = later[len(earlier) : len(earlier) + 1]
+    return bool(earlier) and plain and later.startswith(earlier) and follows not in tuple("*?{") and "|" not in later
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuleWarning, stacklevel=5)

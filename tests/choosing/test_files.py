@@ -1,0 +1,106 @@
+"""Names and shapes from files."""
+
+import json
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import amos_ref
+from amos_ref.choosing.files import read_file
+from amos_ref.errors import AmosError, StorageError
+
+SHAPES = {"fc1.weight": [8, 4], "fc1.bias": [8]}
+
+
+def safetensors(path, entries, metadata=None):
+    """Write a header by hand, and no arrays behind it: they are not read."""
+    header = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]} for name, (dtype, shape) in entries.items()
+    }
+    text = json.dumps(({"__metadata__": metadata} if metadata else {}) | header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    return path
+
+
+def shapes_of(path):
+    return {name: entry.shape for name, entry in amos_ref.choose(read_file(path)).items()}
+
+
+def test_safetensors(tmp_path):
+    entries = {name: ("BF16", shape) for name, shape in SHAPES.items()} | {"ids": ("I64", [3])}
+    path = safetensors(tmp_path / "a.safetensors", entries)
+    assert shapes_of(path) == {"fc1.weight": (8, 4), "fc1.bias": (8,), "ids": (3,)}
+    assert amos_ref.choose(read_file(path)).named("buffer") == ["ids"]
+
+
+def test_an_index_of_several_safetensors(tmp_path):
+    for i, (name, shape) in enumerate(SHAPES.items()):
+        safetensors(tmp_path / f"part{i}", {name: ("F32", shape)})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: f"part{i}" for i, name in enumerate(SHAPES)}}))
+    assert shapes_of(index) == {"fc1.weight": (8, 4), "fc1.bias": (8,)}
+    index.write_text(json.dumps({"weight_map": {"a": "../part0"}}))
+    with pytest.raises(StorageError, match="only files beside it are read"):
+        read_file(index)
+
+
+def test_what_save_wrote_has_its_parameters(tmp_path):
+    params = {"fc1.weight": np.ones((8, 4), ml_dtypes.bfloat16), "fc1.bias": np.zeros(8)}
+    opt = amos_ref.Amos(0.1, eta=0.25)
+    amos_ref.save(tmp_path / "a", params, opt.init(params), opt)
+    assert shapes_of(tmp_path / "a") == {"fc1.weight": (8, 4), "fc1.bias": (8,)}
+
+
+def test_npz(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **{name: np.zeros(shape) for name, shape in SHAPES.items()}, n=np.array(3))
+    choice = amos_ref.choose(read_file(tmp_path / "a.npz"))
+    assert {name: entry.shape for name, entry in choice.items()} == {"fc1.weight": (8, 4), "fc1.bias": (8,), "n": ()}
+    assert choice.named("buffer") == ["n"]
+
+
+@pytest.mark.parametrize(
+    "written", [SHAPES, {"layout": "torch", "parameters": SHAPES}, {"fc1": {"weight": [8, 4], "bias": [8]}}]
+)
+def test_json(tmp_path, written):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(written))
+    assert list(shapes_of(path).values()) in ([(8, 4), (8,)], [(8,), (8, 4)])
+
+
+BAD = {
+    "empty": b"",
+    "short": b"abc",
+    "a torch file": b"\x80\x02}q\x00.",
+    "too long a header": struct.pack("<Q", 2**62) + b"{}",
+    "a header that is cut": struct.pack("<Q", 99) + b'{"a',
+    "a header of lists": struct.pack("<Q", 8) + b"[1,2,3] ",
+    "a leaf without a shape": struct.pack("<Q", 16) + b'{"a":{"x": 123}}',
+    "a negative size": struct.pack("<Q", 33) + b'{"a":{"dtype":"F32","shape":[-1]}}'[:33],
+    "JSON that is cut": b'{"a": [3, 4',
+    "JSON of numbers": b'{"a": 3.5}',
+    "JSON of nothing": b"{}",
+    "deep JSON": b'{"a":' * 10**5,
+    "a zip of nothing": b"PK\x05\x06" + bytes(18),
+    "a damaged zip": b"PK\x03\x04" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_what_cannot_be_read_is_a_named_error(fault, tmp_path):
+    (tmp_path / "a").write_bytes(BAD[fault])
+    with pytest.raises(AmosError) as error:
+        amos_ref.choose(read_file(tmp_path / "a"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_npz_of_objects_is_read_without_running_them(tmp_path):
+    np.savez(tmp_path / "a.npz", odd=np.array([{}], dtype=object), fc=np.ones((3, 4)))
+    assert amos_ref.choose(read_file(tmp_path / "a.npz")).named("buffer") == ["odd"]
+
+
+def test_no_file_and_no_folder(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(StorageError):
+            read_file(path)
