@@ -29,7 +29,14 @@ from amos_ref.kernels.cpu import backend as cpu  # noqa: E402  (Numba reads how 
 cpu.scratch = lambda *shape: np.full(shape, np.nan)
 
 # They import a framework, and are run from tests/frameworks.
-_NEED_FRAMEWORKS = ("torch_amos", "optax_amos", "stepped_torch", "closed_form_torch", "closed_form_optax")
+_NEED_FRAMEWORKS = (
+    "torch_amos",
+    "optax_amos",
+    "stepped_torch",
+    "closed_form_torch",
+    "closed_form_optax",
+    "sharded_optax",
+)
 collect_ignore = [f"helpers/{name}.py" for name in _NEED_FRAMEWORKS]
 
 

@@ -104,7 +104,7 @@ def test_a_constant_has_the_same_value_in_all_modules():
     known = {name: known - {name} for name, known in values.items()}  # CHUNK = spec.CHUNK is the same value
     # Each backend, each member of the family, and each algorithm that the judge knows has its own.
     own = {"BACKEND", "LINES", "OPTIONS", "FORMULAS", "ORDERS", "SIZES"}
-    own |= {"FACTORS", "OWN", "TARGETS", "POWERS", "WORDS", "GRAMMAR"}
+    own |= {"FACTORS", "OWN", "TARGETS", "POWERS", "WORDS", "OFFSETS", "GRAMMAR"}
     assert {name for name, several in known.items() if len(several) > 1} == own
 
 

@@ -1,4 +1,4 @@
-"""States under optax: the authors' ``amos`` (jestimator), and the layout of a transformation of the closed form."""
+"""States under optax: of :mod:`amos_ref.ports.optax`, and of the authors' ``amos`` (jestimator)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from amos_ref.checks import Arrays
 from amos_ref.dtypes import as_dtype
 from amos_ref.errors import MissingDependencyError, ShapeError, StateError
 from amos_ref.interop.parts import Kept, as_array, build, check_optional, read_count
-from amos_ref.optimizers.state import AmosState, ClosedFormState, as_count
+from amos_ref.optimizers.state import PARTS, AmosState, ClosedFormState, as_count
 from amos_ref.optimizers.turn import check_unused
 
 #: The containers that hold a state of each kind: their fields.
@@ -26,12 +26,12 @@ def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> Any:
 
     Parameters
     ----------
-    opt_state : state with count, v, b, or with count, sigma, m, v; or containers with some in them
-        The first is what the authors' ``amos`` (jestimator) keeps: ``init`` and ``update`` return it; its momentum is
-        the ``ema`` of the chain, if it has one. The second is the closed form's; its m and v are None unless the
-        direction is Adam's. Either may stand alone or inside ``optax.chain``, ``masked``, ``partition`` and the like;
-        containers are tuples, lists, mappings and dataclasses. Several states of a kind become one if no leaf is in
-        two of them, as under ``partition``.
+    opt_state : state with count, v, b (and m), or with count, sigma, m, v; or containers with some in them
+        The first is what ``amos`` keeps, this package's port with an m, which is None without momentum; the authors'
+        (jestimator) without: its momentum is the ``ema`` of the chain, if it has one. The second is the closed form's;
+        its m and v are None unless the direction is Adam's. Either may stand alone or inside ``optax.chain``,
+        ``masked``, ``partition`` and the like; containers are tuples, lists, mappings and dataclasses. Several states
+        of a kind become one if no leaf is in two of them, as under ``partition``.
     params : tree of arrays
         Of JAX or NumPy, in such containers, without the leaves that are masked.
     state_dtype : {"param", "float64"}
@@ -77,7 +77,7 @@ def to_optax(state: Kept, like: Any) -> Any:
     state : AmosState or ClosedFormState
     like : optax state
         As ``init(params)`` returns it, in any containers that :func:`from_optax` knows. Its counts and arrays (v, b and
-        ema, or sigma, m and v) are replaced by ours, rounded once to their dtypes; everything else stays.
+        m or ema; or sigma, m and v) are replaced by ours, rounded once to their dtypes; everything else stays.
 
     Raises
     ------
@@ -114,18 +114,21 @@ def _is_named(path: tree.Path, node: Any) -> bool:
 
 
 def _find(root: Any, names: tuple[str, ...]) -> Parts:
-    """Return every container that has these fields (of a mapping: no others), but none inside another."""
+    """Return every container that has these fields (of a mapping: no others, but an m), but none inside another."""
     found: Parts = {}
     for path, node in tree.walk(root):
         own = set(tree.fields_of(node))
-        fits = own == set(names) if isinstance(node, Mapping) else own >= set(names)
+        fits = own >= set(names) and not (isinstance(node, Mapping) and own - {*names, "m"})
         if fits and not any(path[: len(above)] == above for above in found):
             found[path] = tree.fields_of(node)
     return found
 
 
 def _find_parts(root: Any) -> tuple[type, Parts, Parts]:
-    """Return the kind of state, the parts that hold it, and averages but those of masked leaves alone: others'."""
+    """Return the kind of state, the parts that hold it, and the averages that are its momentum: those of a chain.
+
+    A part with an m needs none. What averages leaves that are masked for Amos belongs to something else.
+    """
     kinds = {kind: found for kind, fields in _FIELDS.items() if (found := _find(root, fields))}
     if len(kinds) > 1:
         words = " and ".join(
@@ -138,21 +141,24 @@ def _find_parts(root: Any) -> tuple[type, Parts, Parts]:
         wanted = f"a state with {' or with '.join(map(_list_fields, _FIELDS.values()))}"
         raise StateError(f"the optax state has 0 parts that are {wanted}; there is {words}")
     ((kind, amos),) = kinds.items()
-    masked, emas = _find_masked(amos), _find(root, _EMA)
+    masked = _find_masked(amos)
+    emas = {} if any("m" in part for part in amos.values()) else _find(root, _EMA)
     theirs = {path: set(tree.flatten_any(part["ema"], "ema")) for path, part in emas.items()}
     return kind, amos, {path: part for path, part in emas.items() if not theirs[path] or theirs[path] - masked}
 
 
 def _find_sources(kind: type, amos: Parts, emas: Parts) -> dict[str, tuple[Parts, str]]:
     """Return for each part of a state, but the count, the containers that hold it, and the field that it is there."""
-    if kind is AmosState:
-        return {"v": (amos, "v"), "b": (amos, "b"), **({"m": (emas, "ema")} if emas else {})}
-    averaged = {path: [part[field] is not None for field in "mv"] for path, part in amos.items()}
-    if len({has for both in averaged.values() for has in both}) > 1:
-        words = ", ".join(f"m {m} and v {v} at {_at(path)}" for path, (m, v) in averaged.items())
-        raise StateError(f"parts of the optax state differ in having moments: {words}; ClosedFormState has all or none")
-    own = ("sigma", "m", "v") if next(iter(averaged.values()))[0] else ("sigma",)
-    return {part: (amos, part) for part in own}
+    sources = {part: (amos, part) for part in PARTS[kind].always}
+    if emas:
+        return sources | {"m": (emas, "ema")}
+    entries = PARTS[kind].entries
+    averaged = {path: [part.get(field) is not None for field in entries] for path, part in amos.items()}
+    if len({has for each in averaged.values() for has in each}) > 1:
+        each = {path: " and ".join(map("{} {}".format, entries, has)) for path, has in averaged.items()}
+        words = f"{PARTS[kind].optional.split()[0]}: {', '.join(f'{has} at {_at(path)}' for path, has in each.items())}"
+        raise StateError(f"parts of the optax state differ in having {words}; {kind.__name__} has all or none")
+    return sources | {part: (amos, part) for part in entries if next(iter(averaged.values()))[0]}
 
 
 def _find_masked(amos: Parts) -> set[str]:

@@ -1,4 +1,4 @@
-"""States under torch: ``pytorch_optimizer.Amos``, and the layout of an optimizer of the closed form."""
+"""States under torch: of this package's port, of ``pytorch_optimizer.Amos``, and of an optimizer of the closed form."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from amos_ref.errors import MissingDependencyError, StateError, TreeError
 from amos_ref.interop.parts import Kept, build, check_optional, read_count
 from amos_ref.optimizers.state import AmosState, ClosedFormState
 from amos_ref.optimizers.turn import check_unused
-from amos_ref.rules import number
+from amos_ref.rules import number, slot_shape_of
 
 #: The fields of AmosState, and their keys in pytorch_optimizer.
 _AMOS = (("v", "exp_avg_sq"), ("b", "decay"), ("m", "exp_avg"))
@@ -23,7 +23,10 @@ _MOMENTS = (("m", "exp_avg"), ("v", "exp_avg_sq"))
 def from_torch(
     state_dict: Mapping[str, Any], names: Iterable[str], like: Any = None, state_dtype: str = "param"
 ) -> Any:
-    """Return the state in the ``state_dict()`` of ``pytorch_optimizer.Amos``, or of an optimizer of the closed form.
+    """Return the state in the ``state_dict()`` of an optimizer of either algorithm.
+
+    The optimizer is one of :mod:`amos_ref.ports.torch`, ``pytorch_optimizer.Amos``, or another one of the closed form
+    that keeps its state as below.
 
     Parameters
     ----------
@@ -31,13 +34,14 @@ def from_torch(
         Of pytorch_optimizer v is ``exp_avg_sq``, b is ``decay``; m is minus ``exp_avg``, since it subtracts its
         average. Of the closed form each parameter has ``step``, ``sigma`` and, if the groups' direction is "adam",
         ``exp_avg`` and ``exp_avg_sq``: the count, sigma, m and v. An entry named sigma, or a group with an alpha_0,
-        says that it is the closed form.
+        says that it is the closed form. Of the ports, each parameter has v, b and m, or m and v, by these names, and
+        the groups have the count and sigma.
     names : iterable of str
         The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``; the
         pairs of ``named_parameters()`` do as well. Of an optimizer that was itself given names, the state_dict holds
         them: these same names may stand in any order, and all others are the leaves' new names, in its order.
     like : tree of NumPy arrays, optional
-        The parameters by these names. pytorch_optimizer has no state of one that never had a gradient; here its state
+        The parameters by these names. Only the closed form has a state of one that never had a gradient; elsewhere it
         is 0, and they are needed to say so. The closed form has a state of each, as sigma is known from the start.
     state_dtype : {"param", "float64"}
         "param" keeps the arrays' dtypes; "float64" widens them, which is exact. A ClosedFormState is always float64.
@@ -54,6 +58,8 @@ def from_torch(
     groups, own = _split_state_dict(state_dict)
     keys = _match_names(groups, names)
     thetas = None if like is None else tree.match(tree.flatten(like, "like"), keys, "like")
+    if _is_port(groups):
+        return _from_port(groups, own, keys, thetas, state_dtype)
     if _is_closed_form(groups, own):
         return _from_closed_form(groups, own, keys, thetas, state_dtype)
     steps = {read_count(group.get("step", 0)) for group in groups}
@@ -75,7 +81,7 @@ def to_torch(state: Kept, names: Iterable[str], like: Mapping[str, Any]) -> dict
     Parameters
     ----------
     state : AmosState or ClosedFormState
-        An AmosState has one slot an array, as pytorch_optimizer has.
+        For pytorch_optimizer an AmosState has one slot an array.
     names : iterable of str
         The parameters' names, as in :func:`from_torch`.
     like : dict
@@ -94,6 +100,8 @@ def to_torch(state: Kept, names: Iterable[str], like: Mapping[str, Any]) -> dict
     if isinstance(state, ClosedFormState) != _is_closed_form(groups, own):
         other = "is not" if isinstance(state, ClosedFormState) else "is"
         raise StateError(f"the state is of type {type(state).__name__} but like {other} of the closed form")
+    if _is_port(groups):
+        return {**like, **_to_port(state, groups, own, keys)}
     if isinstance(state, ClosedFormState):
         return {**like, "state": _to_closed_form(state, groups, own, keys)}
     check_optional(state, any(number(group.get("momentum", 0)) > 0 for group in groups), "like")
@@ -161,7 +169,89 @@ def _to_closed_form(
     return theirs
 
 
+# amos_ref.ports.torch
+
+
+def _is_port(groups: list[Mapping[str, Any]]) -> bool:
+    return any("slot_shape" in group for group in groups)
+
+
+def _from_port(
+    groups: list[Mapping[str, Any]],
+    own: Mapping[Any, Any],
+    keys: dict[str, Any],
+    thetas: dict[str, Any] | None,
+    state_dtype: str,
+) -> Any:
+    steps: list[Any] = [group.get("step") for group in groups]
+    counts = {read_count(int(step) if hasattr(step, "detach") else step) for step in steps}  # or a tensor of it
+    if len(counts) != 1:
+        raise StateError(f"the param_groups differ in steps taken: {sorted(counts)}; a state has one count for all")
+    kind, fields = _fields_of_port(groups, own)
+    slots = _each_of_port(groups, "slot_shape")
+    parts: dict[str, Arrays] = {part: {} for part in fields}
+    for name, key in keys.items():
+        for part in fields:
+            if own.get(key):
+                parts[part][name] = _from_tensor(own[key], name, part, None)
+            elif thetas is None:
+                raise StateError(_no_state(name))
+            else:
+                theta = check_array(thetas[name], f"like leaf {name!r}")
+                whole = part == "m" or kind is ClosedFormState
+                shape = theta.shape if whole else slot_shape_of(slots[key], name, theta.shape)
+                parts[part][name] = np.zeros(shape, np.promote_types(np.float32, theta.dtype))
+    if kind is ClosedFormState:
+        sigma = _each_of_port(groups, "sigma")
+        parts["sigma"] = {name: np.array(float(sigma[key])) for name, key in keys.items()}
+    return build(kind, counts.pop(), parts, thetas, state_dtype)
+
+
+def _to_port(
+    state: Kept, groups: list[Mapping[str, Any]], own: Mapping[Any, Any], keys: dict[str, Any]
+) -> dict[str, Any]:
+    _, fields = _fields_of_port(groups, own)
+    check_optional(state, "m" in fields, "like")
+    tree.match(state.sigma if isinstance(state, ClosedFormState) else state.v, keys, "leaves of state")
+    slots = _each_of_port(groups, "slot_shape")
+    theirs: dict[Any, dict[str, Any]] = {}
+    for name, key in keys.items():
+        arrays = {part: getattr(state, part)[name] for part in fields}
+        slot = () if slots[key] == "tensor" else slots[key]
+        if isinstance(state, AmosState) and slot != "element" and arrays["v"].shape != tuple(slot):
+            raise StateError(f"leaf {name!r} has slots of shape {arrays['v'].shape}; like has {tuple(slot)}")
+        theirs[key] = {part: _to_tensor(a, own.get(key, {}).get(part)) for part, a in arrays.items()}
+    new: list[dict[str, Any]] = [{**group, "step": int(state.count)} for group in groups]
+    if isinstance(state, ClosedFormState):
+        sigma = {key: float(state.sigma[name]) for name, key in keys.items()}
+        new = [{**group, "sigma": [sigma[key] for key in group["params"]]} for group in new]
+    return {"state": theirs, "param_groups": new}
+
+
+def _fields_of_port(groups: list[Mapping[str, Any]], own: Mapping[Any, Any]) -> tuple[type, str]:
+    """Return the kind of state, and the parts that its parameters have, a letter each."""
+    if _is_closed_form(groups, own):
+        return ClosedFormState, "mv" if _averages(groups, own) else ""
+    averaged = {number(group.get("momentum", 0)) > 0 for group in groups}
+    if len(averaged) != 1:
+        raise StateError("the param_groups differ in whether they have momentum; AmosState has m of all or of none")
+    return AmosState, "vbm" if averaged.pop() else "vb"
+
+
+def _each_of_port(groups: list[Mapping[str, Any]], option: str) -> dict[Any, Any]:
+    """Return an option of each parameter: a group has one for all, or a list."""
+    found: dict[Any, Any] = {}
+    for group in groups:
+        value, params = group[option], group["params"]
+        found |= zip(params, value if isinstance(value, list) else [value] * len(params), strict=True)
+    return found
+
+
 # both algorithms
+
+
+def _no_state(name: str) -> str:
+    return f"the state_dict has no state of leaf {name!r}, which never had a gradient; give like=params"
 
 
 def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping[Any, Any]]:
@@ -228,9 +318,7 @@ def _from_tensor(own: Mapping[str, Any], name: str, field: str, thetas: dict[str
     """Return a NumPy copy of a parameter's tensor; a bfloat16 goes through float32, which holds it exactly."""
     if not own:
         if thetas is None:
-            raise StateError(
-                f"the state_dict has no state of leaf {name!r}, which never had a gradient; give like=params"
-            )
+            raise StateError(_no_state(name))
         theta = check_array(thetas[name], f"like leaf {name!r}")
         # Minus 0, since the average changes its sign.
         return np.full(theta.shape, -0.0, theta.dtype) if field == "exp_avg" else np.zeros((), theta.dtype)

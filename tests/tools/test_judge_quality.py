@@ -42,6 +42,8 @@ def test_a_state_in_the_parameters_dtype_is_right():
     assert judge_quality.is_wrong_in("state-float32", "float64")
     assert not judge_quality.is_wrong_in("state-float32", "float32")
     assert judge_quality.is_wrong_in("state-float16", "bfloat16")
+    assert not judge_quality.is_wrong_in("gradient-in-float32", "float32")
+    assert not judge_quality.is_wrong_in("schedule-float32", "bfloat16", "closed-form")
     assert not judge_quality.is_wrong_in("state-bfloat16", "bfloat16")
 
 

@@ -207,7 +207,11 @@ _add("epsilon", "epsilon-on-root", "divides by sqrt(u2) + epsilon; the page by s
      "steps shrink where directions are small", ratio=lambda s, page: s.sigma / (np.sqrt(s.u2) + s.epsilon))
 _add("epsilon", "epsilon-below-root", "divides by max(sqrt(u2), epsilon); the page by sqrt(max(u2, epsilon))",
      "small directions make larger steps", ratio=lambda s, page: s.sigma / np.maximum(np.sqrt(s.u2), s.epsilon))
-_add("epsilon", "epsilon-ignored", "takes its own epsilon, 2^-125, whatever is asked for", "epsilon cannot be set",
+_add("epsilon", "epsilon-absent", "has no epsilon: divides by sqrt(u2), where the page has sqrt(max(u2, epsilon))",
+     "a slot whose direction is 0 becomes NaN", epsilon=lambda s, page: 0.0)
+_add("epsilon", "epsilon-ignored",
+     "does not heed epsilon: has 2^-125 or less whatever is asked for, or only a guard against division by 0",
+     "epsilon cannot be set",
      epsilon=lambda s, page: 2.0**-125)
 for _value in (1e-6, 1e-8, 1e-10, 1e-12, 1e-15, 1e-16, 1e-18, 1e-20, 1e-30):
     _add("epsilon", f"epsilon-default-{_value:.0e}", f"has {_value:.0e} as default of epsilon; the page 2^-125",

@@ -79,6 +79,24 @@ WORDS = {
     "sigma": {math.sqrt(2.0): "sigma-of-two"},
 }
 
+#: To what a number may be added.
+OFFSETS = {
+    "g": ("gradient", "every entry of the gradient"),
+    "u2": ("reduce", "the mean square"),
+    "sigma": ("sigma", "sigma"),
+    "shrink": ("schedule", "exp(-2S)"),
+    "alpha": ("step size", "the step size alpha"),
+    "rho": ("weight decay", "the decay rho"),
+    "delta": ("change", "every entry of the change"),
+}
+
 GRAMMAR = Grammar(
-    FACTORS, OWN, TARGETS, POWERS, WORDS, rough=("clip_value", "epsilon", "adam_epsilon"), catalogue=CATALOGUE
+    FACTORS,
+    OWN,
+    TARGETS,
+    POWERS,
+    WORDS,
+    rough=("clip_value", "epsilon", "adam_epsilon"),
+    offsets=OFFSETS,
+    catalogue=CATALOGUE,
 )

@@ -134,7 +134,11 @@ _add("epsilon", "epsilon-on-corrected", "divides by max(v / (1-beta^t), epsilon)
      "early steps are larger where gradients are small", r=lambda s, page: 1.0 / np.maximum(s.v / s.q, s.epsilon))
 _add("epsilon", "epsilon-added-to-corrected", "divides by v / (1-beta^t) + epsilon; the page by max(v, epsilon)",
      "steps shrink where gradients are small", r=lambda s, page: 1.0 / (s.v / s.q + s.epsilon))
-_add("epsilon", "epsilon-ignored", "takes its own epsilon, 2^-125, whatever is asked for", "epsilon cannot be set",
+_add("epsilon", "epsilon-absent", "has no epsilon: divides by v, where the page has max(v, epsilon)",
+     "a slot whose gradients were all 0 becomes NaN", epsilon=lambda s, page: 0.0)
+_add("epsilon", "epsilon-ignored",
+     "does not heed epsilon: has 2^-125 or less whatever is asked for, or only a guard against division by 0",
+     "epsilon cannot be set",
      epsilon=lambda s, page: 2.0**-125)
 for _value in (1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 1e-15, 1e-16, 1e-18, 1e-20, 1e-30):
     _add("epsilon", f"epsilon-default-{_value:.0e}", f"has {_value:.0e} as default of epsilon; the page 2^-125",

@@ -11,6 +11,7 @@ from amos_ref.conformance.cases import Case, round_case
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence, departs
+from amos_ref.conformance.diagnosis.own_form import OWN_FORM, describe_left_out
 from amos_ref.conformance.diagnosis.recognise import recognise
 from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
@@ -32,7 +33,6 @@ BUDGET_LOW = 4_000  # the same in float16 and bfloat16, where each costs twenty-
 GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
 SINGLE = "it holds in float32's bounds, not in float64's: something of it is float32"
-OWN_FORM = "its v, b or m is something else than ours, and was left out"
 
 
 class Diagnosis(NamedTuple):
@@ -88,6 +88,7 @@ class Attempt(NamedTuple):
 
     evidence: Evidence
     notes: tuple[str, ...]
+    setting: Sequence[Observation] = ()  # cases that set the state, where that is left out
 
     @property
     def judged(self) -> str:
@@ -185,7 +186,8 @@ def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: 
     own = [one for one in same if not one.case.inject]  # a state of another form cannot have been set to the page's
     if not shows or not any(map(departs, own)):
         return found
-    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM))]
+    setting = [one for one in same if one.case.inject]
+    return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM), setting)]
 
 
 def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], further: list[Observation]) -> list[Names]:
@@ -294,11 +296,16 @@ def _explain(attempt: Attempt, found: list[Names]) -> Diagnosis:
     for names in found:
         lines += ["either:"] if len(found) > 1 else []
         lines += [_describe(evidence, names, name) for name in names]
-    lines += [f"{note}." for note in attempt.notes]
+    lines += [f"{_in_words(attempt, found[0], note)}." for note in attempt.notes]
     if dialect:
         lines.append(f"this is exactly the reading of {dialect}.")
     lines.append(f"with that, the page reproduces {_count(evidence, found[0])}.")
     return Diagnosis("\n".join(lines), only, [list(names) for names in found], dialect or None, [])
+
+
+def _in_words(attempt: Attempt, names: Names, note: str) -> str:
+    seen = attempt.evidence.seen
+    return describe_left_out(names, seen, attempt.setting) if note == OWN_FORM else note
 
 
 def _count(evidence: Evidence, names: Names) -> str:

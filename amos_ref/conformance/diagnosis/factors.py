@@ -124,6 +124,17 @@ WORDS = {
     "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
 }
 
+#: To what a number may be added.
+OFFSETS = {
+    "g": ("gradient", "every entry of the gradient"),
+    "v": ("second moment", "v"),
+    "gamma": ("gamma", "gamma"),
+    "alpha": ("step size", "the step size alpha"),
+    "rho": ("weight decay", "the whole decay rho"),
+    "b": ("clock", "b"),
+    "delta": ("change", "every entry of the change"),
+}
+
 GRAMMAR = Grammar(
     FACTORS,
     OWN,
@@ -131,5 +142,6 @@ GRAMMAR = Grammar(
     POWERS,
     WORDS,
     rough=("clip_value", "epsilon", "momentum", "c_coef", "d_coef"),
+    offsets=OFFSETS,
     catalogue=CATALOGUE,
 )

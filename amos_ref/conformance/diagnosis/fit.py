@@ -15,7 +15,7 @@ import numpy as np
 
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import Evidence
-from amos_ref.conformance.diagnosis.grammar import Grammar
+from amos_ref.conformance.diagnosis.grammar import Grammar, Target
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.paper import Override
@@ -44,19 +44,34 @@ class Points(NamedTuple):
 
 
 def fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    """Yield deviations, with fitted numbers or quantities, that may explain the misfits."""
-    near = NEAR.get(evidence.seen[failing[0]].case.dtype)
-    if near is None:
-        return
-    try:
-        points = [found for i in _diverse(evidence, failing) if (found := _points(evidence, names, i)).got]
-    except ShapeError:  # slots of another shape than those of the state that a case sets
-        return
-    grammar = evidence.known.grammar
+    """Yield deviations, with fitted factors, that may explain the misfits."""
+    grammar, (points, near) = evidence.known.grammar, _all_points(evidence, names, failing)
     for target in [t for t in grammar.targets if t not in UNFIT] if points else ():
-        known = [pair for one in points for pair in _solve(evidence, target, names, one)]
+        of = grammar.targets[target]
+        known = [pair for one in points for pair in _solve(evidence, of, names, one, 1.0)]
         if known:
             yield from _explain(grammar, target, known, near)
+
+
+def fitted_offsets(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    """Yield deviations that add a number: the one that most places have, as the secant method may miss it in some."""
+    grammar, (points, near) = evidence.known.grammar, _all_points(evidence, names, failing)
+    for target, of in grammar.offsets.items() if points else ():
+        ks = np.array([k for one in points for k, _ in _solve(evidence, of, names, one, 0.0) if k])
+        middle = float(np.median(ks)) if ks.size else 0.0
+        if middle and 2 * np.count_nonzero(np.abs(ks - middle) <= near * abs(middle)) > ks.size:
+            yield (grammar.shifted(target, _rounded(middle, near)).name,)
+
+
+def _all_points(evidence: Evidence, names: Names, failing: list[int]) -> tuple[list[Points], float]:
+    """Return the places of some observations, and how near a fit must come; none where nothing can be fitted."""
+    near = NEAR.get(evidence.seen[failing[0]].case.dtype)
+    if near is None:
+        return [], 0.0
+    try:
+        return [found for i in _diverse(evidence, failing) if (found := _points(evidence, names, i)).got], near
+    except ShapeError:  # slots of another shape than those of the state that a case sets
+        return [], near
 
 
 def _diverse(evidence: Evidence, failing: list[int]) -> list[int]:
@@ -103,18 +118,23 @@ def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> d
     return {(leaf, t): step for t, now in enumerate(runs, 1) for leaf, step in now.items() if step.count == t}
 
 
-def _solve(evidence: Evidence, target: str, names: Names, points: Points) -> Iterator[tuple[float, Step]]:
-    """Yield the factor of a target under which the reading meets the port, for each place, by the secant method."""
+def _solve(
+    evidence: Evidence, target: Target, names: Names, points: Points, neutral: float
+) -> Iterator[tuple[float, Step]]:
+    """Yield the number of a target under which the reading meets the port, for each place, by the secant method.
+
+    `neutral` is the number that changes nothing: 1 for a factor, 0 for what is added.
+    """
     last, dtype = max(t for _, t in points.got), points.seen.case.dtype
     near, unit = NEAR[dtype], UNIT_ROUNDOFF[dtype]
-    overrides, grammar = evidence.reading_of(names).overrides, evidence.known.grammar
+    overrides = evidence.reading_of(names).overrides
 
     def values(ks: Mapping[Place, float]) -> dict[Place, np.ndarray]:
-        factor: Mapping[str, Override] = grammar.targets[target].scaled(lambda s: ks.get((s.name, s.count), 1.0))
+        factor: Mapping[str, Override] = target.scaled(lambda s: ks.get((s.name, s.count), neutral))
         steps = _run(evidence, Reading([*overrides, factor]), points.seen, last)
         return {place: np.asarray(getattr(steps[place], points.stage)).reshape(-1) for place in points.got}
 
-    old, new = dict.fromkeys(points.got, 0.75), dict.fromkeys(points.got, 1.0)
+    old, new = dict.fromkeys(points.got, neutral - 0.25), dict.fromkeys(points.got, neutral)
     at_old, at_new = values(old), values(new)
     left = set(points.got)
     with np.errstate(all="ignore"):

@@ -2,7 +2,8 @@
 
 ``TARGET-times-FACTOR``, as in gamma-times-eta, c_coef-times-xi^3/2, alpha-times-1.07 or rho-times-xi*eta^-1: a factor
 is a number, or a quantity of the step with an exponent. What targets and factors there are, an algorithm says
-(factors.py, closed_form/factors.py).
+(factors.py, closed_form/factors.py). ``TARGET-plus-NUMBER``, as in alpha-plus-0.01 or rho-minus-0.5, says
+that a number is added.
 """
 
 import fractions
@@ -32,6 +33,11 @@ class Target:
 def scale_stage(name: str) -> Callable[..., dict[str, Override]]:
     """Scale what a stage gives."""
     return lambda f: {name: lambda s, page: None if (x := page(s)) is None else x * f(s)}
+
+
+def shift_stage(name: str) -> Callable[..., dict[str, Override]]:
+    """Add something to what a stage gives."""
+    return lambda f: {name: lambda s, page: None if (x := page(s)) is None else x + f(s)}
 
 
 def scale_given(name: str, stage: str) -> Callable[..., dict[str, Override]]:
@@ -64,6 +70,8 @@ class Grammar:
         Factors of a target that the catalogue has words for.
     rough : collection of str
         Targets whose factor the fit may miss, since the port's numbers do not follow it smoothly.
+    offsets : dict of str to (str, str)
+        Stages to which a number may be added: where on the way of a step they are, and what they are in words.
     catalogue : Catalogue
         Its names are left out.
     """
@@ -76,13 +84,19 @@ class Grammar:
         powers: Mapping[str, tuple[str, str]],
         words: Mapping[str, Mapping[float, str]],
         rough: Collection[str],
+        offsets: Mapping[str, tuple[str, str]],
         catalogue: Catalogue,
     ) -> None:
         self.factors, self.own, self.targets, self.powers, self.words = factors, own, targets, powers, words
         self.rough, self.catalogue = tuple(rough), catalogue
+        self.offsets = {
+            name: Target(words, stage, "where that is small, the number is most of it", (), shift_stage(name))
+            for name, (stage, words) in offsets.items()
+        }
         parts = "|".join(map(re.escape, sorted(factors, key=len, reverse=True)))
         self._part = re.compile(rf"({parts})(?:\^(-?\d+(?:/\d+)?))?")
         self._times = re.compile(rf"({'|'.join(targets)})-times-(.+)")
+        self._plus = re.compile(rf"({'|'.join(offsets)})-(plus|minus)-(.+)")
 
     def scaled(self, target: str, factors: tuple[Factor, ...], number: float = 1.0) -> Deviation:
         """Return the deviation in which a target has these factors more."""
@@ -116,6 +130,14 @@ class Grammar:
             said.append(f"is {number:.7g} times as large")
         return f"{self.targets[target].words} {' and '.join(said)}"
 
+    def shifted(self, target: str, number: float) -> Deviation:
+        """Return the deviation in which a number is added to a stage."""
+        of = self.offsets[target]
+        words, sign = (f"adds {number:.7g} to {of.words}", "plus")
+        if number < 0:
+            words, sign = (f"subtracts {-number:.7g} from {of.words}", "minus")
+        return Deviation(f"{target}-{sign}-{abs(number)!r}", of.stage, words, of.effect, of.scaled(lambda s: number))
+
     def power(self, quantity: str, exponent: fractions.Fraction) -> Deviation:
         """Return the deviation in which a quantity stands raised to a power, wherever the page has it plain."""
         stage, meant = self.powers[quantity]
@@ -125,6 +147,12 @@ class Grammar:
 
     def parse(self, name: str) -> Deviation:
         """Return the deviation of a name; KeyError if it is none of the grammar's."""
+        found = self._plus.fullmatch(name)
+        if found:
+            try:
+                return self.shifted(found[1], float(found[3]) * (1.0 if found[2] == "plus" else -1.0))
+            except ValueError:
+                raise KeyError(name) from None
         found = self._times.fullmatch(name)
         if not found:
             raise KeyError(name)

@@ -11,10 +11,11 @@ from typing import Any
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.deviation import Deviation
-from amos_ref.conformance.diagnosis.diagnose import OWN_FORM, SINGLE, Diagnosis
+from amos_ref.conformance.diagnosis.diagnose import SINGLE, Diagnosis
 from amos_ref.conformance.diagnosis.diagnose import diagnose as diagnose_formulas
 from amos_ref.conformance.diagnosis.evidence import BudgetSpent, Evidence, departs
 from amos_ref.conformance.diagnosis.memory import find_memory
+from amos_ref.conformance.diagnosis.own_form import describe_left_out
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.port import Port
@@ -39,12 +40,13 @@ def diagnose(
     base = tuple(found.candidates[0]) if found and found.candidates else ()
     if found and SINGLE in found.text:
         lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
-    ways = [("theta",)] if found and OWN_FORM in found.text else [None, ("theta",)]
     lines: list[str] = []
     names: list[str] = []
-    for stages in ways:
-        lines, names, left = _explain(Evidence(lives, stages, BUDGET), base)
-        lines += [f"{OWN_FORM}."] if names and stages is not None and not found else []
+    for stages in (None, ("theta",)):  # the latter for a state of the port's own form
+        evidence = Evidence(lives, stages, BUDGET)
+        lines, names, left = _explain(evidence, base)
+        if names and stages is not None and not found:
+            lines.append(f"{describe_left_out(evidence.in_order((*base, *names)), lives)}.")
         if not left:
             break
     if not lines:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
-from amos_ref.conformance.diagnosis.fit import fitted
+from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
 
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
@@ -20,13 +20,14 @@ PROBES = 4  # observations by which extensions are ranked
 def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
     """Yield, for each size from 1 on, the sets that explain all observations, as far as the budget reaches.
 
-    The catalogue's come first, then, with the grammar, fitted factors, and as single deviations what the fit may miss.
+    The catalogue's come first, then, with the grammar, fitted factors, and as single deviations what the fit may miss
+    and numbers that are added.
     """
     frontier: list[Names] = [()]
     try:
         for size in range(1, largest + 1):
             scores: dict[Names, tuple[int, ...]] = {}
-            for source in (_known, fitted, _grammar)[: 1 + grammar + (grammar and size == 1)]:
+            for source in _SOURCES[: (4 if size == 1 else 2) if grammar else 1]:
                 new: dict[Names, tuple[int, ...]] = {}
                 for names in frontier:
                     new |= _extensions(evidence, names, source)
@@ -74,6 +75,9 @@ def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) ->
         d, upstream = evidence.deviation(name), evidence.known.upstream
         if d.only(case) and (stage not in upstream or d.overrides.keys() & upstream[stage]):
             yield (name,)
+
+
+_SOURCES: tuple[Source, ...] = (_known, fitted, _grammar, fitted_offsets)
 
 
 def _spread(failing: list[int]) -> list[int]:

@@ -92,6 +92,13 @@ def test_a_factor_that_no_list_has_is_fitted():
     assert {numbers_of(tuple(names), case) for names in found.candidates} == {numbers_of((name,), case)}
 
 
+def test_a_number_that_is_added_is_fitted():
+    found = diagnosed(SimulatedPort("delta-plus-0.001", seed=5, algorithm="closed-form"))
+    assert found is not None
+    assert found.deviations == ["delta-plus-0.001"]
+    assert "adds 0.001 to every entry of the change" in found.text
+
+
 @pytest.mark.parametrize("dropped", ["rms", "tanh"])
 def test_what_no_list_has_gets_no_name(dropped, short_diagnosis):
     unheard_of = {

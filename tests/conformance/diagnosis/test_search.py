@@ -55,6 +55,8 @@ class Without(SimulatedPort):
         ("b_in_growth-times--1", "the b of gamma (1 + b) is -1 times as large"),
         ("m_in_m-times-0", "the old average in the new is left out (0)"),
         ("delta_in_m-times-2", "the change that is averaged is 2 times as large"),
+        ("alpha-plus-0.01", "adds 0.01 to the step size alpha"),
+        ("rho-minus-0.25", "subtracts 0.25 from the whole decay rho"),
         ("r-times-beta^t*(1-beta^t)^-1", "r = (1-beta^t)/v has an extra factor beta^t and lacks its factor (1-beta^t)"),
     ],
 )
@@ -75,7 +77,17 @@ def test_names_of_the_grammar_are_read_back():
     for name in list(GRAMMAR.singles)[::37]:
         if "-times-" in name:
             assert GRAMMAR.parse(name).name == name
-    for name in ("gamma-times-", "gamma-times-nonsense", "delta2-times-eta", "gamma", "gamma-times-xi^x"):
+    for name in ("g-plus-0.001", "b-minus-1e-09"):
+        assert GRAMMAR.parse(name).name == name
+    for name in (
+        "alpha-plus-xi",
+        "c-plus-0.5",
+        "gamma-times-",
+        "gamma-times-nonsense",
+        "delta2-times-eta",
+        "gamma",
+        "gamma-times-xi^x",
+    ):
         with pytest.raises(KeyError):
             GRAMMAR.parse(name)
 
