@@ -21,6 +21,7 @@ CONTENDERS = {
         "paper": "cpu:CPU_PAPER",
         "torch-fused": "torch_peers:FUSED",
         "torch-foreach": "torch_peers:FOREACH",
+        "torch-port": "torch_peers:TORCH_PORT",
         "pytorch_optimizer": "torch_peers:AMOS",
         "jestimator": "jax_peers:JESTIMATOR",
         "optax": "jax_peers:OPTAX",

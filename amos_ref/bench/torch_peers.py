@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.bench.contenders import ADAMW, BETA, RATE, Contender, count_arrays, find_no_gpu, limit_state
+from amos_ref.bench.contenders import (
+    ADAMW,
+    BETA,
+    ETA,
+    HALF_LIFE,
+    RATE,
+    Contender,
+    count_arrays,
+    find_no_gpu,
+    limit_state,
+)
 from amos_ref.bench.timing import Stepper, StreamClock
-from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays
+from amos_ref.bench.workloads import MOMENTUM, Workload, draw_arrays, slot_shape
 
 _TORCH = {"torch": "torch==2.13.0"}
 SPIN = 0.012  # seconds; torch's threads wait for more work by spinning, for about 10 ms where GNU's OpenMP runs them
@@ -87,6 +97,18 @@ def _make_amos(params: list[Any], work: Workload, **options: bool) -> Any:
     return pytorch_optimizer.Amos(params, lr=RATE, beta=BETA, momentum=momentum, **options)
 
 
+def _make_port(params: list[Any], work: Workload, **options: Any) -> Any:
+    """Return the port of this package, of the workload's algorithm."""
+    from amos_ref.ports.torch import Amos, ClosedFormAmos
+
+    options |= {"slot_shape": lambda name, shape: slot_shape(work.slot, shape), "state_dtype": work.state}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a state in half precision underflows
+        if work.direction is not None:
+            return ClosedFormAmos(params, RATE, half_life=HALF_LIFE, sigma=ETA, direction=work.direction, **options)
+        return Amos(params, RATE, ETA, beta=BETA, momentum=MOMENTUM if work.momentum else None, **options)
+
+
 def _limit_amos(work: Workload, most_compiled: int) -> str | None:
     return limit_state(work, most_compiled) or ("has tensor slots only" if work.slot != "tensor" else None)
 
@@ -118,6 +140,13 @@ AMOS = Contender(
     find_limit=_limit_amos,
     pause=SPIN,
     extra_arrays=4,
+)
+
+TORCH_PORT = Contender(
+    "this package's port to torch, amos_ref.ports.torch",
+    lambda work: TorchStepper(work, _make_port),
+    packages=_TORCH,
+    pause=SPIN,
 )
 
 _ON_GPU: dict[str, Any] = {"clock": StreamClock(), "find_no_gpu": lambda: find_no_gpu("torch", _sees_gpu)}

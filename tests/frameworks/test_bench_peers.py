@@ -14,6 +14,7 @@ from helpers.made_up_gpu import STREAM, replace_driver
 
 import amos_ref
 from amos_ref.bench import contenders, gpu, jax_peers, torch_peers, workloads
+from amos_ref.bench.cpu import AmosStepper
 from amos_ref.cli import main
 
 torch = pytest.importorskip("torch")
@@ -126,6 +127,27 @@ def test_pytorch_optimizer_takes_the_steps_of_the_page_with_its_own_eta():
     # It divides by v + 1e-18, and v is never less than after the first step.
     smallest_v = 1e-3 * np.square(workloads.draw_arrays(work)[1]["leaf0000"]).mean()
     assert_same(take_steps("pytorch_optimizer", work), want, moved, 1e-18 / smallest_v)
+
+
+@pytest.mark.parametrize("changed", AMOS)
+def test_the_port_to_torch_takes_the_steps_of_the_page(changed):
+    work = work_of(dtype="float64", **changed)
+    got, want = take_steps("torch-port", work), step_page(work)
+    moved = np.abs(want - workloads.draw_arrays(work)[0]["leaf0000"]).max()
+    assert_same(got, want, moved)
+    other = replace(work, slot="element" if work.slot == "tensor" else "tensor")
+    assert np.abs(got - step_page(other)).max() > 0.01 * moved
+
+
+@pytest.mark.parametrize("direction", ["gradient", "sign", "adam"])
+def test_the_port_of_the_closed_form_takes_the_steps_of_the_page(direction):
+    work = work_of(dtype="float64", slot="row").as_closed_form(direction)
+    stepper = AmosStepper(work, "numpy")
+    for _ in range(STEPS):
+        stepper.run()
+    want = stepper.params["leaf0000"]
+    moved = np.abs(want - workloads.draw_arrays(work)[0]["leaf0000"]).max()
+    assert_same(take_steps("torch-port", work), want, moved)
 
 
 def test_optax_takes_the_steps_of_adamw():
