@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amos_ref import closed_form, conformance, errors, exact, interop, problems, rules, spec
+    from amos_ref import adamw, closed_form, conformance, errors, exact, interop, plots, problems, rules, spec
     from amos_ref.choosing import choose
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize
@@ -29,6 +29,7 @@ __all__ = [
     "ClosedFormAmos",
     "ClosedFormState",
     "Trace",
+    "adamw",
     "apply_updates",
     "choose",
     "closed_form",
@@ -39,6 +40,7 @@ __all__ = [
     "load",
     "load_state",
     "minimize",
+    "plots",
     "problems",
     "rules",
     "save",

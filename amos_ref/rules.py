@@ -57,10 +57,10 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
     """
     if isinstance(rule, Preset):
         rule = rule.slot_shape if kind == "slot_shape" else rule.eta
+    if isinstance(rule, Mapping) and not isinstance(rule, LeafRules):
+        rule = _first_match(rule, kind, name, shape, default)
     if isinstance(rule, LeafRules):
         return rule.rule_for(kind, name, shape)
-    if isinstance(rule, Mapping):
-        rule = _first_match(rule, kind, name, shape, default)
     if callable(rule):
         try:
             return rule(name, shape)

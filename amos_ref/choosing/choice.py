@@ -112,6 +112,10 @@ class Choice(LeafRules):
         return lines
 
     def __repr__(self) -> str:
+        counts = ", ".join(f"{len(names)} {source}" for source in SOURCES if (names := self.named(source)))
+        return f"<Choice for {len(self)} leaves: {counts}>"
+
+    def __str__(self) -> str:
         rows = [[escape(text) for text in row] for row in (TABLE_COLUMNS, *self.rows())]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(x.ljust(n) for x, n in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -15,7 +15,7 @@ from amos_ref.choosing.weights import convolution, experts, heads, linear, recur
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
     r"running_(mean|var)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
-    r"|relative_coords_table|rotary_emb|freqs(_cis)?|attn_mask|_u|_v|mean|var|moving_(mean|variance)|seed|rng.*"
+    r"|relative_coords_table|rotary_emb|freqs(_cis)?|attn_mask|_u|_v|mean|var(iance)?|count|moving_(mean|variance)|seed|rng.*"
 )
 _RELATIVE = re.compile(
     r"rel(ative)?(_?pos(ition)?)?(_?attn|_?attention)?_?(bias|embed|emb|table|h$|w$)|relpos_bias", re.I
@@ -94,7 +94,11 @@ def name_buffer(leaf: Leaf, model: Model) -> Found | None:
     last = leaf.name.last
     if not _BUFFERS.fullmatch(last) and not (last == "bias" and len(leaf.shape) == 4 and leaf.shape[:2] == (1, 1)):
         return None
-    if last in ("mean", "var", "_u", "_v", "seed") and not is_norm(leaf.own) and leaf.name.tag == "":
+    if (
+        last in ("mean", "var", "variance", "count", "_u", "_v", "seed")
+        and not is_norm(leaf.own)
+        and leaf.name.tag == ""
+    ):
         return None
     return Found("buffer", None, None, "no parameter: no gradient comes to it", "buffer")
 
@@ -116,6 +120,8 @@ def name_relative(leaf: Leaf, model: Model) -> Found | None:
 def name_bias(leaf: Leaf, model: Model) -> Found | None:
     """Biases, and the shift of a norm."""
     last = leaf.name.last.lower()
+    if leaf.role == "weight" and len(leaf.shape) == 2 and leaf.shape[1] == 1 and words_of(leaf.own)[-1:] == ("bias",):
+        return Found("bias", BIAS, (leaf.shape[0], 1), "a table of biases, one for every row", "analogy")
     if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":
@@ -225,8 +231,9 @@ def name_embedding(leaf: Leaf, model: Model) -> Found | None:
     if leaf.role == "weight" and own_says:
         return Found("embedding", eta, slot, "an embedding by its module's name")
     vocabulary, dim = leaf.shape
-    if leaf.role == "weight" and not set(own) & _HEAD_WORDS and vocabulary == model.rows >= 8 * dim:
-        why = "no bias, and by far the most rows: if it is a linear layer, say so in overrides"
+    alone = vocabulary == model.rows or model.biased
+    if leaf.role == "weight" and not set(own) & _HEAD_WORDS and vocabulary >= 8 * dim and alone:
+        why = "no bias, and far more rows than columns: if it is a linear layer, say so in overrides"
         return Found("embedding", eta, slot, why, "guess")
     return None
 

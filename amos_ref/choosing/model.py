@@ -88,6 +88,8 @@ class Model:
         The place of every leaf in the order of the model, as far as that is known.
     rows : int
         The most rows that a matrix has.
+    biased : bool
+        Whether half of the matrices or more have a bias beside them.
     attending : set of tuple
         The modules that hold layers which are called query, key or value.
     memo : dict
@@ -123,6 +125,8 @@ class Model:
         ]
         self.heads = min(tables[0]) if tables else None
         self.rows = max((leaf.shape[0] for leaf in self if len(leaf.shape) == 2), default=0)
+        layers = [leaf for leaf in self if len(leaf.shape) == 2 and leaf.role == "weight"]
+        self.biased = 2 * sum(self.bias_of(leaf) is not None for leaf in layers) >= len(layers)
         self.attending = {leaf.module[:-1] for leaf in self if INTO_HEADS & {*words_of(leaf.own)}}
         self.family = family or self._recognise_family()
 

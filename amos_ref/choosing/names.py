@@ -11,7 +11,7 @@ _AFFIXED = re.compile(
     r"|(?P<short>weights?|bias(?:es)?|kernel|[WwBb])(?:_(?P<after>\w+)|(?P<number>\d+))"
 )
 _NORMALISED = re.compile(r"(weight)_(g|v|orig)")  # by torch.nn.utils.weight_norm and spectral_norm
-_GENERIC = frozenset({"default", "module", "base", "wrapped", "value"})
+_GENERIC = frozenset({"default", "module", "base", "wrapped"})
 _ROLES = {"w": "weight", "weights": "weight", "b": "bias", "biases": "bias", "offset": "bias"}
 _NORMS = frozenset({"ln", "bn", "gn", "rms", "normalization", "normalizer", "instancenorm"})
 _ATTENTION_WORDS = frozenset({"attn", "attention", "selfattention", "mha", "selfattn", "crossattention"})

@@ -39,12 +39,23 @@ def _is_shape(node: Any) -> bool:
     return {type(n) for n in node} <= {int} or all(isinstance(n, np.integer) for n in node)
 
 
+def _shape_leaves(params: Any) -> Any:
+    """Return the tree with shapes as leaves, and mappings of other libraries, such as flax's, as dicts."""
+
+    def change(leaf: Any) -> Any:
+        if _is_shape(leaf):
+            return _Shaped(leaf)
+        return _shape_leaves(dict(leaf)) if isinstance(leaf, Mapping) else leaf
+
+    return optree.tree_map(change, params, is_leaf=_is_shape)
+
+
 def read_tree(params: Any) -> dict[str, Described]:
     """Return every leaf by name; raise TreeError, DtypeError or ShapeError for what is no tree of arrays or shapes."""
     if hasattr(params, "state_dict"):
         raise TreeError("params is a module; give choose its parameters, as in choose(dict(model.named_parameters()))")
     try:
-        shaped = optree.tree_map(lambda leaf: _Shaped(leaf) if _is_shape(leaf) else leaf, params, is_leaf=_is_shape)
+        shaped = _shape_leaves(params)
     except RecursionError:
         raise TreeError("params: nested too deeply, or within itself") from None
     named = tree.flatten(shaped)

@@ -14,6 +14,8 @@ _QUERY = {"q", "query", "queries"}
 _OUT_OF_HEADS = {"out", "o", "output", "proj"}
 _DOWN = {"fc2", "linear2", "lin2", "wo", "w2", "down", "down_proj", "dense_4h_to_h", "fc_out", "pwconv2", "dense_1"}
 _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "output_dense", "ffn_output", "lin_2"}
+_DEPTHWISE = re.compile("dw|depth")
+_UPWARD = {"up", "ups", "upconv", "upsample", "upsampler", "upsampling"}
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
 
@@ -123,26 +125,43 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
 
 def _convolution_axes(leaf: Leaf, model: Model) -> tuple[Axes, int, str]:
     """Return the axes, which of them the input channels are, and whether it is "transposed", "depthwise" or ""."""
-    ndim, shape = len(leaf.shape), leaf.shape
-    bias, words = model.bias_of(leaf), " ".join((*leaf.module, leaf.name.last)).lower()
-    says = "transpose" in words or "deconv" in words
-    axes = model.axes(leaf)
-    if axes.inputs[0] == 0 and len(axes.inputs) == ndim - 1:  # (*window, in, out)
-        window = tuple(range(ndim - 2))
-        if "depthwise" in words and shape[-1] <= shape[-2]:
-            return Axes(window, "(*window, channels, 1)", True), ndim - 2, "depthwise"
-        if (bias == shape[-2:-1] and bias != shape[-1:]) or (says and bias is None and leaf.own == leaf.own.lower()):
-            return Axes((*window, ndim - 1), "(*window, out, in): transposed", True), ndim - 1, "transposed"
-        return axes, ndim - 2, "depthwise" if shape[-2] == 1 and "depthwise" in words else ""
+    ndim, shape, bias = len(leaf.shape), leaf.shape, model.bias_of(leaf)
+    words = " ".join((*leaf.module, leaf.name.last)).lower()
+    says, axes = "transpose" in words or "deconv" in words, model.axes(leaf)
+    if axes.inputs[0] or len(axes.inputs) < ndim - 1:
+        return _torch_convolution_axes(leaf, model, axes, says)
+    window = tuple(range(ndim - 2))  # (*window, in, out)
+    if _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) and shape[-1] <= shape[-2]:
+        return Axes(window, "(*window, channels, 1)", True), ndim - 2, "depthwise"
+    if (bias == shape[-2:-1] and bias != shape[-1:]) or (says and bias is None and leaf.own == leaf.own.lower()):
+        return Axes((*window, ndim - 1), "(*window, out, in): transposed", True), ndim - 1, "transposed"
+    return axes, ndim - 2, ""
+
+
+def _torch_convolution_axes(leaf: Leaf, model: Model, axes: Axes, says: bool) -> tuple[Axes, int, str]:
+    """Return what :func:`_convolution_axes` does for (out, in, *window), or for (in, out, *window): transposed."""
+    shape, bias = leaf.shape, model.bias_of(leaf)
     outputs = bias[0] if bias is not None and len(bias) == 1 else 0
     if not outputs and math.prod(shape[2:]) > 1 and (norm := model.following(leaf)) is not None:
         outputs = norm.shape[0]
-    if (outputs and outputs != shape[0] and outputs % max(shape[1], 1) == 0) or (says and outputs in (0, shape[1])):
-        groups = max(outputs // max(shape[1], 1), 1)
-        window = tuple(range(2, ndim))
-        evidence = "(in, out, *window): transposed" + (f" in {groups} groups" if groups > 1 else "")
-        return Axes((0, *window), evidence, True), 0, "transposed"
-    return axes, 1, ""
+    known = outputs and outputs != shape[0] and outputs % max(shape[1], 1) == 0
+    likely = not outputs and shape[0] > shape[1] > 1 and bool(_UPWARD & {*words_of(leaf.own)})
+    if not (known or likely or (says and outputs in (0, shape[1]))):
+        return axes, 1, ""
+    groups = max(outputs // max(shape[1], 1), 1)
+    evidence = "(in, out, *window): transposed" + (f" in {groups} groups" if groups > 1 else "")
+    return Axes((0, *range(2, len(shape))), evidence, not likely or says), 0, "transposed"
+
+
+def _follow_relatives(found: dict[str, tuple[Axes, int, str]], model: Model) -> None:
+    """Take convolutions for transposed that nothing says it of, but of those in their module."""
+    above = {model.leaves[full].module[:-1] for full, (_, _, kind) in found.items() if kind == "transposed"}
+    for full, (axes, _, kind) in found.items():
+        leaf = model.leaves[full]
+        undecided = not kind and axes.inputs[0] == 1 and model.bias_of(leaf) is None and model.following(leaf) is None
+        if undecided and leaf.module[:-1] in above and leaf.module[-1].isdigit() and leaf.shape[0] > leaf.shape[1]:
+            inputs = (0, *range(2, len(leaf.shape)))
+            found[full] = Axes(inputs, "(in, out, *window): transposed, as those beside it", False), 0, "transposed"
 
 
 def _find_convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
@@ -151,6 +170,7 @@ def _find_convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
     for leaf in model:
         if 2 < len(leaf.shape) < 6 and _is_weight(leaf) and not heads(leaf, model) and not experts(leaf, model):
             found[leaf.full] = _convolution_axes(leaf, model)
+    _follow_relatives(found, model)
     single = [
         full for full, (_, channels, kind) in found.items() if model.leaves[full].shape[channels] == 1 and not kind
     ]
@@ -166,7 +186,7 @@ def _find_convolutions(model: Model) -> dict[str, tuple[Axes, int, str]]:
     }
     for full in single:
         leaf, (axes, channels, _) = model.leaves[full], found[full]
-        named = re.search(r"dw|depth", f"{leaf.own} {leaf.name.last}".lower()) is not None
+        named = _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) is not None
         again = patterns[pattern_of(full)] > 1 or "in_proj" in model.beside(leaf)
         if axes.sizes(leaf.shape)[1] > 1 and (of_data or named or again):
             found[full] = axes, channels, "depthwise"

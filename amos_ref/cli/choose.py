@@ -11,7 +11,7 @@ from amos_ref.terminal import print_table
 
 
 def add_to(commands: Any, summary: str) -> None:
-    """Add the command to argparse's subparsers; the summary is its line in the list of commands."""
+    """Add the command to argparse's subparsers."""
     choose = commands.add_parser(
         "choose",
         help=summary,

@@ -31,8 +31,6 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if _calls(value) or (callable(value) and name not in RULES):
             written[name] = {"callable": _name(value)}
-        elif isinstance(value, Choice):
-            written[name] = {"choice": value.to_dict()}
         elif isinstance(value, Preset):
             written[name] = {"preset": [_encode_rules(part, name) for part in value]}
         else:
@@ -54,7 +52,7 @@ def _calls(value: Any) -> bool:
 
 
 def _encode_rules(value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
+    if isinstance(value, Choice) or not isinstance(value, Mapping):
         return _encode_value(value, where)
     rows: dict[str, Any] = {}
     for pattern, rule in value.items():
@@ -73,6 +71,8 @@ def _encode_pattern(pattern: Any, where: str) -> str:
 
 
 def _encode_value(value: Any, where: str) -> Any:
+    if isinstance(value, Choice):
+        return {"choice": value.to_dict()}
     if isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) == 1:
         return [_encode_plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
     return _encode_plain(value, where)

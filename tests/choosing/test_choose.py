@@ -7,6 +7,9 @@ index has a slot of its own (None: one slot for all).
 import json
 import math
 import re
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -255,7 +258,7 @@ def test_an_unknown_leaf_is_an_entry_that_says_what_to_add_and_an_error_when_it_
     assert choice["strange"].eta is None
     assert choice.rows()[0][0] == "strange"
     line = "overrides={'strange': 0.5}"
-    assert line in repr(choice)
+    assert line in str(choice)
     with pytest.raises(RuleError, match="strange") as error:
         amos_ref.Amos(0.1, eta=choice, slot_shape=choice).init(
             {"strange": np.ones((3, 4, 5)), "fc.weight": np.ones((3, 4))}
@@ -332,13 +335,15 @@ def test_odd_leaves_have_an_answer():
     choice = amos_ref.choose(shapes)
     assert list(choice) == list(shapes)
     assert all(entry.eta is None or 0 < entry.eta < math.inf for entry in choice.values())
-    assert "\n.weight" not in repr(choice)
+    assert "\n.weight" not in str(choice)
 
 
 def test_arrays_shapes_and_lists_say_the_same():
     params = {"fc1": {"kernel": np.ones((4, 8), np.float32), "bias": np.zeros(8)}, "skipped": None, "empty": ()}
     shapes = {"fc1": {"kernel": [4, 8], "bias": (8,)}}
     assert amos_ref.choose(params) == amos_ref.choose(shapes)
+    frozen = types.MappingProxyType({"fc1": types.MappingProxyType(shapes["fc1"])})
+    assert amos_ref.choose(frozen) == amos_ref.choose(shapes)
 
 
 def test_whole_numbers_are_no_parameters():
@@ -380,6 +385,13 @@ def test_other_parameters_are_refused(params, words):
         amos_ref.Amos(0.1, eta=choice, slot_shape=choice).init(params)
 
 
+def test_a_mapping_may_have_one_behind_rules_of_its_own():
+    params = {"fc/kernel": np.full((4, 8), 0.5), "fc/bias": np.zeros(8)}
+    choice = amos_ref.choose(params)
+    sigma = amos_ref.ClosedFormAmos(half_life=10, sigma={".*bias": 0.25, ".*": choice}).init(params).sigma
+    assert {name: float(x) for name, x in sigma.items()} == {"fc/kernel": 0.5, "fc/bias": 0.25}
+
+
 def test_names_are_whole_names_and_no_regular_expressions():
     choice = amos_ref.choose({"a.weight": (3, 4)})
     with pytest.raises(AmosError, match="has no leaf 'aXweight'"):
@@ -400,8 +412,15 @@ def test_blocks_that_are_alike_are_alike_and_share_a_row():
 
 def test_it_prints_as_text_and_as_html():
     choice = amos_ref.choose({"<b>.weight": (3, 4), "strange": (2, 2, 2)})
-    text, html = repr(choice), choice._repr_html_()
+    text, html = str(choice), choice._repr_html_()
     assert text.splitlines()[0] == "2 leaves, 20 parameters"
+    assert repr(choice) == "<Choice for 2 leaves: 1 unknown, 1 recipe>"
     assert "&lt;b&gt;.weight" in html
     assert "<b>" not in html
     assert html.index("strange") < html.index("&lt;b&gt;.weight")
+
+
+def test_modules_are_there_without_an_import_of_their_own():
+    code = "import amos_ref; print(amos_ref.plots.__name__, amos_ref.adamw.AdamW.__name__, amos_ref.choose.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.split() == ["amos_ref.plots", "AdamW", "choose"]

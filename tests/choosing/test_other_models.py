@@ -33,6 +33,7 @@ def gates(hidden, axis):
 #: What each word says of eta and the slots, for a shape.
 WORDS = {
     "bias": lambda s: (0.5, ()),
+    "bias-rows": lambda s: (0.5, s),
     "gain": lambda s: (1.0, ()),
     "embedding": rows(lambda s: math.sqrt(2 / s[-1])),
     "embedding-t5": rows(lambda s: 1.0),
@@ -46,6 +47,7 @@ WORDS = {
     "conv-transposed": fan(2, lambda s: s[0] * P(s[2:]), 1),
     "conv-flax": fan(2, lambda s: P(s[:-1]), -1),
     "conv-flax-first": fan(8, lambda s: P(s[:-1]), -1),
+    "conv-keras-depthwise": fan(2, lambda s: P(s[:-2]), -2, -1),
     "lstm": gates(lambda s: s[0] // 4, 0),
     "gru": gates(lambda s: s[0] // 3, 0),
     "lstm-keras": gates(lambda s: s[1] // 4, 1),
@@ -111,6 +113,7 @@ def test_there_are_models_of_every_kind():
         (weights, "_are_ends", lambda *args: False, "opt-350m"),
         (weights, "_in_attention", lambda *args: False, "qwen3"),
         (weights, "_blocks", lambda leaf: [leaf.module[:-1]], "roberta"),
+        (weights, "_follow_relatives", lambda *args: None, "gan-generator"),
         (weights, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),

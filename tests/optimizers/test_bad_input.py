@@ -125,7 +125,7 @@ def test_counts_that_are_none_are_refused(name, count):
 
 @members
 def test_states_of_another_type_are_refused(name):
-    kind = MEMBERS[name][0].state_type
+    kind = make(name).state_type
     others = (Amos(), ClosedFormAmos(half_life=9), AdamW())
     attempt = Attempt(name)
     for other in (None, tuple(attempt.state), *(opt.init(attempt.params) for opt in others)):

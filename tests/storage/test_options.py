@@ -38,6 +38,7 @@ PLAIN = [
     {"eta": rules.PAPER_FLAX, "slot_shape": rules.PAPER_FLAX},
     {"eta": rules.PAPER_TORCH, "slot_shape": "element"},
     {"eta": CHOICE, "slot_shape": CHOICE},
+    {"eta": {"x": 0.25, ".*": CHOICE}, "slot_shape": rules.Preset(CHOICE, CHOICE)},
     {"slot_shape": (1, np.int64(3)), "state_dtype": "param", "backend": "numpy", "validate": True},
     {"slot_shape": [], "eta": "sqrt(2/SHAPE[0])", "momentum": None},
 ]
