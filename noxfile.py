@@ -27,6 +27,7 @@ APART = (
     *("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/elsewhere"),
     *("--ignore=tests/explorer/test_explorer.py", "--ignore=tests/site", "--ignore=amos_ref/ports"),
 )
+ALL = ("amos_ref", "tests", "docs", "README.md")
 # What is tried without the names that Windows lacks.
 CORE = (
     *("tests/optimizers/test_amos.py", "tests/optimizers/test_closed_form.py", "tests/optimizers/test_bad_input.py"),
@@ -38,10 +39,17 @@ LARGEST = 3_000_000  # bytes of a wheel or sdist
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests that need no framework, the docstrings' and the documents' examples, with coverage."""
+    """All tests that need no framework, the docstrings' and the documents' examples, on every core."""
     session.install(*PINNED, "-e", ".[test]")
-    paths = session.posargs or ["amos_ref", "tests", "docs", "README.md"]
-    session.run("pytest", *APART, "--cov", "--cov-report=term:skip-covered", *paths)
+    session.run("pytest", *APART, "-n", "auto", *(session.posargs or ALL))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The same tests with coverage, which takes twice as long (half an hour on two cores)."""
+    session.install(*PINNED, "-e", ".[test]")
+    report = ("--cov", "--cov-report=term:skip-covered")
+    session.run("pytest", *APART, "-n", "auto", *report, *(session.posargs or ALL))
 
 
 @nox.session
