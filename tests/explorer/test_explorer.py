@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers.browser import CONTRAST, launch, serve
+from helpers.browser import CONTRAST, serve
 from helpers.explorer_reference import closed_path, paper_path, schedules
 
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
@@ -30,12 +30,6 @@ PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 def address():
     with serve(PAGE) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with launch() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 from helpers import ROOT
-from helpers.browser import CONTRAST, launch, serve
+from helpers.browser import CONTRAST, serve
 
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
@@ -51,12 +51,6 @@ FAULTS = """
   return [...new Set(found)];
 }
 """
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with launch() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="session")
