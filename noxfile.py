@@ -87,7 +87,7 @@ def docs(session: nox.Session) -> None:
 
 
 def _build_site(session: nox.Session) -> None:
-    for made in ("docs/api", "docs/gallery", "build/site", "build/doctrees"):
+    for made in ("docs/api", "docs/gallery", "docs/course", "build/site", "build/doctrees"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
 

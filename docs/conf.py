@@ -21,7 +21,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["explorer", "**sg_execution_times.rst"]
+exclude_patterns = ["explorer", "lectures", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
@@ -51,8 +51,8 @@ autodoc_typehints = "none"  # numpydoc's sections have them in words
 autosummary_generate = True
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
-    "gallery_dirs": "gallery",
+    "examples_dirs": ["../examples", "lectures"],
+    "gallery_dirs": ["gallery", "course"],
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"ports",
     "within_subsection_order": "FileNameSortKey",

@@ -71,6 +71,24 @@ def test_both_languages_of_the_derivation_have_the_same_formulas():
     assert one == other
 
 
+SOURCES = [*DOCS.glob("*.md"), *DOCS.glob("lectures/*.py")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_fractions_have_braces(path):
+    assert bare_fractions(path.read_text(encoding="utf-8")) == []
+
+
+def bare_fractions(text):
+    r"""Return fractions like \frac14, which the site would show with 14 as the numerator of what follows."""
+    return re.findall(r"\\[td]?frac\s*[^{\s].{0,9}", text)
+
+
+def test_a_bare_fraction_is_seen():
+    assert bare_fractions(r"$\frac{1}{4}\sqrt\xi$") == []
+    assert len(bare_fractions(r"$\tfrac14\sqrt\xi$ and $\frac \pi 2$")) == 2
+
+
 def wide_lines(text, most=80):
     """Return the lines of code blocks, fenced or indented, that are longer than a site shows without scrolling."""
     found, fence = [], None

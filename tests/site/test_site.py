@@ -13,7 +13,7 @@ pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explor
 
 SITE = pathlib.Path(os.environ.get("AMOS_REF_SITE", ROOT / "build" / "site"))
 MADE = ("search", "genindex", "py-modindex")  # by Sphinx alone
-PAGES = [p for folder in ("", "gallery") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
+PAGES = [p for folder in ("", "gallery", "course") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in PAGES)
 MAIN = ("index.html", "algorithm.html", "paper_derivation.html", "choosing.html", "checking.html")
 WIDTHS = (390, 1280)
