@@ -25,7 +25,7 @@ TOOLKIT = (
 # What has a session of its own: it needs frameworks, much time, or a browser.
 APART = (
     *("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/elsewhere"),
-    *("--ignore=tests/explorer/test_explorer.py", "--ignore=amos_ref/ports"),
+    *("--ignore=tests/explorer/test_explorer.py", "--ignore=tests/site", "--ignore=amos_ref/ports"),
 )
 ALL = ("amos_ref", "tests", "docs", "README.md")
 # What is tried without the names that Windows lacks.
@@ -82,9 +82,13 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
     session.install(*PINNED, "-e", ".[docs,test]")
-    for made in ("docs/api", "docs/gallery", "build/site", "build/doctrees"):
-        shutil.rmtree(made, ignore_errors=True)
     session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py")
+    _build_site(session)
+
+
+def _build_site(session: nox.Session) -> None:
+    for made in ("docs/api", "docs/gallery", "docs/course", "build/site", "build/doctrees"):
+        shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
 
 
@@ -162,14 +166,15 @@ def exact(session: nox.Session) -> None:
 
 @nox.session
 def explorer(session: nox.Session) -> None:
-    """The explorer's page in a headless browser: Chromium or Chrome on the path, or else Playwright's own."""
-    session.install(*PINNED, "-e", ".[explorer]")
+    """The site and the explorer in a headless browser: Chromium or Chrome on the path, or else Playwright's own."""
+    session.install(*PINNED, "-e", ".[docs,explorer]")
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         try:
             session.run("playwright", "install", "chromium")
         except CommandFailed:
             session.error("There is no Chromium on the path (Debian: apt-get install chromium) and none to download.")
-    session.run("pytest", "tests/explorer", *session.posargs)
+    _build_site(session)
+    session.run("pytest", "tests/explorer", "tests/site", *session.posargs, env={"AMOS_REF_SITE": "build/site"})
 
 
 @nox.session

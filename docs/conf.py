@@ -21,12 +21,13 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["explorer", "**sg_execution_times.rst"]
+exclude_patterns = ["explorer", "lectures", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_theme_options = {
@@ -50,8 +51,8 @@ autodoc_typehints = "none"  # numpydoc's sections have them in words
 autosummary_generate = True
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
-    "gallery_dirs": "gallery",
+    "examples_dirs": ["../examples", "lectures"],
+    "gallery_dirs": ["gallery", "course"],
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"ports",
     "within_subsection_order": "FileNameSortKey",

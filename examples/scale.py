@@ -1,10 +1,11 @@
 """
-eta is the scale where entries settle
-=====================================
+eta is the scale at which steps and decay balance
+=================================================
 
-Feed Amos nothing but noise. Each step adds a random move of size xi eta an entry, and takes xi^2 / 2 of the entry
-away: the squares grow by xi^2 eta^2 and shrink by xi^2 theta^2, and balance where theta^2 = eta^2, wherever the
-entries began. (c_coef and d_coef are 0 here, so that the steps do not fall before that.)
+Feed Amos nothing but noise. Each step adds a random move of size xi eta to every entry, and takes the fraction xi^2 / 2
+of the entry away. So the squares grow by xi^2 eta^2 and shrink by xi^2 theta^2. The two balance where theta^2 = eta^2,
+wherever the entries began. Here c_coef and d_coef are 0, so that the steps stay as large as they are. With the default
+factors the steps fall before the balance is reached, and entries stop on the way to it.
 
 Run: python examples/scale.py
 """
@@ -38,6 +39,8 @@ for (name, found), colour in zip(size.items(), ("#0072B2", "#D55E00"), strict=Tr
     ax.plot(t, balance, "--", color=colour, label="as the balance says")
 ax.axhline(eta, color="#000000", linewidth=0.8)
 ax.annotate("eta", (steps, eta), xytext=(4, -3), textcoords="offset points")
-ax.set(yscale="log", xlabel="step t", ylabel="root mean square of the entries")
+ax.set(
+    yscale="log", xlabel="step t", ylabel="root mean square of the entries", title="Under noise entries settle at eta"
+)
 ax.legend()
 plt.show()

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 from helpers import TESTS
+from helpers.browser import launch
 from hypothesis import is_hypothesis_test, settings
 
 # Four threads at least, so that a machine with one core still sees work divided between threads.
@@ -62,6 +63,13 @@ def pytest_collection_modifyitems(items):
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.no_cover)
     items.sort(key=lambda item: not item.path.is_relative_to(TESTS / "kernels"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One headless browser for all tests: Playwright does not start a second one beside it."""
+    with launch() as browser:
+        yield browser
 
 
 @pytest.fixture

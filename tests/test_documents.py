@@ -5,6 +5,7 @@ import inspect
 import pathlib
 import re
 
+import pytest
 from helpers.documents import rows_of_the_algorithm
 
 import amos_ref
@@ -12,6 +13,10 @@ from amos_ref import errors, spec
 from amos_ref.conformance.judging.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
+KEPT_NARROW = "algorithm bits closed_form cuda derivation derivation_zh index paper_against_closed_form".split()
+KEPT_NARROW += "paper_derivation questions steps variants".split()
+# There "the page" is another one, or a tool writes them.
+UNEXPLAINED = set("changelog derivation deviations diagnosis matrix ports checking storage why_amos".split())
 
 
 def test_every_error_is_documented_with_its_bases():
@@ -64,3 +69,62 @@ def test_both_languages_of_the_derivation_have_the_same_formulas():
     one, other = (re.findall(r"\$\$.*?\$\$", page, re.DOTALL) for page in pages)
     assert len(one) > 10
     assert one == other
+
+
+SOURCES = [*DOCS.glob("*.md"), *DOCS.glob("lectures/*.py")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_fractions_have_braces(path):
+    assert bare_fractions(path.read_text(encoding="utf-8")) == []
+
+
+def bare_fractions(text):
+    r"""Return fractions like \frac14, which the site would show with 14 as the numerator of what follows."""
+    return re.findall(r"\\[td]?frac\s*[^{\s].{0,9}", text)
+
+
+def test_a_bare_fraction_is_seen():
+    assert bare_fractions(r"$\frac{1}{4}\sqrt\xi$") == []
+    assert len(bare_fractions(r"$\tfrac14\sqrt\xi$ and $\frac \pi 2$")) == 2
+
+
+def wide_lines(text, most=80):
+    """Return the lines of code blocks, fenced or indented, that are longer than a site shows without scrolling."""
+    found, fence = [], None
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fence = line if fence is None else None
+            continue
+        indented = re.match(r"^    |^(?=>>> |\.\.\. )", line) if fence is None else None
+        code = line[indented.end() :] if indented else line if fence and "{" not in fence else ""
+        found += [code] if len(code) > most else []
+    return found
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in KEPT_NARROW)])
+def test_code_blocks_fit_a_page(name):
+    assert wide_lines((DOCS.parent / name).read_text(encoding="utf-8")) == []
+
+
+def test_a_wide_line_is_seen():
+    wide = "x" * 81
+    for text in (f"    {wide}", f">>> {wide}", f"```python\n{wide}\n```", f"    >>> {wide[4:]}x"):
+        assert len(wide_lines(text)) == 1
+    assert wide_lines(f"{wide}\n```{{figure}} a.png\n:alt: {wide}\n```\n    {wide[1:]}") == []
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_page_is_explained_where_it_is_first_named(path):
+    assert path.stem in UNEXPLAINED or not unexplained(path.read_text(encoding="utf-8"))
+
+
+def unexplained(text):
+    """Say whether a page calls spec.py "the page" without saying so, before or in the next 150 characters."""
+    first = re.search(r"\b[Tt]he page\b(?! of)", text)
+    return first is not None and "spec.py" not in text[: first.end() + 150]
+
+
+def test_an_unexplained_page_is_seen():
+    assert unexplained("A port is compared with the page. " + "x" * 150 + "spec.py")
+    assert not unexplained("the page, `amos_ref/spec.py`, and then the page")

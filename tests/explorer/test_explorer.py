@@ -1,19 +1,15 @@
 """The explorer's page in headless Chromium: `nox -s explorer`."""
 
-import functools
-import http.server
 import pathlib
-import shutil
-import threading
 
 import numpy as np
 import pytest
+from helpers.browser import CONTRAST, serve
 from helpers.explorer_reference import closed_path, paper_path, schedules
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
+pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "explorer"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # on the path; otherwise Playwright's own
 DIGITS = 1e-6  # what the page promises
 CHARTS = ("map", "errors", "sizes", "factors")
 SLIDERS = {
@@ -30,28 +26,10 @@ SLIDERS = {
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="session")
 def address():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=PAGE)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=found)
-        yield browser
-        browser.close()
+    with serve(PAGE) as address:
+        yield address
 
 
 @pytest.fixture
@@ -245,34 +223,10 @@ def test_the_path_stays_in_sight_on_a_phone_and_hides_no_focus(opened):
         assert path["y"] + path["height"] <= focus["top"] < focus["bottom"] <= PHONE["height"]
 
 
-CONTRAST = """
-() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (text) => rgb(text).slice(0, 3).map((c) => c / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (e) => {
-    const color = getComputedStyle(e).backgroundColor;
-    return rgb(color)[3] === 0 ? behind(e.parentElement) : color;
-  };
-  const ratios = Array.from(document.querySelectorAll("body, body *"))
-    .filter((e) => Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim())
-      || e.matches("polyline.line"))
-    .map((e) => {
-      const style = getComputedStyle(e);
-      const ink = e.matches("text") ? style.fill : e.matches("polyline") ? style.stroke : style.color;
-      const [low, high] = [light(ink), light(behind(e))].sort((a, b) => a - b);
-      return (high + 0.05) / (low + 0.05);
-    });
-  return [ratios.length, Math.min(...ratios), light(behind(document.body))];
-}
-"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_curves_stand_out_in_light_and_in_dark_mode(opened, scheme):
     page = opened(color_scheme=scheme)
-    count, least, background = page.evaluate(CONTRAST)
+    count, least, background = page.evaluate(CONTRAST, "body")
     assert count > 100
     assert least >= 4.5  # WCAG 2, level AA
     assert (background > 0.9) if scheme == "light" else (background < 0.05)
