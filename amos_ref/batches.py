@@ -8,7 +8,17 @@ from amos_ref.errors import ProblemError
 
 
 def count_batches(batches: Any) -> int | None:
-    """Return N, how many batches an epoch has, or None where they do not say so."""
+    """Return N, how many batches an epoch has, or None where they do not say so.
+
+    Raises
+    ------
+    ProblemError
+        If `batches` is nothing that one could go through.
+    """
+    if not (callable(batches) or hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise ProblemError(
+            f"batches is {batches!r:.60}; it must be a list, a loader or a function that returns a new iterator"
+        )
     try:
         return len(batches)
     except TypeError:

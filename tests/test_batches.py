@@ -97,6 +97,9 @@ def test_what_is_no_epoch():
             amos_ref.minimize(fun, START, batches=wrong, epochs=epochs)
         one_line(caught.value, [words])
     assert caught.value.amos_result.steps == 3  # pyright: ignore[reportAttributeAccessIssue]
+    for nothing in (3, 0.5, object()):
+        with pytest.raises(ProblemError, match=r"^batches is .*; it must be a list, a loader or a function"):
+            amos_ref.minimize(fun, START, batches=nothing)
     for epochs in (0, -1, 1.5, None):
         with pytest.raises(HyperParameterError, match=r"^epochs is"):
             amos_ref.minimize(fun, START, batches=ROWS, epochs=epochs)  # pyright: ignore[reportArgumentType]
