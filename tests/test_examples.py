@@ -82,13 +82,3 @@ def test_a_first_run_learns_without_a_schedule():
     assert lines == sorted(lines, reverse=True)  # the loss falls from line to line
     assert abs(lines[0][0] - np.log(10)) < 0.3  # ten digits, all as likely at first
     assert lines[-1][1] < 0.1
-
-
-def test_the_experiment_in_small_has_every_contender():
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("sklearn")
-    printed = run("why_amos.py")
-    assert "N = 11 batches, T = 99 steps" in printed
-    for name in ("Amos", "AdamW, constant", "closed form, T/10", "closed form, T", "AdamW, linear"):
-        row = next(line for line in printed.splitlines() if line.startswith(f"{name} "))
-        assert 0.05 < numbers(row)[0] < 1.0  # chance is log(10) = 2.3
