@@ -49,7 +49,7 @@ ax.set(
     ylabel="distance to the minimum",
     title="Three plans in a noisy bowl",
 )
-ax.legend()
+ax.legend(loc="lower left")
 plt.show()
 
 # %%
@@ -184,7 +184,7 @@ for name, (law, solution) in laws.items():
 ax.set(
     xlabel="steps + 1", ylabel="exp(-2 S)", title="The rule and its solutions"
 )
-ax.legend()
+ax.legend(loc="lower left")
 plt.show()
 
 # %%

@@ -111,8 +111,8 @@ axes[0].set(
     title="The clock: in the end one unit an epoch",
 )
 axes[1].set(xlabel="epochs", ylabel="d", title="What is left of the step size")
-axes[0].legend()
-axes[1].legend()
+axes[0].legend(loc="upper left")
+axes[1].legend(loc="upper right")
 plt.show()
 
 b, c, d = clock(0.05, 200 * 400 + 1)
@@ -166,7 +166,7 @@ ax.set(
     ylabel="distance for each entry",
     title="A minimum that moves",
 )
-ax.legend()
+ax.legend(loc="lower left")
 plt.show()
 print(f"at the end {frozen[-1]:.2f}, and {moved[-1]:.2f} with a new clock")
 assert frozen[-1] > 2 * moved[-1]
