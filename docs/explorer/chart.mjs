@@ -81,19 +81,18 @@ export function inside(svg, { left, right, top, bottom }) {
   return add(svg, "g", { "clip-path": `url(#${id})` });
 }
 
-// lines: [{ name, x, y, dots, link }]; `name` becomes the class. Returns a function that marks an x.
+// lines: [{ name, x, y, dots, link }]; `name` becomes the class. Returns a function that marks an x, by moving the element
+// behind the SVG: what does not move need not be painted anew.
 export function drawLines(svg, { x, y, lines, height = 220 }) {
   const scale = frame(svg, x, y, height);
   const plot = inside(svg, scale);
-  const now = add(plot, "line", { class: "now", y1: scale.top, y2: scale.bottom });
   for (const { name, x: xs, y: ys, dots, link } of lines) {
     const places = xs.map((value, i) => [scale.x(value), scale.y(ys[i])]);
     const data = link ? { "data-link": link } : {};
     if (!dots) add(plot, "polyline", { class: `line ${name}`, points: places.join(" "), ...data });
     else places.forEach(([cx, cy], i) => { if (i % 4 === 0) add(plot, "circle", { class: `dot ${name}`, cx, cy, r: 2.6 }); });
   }
-  return (at) => {
-    now.setAttribute("x1", scale.x(at));
-    now.setAttribute("x2", scale.x(at));
-  };
+  const now = svg.nextElementSibling;
+  Object.assign(now.style, { top: `${scale.top}px`, height: `${scale.bottom - scale.top}px` });
+  return (at) => { now.style.transform = `translateX(${scale.x(at)}px)`; };
 }

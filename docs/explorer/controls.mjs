@@ -31,12 +31,14 @@ export function addControls(change) {
   for (const [name, slider] of Object.entries(SLIDERS)) addSlider(name, slider, change);
 }
 
+export function showSlider(name, value) {
+  byId(name).value = nearest(SLIDERS[name].values, value);
+  byId(name).setAttribute("aria-valuetext", value);
+  byId(`${name}-value`).textContent = value;
+}
+
 export function showControls(settings) {
-  for (const [name, { values }] of Object.entries(SLIDERS)) {
-    byId(name).value = nearest(values, settings[name]);
-    byId(name).setAttribute("aria-valuetext", settings[name]);
-    byId(`${name}-value`).textContent = settings[name];
-  }
+  for (const name of Object.keys(SLIDERS)) showSlider(name, settings[name]);
   for (const name of Object.keys(CHOICES)) byId(name).value = settings[name];
   byId("end").disabled = settings.schedule === "constant";
   byId("seed").disabled = settings.noise === 0;

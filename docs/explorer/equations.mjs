@@ -6,6 +6,7 @@ import { short } from "./digits.mjs";
 const SYMBOLS = {
   alpha: "α", rho: "ρ", gamma: "γ", xi: "ξ", eta: "η", beta: "β", momentum: "μ", sigma: "σ", weight_decay: "λ",
   half_life: "T", grown: "b", lr_t: ["lr", "t"], g2: ["g", 2], u2: ["u", 2], alpha_0: ["α", 0],
+  step: "t",
 };
 
 const mi = (text) => `<mi>${text}</mi>`;
@@ -30,9 +31,11 @@ export const EQUATIONS = [
   { of: "adamw", name: "u", label: "direction", right: (x) => over(x("m_hat"), root(x("v_hat"))) },
   { of: "adamw", name: "alpha", label: "step size", right: (x) => x("lr_t") },
   { of: "adamw", name: "rho", label: "weight decay", right: (x) => x("lr_t") + times + x("weight_decay") },
+  { of: "paper", name: "r", label: "one over the mean of past g², for step t",
+    right: (x) => over(one + mo("−") + `<msup>${x("beta")}${x("step")}</msup>`, x("v")) },
   { of: "paper", name: "c", label: "slows the clock",
     right: (x) => over(one, root(one + mo("+") + quarter + root(x("xi")) + times + x("b"))) },
-  { of: "paper", name: "gamma", label: "growth",
+  { of: "paper", name: "gamma", label: "growth of the clock, g₂ = mean(g²)",
     right: (x) => x("c") + times + `<msup>${x("xi")}${mn(2)}</msup>` + times + x("r") + times + x("g2") },
   { of: "paper", name: "d", label: "slows the steps",
     right: (x) => over(one, one + mo("+") + quarter + root(x("xi") + times + x("eta")) + times + x("b")) },
@@ -61,7 +64,7 @@ export function inSymbols({ name, right }, settings) {
 
 // Everything that the equations of `of` take, for step t and one slot of what a path has there.
 export function numbersOf(of, settings, t, slot) {
-  const found = { ...settings, ...slot, t };
+  const found = { ...settings, ...slot, t, step: t + 1 }; // steps taken, and the number of the next one
   if (of !== "adamw") return found;
   const [q1, q2] = [settings.beta1, settings.beta2].map((beta) => oneMinusPower(beta, t + 1));
   return { ...found, lr_t: slot.alpha, m_hat: slot.m / q1, v_hat: slot.v / q2 };

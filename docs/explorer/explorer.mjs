@@ -1,7 +1,7 @@
 // The page: controls, charts, numbers and equations, kept at the same settings.
 
 import { drawLines } from "./chart.mjs";
-import { addControls, player, showControls } from "./controls.mjs";
+import { addControls, player, showControls, showSlider } from "./controls.mjs";
 import { long, short } from "./digits.mjs";
 import { EQUATIONS, inNumbers, inSymbols, numbersOf } from "./equations.mjs";
 import { follow, rove } from "./links.mjs";
@@ -159,7 +159,7 @@ function showWords() {
 
 function showStep() {
   window.explorer = { settings: { ...settings }, ...result };
-  showControls(settings);
+  showSlider("t", settings.t);
   for (const move of moves) move(settings.t);
   showNumbers();
 }
@@ -176,6 +176,7 @@ function draw() {
 
 function show() {
   result = compute(settings);
+  showControls(settings);
   draw();
   showWords();
 }

@@ -43,7 +43,8 @@ const SHAPES = {
   paper: "M-5,-5H5V5H-5Z",
 };
 
-// paths: [{ name, points }]. Returns { scale, move }: move(t) draws the first t steps of each, the rest is faint.
+// paths: [{ name, points }]. Returns { scale, move }: move(t) draws the first t steps of each over the map, in the SVG
+// behind it, so that the rest, which is faint, need not be painted anew.
 export function drawMap(svg, { problem, paths, height = room(svg, 0).width < 400 ? 230 : 320 }) {
   const { w, h } = room(svg, height);
   const { center, half } = problem.view;
@@ -52,17 +53,21 @@ export function drawMap(svg, { problem, paths, height = room(svg, 0).width < 400
   const scale = frame(svg, axis(0, w, "θ₁"), axis(1, h, "θ₂"), height);
   const plot = inside(svg, scale);
   add(plot, "path", { class: "contour", d: contours(problem, scale) });
+  const front = svg.nextElementSibling;
+  front.setAttribute("viewBox", svg.getAttribute("viewBox"));
+  front.replaceChildren();
+  const over = inside(front, scale);
   const moving = paths.map(({ name, points }) => {
     const places = points.map(([x, y]) => [scale.x(x), scale.y(y)]);
     const ends = []; // of the first t steps in the text of all
     let text = "";
     for (const place of places) ends.push((text += `${place} `).length);
     add(plot, "polyline", { class: `faint ${name}`, points: text });
-    return { name, places, text, ends, line: add(plot, "polyline", { class: `line ${name}` }) };
+    return { name, places, text, ends, line: add(over, "polyline", { class: `line ${name}` }) };
   });
   for (const [x, y] of problem.minima)
     add(plot, "path", { class: "minimum", d: `M${scale.x(x) - 5},${scale.y(y)}h10m-5,-5v10` });
-  for (const path of moving) path.marker = add(plot, "path", { class: `marker ${path.name}`, d: SHAPES[path.name] });
+  for (const path of moving) path.marker = add(over, "path", { class: `marker ${path.name}`, d: SHAPES[path.name] });
   const move = (t) => moving.forEach(({ places, text, ends, line, marker }) => {
     line.setAttribute("points", text.slice(0, ends[t]));
     marker.setAttribute("transform", `translate(${places[t]})`);
