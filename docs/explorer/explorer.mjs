@@ -30,7 +30,7 @@ const ROWS = [
   { name: "error", label: "distance |<i>ε</i>|" },
   { name: "recent", label: "its RMS, last 100" },
   { name: "predicted", label: "predicted", of: ["closed"] },
-  { name: "length", label: "next step’s length" },
+  { name: "length", label: "next step" },
   { name: "alpha", label: "<i>α</i>", link: "alpha" },
   { name: "rho", label: "<i>ρ</i>", link: "rho" },
   { name: "b", label: "clock <i>b</i>", of: ["paper"], link: "grown" },

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.explorer_reference import PATHS, recent, run_node
+from helpers.explorer_reference import PAGE, PATHS, recent, run_node
 
 SCRIPT = """
 const page = process.argv[1];
@@ -189,6 +189,13 @@ def test_an_address_carries_the_settings_of_every_preset(found):
         assert preset["back"] == preset["settings"], name
     assert found["presets"]["noise"]["address"] == ""
     assert found["presets"]["large"]["address"] == "t=300&eta=10"
+
+
+def test_links_of_the_pages_lead_to_presets(found):
+    pages = [path.read_text(encoding="utf-8") for path in PAGE.parent.glob("*.md")]
+    linked = {address for page in pages for address in re.findall(r"explorer/index\.html#([^\"]*)", page)}
+    assert len(linked) == 3
+    assert linked <= {preset["address"] for preset in found["presets"].values()}
 
 
 @pytest.mark.parametrize(
