@@ -25,7 +25,8 @@ TOOLKIT = (
 # What has a session of its own: it needs frameworks, much time, or a browser.
 APART = (
     *("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/elsewhere"),
-    *("--ignore=tests/explorer/test_explorer.py", "--ignore=tests/site", "--ignore=amos_ref/ports"),
+    *("--ignore=tests/explorer/test_page.py", "--ignore=tests/explorer/test_look.py", "--ignore=amos_ref/ports"),
+    "--ignore=tests/site",
 )
 ALL = ("amos_ref", "tests", "docs", "README.md")
 # What is tried without the names that Windows lacks.

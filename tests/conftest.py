@@ -68,6 +68,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def browser():
     """One headless browser for all tests: Playwright does not start a second one beside it."""
+    pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
     with launch() as browser:
         yield browser
 

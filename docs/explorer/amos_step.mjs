@@ -38,7 +38,7 @@ export function decide(g2, v, b, { xi, q, eta, beta = 0.999, extra_l2 = 0, c_coe
   const d = 1 / (1 + d_coef * Math.sqrt(xi * eta) * b);
   const alpha = d * (xi * eta * Math.sqrt(r));
   const rho = d * (gamma / 2 + extra_l2);
-  return { v, r, c, gamma, d, alpha, rho, b: b + gamma * (1 + b) };
+  return { g2, v, r, c, gamma, d, alpha, rho, b: b + gamma * (1 + b) };
 }
 
 // Takes a step in place, with the options of `decide`; returns what it decided, slot by slot. g: the gradient.

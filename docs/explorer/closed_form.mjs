@@ -30,7 +30,7 @@ export function* recurrence(decay, half_life) {
 // u2: the mean of u^2.
 export function decide(u2, { shrink, alpha_0, q, sigma, epsilon = 2 ** -125 }) {
   const alpha = alpha_0 * (sigma / Math.sqrt(Math.max(u2, epsilon))) * shrink;
-  return { alpha, rho: ((alpha_0 * alpha_0) / (2 * q)) * shrink };
+  return { u2, alpha, rho: ((alpha_0 * alpha_0) / (2 * q)) * shrink };
 }
 
 // The half-life that a cosine stands for, so that the step functions need only one of the two.
@@ -54,7 +54,8 @@ export function direct({ m, v }, g, t, { direction = "gradient", clip_value = In
   });
 }
 
-// Takes a step in place, slot by slot: slot[i] is the slot of entry i, of which there are `slots`.
+// Takes a step in place along the direction u, slot by slot, with the options of `decide`; returns what it decided.
+// slot[i] is the slot of entry i, of which there are `slots`.
 export function stepSlots({ theta, slot, slots }, u, options) {
   const size = theta.length / slots;
   const u2 = new Float64Array(slots);
@@ -64,12 +65,5 @@ export function stepSlots({ theta, slot, slots }, u, options) {
     const { alpha, rho } = decided[slot[i]];
     theta[i] -= alpha * x + rho * theta[i]; // a Float32Array rounds here, and only here
   });
-}
-
-// Takes a step in place along the direction u, of an array with one slot, with the options of `decide`; returns what it decided.
-export function step(theta, u, options) {
-  const u2 = u.reduce((sum, x) => sum + x * x, 0) / u.length;
-  const { alpha, rho } = decide(u2, options);
-  u.forEach((x, i) => { theta[i] += -(alpha * x + rho * theta[i]); });
-  return { alpha, rho };
+  return decided;
 }

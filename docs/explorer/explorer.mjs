@@ -1,131 +1,240 @@
-// The page: controls, charts and the table of numbers, kept at the same settings.
+// The page: controls, charts, numbers and equations, kept at the same settings.
 
-import { drawLines, drawMap } from "./chart.mjs";
-import { DEFAULTS, HORIZON, PROBLEMS, STEPS, compute } from "./model.mjs";
+import { drawLines } from "./chart.mjs";
+import { addControls, player, showControls, showSlider } from "./controls.mjs";
+import { long, short } from "./digits.mjs";
+import { EQUATIONS, inNumbers, inSymbols, numbersOf } from "./equations.mjs";
+import { follow, rove } from "./links.mjs";
+import { drawMap, letDrag } from "./map.mjs";
+import { HORIZON, compute, recent, unstable } from "./model.mjs";
+import { PRESETS, presetOf, settingsOf } from "./presets.mjs";
+import { PROBLEMS } from "./problems.mjs";
+import { STEPS, fromAddress, startOf, toAddress, within } from "./settings.mjs";
 
-// The values a slider runs through: ten or so to a decade, all short.
-function values(from, to) {
-  const found = [];
-  for (let power = -4; power <= 5; power++)
-    for (const m of [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8]) found.push(Number(`${m}e${power}`));
-  return found.filter((x) => x >= from && x <= to);
-}
-
-const SLIDERS = {
-  t: Array.from({ length: STEPS + 1 }, (_, t) => t),
-  alpha_0: values(0.001, 0.5),
-  half_life: values(1, 10000),
-  q: values(0.25, 4),
-  sigma: values(0.1, 10),
-  xi: values(0.001, 0.5),
-  eta: values(0.1, 10),
-  beta: [0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999],
-  momentum: [0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99],
-};
-
-const settings = { ...DEFAULTS };
 const byId = (id) => document.getElementById(id);
-const shown = (x) => String(x).replaceAll("-", "−");
+const NAMES = ["paper", "closed", "adamw"];
+const T = Array.from({ length: STEPS + 1 }, (_, t) => t);
 
-// Seven digits, and no long row of zeros.
-const sevenDigits = (x) => shown(x === 0 || Math.abs(x) >= 0.001 ? x.toPrecision(7) : x.toExponential(6));
+let settings = fromAddress(location.hash);
+let preset = presetOf(settings); // whose sentence is shown
+let result;
+let moves = []; // what the charts do when another step is shown
+let mapScale;
+let pointed; // the link that is pointed at
 
-function showControls() {
-  for (const [name, list] of Object.entries(SLIDERS)) {
-    byId(name).value = list.indexOf(settings[name]);
-    byId(name).setAttribute("aria-valuetext", settings[name]);
-    byId(`${name}-value`).textContent = settings[name];
-  }
-  for (const name of ["problem", "decay"]) byId(name).value = settings[name];
+// Rows of the table. of: who has the number, everybody if it is not said; link: the equation that makes it.
+const ROWS = [
+  { name: "theta1", label: "<i>θ</i>₁" },
+  { name: "theta2", label: "<i>θ</i>₂" },
+  { name: "loss", label: "loss" },
+  { name: "error", label: "distance |<i>ε</i>|" },
+  { name: "recent", label: "its RMS, last 100" },
+  { name: "predicted", label: "predicted", of: ["closed"] },
+  { name: "length", label: "next step" },
+  { name: "alpha", label: "<i>α</i>", link: "alpha" },
+  { name: "rho", label: "<i>ρ</i>", link: "rho" },
+  { name: "b", label: "clock <i>b</i>", of: ["paper"], link: "grown" },
+  { name: "c", label: "<i>c</i>", of: ["paper"], link: "c" },
+  { name: "d", label: "<i>d</i>", of: ["paper"], link: "d" },
+  { name: "shrink", label: "plan e<sup>−2<i>S</i></sup>", of: ["closed"], link: "shrink" },
+];
+
+function addNumbers() {
+  byId("numbers").innerHTML = ROWS.map(({ name, label, of = NAMES, link }) => {
+    const cell = (who) => (of.includes(who)
+      ? `<td data-of="${who}" data-name="${name}"${link ? ` data-link="${who} ${link}"` : ""}></td>` : "<td>–</td>");
+    return `<tr><th scope="row">${label}</th>${NAMES.map(cell).join("")}</tr>`;
+  }).join("");
+  rove(byId("numbers"));
 }
 
-function showNumbers(result) {
-  const closed = result.closed[settings.t];
-  const paper = result.paper[settings.t];
-  const cells = {
-    closed: { ...closed, theta1: closed.theta[0], theta2: closed.theta[1] },
-    paper: { ...paper, theta1: paper.theta[0], theta2: paper.theta[1] },
-  };
-  for (const cell of document.querySelectorAll("td[data-of]")) {
-    const { of, name } = cell.dataset;
-    cell.textContent = sevenDigits(cells[of][name]);
+function addEquations() {
+  const titles = { paper: "Paper Amos", closed: "Closed-form Amos", adamw: "AdamW" };
+  byId("equations").innerHTML = NAMES.map((who) => `<ul class="${who}" aria-label="${titles[who]}"><li class="title">${titles[who]}</li>`
+    + EQUATIONS.filter(({ of }) => of === who).map(({ name, label }) =>
+      `<li data-link="${who} ${name}"><span>${label}</span><span class="math"></span><output></output></li>`).join("") + "</ul>").join("");
+  rove(byId("equations"));
+}
+
+const equationOf = (link) => EQUATIONS.find(({ of, name }) => `${of} ${name}` === link);
+
+// The different values that the slots have of a number, as text.
+function slotsText(at, name, digits) {
+  const texts = at.slots.map((slot) => digits(slot[name]));
+  return [...new Set(texts)].join("\n");
+}
+
+function cellText(path, name) {
+  const at = path[settings.t];
+  if (name.startsWith("theta")) return long(at.theta[name.at(-1) - 1]);
+  if (name === "recent") return long(recent(path, settings.t));
+  return name in at ? long(at[name]) : slotsText(at, name, long);
+}
+
+function showNumbers() {
+  for (const cell of document.querySelectorAll("td[data-of]")) cell.textContent = cellText(result[cell.dataset.of], cell.dataset.name);
+  for (const item of document.querySelectorAll("#equations [data-link]")) {
+    const { of, name } = equationOf(item.dataset.link);
+    item.lastChild.textContent = slotsText(result[of][settings.t], name, short);
   }
-  byId("cosine").textContent = shown(Number(result.cosine.toPrecision(3)));
-  byId("too-fast").hidden = result.cosine <= 1;
-  document.querySelectorAll(".at-t").forEach((place) => { place.textContent = settings.t; });
+  for (const place of document.querySelectorAll(".at-t")) place.textContent = settings.t;
+  showReading();
+}
+
+// The equation that is pointed at, with its numbers; for each slot, if there are two.
+function showReading() {
+  const equation = equationOf(pointed);
+  byId("reading").hidden = !equation;
+  if (!equation) return;
+  const { slots } = result[equation.of][settings.t];
+  const lines = slots.map((slot) => inNumbers(equation, settings, numbersOf(equation.of, settings, settings.t, slot)));
+  byId("reading").innerHTML = [...new Set(lines)].join("<br>");
 }
 
 // The powers of ten around the positive numbers of some lists, at most `most` decades.
 function decades(lists, most) {
   const positive = lists.flat().filter((x) => x > 0);
-  const high = Math.ceil(Math.log10(positive.reduce((a, b) => Math.max(a, b))));
-  const low = Math.floor(Math.log10(positive.reduce((a, b) => Math.min(a, b))));
+  const high = Math.ceil(Math.log10(positive.reduce((a, b) => Math.max(a, b), 1e-12)));
+  const low = Math.floor(Math.log10(positive.reduce((a, b) => Math.min(a, b), 10 ** high)));
   return [10 ** Math.max(Math.min(low, high - 1), high - most), 10 ** high];
 }
 
-function showPaths({ problem, closed, paper }) {
-  const of = (path, key) => path.map((at) => at[key]);
-  const t = SLIDERS.t;
-  const steps = { domain: [0, STEPS], label: "steps taken, t" };
-  drawMap(byId("map"), {
-    problem,
-    at: settings.t,
-    paths: [
-      { name: "closed", points: of(closed, "theta") },
-      { name: "paper", points: of(paper, "theta"), square: true },
-    ],
-  });
-  const line = (name, path, key) => ({ name, x: t, y: of(path, key) });
-  const errors = [line("paper", paper, "error"), line("closed", closed, "error"), line("plan", closed, "predicted")];
-  const sizes = [line("paper", paper, "length"), line("closed", closed, "length"),
-    line("paper second", paper, "rho"), line("closed second", closed, "rho")];
-  for (const [id, lines, label, most] of [["errors", errors, "distance |ε|", 5], ["sizes", sizes, "α·RMS(g) and ρ", 8]])
-    drawLines(byId(id), {
-      x: steps, y: { domain: decades(lines.map(({ y }) => y), most), log: true, label }, lines, at: settings.t,
-    });
+function showPaths() {
+  const problem = PROBLEMS[settings.problem];
+  const map = drawMap(byId("map"), { problem, paths: NAMES.toReversed().map((name) => ({ name, points: result[name].map(({ theta }) => theta) })) });
+  mapScale = map.scale;
+  moves.push(map.move);
+  const of = (who, read, name = who) => ({ name, x: T, y: result[who].map(read) });
+  const errors = [...NAMES.toReversed().map((who) => of(who, (at) => at.error)), of("closed", (at) => at.predicted, "plan")];
+  const decay = (who) => ({ ...of(who, ({ slots }) => slots[0].rho, `${who} second`), link: `${who} rho` });
+  const sizes = NAMES.toReversed().flatMap((who) => [
+    { ...of(who, (at) => at.length), link: `${who} alpha` }, decay(who),
+  ]);
+  for (const [id, lines, label, most] of [["errors", errors, "distance |ε|", 5], ["sizes", sizes, "α·RMS(u) and ρ", 8]])
+    moves.push(drawLines(byId(id), {
+      x: { domain: [0, STEPS], label: "steps taken, t" },
+      y: { domain: decades(lines.map(({ y }) => y), most), log: true, label }, lines,
+    }));
 }
 
-function showSchedules({ schedules }) {
-  const line = (name, key, dots) => ({ name, x: schedules.t, y: schedules[key], dots });
-  drawLines(byId("factors"), {
+function showSchedules() {
+  const { schedules } = result;
+  const line = (name, key, rest) => ({ name, x: schedules.t, y: schedules[key], ...rest });
+  const move = drawLines(byId("factors"), {
     x: { domain: [1, HORIZON], log: true, label: "steps taken, t" },
     y: { domain: [0.001, 1.3], log: true, label: "factor" },
-    at: Math.max(settings.t, 1),
     lines: [
-      line("paper", "d"),
-      line("paper second", "c"),
-      line("closed", "inverse-time"),
-      line("closed second", "inverse-square"),
-      line("closed", "inverse-time recurrence", true),
-      line("closed", "inverse-square recurrence", true),
+      line("adamw", "planned"),
+      line("paper", "d", { link: "paper d" }),
+      line("paper second", "c", { link: "paper c" }),
+      line("closed", "inverse-time", { link: settings.decay === "inverse-time" ? "closed shrink" : "" }),
+      line("closed second", "inverse-square", { link: settings.decay === "inverse-square" ? "closed shrink" : "" }),
+      line("closed", "inverse-time recurrence", { dots: true }),
+      line("closed", "inverse-square recurrence", { dots: true }),
     ],
   });
+  moves.push((t) => move(Math.max(t, 1)));
+}
+
+function showStart() {
+  const at = startOf(settings);
+  const button = byId("start");
+  button.dataset.at = JSON.stringify(at);
+  button.setAttribute("aria-label", `Start, at ${at.map(short).join(" and ")}. The arrow keys move it.`);
+  button.style.left = `${mapScale.x(at[0])}px`;
+  button.style.top = `${mapScale.y(at[1])}px`;
+}
+
+function showWords() {
+  for (const button of byId("presets").children) button.setAttribute("aria-pressed", button.value === preset);
+  byId("story").innerHTML = preset ? PRESETS[preset].say(result) : "These are your own settings.";
+  byId("cosine").textContent = short(result.cosine);
+  byId("too-fast").hidden = result.cosine <= 1;
+  const problem = PROBLEMS[settings.problem];
+  const plain = settings.noise === 0 && settings.momentum === 0 && settings.slots === "one" && problem.steepest;
+  const from = plain ? unstable(problem, result.paper) : undefined;
+  byId("overshoot").hidden = from === undefined;
+  byId("overshoot").innerHTML = `At step ${from} paper Amos’ <i>α</i> passes 2/${problem.steepest}, and its steps begin to overshoot.`;
+}
+
+function showStep() {
+  window.explorer = { settings: { ...settings }, ...result };
+  showSlider("t", settings.t);
+  for (const move of moves) move(settings.t);
+  showNumbers();
+}
+
+function draw() {
+  moves = [];
+  showPaths();
+  showSchedules();
+  showStart();
+  for (const item of document.querySelectorAll("#equations [data-link]"))
+    item.children[1].innerHTML = inSymbols(equationOf(item.dataset.link), settings);
+  showStep();
 }
 
 function show() {
-  const result = compute(settings);
-  window.explorer = { settings: { ...settings }, ...result };
-  showControls();
-  showNumbers(result);
-  showPaths(result);
-  showSchedules(result);
+  result = compute(settings);
+  showControls(settings);
+  draw();
+  showWords();
 }
 
-function change(changes) {
-  Object.assign(settings, changes);
-  show();
+let writing;
+function writeAddress() {
+  clearTimeout(writing); // browsers refuse too many changes in a short time
+  writing = setTimeout(() => history.replaceState(null, "", `#${toAddress(settings)}`), 200);
 }
 
-for (const [name, list] of Object.entries(SLIDERS)) {
-  byId(name).max = list.length - 1;
-  byId(name).addEventListener("input", (event) => change({ [name]: list[event.target.value] }));
+// Shows other settings, those of a preset if it is named. Another step alone needs no new paths.
+function change(changes, named) {
+  const names = Object.keys(changes).filter((name) => String(changes[name]) !== String(settings[name]));
+  const stepAlone = names.every((name) => name === "t");
+  if (names.includes("problem") && !("start" in changes)) changes = { ...changes, start: null };
+  settings = { ...settings, ...changes };
+  preset = named ?? (stepAlone ? preset : presetOf(settings));
+  if (stepAlone) showStep();
+  else show();
+  if (named) showWords();
+  writeAddress();
 }
-for (const [name, { title }] of Object.entries(PROBLEMS)) byId("problem").add(new Option(title, name));
-for (const name of ["problem", "decay"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
-byId("reset").addEventListener("click", () => change(DEFAULTS));
-byId("align").addEventListener("click", () => change({ xi: settings.alpha_0, eta: settings.sigma, q: 1, momentum: 0 }));
 
+const play = player({
+  now: () => settings.t,
+  go: (t) => change({ t }),
+  changed: (playing) => { byId("play").textContent = playing ? "Pause" : "Play"; },
+});
+
+addControls((changes) => {
+  if ("t" in changes) play.stop();
+  change(changes);
+});
+addNumbers();
+addEquations();
+for (const [name, { title }] of Object.entries(PRESETS)) {
+  const button = Object.assign(document.createElement("button"), { type: "button", value: name, textContent: title });
+  button.addEventListener("click", () => { play.stop(); change(settingsOf(name), name); });
+  byId("presets").append(button);
+}
+byId("play").addEventListener("click", () => (play.playing() ? play.stop() : play.start(Number(byId("speed").value))));
+byId("step").addEventListener("click", () => { play.stop(); change({ t: Math.min(settings.t + 1, STEPS) }); });
+byId("reset").addEventListener("click", () => { play.stop(); change(settingsOf("noise"), "noise"); });
+byId("align").addEventListener("click", () => change({
+  xi: settings.alpha_0, eta: settings.sigma, q: 1, momentum: 0, direction: "gradient",
+}));
+byId("share").addEventListener("click", async () => {
+  const address = `${location.href.split("#")[0]}#${toAddress(settings)}`;
+  await navigator.clipboard.writeText(address);
+  byId("share").textContent = "Copied";
+  setTimeout(() => { byId("share").textContent = "Copy link"; }, 1500);
+});
+letDrag(byId("start"), () => mapScale, (point) => change({ start: within(PROBLEMS[settings.problem], point) }));
+follow(byId("explorer"), (link) => { pointed = link; showReading(); });
+addEventListener("hashchange", () => { play.stop(); change(fromAddress(location.hash)); });
+
+byId("back").hidden = !/\/explorer\/(index\.html)?$/.test(location.pathname); // inside the site
 byId("not-started").remove();
 byId("explorer").hidden = false;
 show();
-new ResizeObserver(show).observe(byId("explorer"));
+new ResizeObserver(draw).observe(byId("map"));

@@ -1,72 +1,63 @@
 // Everything that the page shows, computed from its settings; nothing here knows of a page.
 
+import * as adamw from "./adamw.mjs";
 import * as paper from "./amos_step.mjs";
 import * as closed from "./closed_form.mjs";
+import { PROBLEMS, distance, gradientAt, offsets } from "./problems.mjs";
+import { STEPS, startOf } from "./settings.mjs";
 
-export const STEPS = 1000; // of a path
 export const HORIZON = 10000; // of a schedule
+const ENTRIES = { one: [], each: [2] }; // shapes of the slots of an array with two entries
 
-// Half of (theta - minimum)^T H (theta - minimum), H = [[h11, h12], [h12, h22]].
-export const PROBLEMS = {
-  valley: { title: "Valley, curvature 1 and 10", h: [1, 0, 10], minimum: [1, 0.5] },
-  bowl: { title: "Round bowl, minimum at 0", h: [1, 0, 1], minimum: [0, 0] },
-  tilted: { title: "Tilted valley, curvature 1 and 51", h: [19, -24, 33], minimum: [1, 0.5] },
-  noisy: { title: "Valley with noisy gradients", h: [1, 0, 10], minimum: [1, 0.5], noise: 4 },
-};
-export const START = [-1.5, 1.5];
-
-export const DEFAULTS = {
-  problem: "tilted", t: 100,
-  alpha_0: 0.05, half_life: 20, decay: "inverse-time", q: 1, sigma: 1.5,
-  xi: 0.05, eta: 1.5, beta: 0.99, momentum: 0,
-};
-
-const NO_OFFSET = [0, 0];
-
-function gradient({ h, minimum }, theta, offset) {
-  const x = theta[0] - minimum[0];
-  const y = theta[1] - minimum[1];
-  return Float64Array.of(h[0] * x + h[1] * y + offset[0], h[1] * x + h[2] * y + offset[1]);
-}
-
-// Added to gradient t = 0, 1, ...: uniform in (-noise, noise) by Park and Miller's generator, the same for both.
-function* offsets({ noise = 0 }) {
-  let state = 1;
-  const next = () => noise * (2 * ((state = (state * 16807) % 2147483647) / 2147483647) - 1);
-  while (true) yield noise ? [next(), next()] : NO_OFFSET;
-}
-
-// Where each algorithm is after t = 0, 1, ..., STEPS steps, and what its next step does.
-function path(problem, advance) {
-  const theta = Float64Array.from(START);
-  const noise = offsets(problem);
+// Where an algorithm is after t = 0, 1, ..., STEPS steps, and what its next step does. `advance` takes that step and
+// returns its direction u, and what was decided for each slot; alpha and rho are among it.
+function path(settings, advance) {
+  const problem = PROBLEMS[settings.problem];
+  const theta = Float64Array.from(startOf(settings));
+  const noise = offsets(settings.noise, settings.seed);
   return Array.from({ length: STEPS + 1 }, (_, t) => {
-    const before = Array.from(theta);
-    const [x, y] = theta.map((entry, i) => entry - problem.minimum[i]);
-    const error = Math.sqrt(x * x + y * y);
-    const g = gradient(problem, theta, noise.next().value);
-    const length = Math.sqrt((g[0] * g[0] + g[1] * g[1]) / 2);
-    const decided = advance(theta, g, t);
-    return { theta: before, error, ...decided, length: decided.alpha * length };
+    const at = { theta: Array.from(theta), error: distance(problem, theta), loss: problem.loss(theta) };
+    const { u, slots } = advance(theta, gradientAt(problem, theta, t, noise.next().value), t);
+    const [x, y] = [slots[0].alpha * u[0], slots.at(-1).alpha * u[1]];
+    return { ...at, slots, length: Math.sqrt((x * x + y * y) / 2) };
   });
 }
 
-export function paperPath(problem, { xi, eta, beta, momentum }) {
+export function paperPath(settings) {
+  const { xi, eta, beta, momentum } = settings;
   let leaf;
-  return path(problem, (theta, g, t) => {
-    leaf ??= paper.init(theta, [2], [], momentum);
-    const old = leaf.b[0];
+  return path(settings, (theta, g, t) => {
+    leaf ??= paper.init(theta, [2], ENTRIES[settings.slots], momentum);
+    const old = Array.from(leaf.b);
     const q = paper.oneMinusPower(beta, t + 1);
-    const [{ alpha, rho, c, d }] = paper.step(leaf, g, { xi, q, eta, beta, momentum });
-    return { alpha, rho, c, d, b: old };
+    const decided = paper.step(leaf, g, { xi, q, eta, beta, momentum });
+    return { u: g, slots: decided.map((found, s) => ({ ...found, b: old[s], grown: found.b })) };
   });
 }
 
-export function closedPath(problem, { alpha_0, half_life, decay, q, sigma }) {
-  return path(problem, (theta, g, t) => {
+export function closedPath(settings) {
+  const { alpha_0, half_life, decay, q, sigma, direction } = settings;
+  const slot = paper.slotsOf([2], ENTRIES[settings.slots]);
+  const leaf = { slot, slots: slot[1] + 1, m: new Float64Array(2), v: new Float64Array(2) };
+  return path(settings, (theta, g, t) => {
     const shrink = closed.shrink[decay](t, half_life);
-    return { ...closed.step(theta, g, { shrink, alpha_0, q, sigma }), shrink };
-  }).map((at, t, all) => ({ ...at, predicted: all[0].error * Math.sqrt(at.shrink) }));
+    const u = closed.direct(leaf, g, t, { direction });
+    const decided = closed.stepSlots({ ...leaf, theta }, u, { shrink, alpha_0, q, sigma });
+    return { u, slots: decided.map((found) => ({ ...found, shrink })) };
+  }).map((at, _, [first]) => ({ ...at, predicted: first.error * Math.sqrt(at.slots[0].shrink) }));
+}
+
+// AdamW's learning rate in step t = 0, 1, ..., over its first one.
+export const planned = ({ schedule, end }) => (t) => (schedule === "linear" ? Math.max(1 - t / end, 0) : 1);
+
+export function adamwPath(settings) {
+  const { lr, weight_decay, beta1, beta2 } = settings;
+  const [m, v, factor] = [new Float64Array(2), new Float64Array(2), planned(settings)];
+  return path(settings, (theta, g, t) => {
+    const options = { lr: lr * factor(t), weight_decay, beta1, beta2 };
+    const { u, alpha, rho } = adamw.step({ theta, m, v }, g, t, options);
+    return { u, slots: [0, 1].map((i) => ({ m: m[i], v: v[i], u: u[i], alpha, rho })) };
+  });
 }
 
 // Whole numbers from 1 to HORIZON, close to evenly spaced in their logarithms.
@@ -92,7 +83,7 @@ function* factors({ xi, eta }) {
 
 export function schedules(settings) {
   const { half_life } = settings;
-  const found = { t: TIMES };
+  const found = { t: TIMES, planned: TIMES.map(planned(settings)) };
   for (const [decay, shrink] of Object.entries(closed.shrink)) {
     found[decay] = TIMES.map((t) => shrink(t, half_life));
     found[`${decay} recurrence`] = sampled(closed.recurrence(decay, half_life));
@@ -101,12 +92,24 @@ export function schedules(settings) {
   return { ...found, c: decided.map((at) => at.c), d: decided.map((at) => at.d) };
 }
 
+// The first step whose alpha is above 2 over the steepest curvature: from there, along the steepest direction, every
+// step lands farther from the minimum than it began. undefined if there is none, or curvature is not constant.
+export function unstable({ steepest }, path) {
+  const found = path.findIndex(({ slots }) => slots.some(({ alpha }) => alpha > 2 / steepest));
+  return found < 0 ? undefined : found;
+}
+
+// The root mean square of the distance over the last 100 steps up to t: what noise leaves.
+export function recent(path, t) {
+  const last = path.slice(Math.max(t - 99, 0), t + 1);
+  return Math.sqrt(last.reduce((sum, { error }) => sum + error * error, 0) / last.length);
+}
+
 export function compute(settings) {
-  const problem = PROBLEMS[settings.problem];
   return {
-    problem,
-    paper: paperPath(problem, settings),
-    closed: closedPath(problem, settings),
+    paper: paperPath(settings),
+    closed: closedPath(settings),
+    adamw: adamwPath(settings),
     schedules: schedules(settings),
     cosine: closed.cosine[settings.decay](settings.alpha_0, settings.half_life),
   };

@@ -37,7 +37,7 @@ def launch():
         browser.close()
 
 
-# Of all elements with text, and lines of charts: how many, the least contrast to what is behind, and the background.
+# Of all elements with text that are seen, and lines of charts: how many, the least contrast to what is behind, and the background.
 CONTRAST = """
 (within) => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -51,6 +51,7 @@ CONTRAST = """
   const ratios = Array.from(document.querySelectorAll(`${within}, ${within} *`))
     .filter((e) => Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim())
       || e.matches("polyline.line"))
+    .filter((e) => !e.disabled && e.checkVisibility())
     .map((e) => {
       const style = getComputedStyle(e);
       const ink = e.matches("text") ? style.fill : e.matches("polyline") ? style.stroke : style.color;
