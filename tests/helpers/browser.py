@@ -37,7 +37,8 @@ def launch():
         browser.close()
 
 
-# Of all elements with text that are seen, and lines of charts: how many, the least contrast to what is behind, and the background.
+# Of all elements with text that are seen, and lines of charts: how many, the least contrast to what is behind, and the
+# background.
 CONTRAST = """
 (within) => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
