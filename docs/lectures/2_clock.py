@@ -55,8 +55,8 @@ for _ in range(1000):
 b, c, d = clock(0.1, 1001)
 theirs = float(state.b["w"])
 print(f"the optimizer's clock {theirs:.10f}, ours {b[-1]:.10f}")
-# A step of the clock has a dozen roundings, and the running mean of the last 1000 gradients has three each,
-# which gamma feels; 1 + b multiplies them all.
+# A step of the clock has a dozen roundings, and the running mean of the last
+# 1000 gradients has three each, which gamma feels; 1 + b multiplies them all.
 assert abs(theirs - b[-1]) < (12_000 + 3_000 * np.log1p(b[-1])) * 2**-53 * (
     1 + b[-1]
 )
@@ -76,7 +76,7 @@ for batches in (100, 400, 1600):
     b, c, d = clock(1 / np.sqrt(batches), 8 * batches + 1)
     early = [b[E * batches] for E in (1, 2, 8)]
     print(f"{batches:4} batches:", *(f"{number:8.2f}" for number in early))
-print("   e^E - 1:   ", *(f"{np.expm1(E):8.2f}" for E in (1, 2, 8)))
+print("   e^E - 1:  ", *(f"{np.expm1(E):8.2f}" for E in (1, 2, 8)))
 
 # %%
 # At epoch 1 the clock is right, at epoch 8 it is far behind the exponential. Something slows it down:
