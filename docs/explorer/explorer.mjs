@@ -231,7 +231,8 @@ byId("share").addEventListener("click", async () => {
 });
 letDrag(byId("start"), () => mapScale, (point) => change({ start: within(PROBLEMS[settings.problem], point) }));
 follow(byId("explorer"), (link) => { pointed = link; showReading(); });
-addEventListener("hashchange", () => { play.stop(); change(fromAddress(location.hash)); });
+// Not location.hash, which an address that was still to be written may have changed since.
+addEventListener("hashchange", ({ newURL }) => { play.stop(); change(fromAddress(new URL(newURL).hash)); });
 
 byId("back").hidden = !/\/explorer\/(index\.html)?$/.test(location.pathname); // inside the site
 byId("not-started").remove();
