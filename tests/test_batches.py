@@ -130,7 +130,7 @@ def test_clones_and_parameters(opt):
 @pytest.mark.parametrize(("given", "steps"), [(dict(steps=7), 7), (dict(epochs=2), 6), (dict(steps=2), 2), ({}, 3)])
 def test_a_problem_with_minibatches_brings_them(given, steps):
     problem = amos_ref.problems.digits(hidden=3, batch_size=449)
-    result = amos_ref.minimize(problem, **given)
+    result = amos_ref.minimize(problem, eta=0.25, **given)
     assert result.steps == steps
     assert result.opt.learning_rate == 1 / math.sqrt(3)
     several, state, params = problem.batches(), result.opt.init(problem.start), copy.deepcopy(problem.start)

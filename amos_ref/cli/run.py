@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import plots
+from amos_ref import plots, tree
 from amos_ref.checks import named_arrays
+from amos_ref.choosing import choose
 from amos_ref.cli import csv_data, tuned
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, ProblemError, escape
@@ -99,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
     is_named = name in PROBLEMS
     regression = None if is_named else _read_regression(args)
     problem = _build_problem(args) if regression is None else regression.problem
-    optimizers, notes = _build_optimizers(args)
+    optimizers, notes = _build_optimizers(args, problem.start)
     with plots.picture(args.plot, 11.0, 4.8) as figure:
         best = problem.best
         results, losses = _train(problem, optimizers, args.steps)
@@ -163,8 +164,9 @@ def _read_regression(args: argparse.Namespace) -> csv_data.Regression:
     return csv_data.read_regression(args.problem, args.target, args.feature or (), form)
 
 
-def _build_optimizers(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+def _build_optimizers(args: argparse.Namespace, start: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the optimizers by the texts that the user gave for them, and what is chosen for each by default."""
+    has_kernels = any(leaf.ndim > 1 for leaf in tree.flatten(start).values())
     optimizers: dict[str, Any] = {}
     notes: dict[str, str] = {}
     for text in args.algorithm or OPTIMIZERS:
@@ -175,6 +177,8 @@ def _build_optimizers(args: argparse.Namespace) -> tuple[dict[str, Any], dict[st
             raise HyperParameterError(f"there is no algorithm {name!r}; it must be {', '.join(OPTIMIZERS)}")
         rate = LEARNING_RATE if args.learning_rate is None else args.learning_rate
         options.setdefault("alpha_0" if name == "closed-form" else "learning_rate", rate)
+        if name == "paper" and has_kernels:
+            options.setdefault("eta", choose(start))
         with _name_algorithm(text):
             optimizers[text] = build_optimizer(name, options, args.steps)
         notes[text] = describe_half_life(name, options, args.steps)

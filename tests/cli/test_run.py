@@ -57,7 +57,8 @@ def test_the_table_of_every_problem(name, capsys):
     assert main(["run", name, "--steps", "2", "--algorithm", "paper"]) == 0
     out, err = output_lines(capsys)
     problem = problems.PROBLEMS[name]()
-    result = amos_ref.minimize(problem, steps=2, learning_rate=0.05)
+    chosen = {"eta": amos_ref.choose(problem.start)} if name == "digits" else {}
+    result = amos_ref.minimize(problem, steps=2, learning_rate=0.05, **chosen)
     head, start, paper, reference = out
     assert head.split("  ")[-1].strip() == ("right on held-out" if problem.score else "distance to it")
     end = f"{problem.score(result.params):.1%}" if problem.score else f"{result.history.error[-1]:.6g}"
