@@ -5,7 +5,7 @@ Read it in :mod:`amos_ref.spec`, run it with :class:`Amos`, check a port of it w
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amos_ref import adamw, closed_form, conformance, errors, exact, interop, plots, problems, rules, spec
@@ -67,7 +67,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # Each name is imported when it is first used: every run of pytest loads the plugin, and with it this file.
     if name not in __all__:
         raise AttributeError(f"module 'amos_ref' has no attribute {name!r}")

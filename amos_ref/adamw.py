@@ -1,7 +1,7 @@
 """AdamW over parameter trees, to compare with: not Amos, and not part of any check of a port."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.directions import Adam
 from amos_ref.optimizers.leaf import DirectedLeaf, aim
 from amos_ref.optimizers.state import AdamWState
+from amos_ref.optimizers.trace import Lines
 from amos_ref.options import learning_rate_at
 
 LINES = (
@@ -42,7 +43,7 @@ class AdamWRates(NamedTuple):
         return self.alpha, self.rho
 
 
-def decide(u2, scale, alpha, rho):
+def decide(u2: float, scale: float, alpha: float, rho: float) -> tuple[float, float]:
     """Return (alpha, rho), which are the same for every slot."""
     return alpha, rho
 
@@ -92,10 +93,10 @@ class AdamW(Optimizer):
     array([ 0.899, -1.898])
     """
 
-    state_type = AdamWState
-    method = Method(decide, 0, compute_stages, Adam)
-    lines = LINES
-    backends = ("numpy", "cpu", "auto")
+    state_type: type = AdamWState
+    method: ClassVar[Method] = Method(decide, 0, compute_stages, Adam)
+    lines: ClassVar[Lines] = LINES
+    backends: ClassVar[tuple[str, ...]] = ("numpy", "cpu", "auto")
 
     def __init__(
         self,

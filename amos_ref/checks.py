@@ -36,6 +36,12 @@ class ForeignArray:
         The array that this describes, so that it stays alive.
     """
 
+    address: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    source: Any
+    writeable: bool
+
     __slots__ = ("address", "dtype", "shape", "source", "writeable")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, address: int, writeable: bool, source: Any) -> None:

@@ -197,6 +197,14 @@ class Schedule:
         If an option is out of its range, or too many or too few are given.
     """
 
+    alpha_0: float
+    q: float
+    decay: str
+    half_life: float | None
+    p_0: Any  # a number, or None where there is a half-life or a callable p_t
+    sums: "_Sums | None"
+    falling: bool
+
     def __init__(
         self,
         alpha_0: float = 1e-3,

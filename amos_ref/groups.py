@@ -18,7 +18,7 @@ from amos_ref.patterns import Matcher
 from amos_ref.rules import LeafRules, Preset, number, resolve
 
 #: What a leaf has that no rule names; and which of these options are numbers, in the order in which leaves have them.
-NEUTRAL = {"lr_factor": 1.0, "extra_l2": 0.0, "frozen": False}
+NEUTRAL: dict[str, Any] = {"lr_factor": 1.0, "extra_l2": 0.0, "frozen": False}
 NUMBERS = ("lr_factor", "extra_l2")
 
 

@@ -37,6 +37,9 @@ _TAKING = dict.fromkeys((op.ATOMIC_GROUP, op.POSSESSIVE_REPEAT), "it has a group
 class Matcher:
     """Whether patterns match at the start of a name, within one bound for all of them."""
 
+    name: str
+    left: int
+
     def __init__(self, name: str) -> None:
         self.name, self.left = name, MOST_PLACES
 

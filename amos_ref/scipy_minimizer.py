@@ -25,7 +25,7 @@ OTHERWISE = {
 def scipy_method(
     fun: Callable[..., Any],
     x0: Any,
-    args: tuple = (),
+    args: tuple[Any, ...] = (),
     *,
     jac: Any = None,
     hess: Any = None,

@@ -29,6 +29,11 @@ def make_optimizer(work: Workload, backend: str) -> Any:
 class AmosStepper(Stepper):
     """The workload's algorithm with a backend; `place` puts arrays by name where the backend steps them."""
 
+    params: Any
+    grads: Any
+    opt: Any
+    state: Any
+
     def __init__(self, work: Workload, backend: str, place: Callable[[dict[str, np.ndarray]], Any] = dict) -> None:
         self.params, self.grads = map(place, draw_arrays(work))
         self.opt = make_optimizer(work, backend)

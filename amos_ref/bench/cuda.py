@@ -1,6 +1,7 @@
 """On a GPU: this package's CUDA kernels, and the roof of its memory, which is a copy on the device."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ REPLAYS = 1000  # whose numbers are computed together
 
 class AmosStep(Stepper):
     """A step of this package's kernels, called each time and not waited for."""
+
+    amos: AmosStepper
+    stream: int
+    state: Any
+    taken: int
 
     def __init__(self, work: Workload) -> None:
         self.amos, self.stream = AmosStepper(work, "cuda", _copy_to_device), gpu.find_stream()
@@ -41,6 +47,10 @@ class AmosReplay(AmosStep):
     The closed form's schedule is put on the device for many replays at a time.
     """
 
+    replay: Callable[[], None]
+    state: Any
+    taken: int
+
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
         self.replay = gpu.record(self.stream, lambda: self.step(sync=False))
@@ -57,6 +67,8 @@ class AmosReplay(AmosStep):
 
 class AmosBound(AmosStep):
     """A step of this package's kernels that is bound to its arrays."""
+
+    bound: Any
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -76,6 +88,11 @@ def _copy_to_device(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 class DeviceCopy(Stepper):
     """Copies half of a step's bytes, so that it reads and writes as many bytes as the step does."""
+
+    stream: int
+    source: Any
+    target: Any
+    replay: Callable[[], None]
 
     def __init__(self, work: Workload) -> None:
         count, self.stream = -(-work.bytes // 16), gpu.find_stream()

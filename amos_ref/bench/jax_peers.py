@@ -35,6 +35,12 @@ def _compile(make: Callable[[Workload], Any], work: Workload) -> tuple[Callable[
 class JaxStepper(Stepper):
     """An optimizer of optax's form, which `make` makes for a workload."""
 
+    jax: Any
+    step: Callable[..., Any]
+    params: Any
+    grads: Any
+    state: Any
+
     def __init__(self, work: Workload, make: Callable[[Workload], Any]) -> None:
         import jax
 

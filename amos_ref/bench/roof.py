@@ -50,6 +50,15 @@ class Roof(Stepper):
     It uses the one of VARIANTS that is fastest on this machine, according to a few tries of each in turn.
     """
 
+    g: np.ndarray
+    theta: np.ndarray
+    others: tuple[np.ndarray, ...]
+    summed: tuple[np.ndarray, ...]
+    parameters: int
+    backward: bool
+    out: np.ndarray
+    tasks: Tasks
+
     def __init__(self, work: Workload) -> None:
         n, k = work.parameters, work.slots
         self.g, self.theta = make_words(n * work.itemsize, 3), make_words(n * work.itemsize, 5)

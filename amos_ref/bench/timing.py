@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amos_ref.bench import gpu
@@ -37,6 +37,8 @@ class Stepper:
 
 class OnHost:
     """Steps of one stepper, timed one by one with the host's clock."""
+
+    run: Callable[[], None]
 
     def __init__(self, stepper: Stepper, pause: float = 0.0) -> None:
         self.run = stepper.run
@@ -106,7 +108,9 @@ def count_copies(size: int, l2: int) -> int:
 class Rotation:
     """Copies of one stepper that take a step each in turn, so that each finds its arrays outside the L2 cache."""
 
-    pause = 0.0
+    copies: Sequence[Stepper]
+    clock: Clock
+    pause: float = 0.0
 
     def __init__(self, copies: Sequence[Stepper], clock: Clock) -> None:
         self.copies, self.clock = copies, clock

@@ -31,6 +31,11 @@ MakeOptimizer = Callable[..., Any]  # called with torch's parameters, the worklo
 class TorchStepper(Stepper):
     """An optimizer of tensors, which `make` makes with options; each step is called."""
 
+    stream: Any
+    params: dict[str, Any]
+    optimizer: Any
+    step: Callable[..., Any]
+
     def __init__(self, work: Workload, make: MakeOptimizer, on_gpu: bool = False, **options: bool) -> None:
         import torch
 

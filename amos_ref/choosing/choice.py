@@ -58,6 +58,8 @@ class Choice(LeafRules):
         Whose recipe it follows where that differs from the authors' table: "t5", "lstm", ..., or "".
     """
 
+    family: str
+
     def __init__(self, entries: Mapping[str, Entry], family: str = "") -> None:
         self._entries, self.family = dict(entries), family
 

@@ -19,6 +19,9 @@ STATE_FORMAT = "amos-ref-state"
 class FileLeaf:
     """An array in a file: its shape and the name of its dtype."""
 
+    shape: Any
+    dtype: str
+
     def __init__(self, shape: Any, dtype: str) -> None:
         self.shape, self.dtype = shape, dtype
 

@@ -96,6 +96,16 @@ class Model:
         What rules found out about the model as a whole.
     """
 
+    leaves: dict[str, Leaf]
+    ordered: bool
+    rank: dict[str, int]
+    width: int | None
+    heads: int | None
+    rows: int
+    biased: bool
+    attending: set[tuple[str, ...]]
+    family: str
+
     def __init__(self, shapes: Mapping[str, Shape], layout: str | None, family: str | None = None) -> None:
         self.layout = layout
         self.memo: dict[str, Any] = {}

@@ -274,6 +274,9 @@ def _find_outputs(args: argparse.Namespace) -> dict[str, str | None]:
 class Watch(contextlib.ExitStack):
     """What a terminal shows during a check: the case that is running, since it may hang, and what departs so far."""
 
+    done: int
+    text: str
+
     def __init__(self) -> None:
         super().__init__()
         self.failing: list[str] = []

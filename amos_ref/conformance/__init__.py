@@ -30,7 +30,7 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # As in amos_ref itself: imported when first used.
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'amos_ref.conformance' has no attribute {name!r}")

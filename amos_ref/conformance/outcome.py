@@ -44,6 +44,16 @@ class Outcome:
         Returns the port as another algorithm, or None.
     """
 
+    algorithm: Algorithm
+    again: kinship.Make
+    port: Port
+    suite: str
+    listed: list[expect.Expectation]
+    cases: Sequence[Case]
+    found: Callable[[Result], None]
+    doing: str
+    begun: float
+
     def __init__(
         self,
         port: Port,

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from amos_ref.conformance.cases import Case
+    from amos_ref.conformance.expect import Expectation
     from amos_ref.conformance.judging.drive import Observation
     from amos_ref.conformance.judging.judge import Result
+    from amos_ref.conformance.ports.supervised import TargetPort
 
 SUITES = ("full", "quick")
 ALGORITHM_NAMES = ("paper", "closed-form")
@@ -49,6 +53,11 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 class PortUnderTest(pytest.Collector):
     """The port, which runs in a process of its own, and what its cases came to."""
+
+    rule: Any  # what --amos-eta or --amos-sigma says
+    listed: "list[Expectation]"
+    port: "TargetPort"
+    cases: "Sequence[Case]"
 
     def collect(self) -> list["CaseTest"]:
         """Import the port and make the tests; what is wrong with the options ends pytest in one line."""

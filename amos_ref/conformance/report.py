@@ -51,6 +51,15 @@ class Report(Printed):
         Whether something was checked to the end and every failing case was expected.
     """
 
+    target: str
+    results: list[Result]
+    suite: str
+    tolerance: str | None
+    diagnosis: Diagnosis | None
+    notes: list[Note]
+    out_of: int | None
+    interrupted: str | None
+
     def __init__(
         self,
         target: str,

@@ -147,7 +147,8 @@ class Work(Protocol):
 class PlainWork:
     """What works have in common of which nothing is told but what `run` returns."""
 
-    advanced, begun = True, False
+    advanced: bool = True
+    begun: bool = False
     late: BaseException | None = None
     vanished: Sequence[int] = ()
 

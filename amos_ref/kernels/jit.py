@@ -151,12 +151,12 @@ def inline(fn: Callable[..., Any]) -> Callable[..., Any]:
     return register_jitable(fastmath=False, error_model="numpy")(fn)
 
 
-def specialise(fn):
+def specialise(fn: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate what chooses, by the types of its arguments, how compiled code does what `fn` does in Python."""
     return overload(fn, jit_options={"fastmath": False, "error_model": "numpy"})
 
 
-def kernel(fn):
+def kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel that leaves Python's lock alone, its machine code kept on disk where the disk allows it."""
     dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True)(fn)
     if isinstance(dispatcher, Dispatcher):  # a plain function under NUMBA_DISABLE_JIT

@@ -1,7 +1,7 @@
 """The layout of a step, kept for the next ones: what was checked serves for as long as the arrays stay as they are."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import optree
 
 from amos_ref import tree
 from amos_ref.errors import DtypeError
-from amos_ref.kernels import Backend, Work
+from amos_ref.kernels import Backend, Watch, Work
 
 
 class KeptLayout:
@@ -30,6 +30,22 @@ class KeptLayout:
     state : NamedTuple
         A count, and dicts of arrays by leaf name (or None). All three were checked.
     """
+
+    work: Work
+    stepping: list[str]
+    structure: optree.PyTreeSpec
+    here: list[int]
+    passed: list[int]
+    names: list[str]
+    state_type: type
+    present: list[int]
+    absent: list[int]
+    moved: list[int]
+    skipped: list[int]
+    single: list[int]
+    fixed: int
+    as_array: Callable[[Any, str], Any] | None
+    watch: Watch | None
 
     def __init__(
         self, backend: Backend, work: Work, params: Any, grads: Any, state: Any, stepping: Sequence[str]

@@ -1,6 +1,6 @@
 """The page itself as a backend, in NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amos_ref.dtypes import round_like, vanishes
@@ -10,6 +10,10 @@ from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insi
 class Work(PlainWork):
     """The leaves of a step; see :class:`amos_ref.kernels.Work`."""
 
+    leaves: Sequence[Any]
+    page: Callable[[Any, Any], Mapping[str, Any]]
+    late: BaseException | None
+    vanished: Sequence[int]
     keeps = False
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:

@@ -18,7 +18,7 @@ from amos_ref.kernels.jit import inline, specialise
 inline(spec.change)
 inline(spec.average)
 
-BITS = {"float16": np.uint16, "bfloat16": np.int16}
+BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.int16}
 
 
 @inline
@@ -127,24 +127,24 @@ def _writer(dtype):
     return {"uint16": to_half, "int16": to_bfloat, "float32": np.float32}.get(str(dtype), from_plain)
 
 
-def clip(g, chi):
+def clip(g: float, chi: float | None) -> float:
     """:func:`amos_ref.spec.clip` for one number, as comparisons that NaN passes through; None is no clipping."""
     if chi is None:
         return g
     return chi if g > chi else -chi if g < -chi else g
 
 
-def load(a, i):
+def load(a: Any, i: int) -> Any:
     """Return ``a[i]`` as float64; a number is its own every entry."""
     return _reader(a.dtype)(a[i]) if isinstance(a, np.ndarray) else a
 
 
-def store(a, i, x):
+def store(a: np.ndarray, i: int, x: float) -> None:
     """Set ``a[i]`` to x, rounded once."""
     a[i] = _writer(a.dtype)(x)
 
 
-def average_into(m, i, delta, mu):
+def average_into(m: np.ndarray | None, i: int, delta: float, mu: float) -> float:
     """Return the change, averaged into ``m[i]``; without momentum (None) as it is."""
     if m is None:
         return delta
@@ -153,7 +153,7 @@ def average_into(m, i, delta, mu):
     return delta
 
 
-def cut(a, start, stop):
+def cut(a: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
     """Return ``a[start:stop]``; None of None."""
     return None if a is None else a[start:stop]
 

@@ -39,6 +39,11 @@ class Tasks:
         The elements, or what takes as long, before each leaf; last the number of all.
     """
 
+    starts: np.ndarray
+    work: np.ndarray
+    count: int
+    little: bool
+
     def __init__(self, starts: np.ndarray, work: np.ndarray) -> None:
         self.starts, self.work = starts, work
         self.count = int(starts[-1])
@@ -141,6 +146,16 @@ class Table:
     boxes : list of Box
     mixed : list of Mixed
     """
+
+    boxes: list[Box]
+    leaves: np.ndarray
+    share: np.ndarray
+    sums: int
+    places: int
+    reduce: Tasks
+    combine: Tasks
+    slots: Tasks
+    apply: Tasks
 
     def __init__(self, key: Key, members: list[tuple[int, Any, Box]], address: Callable[[Any], int]) -> None:
         self.key = key

@@ -14,6 +14,7 @@ from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.leaf import Leaf, refuse_gradient
 from amos_ref.optimizers.scale import DefaultEta, measures, scale_at_start, warn_of_default
 from amos_ref.optimizers.state import AmosState, ScaledAmosState
+from amos_ref.optimizers.trace import Lines
 from amos_ref.options import learning_rate_at
 from amos_ref.rules import eta_of, slot_shape_of
 from amos_ref.spec import decide as page_decide
@@ -170,11 +171,11 @@ class Amos(Optimizer):
     {'w': array([ 0.95257359, -2.04656854]), 'b': array(-0.05)}
     """
 
-    state_type = AmosState
-    method = Method(decide, 2, compute_stages)
-    own_method = Method(decide_own, 2, compute_stages, own=2)
-    lines = LINES
-    example: ClassVar = dict(
+    state_type: type = AmosState
+    method: ClassVar[Method] = Method(decide, 2, compute_stages)
+    own_method: ClassVar[Method] = Method(decide_own, 2, compute_stages, own=2)
+    lines: ClassVar[Lines] = LINES
+    example: ClassVar[dict[str, Any]] = dict(
         learning_rate=0.1,
         eta={"bias": 0.5, "kernel": "sqrt(1/SHAPE[0])"},
         slot_shape={"bias": "tensor", "kernel": "(1, SHAPE[1])"},

@@ -18,6 +18,7 @@ from amos_ref.optimizers.directions import Adam, Sign
 from amos_ref.optimizers.leaf import DirectedLeaf, aim, refuse_gradient
 from amos_ref.optimizers.scale import scale_at_start
 from amos_ref.optimizers.state import ClosedFormState
+from amos_ref.optimizers.trace import Lines
 from amos_ref.outside import pass_on
 from amos_ref.rules import slot_shape_of
 
@@ -36,7 +37,7 @@ LINES = (
 
 
 #: How backends make directions; gradients and what callables make of them are moved along as they are.
-DIRECTIONS = {"sign": Sign, "adam": Adam}
+DIRECTIONS: dict[str, type[Sign] | type[Adam]] = {"sign": Sign, "adam": Adam}
 
 
 class ClosedRates(NamedTuple):
@@ -62,7 +63,9 @@ class ClosedRates(NamedTuple):
         return np.inf if self.clip_value is None else self.clip_value
 
 
-def decide_own(u2, sigma, lr_factor, shrink, alpha_0, q, epsilon):
+def decide_own(
+    u2: float, sigma: float, lr_factor: float, shrink: float, alpha_0: float, q: float, epsilon: float
+) -> tuple[float, float]:
     """Return (alpha, rho) of one slot of a leaf with a number of its own."""
     return page_decide(u2, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
 
@@ -148,12 +151,12 @@ class ClosedFormAmos(Optimizer):
     {'w': array([ 2.96985, -3.9598 ]), 'b': array(-0.005)}
     """
 
-    state_type = ClosedFormState
-    method = Method(closed_form.decide, 0, compute_stages)
-    own_method = Method(decide_own, 0, compute_stages, own=1)
-    lines = LINES
-    first_step = 0
-    example: ClassVar = dict(alpha_0=0.1, half_life=10, direction="adam")
+    state_type: type = ClosedFormState
+    method: ClassVar[Method] = Method(closed_form.decide, 0, compute_stages)
+    own_method: ClassVar[Method] = Method(decide_own, 0, compute_stages, own=1)
+    lines: ClassVar[Lines] = LINES
+    first_step: ClassVar[int] = 0
+    example: ClassVar[dict[str, Any]] = dict(alpha_0=0.1, half_life=10, direction="adam")
 
     def __init__(
         self,

@@ -1,13 +1,13 @@
 """Directions made of gradients, as backends take them from the page; see :class:`amos_ref.kernels.Direction`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from amos_ref.spec import average, one_minus_power, second_moment
 
 
-def sign(g):
+def sign(g: Any) -> tuple[Any]:
     # u = sign(g)
     return (np.float64(g > 0.0) - np.float64(g < 0.0),)
 
@@ -19,7 +19,9 @@ class Sign(NamedTuple):
     moments = 0
 
 
-def adam(g, m, v, beta1, beta2, adam_epsilon, q1, q2):
+def adam(
+    g: Any, m: Any, v: Any, beta1: float, beta2: float, adam_epsilon: float, q1: float, q2: float
+) -> tuple[Any, Any, Any]:
     # m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
     m, v = average(m, g, beta1), second_moment(v, g * g, beta2)
     # u = m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + epsilon)

@@ -148,7 +148,12 @@ def as_count(value: Any) -> int | None:
 
 
 def check_state(
-    state: State, shapes: dict[str, tuple], dtypes: dict[str, np.dtype], kind: type = AmosState, *, optional: bool
+    state: State,
+    shapes: dict[str, tuple[Any, Any]],
+    dtypes: dict[str, np.dtype],
+    kind: type = AmosState,
+    *,
+    optional: bool,
 ) -> None:
     """Raise StateError unless `state` is one that these leaves and options could have produced.
 

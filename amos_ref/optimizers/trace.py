@@ -21,6 +21,9 @@ class Trace(Printed, Mapping[str, dict[str, Any]]):
         What all leaves share: q = 1 - beta^t, xi and the hyper-parameters; for ClosedFormAmos exp(-2 S_t) and its own.
     """
 
+    t: int
+    rates: Any
+
     def __init__(self, t: int, rates: Any, steps: dict[str, tuple[Any, dict[str, Any]]], lines: Lines) -> None:
         self.t, self.rates = t, rates
         self._steps, self._lines = steps, lines

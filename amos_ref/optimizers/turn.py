@@ -13,6 +13,9 @@ class Turn:
     A step in place takes the turn, and gives it back if it has written nothing.
     """
 
+    stepped: bool
+    t: int
+
     __slots__ = ("_lock", "stepped", "t")
 
     def __init__(self) -> None:
@@ -99,6 +102,12 @@ class Taking:
     done : bool
         Whether it has happened.
     """
+
+    state: Any
+    new: Any
+    turn: Turn
+    done: bool
+    t: int
 
     def __init__(self, state: Any, first_step: int) -> None:
         self.state, self.turn, self.done = state, turn_of(state), False

@@ -24,6 +24,7 @@ theta        E(theta) + E(delta) + u |theta'| + 2u |theta|, the last for (1 - rh
 ===========  ====================================================================================================
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +37,7 @@ from amos_ref.conformance.judging.reading import Step
 class Bound(RunningBound):
     """Error bounds of one leaf of the closed form."""
 
-    like: ClassVar = {"theta": "old_theta", "m": "old_theta", "v": "old_theta"}
+    like: ClassVar[Mapping[str, str]] = {"theta": "old_theta", "m": "old_theta", "v": "old_theta"}
     theta: np.ndarray
     m: np.ndarray
     v: np.ndarray

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS
-from amos_ref.conformance.diagnosis.catalogue import KNOWN, Names, deviation, in_order, reading_of
+from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
+from amos_ref.conformance.diagnosis.catalogue import KNOWN, Knowledge, Names, deviation, in_order, reading_of
 from amos_ref.conformance.diagnosis.deviation import Deviation
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import Observation
@@ -61,6 +61,13 @@ class Evidence:
     given : int
         How many of them the check made; what comes after was added to confirm or refute a name.
     """
+
+    algorithm: Algorithm
+    known: Knowledge
+    stages: tuple[str, ...]
+    left: int
+    seen: list[Observation]
+    given: int
 
     def __init__(
         self, seen: Sequence[Observation], stages: Sequence[str] | None = None, budget: int = 1_000_000

@@ -24,6 +24,12 @@ Factor = tuple[str, fractions.Fraction]  # a quantity, and its exponent
 class Target:
     """Something of the page that a factor is put to."""
 
+    words: str
+    stage: str
+    effect: str
+    factors: tuple[str, ...]
+    scaled: Callable[..., Any]
+
     def __init__(
         self, words: str, stage: str, effect: str, factors: tuple[str, ...], scaled: Callable[..., Any]
     ) -> None:
@@ -75,6 +81,14 @@ class Grammar:
     catalogue : Catalogue
         Its names are left out.
     """
+
+    factors: Mapping[str, Callable[[Any], Any]]
+    own: Mapping[str, Mapping[str, str]]
+    targets: Mapping[str, Target]
+    powers: Mapping[str, tuple[str, str]]
+    words: Mapping[str, Mapping[float, str]]
+    rough: tuple[str, ...]
+    catalogue: Catalogue
 
     def __init__(
         self,

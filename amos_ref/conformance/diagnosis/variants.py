@@ -45,6 +45,11 @@ class Variant(NamedTuple):
 class VariantReading:
     """A variant with one value for each of its settings; `number` and `store` are those of a Reading."""
 
+    rule: Callable[[Any], None]
+    settings: Settings
+    number: Callable[[Any], Any]
+    store: Callable[[str, Any], Any]
+
     def __init__(
         self,
         rule: Callable[[Any], None],

@@ -58,6 +58,9 @@ class RunningBound:
         How far a right port may be from the reading's after the last step.
     """
 
+    dtype: np.dtype
+    u: float
+    tiny: float
     like: ClassVar[Mapping[str, str]]  # theta and each part of the state -> what of a step has its shape
 
     def __init__(self, step: Step, dtype: str) -> None:
@@ -107,7 +110,7 @@ class RunningBound:
 class Bound(RunningBound):
     """Error bounds of one leaf of paper Amos."""
 
-    like: ClassVar = {"theta": "old_theta", "v": "old_v", "b": "old_v", "m": "old_theta"}
+    like: ClassVar[Mapping[str, str]] = {"theta": "old_theta", "v": "old_v", "b": "old_v", "m": "old_theta"}
     theta: np.ndarray
     v: np.ndarray
     b: np.ndarray

@@ -114,6 +114,11 @@ def refused_word(case: Case, failed: "Failure") -> str:
 class Failure(Exception):
     """The port failed: at its start (step None) or at a step."""
 
+    step: int | None
+    error: BaseException
+    verdict: str
+    detail: str
+
     def __init__(self, step: int | None, error: BaseException, where: str = "") -> None:
         told = Hangs if isinstance(error, Hangs) else failure_of(error)
         self.step, self.error, self.verdict = step, error, told.verdict if told else "raises"

@@ -72,6 +72,10 @@ class Reading:
         ``store(what, array)`` is applied to theta and the state between two steps.
     """
 
+    number: Callable[[Any], Any]
+    store: Callable[[str, Any], Any]
+    overrides: list[Mapping[str, Override]]
+
     def __init__(
         self,
         overrides: Iterable[Mapping[str, Override]] = (),

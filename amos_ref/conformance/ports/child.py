@@ -45,6 +45,11 @@ class Child:
         If the command cannot be started.
     """
 
+    process: subprocess.Popen[Any]
+    note: Callable[[str, bytes], None]
+    heard: "_Heard"
+    unsent: queue.SimpleQueue[bytes | None]
+
     def __init__(self, argv: Sequence[str], note: Callable[[str, bytes], None], memory: int = 0) -> None:
         self.process, control = _start(argv, memory)
         self.note, self.heard, self.unsent = note, _Heard(), queue.SimpleQueue()
@@ -168,6 +173,14 @@ class Child:
 class _Heard:
     """What the threads have read; it is bounded, however much there is to read."""
 
+    news: threading.Condition
+    said: bytearray
+    limit: int
+    errors: bytes
+    unnoted: bytearray
+    silent: bool
+    errors_closed: bool
+
     def __init__(self) -> None:
         self.news = threading.Condition()
         self.said, self.limit = bytearray(), KEPT
@@ -241,7 +254,7 @@ class _Heard:
             return bytes(whole)
 
 
-def _start(argv: Sequence[str], memory: int) -> tuple[subprocess.Popen, int | None]:
+def _start(argv: Sequence[str], memory: int) -> tuple[subprocess.Popen[Any], int | None]:
     """Start a command and return its process, and the descriptor whose closing ends it, if there is a guard."""
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"bufsize": 0}
     if not _has_guard():

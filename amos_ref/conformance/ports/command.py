@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.algorithms import algorithm_of
+from amos_ref.conformance.algorithms import Algorithm, algorithm_of
 from amos_ref.conformance.ports.child import Child
 from amos_ref.conformance.ports.failures import Crash, Ended, Hang, PortFailure, escape
 from amos_ref.conformance.ports.port import Arrays
@@ -47,6 +47,16 @@ class CommandPort:
         ...
     amos_ref.errors.TargetError: no_such_command cannot be started: No such file or directory
     """
+
+    algorithm: Algorithm
+    command: list[str]
+    options: set[str]
+    dtypes: set[str]
+    put: Callable[..., None]
+    put_count: Callable[..., None]
+    rates: Any
+    t: int
+    shown: Any
 
     def __init__(
         self,

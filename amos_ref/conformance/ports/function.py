@@ -3,8 +3,8 @@
 import copy
 import inspect
 import pickle
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def _parameters_transposed(port: Any) -> None:
 
 
 #: Event -> what is done to a NumpyPort; docs/life.md describes them.
-FUNCTION_EVENTS = {
+FUNCTION_EVENTS: dict[str, Callable[[Any], None]] = {
     "groups": lambda port: None,  # options are given at every step, for each leaf
     "momentum-on": lambda port: None,
     "pickle": _pickle,
@@ -73,7 +73,14 @@ class NumpyPort(Adapter):
     while t goes on.
     """
 
-    events, changes = FUNCTION_EVENTS, True
+    leaves: dict[str, Any]
+    hyper: dict[str, Any]
+    t: int
+    taken: int
+    feed: Callable[[Any], Any]
+
+    events: ClassVar[Mapping[str, Any]] = FUNCTION_EVENTS
+    changes = True
 
     def given_first(self, parameters: Iterable[str]) -> list[str]:
         """Return theta, g and state, whatever they are called."""

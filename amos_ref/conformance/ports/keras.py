@@ -4,7 +4,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,12 @@ class KerasPort(Adapter):
     (``keras.backend.result_type("float64", "float64")`` is "float32").
     """
 
-    dtypes = ("float32",)
+    apart: bool
+    skips_none: bool
+    leaves: dict[str, Any]
+    optimizers: list[tuple[Any, Any]]
+
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
 
     def __init__(self, cls: Any, name: str, renamed: Mapping[str, str], *of_algorithm: Any) -> None:
         super().__init__(cls, name, renamed, *of_algorithm)

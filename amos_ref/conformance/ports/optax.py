@@ -1,7 +1,8 @@
 """An optax-style factory, returning (init, update), as a port."""
 
 import types
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,8 +20,21 @@ class OptaxPort(Adapter):
     JAX is switched to 64-bit types, without which float64 parameters do not exist in it.
     """
 
+    params: dict[str, Any]
+    hyper: dict[str, Any]
+    rates: Any
+    t: int
+    by_step: bool
+    make: Callable[..., Any]
+    compile: Callable[..., Any]
+    around: Callable[..., Any]
+    opt_state: Any
+    transform: Any
+    advance: Callable[..., Any]
+
     dtypes = FLOATS
-    events, ways = OPTAX_EVENTS, WAYS
+    events: ClassVar[Mapping[str, Any]] = OPTAX_EVENTS
+    ways: ClassVar[Mapping[str, Any]] = WAYS
     skips_none = False  # optax has no gradient of None: its trees of params and grads are the same
 
     def init(self, params: Arrays, hyper: dict[str, Any]) -> None:

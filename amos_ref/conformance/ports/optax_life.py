@@ -118,4 +118,9 @@ WAYS: dict[str, Callable[[Any], None]] = {
 }
 
 #: Event -> what is done.
-OPTAX_EVENTS = {"state_dict": _state_dict, "pickle": _pickle, "deepcopy": _deepcopy, **WAYS}
+OPTAX_EVENTS: dict[str, Callable[..., Any]] = {
+    "state_dict": _state_dict,
+    "pickle": _pickle,
+    "deepcopy": _deepcopy,
+    **WAYS,
+}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
 from amos_ref.conformance.ports.failures import text_of
-from amos_ref.conformance.ports.names import NAMES
+from amos_ref.conformance.ports.names import NAMES, Names
 from amos_ref.errors import TargetError, escape
 
 DEFAULTS = PAPER_AMOS.options
@@ -80,6 +80,15 @@ class Signature:
         Parameters that are no options of the algorithm, and the defaults that are not worth a word; `...` is any.
     algorithm : Algorithm
     """
+
+    algorithm: Algorithm
+    names: Names
+    of_leaf: tuple[str, str]
+    bound: set[str]
+    given: tuple[str, ...]
+    of_framework: Mapping[str, Any]
+    parameters: dict[str, inspect.Parameter]
+    rest: str | None
 
     def __init__(
         self,
@@ -285,6 +294,10 @@ class Signature:
 
 class Call:
     """A callable that can be given by name what it takes by position only, and first what it takes elsewhere."""
+
+    func: Callable[..., Any]
+    given: Collection[str]
+    signature: inspect.Signature
 
     def __init__(self, func: Callable[..., Any], given: Collection[str]) -> None:
         self.func, self.given, self.signature = func, given, inspect.signature(func)

@@ -110,6 +110,18 @@ class Adapter:
         Option -> the words that it knows, where its signature does not say so.
     """
 
+    way: str
+    name: str
+    renamed: Mapping[str, str]
+    algorithm: Algorithm
+    signature: Signature
+    target: Any
+    options: set[str]
+    words: dict[str, tuple[str, ...] | Collection[str]]
+    state_names: Mapping[str, tuple[str, ...]]
+    rates: Any
+    begun: tuple[dict[str, np.ndarray], dict[str, Any]]
+
     skips_none = True
 
     def __init__(

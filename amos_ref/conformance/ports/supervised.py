@@ -50,6 +50,20 @@ class TargetPort:
         If importing it ends its process, or does not end.
     """
 
+    target: str
+    renamed: dict[str, str]
+    timeout: float | None
+    algorithm: Algorithm
+    told: dict[str, list[str]]
+    unshown: int
+    name: str
+    options: set[str]
+    skips_none: bool
+    dtypes: set[str]
+    words: dict[str, tuple[str, ...]]
+    notes: list[Note]
+    shown: dict[str, dict[str, Any]]
+
     def __init__(
         self,
         target: str,

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,13 @@ from amos_ref.errors import TargetError
 PARAMS = ("params", "parameters", "param_groups", "model_params", "model_parameters", "named_parameters")
 
 #: Which way a step is computed: what every optimizer of torch has.
-SWITCHES = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
+SWITCHES: dict[str, Any] = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
 
 
 class TorchPort(Adapter):
@@ -34,7 +40,15 @@ class TorchPort(Adapter):
         How gradients and learning rates reach it.
     """
 
-    dtypes, changes = FLOATS, True
+    groups: Any
+    grouped: bool
+    changing: dict[str, list[Any]]
+    apart: bool
+    feed: Feed
+    optimizer: Any
+
+    dtypes: ClassVar[tuple[str, ...]] = FLOATS
+    changes = True
 
     def given_first(self, parameters: Iterable[str]) -> list[str]:
         """Return the parameter that takes the parameters: the first of a usual name, or else the first of all."""

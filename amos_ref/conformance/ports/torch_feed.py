@@ -63,11 +63,12 @@ class Feed:
     """
 
     form: Callable[[Any], Any] | None = None
-    sign = 1.0
-    keep = closure = zero = freeze = blank = refusable = eventful = False
+    sign: float = 1.0
+    keep: bool = False
+    closure = zero = freeze = blank = refusable = eventful = False
     scheduler: Any = None
     rate: Any = None
-    steps = 0
+    steps: int = 0
 
     def refuses(self, error: Exception) -> bool:
         """Whether an error says that the port does not do what it is asked."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.conformance.algorithms import algorithm_of
+from amos_ref.conformance.algorithms import Algorithm, algorithm_of
 from amos_ref.conformance.ports.failures import failure_of, first_line, message, text_of
 from amos_ref.conformance.ports.options import Note
 from amos_ref.conformance.ports.port import Arrays, copy_shown
@@ -92,6 +92,7 @@ def stop_timer() -> None:
 class Worker:
     """The port, and the gradients that it was given."""
 
+    algorithm: Algorithm
     port: Any
 
     def answer(self, call: str, mark: str, **given: Any) -> dict[str, Any]:

@@ -28,11 +28,18 @@ class StoredCase:
         Of its group: theta and gradients.
     """
 
-    parts: ClassVar = STATE
-    entries: ClassVar = ("theta", "g", "delta", "m")  # what has the leaf's shape; all else has the slot's
-    scale: ClassVar = "eta"  # the number of a leaf
-    shared: ClassVar = "learning_rate"  # the number of a step
-    first: ClassVar = 1  # the t of the first step
+    entry: Json
+    id: str
+    dtype: np.dtype
+    shapes: dict[str, tuple[int, ...]]
+    slots: dict[str, tuple[int, ...]]
+
+    parts: ClassVar[tuple[str, ...]] = STATE
+    # What has the leaf's shape; all else has the slot's.
+    entries: ClassVar[tuple[str, ...]] = ("theta", "g", "delta", "m")
+    scale: ClassVar[str] = "eta"  # the number of a leaf
+    shared: ClassVar[str] = "learning_rate"  # the number of a step
+    first: ClassVar[int] = 1  # the t of the first step
 
     def __init__(self, entry: Json, dtype: np.dtype) -> None:
         self.entry, self.id, self.dtype = entry, entry["id"], dtype
@@ -110,11 +117,11 @@ class StoredCase:
 class ClosedFormCase(StoredCase):
     """A stored case of the closed form."""
 
-    parts: ClassVar = ("theta", "m", "v")
-    entries: ClassVar = ("theta", "g", "u", "delta", "m", "v")
-    scale: ClassVar = "sigma"
-    shared: ClassVar = "shrink"
-    first: ClassVar = 0
+    parts: ClassVar[tuple[str, ...]] = ("theta", "m", "v")
+    entries: ClassVar[tuple[str, ...]] = ("theta", "g", "u", "delta", "m", "v")
+    scale: ClassVar[str] = "sigma"
+    shared: ClassVar[str] = "shrink"
+    first: ClassVar[int] = 0
 
     def optimizer(self, backend: str) -> Any:
         """Return the optimizer of the case."""

@@ -1,6 +1,7 @@
 """The CPU backend: a step as a few launches of kernels over tables of leaves."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,23 @@ def first_bad(found: Sequence[int]) -> int:
 
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
+
+    table: Table
+    scales: list[np.ndarray]
+    own: np.ndarray
+    theta: np.ndarray
+    g: np.ndarray
+    moment: np.ndarray | None
+    m: np.ndarray | None
+    state: np.ndarray | None
+    kernels: SimpleNamespace
+    sums: np.ndarray
+    means: np.ndarray
+    alpha: np.ndarray
+    rho: np.ndarray
+    decided: Marks
+    applied: Marks
+    vanished: np.ndarray | None
 
     def __init__(self, table: Table, leaves: Sequence[Any], method: Method) -> None:
         self.table, key = table, table.key
@@ -105,6 +123,12 @@ class Work(PlainWork):
 
     What is not contiguous is stepped as a copy.
     """
+
+    parts: list[Part]
+    halves: list[Part]
+    count: int
+    begun: bool
+    late: BaseException | None
 
     def __init__(self, leaves: Sequence[Any], method: Method) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []

@@ -72,6 +72,11 @@ class HeaderWatch:
         How many of them, from the first, must stay where they are.
     """
 
+    kinds: list[tuple[type[np.ndarray], np.dtype]]
+    words: np.ndarray
+    shapes: np.ndarray
+    data: np.ndarray
+
     def __init__(self, arrays: Sequence[np.ndarray], fixed: int) -> None:
         self.fixed = fixed
         self.kinds = [(type(a), a.dtype) for a in arrays]  # alive, so that nothing else is found at their addresses
@@ -91,6 +96,11 @@ class HeaderWatch:
 
 class PlainWatch:
     """The same by asking each array in Python."""
+
+    kinds: list[type[np.ndarray]]
+    rows: list[tuple[Any, ...]]
+    writeable: list[bool]
+    data: list[int]
 
     def __init__(self, arrays: Sequence[np.ndarray], fixed: int) -> None:
         self.fixed = fixed
@@ -125,6 +135,10 @@ class ApartWatch:
     fixed : int
         The spans of these, from the first, must not meet each other nor those of the rest.
     """
+
+    lows: np.ndarray
+    highs: np.ndarray
+    sizes: np.ndarray
 
     def __init__(self, watch: Any, arrays: Sequence[np.ndarray], fixed: int) -> None:
         self.watch = watch

@@ -7,7 +7,9 @@ Arguments named `like_` are empty arrays that only say which dtype lies at an ad
 """
 
 import functools
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -330,7 +332,7 @@ def _move_together(theta, g, m, moments, alpha, rho, chi, mu, aims):
 
 
 @functools.cache
-def deciding(decide, states, own):
+def deciding(decide: Callable[..., Any], states: int, own: int) -> SimpleNamespace:
     """Return the kernels that decide, compiled for the *decide* of a member of the family (kernels.Method).
 
     `slots` fills alpha and rho of each slot and writes the state; `elements` decides and applies.

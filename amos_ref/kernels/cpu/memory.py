@@ -1,6 +1,7 @@
 """What lies at an address: arrays, and the headers of NumPy's arrays. For compiled code, and the same in Python."""
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numba.extending import intrinsic
 from amos_ref.kernels.jit import inline, specialise
 
 
-def view(address, start, stop, like) -> Any:
+def view(address: int, start: int, stop: int, like: Any) -> Any:
     """Return the elements start <= i < stop of the array at `address`, of the dtype of `like`; None of None."""
     if like is None:
         return None
@@ -19,12 +20,12 @@ def view(address, start, stop, like) -> Any:
     return np.frombuffer((ctypes.c_char * (end - begin)).from_address(begin), like.dtype)
 
 
-def word(address):
+def word(address: int) -> int:
     """Return the 64-bit integer at an address."""
     return ctypes.c_int64.from_address(int(address)).value
 
 
-def set_word(address, value):
+def set_word(address: int, value: int) -> None:
     """Set the 64-bit integer at an address."""
     ctypes.c_int64.from_address(int(address)).value = int(value)
 
@@ -84,7 +85,7 @@ def number(address):
 
 
 #: By how many numbers of its own a leaf has: what reads its scale, and them, at the address in its column SCALE.
-READ_OWN = (
+READ_OWN: tuple[Callable[[int], tuple[float, ...]], ...] = (
     lambda address: (number(address),),
     lambda address: (number(word(address)), number(address + 8)),
     lambda address: (number(word(address)), number(address + 8), number(address + 16)),

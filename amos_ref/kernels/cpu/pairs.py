@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -9,8 +10,10 @@ from amos_ref.kernels.cpu.memory import view
 from amos_ref.kernels.jit import inline, specialise
 from amos_ref.kernels.scalar import clip, cut, load, store
 
+Pair = tuple[Any, ...]  # two arrays, or none
 
-def pair_of(leaves, i, column, start, stop, like):
+
+def pair_of(leaves: np.ndarray, i: int, column: int, start: int, stop: int, like: np.ndarray | None) -> Pair:
     """Return the entries start <= s < stop of the arrays from a column on; nothing where `like` is None."""
     if like is None:
         return ()
@@ -27,7 +30,7 @@ def _pair_of(leaves, i, column, start, stop, like):
     )
 
 
-def cut_each(pair, start, stop):
+def cut_each(pair: Pair, start: int, stop: int) -> Pair:
     """Return entries start <= s < stop of each array."""
     return tuple(cut(a, start, stop) for a in pair)
 
@@ -39,7 +42,7 @@ def _cut_each(pair, start, stop):
     return lambda pair, start, stop: (cut(pair[0], start, stop), cut(pair[1], start, stop))
 
 
-def load_each(pair, s):
+def load_each(pair: Pair, s: int) -> tuple[float, ...]:
     """Return entry s of each array, as float64."""
     return tuple(load(a, s) for a in pair)
 
@@ -51,7 +54,7 @@ def _load_each(pair, s):
     return lambda pair, s: (load(pair[0], s), load(pair[1], s))
 
 
-def store_each(pair, s, values):
+def store_each(pair: Pair, s: int, values: tuple[float, ...]) -> None:
     """Set entry s of each array, rounded once; their values are the last of `values`."""
     for a, x in zip(pair, values[len(values) - len(pair) :], strict=True):
         store(a, s, x)
@@ -70,7 +73,7 @@ def _store_each(pair, s, values):
     return put
 
 
-def note(vanished, i, state, x):
+def note(vanished: np.ndarray | None, i: int, state: Pair, x: np.ndarray) -> None:
     """Set ``vanished[i]`` if v is 0 somewhere where x, a gradient or its mean square, is not; unless that is None.
 
     In a loop of its own: in that of the step it would keep the compiler from using vectors.
@@ -103,7 +106,7 @@ def _plain(typingctx, aims) -> Any:
     return types.Tuple(aims.types)(aims), lambda context, builder, signature, args: args[0]
 
 
-def aim(g, moments, i, chi, aims):
+def aim(g: np.ndarray, moments: Pair, i: int, chi: float | None, aims: Any) -> tuple[float, ...]:
     """Return (u, *new moments): along what entry i moves. `aims`: see `kernels.Rates`."""
     x = clip(load(g, i), chi)
     return (x,) if aims is None else aims.direct(x, *load_each(moments, i), *aims)
@@ -119,7 +122,7 @@ def _aim(g, moments, i, chi, aims):
     )
 
 
-def square(g, moments, i, chi, aims):
+def square(g: np.ndarray, moments: Pair, i: int, chi: float | None, aims: Any) -> float:
     """Return u^2, which is NaN where the gradient's own square is not finite: u may not show it."""
     u, x = aim(g, moments, i, chi, aims)[0], clip(load(g, i), chi)
     return u * u if aims is None else u * u + 0.0 * (x * x)

@@ -60,6 +60,11 @@ class Launch:
     A helper that comes too late finds none left, and nobody has waited for it.
     """
 
+    run: Callable[..., Any]
+    args: tuple[Any, ...]
+    heads: Iterator[Head]
+    busy: np.ndarray
+
     def __init__(self, run: Callable[..., Any], heads: Sequence[Head], args: tuple[Any, ...], threads: int) -> None:
         self.run, self.args = run, args
         self.heads = iter(heads)  # which gives each entry to one thread
@@ -123,6 +128,9 @@ class Marks:
 
     So whatever breaks a launch off, launched again it does what is left.
     """
+
+    done: np.ndarray
+    at: int
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks

@@ -12,13 +12,13 @@ from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device
 from amos_ref.kernels.cuda.reduce import FEW_LANES, LANES, MOST_LANES, has_moments, lanes_each, line, size_of
+from amos_ref.kernels.cuda.scalar import add, add_square, average, change
 from amos_ref.kernels.cuda.slots import CHI, MU, NONE, ceiling, crowded, decision, field, integer, kernel, leaf_of, real
 from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, STATE_0, STATE_1, THETA, G, M, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 TASK_ROWS = 16  # of a task, in columns
-add, add_square, average, change = scalar.add, scalar.add_square, scalar.average, scalar.change
 
 
 @device

@@ -56,6 +56,13 @@ class Marks:
     Numba's arrays are as they were made; torch's tensors may get other memory, shapes and dtypes.
     """
 
+    alive: bool
+    objects: list[int]
+    references: list[weakref.ref[Any]]
+    places: list[int]
+    kind: Any
+    seen: Any
+
     def __init__(self, found: Sequence[Any]) -> None:
         self.alive = True
         self.objects = list(map(id, found))  # no other objects have these numbers before one of them is gone
@@ -91,6 +98,9 @@ class DeviceWatch:
 
     Of the very objects that were seen last only what can change in place is asked.
     """
+
+    fingerprints: list[Any]
+    marks: Marks | None
 
     def __init__(self, found: Sequence[Any]) -> None:
         self.fingerprints = list(map(fingerprint, found))

@@ -6,7 +6,7 @@ the host, and the numbers of the step are on the device, so that a recorded step
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, move_width, step_width, stepping
-from amos_ref.kernels.cuda.arrays import DeviceWatch, as_device_state, as_device_tree
+from amos_ref.kernels.cuda.arrays import DeviceArray, DeviceWatch, as_device_state, as_device_tree
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
 from amos_ref.kernels.cuda.slots import NONE, first_number
 from amos_ref.kernels.scalar import BITS
@@ -25,11 +25,11 @@ from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, own_rows
 BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
 
 
-class Tasks:
-    """Where the tasks of each leaf begin, on the host and at an address of the device."""
+class Tasks(NamedTuple):
+    """How many tasks all leaves have, and the address on the device that says where those of each leaf begin."""
 
-    def __init__(self, starts: np.ndarray, address: int) -> None:
-        self.count, self.address = int(starts[-1]), address
+    count: int
+    address: int
 
 
 class Part:
@@ -55,7 +55,7 @@ class Part:
         self.piece = large if elements > large * driver.most_blocks() else small
         counts = _counts(table, self.piece)
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
-        self.integers = [*starts.values(), runs]
+        self.integers: list[np.ndarray] = [*starts.values(), runs]
         here = [leaves[n] for n in table.leaves[:, LEAF]]
         # A scale that is no number lies on the device, and is read there.
         scales = [0.0 if hasattr(leaf.scale, "address") else float(leaf.scale) for leaf in here]
@@ -67,13 +67,13 @@ class Part:
             self._own = arrays.upload(rows.reshape(-1))
             found = self._own.address + rows.strides[0] * np.arange(self.members)
         table.leaves[:, SCALE] = found
-        self.leaves = arrays.upload(table.leaves.reshape(-1))
+        self.leaves: DeviceArray = arrays.upload(table.leaves.reshape(-1))
         self._integers = arrays.upload(np.concatenate(self.integers).astype(np.int64))
         offsets = self._integers.address + 8 * np.cumsum([0, *map(len, self.integers)])
-        self.tasks = {name: Tasks(a, int(at)) for (name, a), at in zip(starts.items(), offsets, strict=False)}
-        self.runs = int(offsets[len(starts)])
+        self.tasks = {name: Tasks(int(a[-1]), int(at)) for (name, a), at in zip(starts.items(), offsets, strict=False)}
+        self.runs: int = int(offsets[len(starts)])
         self._scratch = arrays.allocate(table.sums + 3 * table.places)
-        self.sums = self._scratch.address
+        self.sums: int = self._scratch.address
         self.means, self.alpha, self.rho = (self.sums + 8 * (table.sums + k * table.places) for k in range(3))
         self.theta, self.g, self.state = map(_bits, (key.theta, key.g, key.state or np.dtype(np.float64)))
 
@@ -192,17 +192,17 @@ class Work(PlainWork):
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
         self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
         self.own: Callable[[int], None] | None = None  # the launches of a step, recorded
-        self.compiled = False
-        self.device = driver.check_devices(located)
+        self.compiled: bool = False
+        self.device: int = driver.check_devices(located)
         self.moving, self.second = moving.moving_places(method), first_number(method) + 1
         with driver.on(self.device):
-            self.rates = arrays.allocate(first_number(method) + method.numbers)
+            self.rates: DeviceArray = arrays.allocate(first_number(method) + method.numbers)
             self.flag, self.place = arrays.upload(np.array([NONE])), arrays.upload(np.zeros(8, np.int64))
-            self.table = arrays.allocate(2)
+            self.table: DeviceArray = arrays.allocate(2)
             self.placed: np.ndarray | None = None  # what was written at `place` last
             shared = dict(rates=self.rates.address, flag=self.flag.address)
             made = tables(leaves, lambda a: a.address)
-            self.parts = [Part(table, leaves, method, shared) for table in made]
+            self.parts: list[Part] = [Part(table, leaves, method, shared) for table in made]
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:
         """Nothing is to be taken: all arrays are where they were."""

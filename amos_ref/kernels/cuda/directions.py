@@ -6,9 +6,8 @@ from typing import Any
 
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import device, getter
+from amos_ref.kernels.cuda.scalar import add, multiply
 from amos_ref.kernels.cuda.slots import AIMS
-
-add, multiply = scalar.add, scalar.multiply
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device, getter, mover, putter
+from amos_ref.kernels.cuda.scalar import add, add_square
 from amos_ref.kernels.cuda.slots import (
     CHI,
     ceiling,
@@ -36,9 +37,6 @@ GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a
 FEW_LANES, MOST_LANES = 2, 4  # neighbours a thread has charge of, at most, where it computes more than a look
 AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
 MOST_IN_COLUMNS = 16  # gradients whose loads are under way where columns are summed: of halves 32 bytes
-
-
-add, add_square = scalar.add, scalar.add_square
 
 
 def size_of(dtype: str) -> int:

@@ -21,6 +21,9 @@ from amos_ref import spec
 from amos_ref.kernels import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, intrinsic
 
+multiply: Any
+add: Any
+root: Any
 if SIMULATED:
     multiply, add, root = operator.mul, operator.add, np.sqrt
 else:
@@ -75,7 +78,7 @@ def _compile_calls(fn: Callable[..., Any], compile_one: Callable[..., Any]) -> d
     return space
 
 
-def clip_at_once(g, chi):
+def clip_at_once(g: float, chi: float) -> float:
     """:func:`amos_ref.kernels.scalar.clip` by one choice after the other.
 
     A choice within a choice is compiled to a branch, at which the instructions of other elements wait. Without it they
@@ -85,19 +88,21 @@ def clip_at_once(g, chi):
     return chi if above > chi else above
 
 
-def magnitude(g, chi):
+def magnitude(g: float, chi: float) -> float:
     """Its absolute value, which has the same square."""
     size = abs(g)
     return chi if size > chi else size
 
 
-def add_square(acc, x):
+def add_square(acc: float, x: float) -> float:
     return acc + x * x
 
 
-change, average = compile_rounded(spec.change), compile_rounded(spec.average)
+change: Any = compile_rounded(spec.change)
+average: Any = compile_rounded(spec.average)
+clip: Any = compile_plain(scalar.clip)
 add_square = compile_rounded(add_square)
-clip, clip_at_once, magnitude = map(compile_plain, (scalar.clip, clip_at_once, magnitude))
+clip_at_once, magnitude = compile_plain(clip_at_once), compile_plain(magnitude)
 
 
 def reads(dtype: str) -> Any:

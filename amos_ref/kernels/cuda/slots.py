@@ -14,6 +14,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.memory import SIMULATED, device, getter, lowest, putter
+from amos_ref.kernels.cuda.scalar import add
 from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SCALE, SLOTS, STATE_0, STATE_1, SUMS, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
@@ -25,7 +26,7 @@ CHI, MU, AIMS = range(3)  # at `rates`; behind them lies what *direct* takes, an
 
 # PTX, as the compile check reads it, not link-time optimization, which the simulator does not know either.
 _options: dict[str, Any] = {} if SIMULATED else dict(lto=False)
-kernel = cuda.jit(fastmath=False, **_options)
+kernel: Any = cuda.jit(fastmath=False, **_options)
 
 
 def crowded(blocks: int, since: int = 0) -> Any:
@@ -38,9 +39,10 @@ def crowded(blocks: int, since: int = 0) -> Any:
     return cuda.jit(fastmath=False, **_options, launch_bounds=(256, blocks))
 
 
-integer, real, put_real = getter("int64"), getter("float64"), putter("float64")
-lower = lowest()
-add = scalar.add
+integer: Any = getter("int64")
+real: Any = getter("float64")
+put_real: Any = putter("float64")
+lower: Any = lowest()
 
 
 @device
