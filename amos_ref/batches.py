@@ -19,8 +19,9 @@ def count_batches(batches: Any) -> int | None:
         raise ProblemError(
             f"batches is {batches!r:.60}; it must be a list, a loader or a function that returns a new iterator"
         )
+    sized: Any = batches
     try:
-        return len(batches)
+        return len(sized)
     except TypeError:
         return None
 

@@ -42,7 +42,8 @@ class Choice(NamedTuple):
 
 def main(problems: list[Problem], steps: int, plot: str | None, as_json: bool) -> int:
     """Train, print, draw; return 0, or 130 if it was interrupted."""
-    grid = list(_grid(len(problems[0].batches()), max(steps, 1)))
+    batches: Any = problems[0].batches
+    grid = list(_grid(len(batches()), max(steps, 1)))
     with plots.picture(plot, 6.0, 4.8) as figure:
         choices, interrupted = _train(problems, grid, steps)
         best = [min(of, key=lambda c: c.loss) for _, of in itertools.groupby(choices, key=lambda c: c.algorithm)]
