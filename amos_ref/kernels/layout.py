@@ -33,7 +33,7 @@ class KeptLayout:
 
     work: Work
     stepping: list[str]
-    structure: optree.PyTreeSpec
+    structure: Any
     here: list[int]
     passed: list[int]
     names: list[str]
