@@ -182,7 +182,7 @@ def minimize(
     x0, optimizer, state = _go_on_from(x0, optimizer, options, state)
     if isinstance(fun, Problem) and fun.batches is not None and batches is None:
         batches = fun.batches()
-        epochs = epochs if steps is None else -(-steps // len(batches))
+        epochs = epochs if steps is None else max(-(-steps // len(batches)), 1)
     size = None if batches is None else count_batches(batches)
     if batches is None or steps is not None or size is not None:
         steps = steps if steps is not None else 1000 if batches is None or size is None else size * epochs

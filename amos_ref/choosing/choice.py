@@ -80,6 +80,8 @@ class Choice(LeafRules):
 
     def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
         """Return eta or the slot shape of a leaf; raise RuleError for one that it has not, or that is unknown."""
+        if kind not in ("eta", "sigma", "slot_shape"):
+            raise RuleError(f"{kind}: a choice has eta and slot shapes only; give a number, or rules by name")
         entry = self._entries.get(name)
         if entry is None:
             raise RuleError(f"{kind}: the choice has no leaf {name!r}; choose for the parameters that are trained")

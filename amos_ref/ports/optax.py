@@ -346,6 +346,9 @@ class _Leaves:
     def _apply(self, rule: Any, option: str, part: str) -> dict[str, Any]:
         rule = getattr(rule, part, rule)  # of a pair of rules; below, of an entry of amos_ref.choose
         values = self._look_up(rule, option) if isinstance(rule, Mapping) else dict.fromkeys(self.all, rule)
+        for leaf in self.here:
+            if hasattr(entry := values[leaf.name], "slot_shape") and entry.shape != leaf.shape:
+                raise ValueError(f"{option} of leaf {leaf.name!r} was chosen for shape {entry.shape}, not {leaf.shape}")
         values = {leaf.name: getattr(values[leaf.name], part, values[leaf.name]) for leaf in self.here}
         return {leaf.name: x(leaf.name, leaf.shape) if callable(x := values[leaf.name]) else x for leaf in self.here}
 

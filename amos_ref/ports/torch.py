@@ -130,7 +130,8 @@ class _Family(torch.optim.Optimizer):
                 raise ValueError(f"{option} is a mapping by name; give the names: model.named_parameters()")
             if missing := [name for name in names if name not in rule]:
                 raise ValueError(f"{option} has no entry for {missing}")
-            each = [rule[name] for name in names]
+            part = "slot_shape" if option == "slot_shape" else "eta"  # an entry of amos_ref.choose has both
+            each = [getattr(rule[name], part, rule[name]) for name in names]
         elif callable(rule):
             each = [rule(names[i] if names else None, tuple(p.shape)) for i, p in enumerate(params)]
         for i, (x, p) in enumerate(zip(each, params, strict=True)):

@@ -424,3 +424,10 @@ def test_modules_are_there_without_an_import_of_their_own():
     code = "import amos_ref; print(amos_ref.plots.__name__, amos_ref.adamw.AdamW.__name__, amos_ref.choose.__name__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.split() == ["amos_ref.plots", "AdamW", "choose"]
+
+
+@pytest.mark.parametrize("option", ["lr_factor", "extra_l2", "frozen"])
+def test_a_choice_is_no_rule_for_other_options(option):
+    params = {"w": np.ones((2, 3))}
+    with pytest.raises(amos_ref.errors.RuleError, match=f"^{option}: a choice has eta and slot shapes only"):
+        amos_ref.Amos(0.1, eta=0.5, **{option: amos_ref.choose(params)}).init(params)

@@ -94,3 +94,8 @@ def test_wrong_words(argv, words, capsys):
     assert out == []
     assert len(err) == 1
     assert words in err[0]
+
+
+def test_no_steps_are_the_start(capsys):
+    runs = run_json(capsys, *ARGV[:2], "--steps", "0", "--seeds", "1")["runs"]
+    assert [run["steps"] for run in runs] == [0] * 12

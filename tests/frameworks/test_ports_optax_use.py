@@ -106,6 +106,9 @@ def test_what_choose_returns_is_taken_as_eta_and_as_slots():
     assert {f"dense/{name}": float(x) for name, x in state.sigma["dense"].items()} == {
         name: entry.eta for name, entry in choice.items()
     }
+    wider = {"dense": {"kernel": jnp.ones((80, 3)), "bias": jnp.zeros(3)}}
+    with pytest.raises(ValueError, match=r"eta of leaf 'dense/kernel' was chosen for shape \(8, 3\), not \(80, 3\)"):
+        ports.amos(0.1, choice, choice).init(wider)
 
 
 def test_a_mapping_by_name_may_name_what_is_masked():

@@ -431,3 +431,23 @@ def test_b_stands_still_in_float32_where_gamma_is_tiny_and_grows_in_float64():
         ends[word] = float(b)
     assert ends["wide"] == 0.5
     np.testing.assert_allclose(ends["float64"] - 0.5, 100 * 1.5 * 1e-8, rtol=1e-2)
+
+
+def test_what_choose_returns_is_taken():
+    import amos_ref
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    named = dict(model.named_parameters())
+    choice = amos_ref.choose(named)
+    core = amos_ref.Amos(learning_rate=0.1, eta=choice, slot_shape=choice)
+    ours = port.Amos(model.named_parameters(), lr=0.1, eta=choice, slot_shape=choice)
+    theta = {name: p.detach().double().numpy().copy() for name, p in named.items()}
+    model(torch.ones(3, 6)).square().sum().backward()
+    core.step(theta, {name: p.grad.double().numpy() for name, p in named.items()}, core.init(theta))
+    ours.step()
+    for name, p in named.items():  # one step in float32: its rounding, and that of a mean of at most 24 squares
+        np.testing.assert_allclose(p.detach().numpy(), theta[name], rtol=32 * 2**-24, atol=32 * 2**-24)
+    other = torch.nn.Sequential(torch.nn.Linear(6, 4))
+    with pytest.raises(ValueError, match="entries for"):
+        port.Amos(other.named_parameters(), lr=0.1, eta=choice)

@@ -393,3 +393,18 @@ def test_a_kept_step_allocates_nothing_that_grows_with_the_parameters(slot):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 8 * 16384  # even one byte for each parameter would be seen
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+def test_gradients_may_lack_the_none_of_the_parameters(backend):
+    opt, whole = (amos_ref.Amos(**OPTIONS, backend=backend) for _ in range(2))
+    given = {"apart": None, "end": np.ones(3), "top": {"a": np.full((2, 3), 0.5)}}
+    alone = {name: copy.deepcopy(part) for name, part in given.items() if part is not None}
+    state, other = opt.init(given), whole.init(alone)
+    for t in range(4):
+        grads = {"end": np.arange(3.0) + t, "top": {"a": np.full((2, 3), 1.0 + t)}}
+        state = opt.step(given, grads if t % 2 == 0 else {"apart": None, **grads}, state)
+        other = whole.step(alone, grads, other)
+    assert given["end"].tobytes() == alone["end"].tobytes()
+    assert given["top"]["a"].tobytes() == alone["top"]["a"].tobytes()
+    assert given["apart"] is None
