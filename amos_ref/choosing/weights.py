@@ -122,6 +122,8 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
 
 # convolutions
 
+LARGEST_WINDOW = 32  # a patch of ViT-B/32; what is larger may be something else
+
 
 def _convolution_axes(leaf: Leaf, model: Model) -> tuple[Axes, int, str]:
     """Return the axes, which of them the input channels are, and whether it is "transposed", "depthwise" or ""."""
@@ -212,10 +214,20 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
     if "convolutions" not in model.memo:
         model.memo["convolutions"] = _find_convolutions(model)
     axes, channels, kind = model.memo["convolutions"][leaf.full]
+    rule, gain, why = "convolution", 2, f"a {kind} convolution" if kind else "a convolution"
     if kind == "first":
+        rule, gain = "first convolution", 8
         why = f"the first convolution: {leaf.shape[channels]} channels of data that is not normalised"
-        return _scaled("first convolution", 8, axes, leaf, why)
-    return _scaled("convolution", 2, axes, leaf, f"a {kind} convolution" if kind else "a convolution")
+    if not _may_be_stacked(leaf):
+        return _scaled(rule, gain, axes, leaf, why)
+    return _scaled(rule, gain, axes, leaf, f"{why}, or many layers in one array: give overrides then", "guess")
+
+
+def _may_be_stacked(leaf: Leaf) -> bool:
+    """Whether nothing but its axes says that it is a convolution: no name, and no small window of two axes."""
+    if "conv" in leaf.full.lower() or len(leaf.shape) > 4:
+        return False
+    return len(leaf.shape) == 3 or min(max(leaf.shape[:2]), max(leaf.shape[2:])) > LARGEST_WINDOW
 
 
 # linear layers

@@ -431,3 +431,14 @@ def test_a_choice_is_no_rule_for_other_options(option):
     params = {"w": np.ones((2, 3))}
     with pytest.raises(amos_ref.errors.RuleError, match=f"^{option}: a choice has eta and slot shapes only"):
         amos_ref.Amos(0.1, eta=0.5, **{option: amos_ref.choose(params)}).init(params)
+
+
+def test_layers_in_one_array_are_no_certain_convolutions():
+    mlp = {"wi": {"kernel": (12, 768, 3072)}, "wo": {"kernel": (12, 3072, 768)}}
+    heads = {"layers": {"mixer": {"kernel": (2048, 64, 64, 128)}}}
+    image = {"stem": {"kernel": (3, 3, 3, 32)}, "conv_1d": {"kernel": (5, 32, 64)}}
+    for params in (mlp, heads):
+        found = amos_ref.choose(params)
+        assert {entry.source for entry in found.values()} == {"guess"}
+        assert all("many layers in one array" in entry.why for entry in found.values())
+    assert {entry.source for entry in amos_ref.choose(image).values()} == {"recipe"}
