@@ -76,8 +76,10 @@ class KeptLayout:
         cls, backend: Backend, work: Work, params: Any, grads: Any, state: Any, stepping: Sequence[str]
     ) -> "KeptLayout | None":
         """Return a layout for later steps with the same arrays, or None where none can be kept."""
+        if not work.keeps:
+            return None
         trees = [optree.tree_structure(part, none_is_leaf=True) for part in (params, grads)]
-        if not work.keeps or trees[0] != trees[1]:  # gradients need not have a None of the parameters
+        if trees[0] != trees[1]:  # gradients need not have a None of the parameters
             return None
         layout = cls(backend, work, params, grads, state, stepping)
         return None if layout.match(params, grads, state) is None else layout
