@@ -244,8 +244,10 @@ def build(session: nox.Session) -> None:
             session.run("python", "-m", "build", "--outdir", folder, silent=True)
             files.append(sorted(pathlib.Path(folder).iterdir()))
         for one, other in zip(*files, strict=True):
-            if one.read_bytes() != other.read_bytes() or one.stat().st_size > LARGEST:
-                session.error(f"{one.name} differs between builds or is larger than {LARGEST} bytes")
+            if one.read_bytes() != other.read_bytes():
+                session.error(f"{one.name} differs between two builds")
+            if one.stat().st_size > LARGEST:
+                session.error(f"{one.name} has {one.stat().st_size} bytes, more than {LARGEST}")
             session.log(f"{one.name}: {one.stat().st_size} bytes, the same twice")
             session.run("python", "-m", "zipfile" if one.suffix == ".whl" else "tarfile", "-l", str(one))
         _check_ports_with(session, next(f for f in files[0] if f.suffix == ".whl"), pathlib.Path(second))

@@ -128,3 +128,10 @@ def unexplained(text):
 def test_an_unexplained_page_is_seen():
     assert unexplained("A port is compared with the page. " + "x" * 150 + "spec.py")
     assert not unexplained("the page, `amos_ref/spec.py`, and then the page")
+
+
+def test_pictures_have_a_palette():
+    """Of 256 colours a picture takes a third of the bytes; with all of them the sdist grew beyond its bound."""
+    pictures = sorted((DOCS / "_static").glob("*.png"))
+    assert pictures
+    assert [p.name for p in pictures if p.read_bytes()[25] != 3 or p.stat().st_size > 100_000] == []  # 3: a palette
