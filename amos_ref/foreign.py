@@ -3,6 +3,7 @@
 They are told by what they offer: torch's tensors by ``data_ptr`` and ``stride``, others by DLPack or ``__array__``.
 """
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,16 +63,34 @@ def as_array_tree(params: Any, what: str) -> Any:
 
 
 def like_given(new: np.ndarray, theta: Any) -> Any:
-    """Return a new array as one of the kind of `theta`: of JAX, torch or NumPy."""
+    """Return a new array as one of the kind of `theta`: of JAX, torch (also in requiring a gradient) or NumPy."""
     if isinstance(theta, np.ndarray):
         return new
     if _is_tensor(theta):
         tensor = theta.detach().clone()
         as_array(tensor, "")[...] = new
-        return tensor
+        return tensor.requires_grad_(theta.requires_grad)
     if hasattr(theta, "__array_namespace__"):
         return theta.__array_namespace__().asarray(new)
     return new
+
+
+def tensors_of(params: Any, names: Collection[str]) -> list[Any]:
+    """Return torch's tensors among the leaves of these names, detached: over the same memory, with the same counter."""
+    if all(type(a) is np.ndarray for a in optree.tree_leaves(params)):
+        return []
+    leaves = tree.flatten(params)
+    found = [leaves[name] for name in names if _is_tensor(leaves[name])]
+    return [a.detach() for a in found if not a.is_inference()]  # others have no counter
+
+
+def mark_written(tensors: Iterable[Any]) -> None:
+    """Raise the version counters of tensors that were written, as torch's own steps in place do.
+
+    By them autograd sees that a graph which is still needed was made of other numbers, and raises its error.
+    """
+    for a in tensors:
+        a.as_strided((0,), (1,)).zero_()  # writes no entry
 
 
 def _is_tensor(a: Any) -> bool:

@@ -16,6 +16,7 @@ from amos_ref import tree
 from amos_ref.batches import count_batches, rates_for, stream
 from amos_ref.checks import Arrays, check_shape, named_arrays, named_gradients
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
+from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.turn import check_unused
 from amos_ref.problems import Problem
@@ -69,7 +70,7 @@ class Result(NamedTuple):
         Why it ended; "steps": all were taken. "error" is the status of an exception's ``amos_result``.
     history : History
     gradient : tree of arrays
-        A copy of the gradient that was computed with `loss`; None if there was none.
+        A copy of the gradient that was computed with `loss`, in NumPy; None if there was none.
     state : NamedTuple
         The optimizer's state, to continue with.
     opt : Amos, ClosedFormAmos or AdamW
@@ -123,7 +124,8 @@ def minimize(
         leaf. Both trees are copied. A problem comes with its own `x0` and `optimum`. With `batches`, it is called as
         ``fun(params, batch)``.
     x0 : tree of arrays
-        The start, of any of the four dtypes; it is copied.
+        The start, of any of the four dtypes; it is copied. What `fun`, `callback` and the result have as parameters are
+        arrays of its kind, NumPy's, torch's (which require a gradient where it does) or JAX's.
     optimizer : {"paper", "closed-form", "adamw"} or an instance
         A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
         with `options`. "closed-form" has a half-life of a tenth of `steps`, unless `half_life` or `p_0` is given:
@@ -139,6 +141,7 @@ def minimize(
         How often the batches are gone through, >= 1.
     state : Result or state, optional
         What to go on from, which stays as it is. Of a Result `x0` and `optimizer` are taken too, if they are not given.
+        Batches begin with the first one: to go on within an epoch, give those that are left.
     optimum : tree of arrays, optional
         The history records the distance to it.
     target, gtol : float, optional
@@ -204,8 +207,8 @@ def minimize(
     opt = build_optimizer(optimizer, options, steps or 0)
     if progress and (note := describe_half_life(optimizer, options, steps or 0)):
         complain(note)
-    named = _copy(named_arrays(x0, "x0"))
-    best = None if optimum is None else _copy(tree.match(named_arrays(optimum, "optimum"), named, "optimum"))
+    named = _read_arrays(x0, "x0")
+    best = None if optimum is None else tree.match(_read_arrays(optimum, "optimum"), named, "optimum")
     for name, a in (best or {}).items():
         check_shape(a, named[name].shape, f"optimum leaf {name!r}")
     params = tree.unflatten(named, x0)
@@ -220,12 +223,13 @@ def minimize(
                 if flow is not None and not (last and batch):
                     found = list(itertools.islice(flow, 1))
                     last, batch = last or not found, found or batch
-                loss, grads = evaluate(fun, tree.unflatten(_copy(named), x0), begin + t, batch)
+                loss, grads = evaluate(fun, _copy_like(named, x0), begin + t, batch)
                 lowest = min(lowest, (loss, t))
                 if show is not None:
                     show("", t, f"loss {loss:.6g}")
+                asked = callback is not None and _asks_to_stop(callback, begin + t, loss, _copy_like(named, x0))
                 stops = {
-                    "callback": callback is not None and _asks_to_stop(callback, begin + t, loss, _copy(named), x0),
+                    "callback": asked,
                     "target": target is not None and loss <= target,
                     "gtol": gtol is not None and find_largest(grads, named) <= gtol,
                     "patience": patience is not None and t - lowest[1] >= patience,
@@ -245,10 +249,11 @@ def minimize(
         state = getattr(error, "amos_state", state)
         with contextlib.suppress(AttributeError, TypeError):  # of an exception that takes no attributes
             error.amos_result = _Reached(  # pyright: ignore[reportAttributeAccessIssue]
-                params, loss, int(state.count) - begin, "error", _collect(rows, named), grads, state, opt
+                _copy_like(named, x0), loss, int(state.count) - begin, "error", _collect(rows, named), grads, state, opt
             )
         raise
-    return Result(params, loss, int(state.count) - begin, str(status), _collect(rows, named), grads, state, opt)
+    end, taken = _copy_like(named, x0), int(state.count) - begin
+    return Result(end, loss, taken, str(status), _collect(rows, named), grads, state, opt)
 
 
 def _go_on_from(x0: Any, optimizer: Any, options: Mapping[str, Any], state: Any) -> tuple[Any, Any, Any]:
@@ -307,7 +312,8 @@ def evaluate(fun: Callable[..., Any], params: Any, t: int, batch: Iterable[Any] 
     loss = number(answer[0])
     if not math.isfinite(loss):
         raise NonFiniteError(f"loss at step {t} is {answer[0]!r:.60}; it must be a finite number")
-    return loss, tree.unflatten(_copy(tree.flatten(answer[1], "grads")), answer[1])
+    grads = as_array_tree(answer[1], "grads")
+    return loss, tree.unflatten(_copy(tree.flatten(grads, "grads")), grads)
 
 
 def find_largest(grads: Any, named: Arrays) -> float:
@@ -324,15 +330,26 @@ def measure_distance(named: Arrays, optimum: Arrays | None) -> float | None:
     return math.sqrt(sum(float(np.sum(d * d)) for d in apart))
 
 
+def _read_arrays(given: Any, what: str) -> Arrays:
+    """Return NumPy copies of the arrays of a tree, of whatever library, by name."""
+    return _copy(named_arrays(as_array_tree(given, what), what))
+
+
+def _copy_like(named: Arrays, like: Any) -> Any:
+    """Return a tree of this form with copies of the arrays, of the kind that it has."""
+    copied = _copy(named)
+    return tree.unflatten({name: like_given(copied[name], a) for name, a in tree.present(like).items()}, like)
+
+
 def _copy(named: dict[str, Any]) -> dict[str, Any]:
     """Return copies of NumPy's arrays, and everything else as it is: what reads it says what is wrong with it."""
     return {name: a.copy() if isinstance(a, np.ndarray) else a for name, a in named.items()}
 
 
-def _asks_to_stop(callback: Callable[[int, float, Any], Any], t: int, loss: float, named: Arrays, like: Any) -> bool:
+def _asks_to_stop(callback: Callable[[int, float, Any], Any], t: int, loss: float, params: Any) -> bool:
     """Whether a callback returns True, in Python's type or an array's, or raises StopIteration."""
     try:
-        answer = callback(t, loss, tree.unflatten(named, like))
+        answer = callback(t, loss, params)
     except StopIteration:
         return True
     if not isinstance(answer, bool) and not str(getattr(answer, "dtype", "")).endswith("bool"):

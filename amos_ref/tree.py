@@ -127,9 +127,22 @@ def children_of(node: Any) -> dict[Any, Any] | None:
         return dict(node)
     if isinstance(node, tuple | list):
         return dict(zip(getattr(node, "_fields", range(len(node))), node, strict=True))
+    if (own := _registered(node)) is not None:
+        children, _, *keys = own.flatten_func(node)
+        children = tuple(children)
+        return dict(zip(keys[0] if keys and keys[0] is not None else range(len(children)), children, strict=True))
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if not _is_static(field)}
     return None
+
+
+def _registered(node: Any) -> Any:
+    """Return how a type is taken apart that is registered with optree in a namespace, which has no other way in."""
+    if isinstance(node, np.ndarray):
+        return None
+    known = getattr(getattr(optree, "registry", None), "_NODETYPE_REGISTRY", {})
+    found = [known[key] for key in known if isinstance(key, tuple) and key[1] is type(node)]
+    return found[0] if len(found) == 1 else None
 
 
 def _is_static(field: dataclasses.Field) -> bool:
@@ -154,6 +167,8 @@ def rebuild(node: Any, children: dict[Any, Any]) -> Any:
         return type(node)(children)  # pyright: ignore[reportCallIssue]
     if isinstance(node, tuple | list):
         return type(node)(*children.values()) if hasattr(node, "_fields") else type(node)(children.values())
+    if (own := _registered(node)) is not None:
+        return own.unflatten_func(own.flatten_func(node)[1], tuple(children.values()))
     new = copy.copy(node)  # an __init__ of its own need not take its fields
     for name, child in children.items():
         object.__setattr__(new, name, child)
@@ -183,10 +198,10 @@ def name_of(path: Path) -> str:
 
 
 def flatten_any(leaves: Any, what: str) -> dict[str, Any]:
-    """Return the leaves by name, as :func:`amos_ref.tree.flatten` does, in any containers that states have."""
+    """Return the leaves by name, as :func:`amos_ref.tree.present` does, in any containers that states have."""
     named = {}
     for path, leaf in walk(leaves):
-        if children_of(leaf) is None:
+        if leaf is not None and children_of(leaf) is None:
             if name_of(path) in named:
                 raise TreeError(f"{what}: two leaves are named {name_of(path)!r}")
             named[name_of(path)] = leaf

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 import pytest
 from helpers import strategies as own
 from helpers.messages import one_line
@@ -184,6 +185,31 @@ class Loose(Frozen, collections.abc.MutableMapping):
         del self._items[key]
 
 
+class Boxed:
+    """A container that optree knows in a namespace only, with keys of its own."""
+
+    def __init__(self, inner, kernel):
+        self.inner, self.kernel = inner, kernel
+
+
+class Keyless(Boxed):
+    """One whose children have no names."""
+
+
+class Twice(Boxed):
+    """One that two namespaces know differently."""
+
+
+for kind, keys, spaces in ((Boxed, (("kernel", "inner"),), "a"), (Keyless, (), "b"), (Twice, (), "ab")):
+    for space in spaces:
+        optree.register_pytree_node(
+            kind,
+            lambda box, keys=keys: ((box.kernel, box.inner), None, *keys),
+            lambda _, children, kind=kind: kind(*reversed(children)),
+            namespace=f"tests of foreign {space}",
+        )
+
+
 A, B, C = np.ones((2, 3)), np.zeros(4), np.array(2.0)
 TREES = [
     (Pair(A, [B, None]), ["w", "b/0"]),
@@ -195,6 +221,8 @@ TREES = [
         ["m/x/kernel", "n/0/w/kernel", "n/0/w/inner"],
     ),
     (collections.OrderedDict(z=A, a=B), ["z", "a"]),
+    (Boxed({"x": Layer(B, None)}, A), ["kernel", "inner/x/kernel"]),
+    ({"p": Keyless(None, A), "q": [Boxed(Pair(C, B), None)]}, ["p/0", "q/0/inner/w", "q/0/inner/b"]),
 ]
 
 
@@ -213,6 +241,11 @@ def test_containers_of_other_libraries(params, names):
     assert {name: own.bits(a) for name, a in named.items()} == {name: own.bits(a) for name, a in expected.items()}
     if isinstance(new, Layer):
         assert (new.size, new.fn) == (3, len)
+
+
+def test_a_container_of_two_namespaces_is_not_guessed():
+    with pytest.raises(DtypeError, match="params leaf 'x' is not a NumPy array but Twice"):
+        amos_ref.Amos().init({"x": Twice(A, B)})
 
 
 def test_named_tuples_keep_their_layout():

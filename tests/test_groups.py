@@ -306,6 +306,13 @@ def test_a_state_for_other_leaves(kind, tmp_path):
                     assert a is not origin
                     assert own.bits(np.asarray(a)) == own.bits(np.asarray(origin))
         other.step(copy.deepcopy(wider), copy.deepcopy(wider), loaded)
+    knows = type(opt)(**{**opt.options, "slot_shape": SLOTS})
+    amos_ref.save(tmp_path / "knows", params, state, knows)
+    words = r"'new'.*\(these are the rules in the file, and new ones can be given: load\(path, like, strict=False"
+    with pytest.raises(RuleError, match=words), pytest.warns(LeavesWarning):
+        amos_ref.load(tmp_path / "knows", wider, strict=False)
+    with pytest.warns(LeavesWarning):
+        assert "new" in amos_ref.load(tmp_path / "knows", wider, strict=False, slot_shape=rule).state[1]
     for wrong in (None, state, 3):
         with pytest.raises(StateError), pytest.warns(LeavesWarning):
             amos_ref.load_state(tmp_path / "all", like=wider, strict=False, start=wrong)

@@ -189,7 +189,7 @@ def test_a_callback_that_answers_for_each_entry_is_refused():
 
 
 def test_python_alone_would_not_stop_by_numpys_true(monkeypatch):
-    wrong = lambda callback, t, loss, named, like: callback(t, loss, named) is True  # noqa: E731
+    wrong = lambda callback, t, loss, params: callback(t, loss, params) is True  # noqa: E731
     monkeypatch.setattr("amos_ref.minimizer._asks_to_stop", wrong)
     with pytest.raises(AssertionError):
         test_a_callback_stops_it_by_any_librarys_true(np.True_, True)

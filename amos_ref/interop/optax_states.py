@@ -196,7 +196,8 @@ def _fill_leaves(arrays: Arrays, like: Any, part: str) -> Any:
             raise ShapeError(f"{words} has shape {a.shape}; like has shape {old.shape}")
         return _as_array_of(old, as_dtype(a, np.dtype(old.dtype)))
 
-    return tree.replace_parts(like, {path for path, leaf in tree.walk(like) if tree.children_of(leaf) is None}, fill)
+    leaves = {path for path, leaf in tree.walk(like) if leaf is not None and tree.children_of(leaf) is None}
+    return tree.replace_parts(like, leaves, fill)
 
 
 def _fill_count(count: Any, like: Any) -> Any:

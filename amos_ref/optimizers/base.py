@@ -16,6 +16,7 @@ from amos_ref import tree
 from amos_ref.checks import Arrays, check_finite, check_shape, check_written, named_arrays, named_gradients
 from amos_ref.dtypes import Shape, round_like, vanishes
 from amos_ref.float_mode import check_mode
+from amos_ref.foreign import mark_written, tensors_of
 from amos_ref.groups import is_frozen, is_neutral, warn_of_shadows, warn_of_unused
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
@@ -251,6 +252,8 @@ class Optimizer(Configured, Bindable, abc.ABC):
                 self._last.put(layout)
         if bad >= 0:
             self._refuse(names[bad], directions[bad], state, rates)
+        if layout is None or layout.as_array is not None:
+            mark_written(tensors_of(params, names))
         return new
 
     def _take(self, work: Any, names: list[str], rates: Any, state: Any, **launch: Any) -> tuple[int, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, Self
 
 from amos_ref.errors import HyperParameterError, StateError
+from amos_ref.foreign import mark_written, tensors_of
 from amos_ref.kernels import BEGINNING, At
 from amos_ref.optimizers.turn import Taking
 
@@ -27,6 +28,7 @@ class BoundStep:
         work, layout, ready = optimizer._lay_out(None, params, grads, state, None, stream)
         given = None if layout is None else layout.match(params, grads, state)
         self._work: Any = None
+        self._tensors = [] if layout is None else tensors_of(params, layout.stepping)
         if layout is not None and given is not None:
             self._work = work
             # torch lets go of memory when a tensor gets other data; what is detached shares the memory and keeps it.
@@ -84,6 +86,7 @@ class BoundStep:
             raise
         if bad >= 0:
             opt._refuse(self._names[bad], directions[bad], state, rates)
+        mark_written(self._tensors)
         return self._state
 
     def synchronize(self) -> None:
@@ -103,6 +106,7 @@ class BoundStep:
                 self._optimizer._backend.release(self._work, self._launch["stream"])
             finally:
                 self._optimizer = self._state = self._work = self._held = self._gradients = self._named = None
+                self._tensors = []
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,8 @@ from amos_ref import __version__, tree
 from amos_ref.adamw import AdamW
 from amos_ref.checks import Arrays, named_arrays
 from amos_ref.dtypes import as_dtype, broadcasts
-from amos_ref.errors import HyperParameterError, StateError, StorageError
+from amos_ref.errors import HyperParameterError, RuleError, StateError, StorageError
+from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
 from amos_ref.optimizers.state import PARTS, AmosState, LeavesWarning, ScaledAmosState, State, check_fit, kind_of
@@ -93,6 +94,7 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
     ----------
     path : str or path
     params : tree of arrays
+        Of any library whose arrays a step takes.
     state : AmosState, ClosedFormState or AdamWState
         The state of these parameters.
     opt : Amos, ClosedFormAmos or AdamW
@@ -109,7 +111,7 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
         name = type(opt).__name__
         if name not in OPTIMIZER_CLASSES:
             raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZER_CLASSES)}")
-        thetas = named_arrays(params)
+        thetas = named_arrays(as_array_tree(params, "params"))
         arrays = _name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
         arrays |= {f"theta/{leaf}": a for leaf, a in thetas.items()}
         options = json.dumps(encode_options(opt.options), ensure_ascii=False)
@@ -155,7 +157,7 @@ def load_state(
     """
     if state_dtype not in (None, "float64", "param") or (state_dtype == "param" and like is None):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
-    thetas = None if like is None else named_arrays(like, "like")
+    thetas = None if like is None else named_arrays(as_array_tree(like, "like"), "like")
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
         header, leaves = _read_header(file)
         new = {} if thetas is None else _check_like(header, leaves, thetas, parameters=False, strict=strict)
@@ -174,7 +176,8 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
     ----------
     path : str or path
     like : tree of arrays
-        Gives the form of the tree. The leaves must have the same names, shapes and dtypes; their numbers are not used.
+        Gives the form of the tree, and the kind of its arrays: NumPy's, torch's or JAX's. The leaves must have the same
+        names, shapes and dtypes; their numbers are not used.
     strict : bool
         False: the leaves of the file and of `like` may differ. Those that only the file has are dropped; those that it
         lacks have copies of the numbers of `like`, and the state that `init` gives them. A LeavesWarning lists them.
@@ -192,8 +195,11 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         As in :func:`load_state`.
     HyperParameterError
         If an option that was a callable is not given, or one is given that does not exist.
+    RuleError
+        If the optimizer's rules have nothing for a leaf that the file lacks: `options` can replace them.
     """
-    thetas = named_arrays(like, "like")
+    given = tree.present(like, "like")
+    thetas = named_arrays(as_array_tree(like, "like"), "like")
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
         header, leaves = _read_header(file)
         if "optimizer" not in header.metadata:
@@ -202,9 +208,20 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         opt = _build_optimizer(header, options)
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
         arrays |= {f"theta/{name}": a.copy() for name, a in new.items()}
-        params = tree.unflatten({name: arrays[f"theta/{name}"] for name in thetas}, like)
-        start = opt.init(params) if new else None
+        params = tree.unflatten({name: like_given(arrays[f"theta/{name}"], a) for name, a in given.items()}, like)
+        start = _start(opt, params, options) if new else None
         return Checkpoint(params, _build_state(header, arrays, list(thetas), {}, new, start), opt)
+
+
+def _start(opt: Any, params: Any, options: dict[str, Any]) -> Any:
+    """Return the state that leaves have which the file lacks; `options` replaced some of the file's."""
+    try:
+        return opt.init(params)
+    except RuleError as error:
+        if options:
+            raise
+        words = "these are the rules in the file, and new ones can be given: load(path, like, strict=False, eta=...)"
+        raise RuleError(f"{error} ({words})") from None
 
 
 def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:

@@ -97,6 +97,26 @@ def test_containers_of_flax(amos):
     check_both_ways(jax.tree.map(np.asarray, plain), jax.eval_shape(lambda p: p, PARAMS), plain)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_parameters_that_are_none(masked):
+    """optax takes them for empty trees; the states of neither side have such a leaf."""
+    from amos_ref.ports.optax import amos as port
+
+    params = {"a": np.ones((2, 3), np.float32), "none": None, "z": {"none": None, "b": np.full(2, 0.5, np.float32)}}
+    transform = port(0.1, 0.5, momentum=0.9)
+    transform = (
+        optax.masked(transform, {"a": True, "none": None, "z": {"none": None, "b": True}}) if masked else transform
+    )
+    opt_state = train(transform, params)
+    state = from_optax(opt_state, params)
+    assert list(state.v) == ["a", "z/b"]
+    back = to_optax(state, jax.tree.map(np.zeros_like, opt_state))
+    assert jax.tree.structure(back) == jax.tree.structure(opt_state)
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(opt_state), strict=True))
+    with pytest.raises(errors.TreeError, match="extra 'z/b'"):
+        from_optax(opt_state, {**params, "z": {"none": None, "b": None}})
+
+
 def test_torch_tells_its_names():
     torch = pytest.importorskip("torch")
     optimizers = pytest.importorskip("pytorch_optimizer")
