@@ -6,9 +6,8 @@ import importlib
 import inspect
 import itertools
 import math
-import pickle
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.turn import check_unused
 from amos_ref.problems import Problem
+from amos_ref.result import History, RaisedResult, Result
 from amos_ref.rules import number
 from amos_ref.terminal import complain, format_number, show_progress
 
@@ -29,72 +29,6 @@ OPTIMIZERS = {
     "closed-form": ("amos_ref.optimizers.closed_form", "ClosedFormAmos"),
     "adamw": ("amos_ref.adamw", "AdamW"),
 }
-
-
-class History(NamedTuple):
-    """What was recorded of a training: lists with one entry for each recorded step.
-
-    Attributes
-    ----------
-    step : list of int
-        Steps taken so far: 0 is the start.
-    loss : list of float
-    error : list of float
-        Distance to the optimum; empty if no optimum is known.
-    alpha, rho, b : dict of str to list of float
-        Step size, weight decay and (paper Amos) decay clock of the step that follows, per leaf name: the mean over
-        the leaf's slots, or NaN if the leaf has no gradient. b is the clock after that step.
-    """
-
-    step: list[int]
-    loss: list[float]
-    error: list[float]
-    alpha: dict[str, list[float]]
-    rho: dict[str, list[float]]
-    b: dict[str, list[float]]
-
-
-class Result(NamedTuple):
-    """What :func:`minimize` returns.
-
-    Attributes
-    ----------
-    params : tree of arrays
-        The parameters at the end.
-    loss : float
-        The last one computed (NaN: none was). It is the loss at `params`, unless Ctrl-C or an error came between a step
-        and its loss.
-    steps : int
-        How many were taken.
-    status : {"steps", "target", "gtol", "patience", "callback", "interrupted", "error"}
-        Why it ended; "steps": all were taken. "error" is the status of an exception's ``amos_result``.
-    history : History
-    gradient : tree of arrays
-        A copy of the gradient that was computed with `loss`, in NumPy; None if there was none.
-    state : NamedTuple
-        The optimizer's state, to continue with.
-    opt : Amos, ClosedFormAmos or AdamW
-    """
-
-    params: Any
-    loss: float
-    steps: int
-    status: str
-    history: History
-    gradient: Any
-    state: Any
-    opt: Any
-
-
-class _Reached(Result):
-    """What an exception has of a training: pickled with it, but for an optimizer (with a lambda) that cannot be."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        try:
-            pickle.dumps(self.opt)
-        except Exception:  # whatever the caller's own types raise
-            return Result, (*self[:-1], None)
-        return Result, tuple(self)
 
 
 def minimize(
@@ -248,7 +182,7 @@ def minimize(
     except BaseException as error:
         state = getattr(error, "amos_state", state)
         with contextlib.suppress(AttributeError, TypeError):  # of an exception that takes no attributes
-            error.amos_result = _Reached(  # pyright: ignore[reportAttributeAccessIssue]
+            error.amos_result = RaisedResult(  # pyright: ignore[reportAttributeAccessIssue]
                 _copy_like(named, x0), loss, int(state.count) - begin, "error", _collect(rows, named), grads, state, opt
             )
         raise

@@ -17,8 +17,8 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.closed_form import Schedule, steps
 from amos_ref.errors import HyperParameterError, MissingDependencyError, StorageError
-from amos_ref.minimizer import History
 from amos_ref.options import check_options
+from amos_ref.result import History
 from amos_ref.storage.files import reserve_file
 
 #: Name -> options of :class:`amos_ref.closed_form.Schedule`; each closed form is followed by its recurrence.

@@ -1,0 +1,107 @@
+"""What a training loop returns, and how it is shown."""
+
+import html
+import math
+import pickle
+from collections.abc import Sized
+from typing import Any, NamedTuple
+
+from amos_ref import tree
+from amos_ref.terminal import format_number
+
+SHOWN_ROWS = 10  # of a history that is shown
+
+
+def count(items: Sized, word: str, words: str = "") -> str:
+    n = len(items)
+    return f"{n} {word if n == 1 else words or word + 's'}"
+
+
+class History(NamedTuple):
+    """What was recorded of a training: lists with one entry for each recorded step.
+
+    Attributes
+    ----------
+    step : list of int
+        Steps taken so far: 0 is the start.
+    loss : list of float
+    error : list of float
+        Distance to the optimum; empty if no optimum is known.
+    alpha, rho, b : dict of str to list of float
+        Step size, weight decay and (paper Amos) decay clock of the step that follows, per leaf name: the mean over
+        the leaf's slots, or NaN if the leaf has no gradient. b is the clock after that step.
+    """
+
+    step: list[int]
+    loss: list[float]
+    error: list[float]
+    alpha: dict[str, list[float]]
+    rho: dict[str, list[float]]
+    b: dict[str, list[float]]
+
+    def __repr__(self) -> str:
+        return f"<History of {count(self.step, 'recorded step')}: step, loss, error, alpha, rho, b>"
+
+
+class Result(NamedTuple):
+    """What :func:`minimize` returns.
+
+    Attributes
+    ----------
+    params : tree of arrays
+        The parameters at the end.
+    loss : float
+        The last one computed (NaN: none was). It is the loss at `params`, unless Ctrl-C or an error came between a step
+        and its loss.
+    steps : int
+        How many were taken.
+    status : {"steps", "target", "gtol", "patience", "callback", "interrupted", "error"}
+        Why it ended; "steps": all were taken. "error" is the status of an exception's ``amos_result``.
+    history : History
+    gradient : tree of arrays
+        A copy of the gradient that was computed with `loss`, in NumPy; None if there was none.
+    state : NamedTuple
+        The optimizer's state, to continue with.
+    opt : Amos, ClosedFormAmos or AdamW
+    """
+
+    params: Any
+    loss: float
+    steps: int
+    status: str
+    history: History
+    gradient: Any
+    state: Any
+    opt: Any
+
+    def __repr__(self) -> str:
+        return f"<Result: {self._describe_end()}; print() shows the history>"
+
+    def __str__(self) -> str:
+        steps, loss = self.history.step, self.history.loss
+        shown = sorted({round(k * (len(steps) - 1) / SHOWN_ROWS) for k in range(SHOWN_ROWS + 1)}) if steps else []
+        lines = [f"{self._describe_end()}, by {type(self.opt).__name__}"]
+        lines += [f"{'step':>8}  {'loss':>12}"] * bool(shown)
+        return "\n".join(lines + [f"{steps[k]:8}  {format_number(loss[k]):>12}" for k in shown])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def _describe_end(self) -> str:
+        arrays = list(tree.present(self.params).values())
+        size = sum(math.prod(a.shape) for a in arrays)
+        words = f"{count(arrays, 'leaf', 'leaves')}, {size} parameter{'s' * (size != 1)}"
+        return (
+            f"loss {format_number(self.loss)} after {self.steps} step{'s' * (self.steps != 1)} ({self.status}); {words}"
+        )
+
+
+class RaisedResult(Result):
+    """What an exception has of a training: pickled with it, but for an optimizer (with a lambda) that cannot be."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            pickle.dumps(self.opt)
+        except Exception:  # whatever the caller's own types raise
+            return Result, (*self[:-1], None)
+        return Result, tuple(self)
