@@ -3,7 +3,8 @@
 They are told by what they offer: torch's tensors by ``data_ptr`` and ``stride``, others by DLPack or ``__array__``.
 """
 
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -76,21 +77,22 @@ def like_given(new: np.ndarray, theta: Any) -> Any:
 
 
 def tensors_of(params: Any, names: Collection[str]) -> list[Any]:
-    """Return torch's tensors among the leaves of these names, detached: over the same memory, with the same counter."""
+    """Return torch's tensors among the leaves of these names."""
     if all(type(a) is np.ndarray for a in optree.tree_leaves(params)):
         return []
     leaves = tree.flatten(params)
-    found = [leaves[name] for name in names if _is_tensor(leaves[name])]
-    return [a.detach() for a in found if not a.is_inference()]  # others have no counter
+    return [leaves[name] for name in names if _is_tensor(leaves[name])]
 
 
-def mark_written(tensors: Iterable[Any]) -> None:
+def mark_written(tensors: list[Any]) -> None:
     """Raise the version counters of tensors that were written, as torch's own steps in place do.
 
     By them autograd sees that a graph which is still needed was made of other numbers, and raises its error.
     """
-    for a in tensors:
-        a.as_strided((0,), (1,)).zero_()  # writes no entry
+    if tensors:
+        graph = sys.modules["torch"].autograd.graph  # whose tensors they are
+        for a in tensors:
+            graph.increment_version(a)
 
 
 def _is_tensor(a: Any) -> bool:

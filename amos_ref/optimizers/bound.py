@@ -28,7 +28,7 @@ class BoundStep:
         work, layout, ready = optimizer._lay_out(None, params, grads, state, None, stream)
         given = None if layout is None else layout.match(params, grads, state)
         self._work: Any = None
-        self._tensors = [] if layout is None else tensors_of(params, layout.stepping)
+        self._tensors = [] if layout is None else [a.detach() for a in tensors_of(params, layout.stepping)]
         if layout is not None and given is not None:
             self._work = work
             # torch lets go of memory when a tensor gets other data; what is detached shares the memory and keeps it.
