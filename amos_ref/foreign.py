@@ -36,7 +36,7 @@ def as_array(a: Any, where: str) -> Any:
             "jax.pure_callback (the documentation's page on training has a recipe)"
         )
     try:
-        if _is_tensor(a):
+        if is_tensor(a):
             return _from_torch(a, where)
         if hasattr(a, "__dlpack__") and int(a.__dlpack_device__()[0]) != HOST:
             return a  # on a GPU, which checks say
@@ -67,7 +67,7 @@ def like_given(new: np.ndarray, theta: Any) -> Any:
     """Return a new array as one of the kind of `theta`: of JAX, torch (also in requiring a gradient) or NumPy."""
     if isinstance(theta, np.ndarray):
         return new
-    if _is_tensor(theta):
+    if is_tensor(theta):
         tensor = theta.detach().clone()
         as_array(tensor, "")[...] = new
         return tensor.requires_grad_(theta.requires_grad)
@@ -81,7 +81,7 @@ def tensors_of(params: Any, names: Collection[str]) -> list[Any]:
     if all(type(a) is np.ndarray for a in optree.tree_leaves(params)):
         return []
     leaves = tree.flatten(params)
-    return [leaves[name] for name in names if _is_tensor(leaves[name])]
+    return [leaves[name] for name in names if is_tensor(leaves[name])]
 
 
 def mark_written(tensors: list[Any]) -> None:
@@ -95,7 +95,8 @@ def mark_written(tensors: list[Any]) -> None:
             graph.increment_version(a)
 
 
-def _is_tensor(a: Any) -> bool:
+def is_tensor(a: Any) -> bool:
+    """Whether this is a tensor of torch."""
     return hasattr(a, "data_ptr") and hasattr(a, "stride") and hasattr(a, "detach")
 
 

@@ -9,6 +9,7 @@ import optree
 
 from amos_ref import tree
 from amos_ref.errors import DtypeError
+from amos_ref.foreign import is_tensor
 from amos_ref.kernels import Backend, Watch, Work
 
 
@@ -45,6 +46,7 @@ class KeptLayout:
     single: list[int]
     fixed: int
     as_array: Callable[[Any, str], Any] | None
+    tensors: bool  # whether there is a torch tensor among the parameters
     watch: Watch | None
 
     def __init__(
@@ -68,6 +70,7 @@ class KeptLayout:
         self.as_array = (
             None if all(type(a) is np.ndarray for a in thetas + leaves if a is not None) else backend.as_array
         )
+        self.tensors = any(map(is_tensor, thetas))
         arrays = self._arrays(params, grads, state)
         self.watch = None if arrays is None else backend.watch(arrays, self.fixed)
 

@@ -252,7 +252,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
                 self._last.put(layout)
         if bad >= 0:
             self._refuse(names[bad], directions[bad], state, rates)
-        if layout is None or layout.as_array is not None:
+        if layout is None or layout.tensors:
             mark_written(tensors_of(params, names))
         return new
 
