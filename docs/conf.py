@@ -97,8 +97,15 @@ def mathml(block):
 
 
 def set_language(app, pagename, templatename, context, doctree):
-    """Tell browsers the language of a page that names one: `lang:` at its top."""
+    """Tell browsers the language of a page that names one, `lang:` at its top; Chinese pages lead to each other."""
     context["language"] = (context.get("meta") or {}).get("lang", "en")
+    if context["language"] == "en":
+        return
+    names = [name for name in app.env.toctree_includes[app.config.root_doc] if name.endswith("_zh")]
+    context["pages_alike"] = [(name, app.env.titles[name].astext()) for name in names]
+    for way in ("prev", "next"):
+        if context.get(way) and not context[way]["link"].endswith("_zh.html"):
+            context[way] = None
 
 
 def copy_explorer(app, exception):
