@@ -128,6 +128,7 @@ def numbers_in(text):
 
 
 def code_in(text):
+    text = re.sub(r"`[^`<]+ <([^`>]+)>`", r"`\1`", text)  # a link with words of its own
     return set(re.findall(r"`[^`]+`", text))  # a set: a sentence may say a name twice
 
 
