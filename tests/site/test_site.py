@@ -138,6 +138,7 @@ def test_chinese_pages_say_so_and_lead_to_each_other(browser, address, name):
     page = browser.new_page()
     page.goto(address + name)
     assert page.evaluate("document.documentElement.lang") == ("zh-Hans" if "_zh" in name else "en")
+    assert page.locator(".onthispage").first.inner_text().strip() == ("当前页面" if "_zh" in name else "On this page")
     links = page.evaluate(
         "Array.from(document.querySelectorAll('.bd-sidebar-primary .bd-links a, .prev-next-area a'), (a) => a.pathname)"
     )
