@@ -61,6 +61,8 @@ ENGLISH = """# Title
 
 An error of 3 and $x$ in `f`, see [there](b.md#a-part), [here](#more-its-so) and [elsewhere](c.md).
 
+<a href="d.html#t=1">Try</a>.
+
     >>> 1 + 1
     2
 
@@ -74,6 +76,7 @@ $$x = 1$$
 | a | b |
 |---|---|
 | 1.5 | 1e-3 |
+| $y^2$ | $y^2$ |
 """
 CHINESE = """---
 lang: zh-Hans
@@ -84,6 +87,8 @@ lang: zh-Hans
 [English](a.md)
 
 在 `f` 中，误差为 3，$x$ 也是（见[那里](b_zh.md#一个-部分)、[这里](#其余)与[别处](c.md)（英文））。
+
+<a href="d.html#t=1">试一试</a>。
 
     >>> 1 + 1
     2
@@ -98,14 +103,15 @@ $$x = 1$$
 | 甲 | 乙 |
 |---|---|
 | 1.5 | 1e-3 |
+| $y^2$ | $y^2$ |
 """
 OTHERS = {"b": "# B\n\n## A part\n", "b_zh": "# 乙\n\n## 一个 部分\n", "c": "# C\n"}
 DRIFTS = {  # how a page drifts from its translation: (what the English page has now, where it had, what is said)
     "a heading more": ("## More: it's so", "## New\n\n## More: it's so", "3 headings, 2 in Chinese"),
     "another level": ("## More", "### More", "built of ['heading 3'"),
-    "a paragraph more": ("## More", "New.\n\n## More", "built of ['heading 1', 'paragraph', 'code', 'formula', 'para"),
+    "a paragraph more": ("## More", "New.\n\n## More", "'formula', 'paragraph'], ["),
     "an item more": ("- two", "- two\n- three", "list of 3"),
-    "a row more": ("| 1.5 |", "| 2 | 3 |\n| 1.5 |", "table of 4 rows"),
+    "a row more": ("| 1.5 |", "| 2 | 3 |\n| 1.5 |", "table of 5 rows"),
     "another output": ("    2", "    3", "another code"),
     "another formula": ("$$x = 1$$", "$$x = 2$$", "another formula"),
     "a number in the text": ("of 3", "of 4", "numbers: lacks ['4'], has ['3']"),
@@ -114,6 +120,8 @@ DRIFTS = {  # how a page drifts from its translation: (what the English page has
     "a name": ("`f`", "`g`", "code: lacks ['`g`'], has ['`f`']"),
     "a symbol": ("$x$", "$y$", "symbols: lacks ['$y$'], has ['$x$']"),
     "a link": ("c.md", "d.md", "links: lacks ['d.md'], has ['c.md']"),
+    "a symbol in a table": ("| $y^2$ |", "| $y^3$ |", "other symbols in a table of 4 rows"),
+    "a link to what is no page": ("t=1", "t=2", "links: lacks ['d.html#t=2'], has ['d.html#t=1']"),
     "a part of a page": ("b.md#a-part", "b.md", "links: lacks ['b_zh.md']"),
 }
 

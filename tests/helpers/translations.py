@@ -11,6 +11,7 @@ WIDE = "[，。；：？！、（）“”《》…]"
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
+SYMBOL = re.compile(r"\$[^$]+\$")
 LINK = re.compile(r"\[([^]]*)\]\(([^)]*)\)")
 FRONT = re.compile(r"\A---\n.*?^---\n+", re.MULTILINE | re.DOTALL)
 OTHER_LANGUAGE = re.compile(r"\A# .*\n\n\[(中文|English)\]\((\w+)\.md\)\n")
@@ -91,6 +92,8 @@ def section_differences(ours, theirs, translate_link):
     for (kind, text), (_, translated) in zip(ours, theirs, strict=True):
         if kind in ("code", "formula") and text != translated:
             yield f"another {kind}:\n{translated}\n  for\n{text}"
+        if kind.startswith("table") and SYMBOL.findall(text) != SYMBOL.findall(translated):
+            yield f"other symbols in a {kind}"
     ours, theirs = (text_of(section) for section in (ours, theirs))
     for what, parts in (("numbers", numbers_in), ("code", code_in), ("symbols", symbols_in), ("links", links_in)):
         wanted, given = Counter(parts(ours)), Counter(parts(theirs))
@@ -133,11 +136,11 @@ def code_in(text):
 
 
 def symbols_in(text):
-    return set(re.findall(r"\$[^$]+\$", text))
+    return set(SYMBOL.findall(text))
 
 
 def links_in(text):
-    return [link for _, link in LINK.findall(text)]
+    return [link for _, link in LINK.findall(text)] + re.findall('<a href="([^"]+)"', text)
 
 
 BLEMISHES = {
