@@ -1,9 +1,14 @@
 """The site: `nox -s docs` builds it into build/site. Nothing is fetched, at build time or by the pages."""
 
+import functools
+import gettext
 import pathlib
 import re
 import shutil
 import textwrap
+
+import pydata_sphinx_theme
+import sphinx
 
 import amos_ref
 
@@ -96,9 +101,28 @@ def mathml(block):
     return visit, None
 
 
+@functools.cache
+def chinese():
+    """Return the words of the theme and of Sphinx in Chinese."""
+    theme, sphinx_itself = (
+        gettext.translation("sphinx", pathlib.Path(package.__file__).parent / "locale", [name])
+        for package, name in ((pydata_sphinx_theme, "zh"), (sphinx, "zh_CN"))
+    )
+    theme.add_fallback(sphinx_itself)
+    return theme
+
+
 def set_language(app, pagename, templatename, context, doctree):
-    """Tell browsers the language of a page that names one: `lang:` at its top."""
+    """Tell browsers the language of a page that names one, `lang:` at its top; Chinese pages lead to each other."""
     context["language"] = (context.get("meta") or {}).get("lang", "en")
+    if context["language"] == "en":
+        return
+    context["_"] = chinese().gettext  # for the theme's own words
+    names = [name for name in app.env.toctree_includes[app.config.root_doc] if name.endswith("_zh")]
+    context["pages_alike"] = [(name, app.env.titles[name].astext()) for name in names]
+    for way in ("prev", "next"):
+        if context.get(way) and not context[way]["link"].endswith("_zh.html"):
+            context[way] = None
 
 
 def copy_explorer(app, exception):

@@ -15,7 +15,7 @@ SITE = pathlib.Path(os.environ.get("AMOS_REF_SITE", ROOT / "build" / "site"))
 MADE = ("search", "genindex", "py-modindex")  # by Sphinx alone
 PAGES = [p for folder in ("", "gallery", "course") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in PAGES)
-MAIN = ("index.html", "algorithm.html", "paper_derivation.html", "choosing.html", "checking.html")
+MAIN = ("index.html", "algorithm.html", "paper_derivation.html", "choosing.html", "checking.html", "algorithm_zh.html")
 WIDTHS = (390, 1280)
 
 # What is wrong with the page that is open, as a list of texts.
@@ -111,7 +111,10 @@ class Links(html.parser.HTMLParser):
 
 
 def dead_links(site):
-    """Return (page, link) of what leads nowhere inside the site."""
+    """Return (page, link) of what leads nowhere inside the site.
+
+    What an address gives the explorer (#xi=0.3&noise=20) is no place in it: tests/explorer/test_presets.py looks at it.
+    """
     paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
     pages = {path.resolve(): Links(path) for path in paths}
     found = []
@@ -122,13 +125,30 @@ def dead_links(site):
                 continue
             target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
             target = target / "index.html" if target.is_dir() else target
-            if not target.exists() or (target in pages and parts.fragment not in {"", *pages[target].names}):
+            given = "=" in parts.fragment and target.parent.name == "explorer"
+            named = given or target not in pages or parts.fragment in {"", *pages[target].names}
+            if not (target.exists() and named):
                 found.append((path.relative_to(site.resolve()).as_posix(), link))
     return sorted(found)
 
 
 def test_no_link_inside_the_site_is_dead(address):
     assert dead_links(SITE) == []
+
+
+@pytest.mark.parametrize("name", ["algorithm_zh.html", "algorithm.html"])
+def test_chinese_pages_say_so_and_lead_to_each_other(browser, address, name):
+    page = browser.new_page()
+    page.goto(address + name)
+    assert page.evaluate("document.documentElement.lang") == ("zh-Hans" if "_zh" in name else "en")
+    assert page.locator(".onthispage").first.inner_text().strip() == ("当前页面" if "_zh" in name else "On this page")
+    links = page.evaluate(
+        "Array.from(document.querySelectorAll('.bd-sidebar-primary .bd-links a, .prev-next-area a'), (a) => a.pathname)"
+    )
+    page.close()
+    chinese = {"/" + page for page in PAGES if page.endswith("_zh.html")}
+    assert set(links) >= chinese
+    assert (set(links) - chinese == {"/index.html"}) == ("_zh" in name)
 
 
 WRONG = {
@@ -160,4 +180,13 @@ def test_a_fault_is_seen(browser, tmp_path, fault):
 def test_a_dead_link_is_seen(tmp_path):
     (tmp_path / "a.html").write_text('<a href="b.html#there">b</a><a href="b.html#not">b</a><a href="c.html">c</a>')
     (tmp_path / "b.html").write_text('<h1 id="there">b</h1><a href="a.html">a</a><a href="https://x.y/">x</a>')
-    assert dead_links(tmp_path) == [("a.html", "b.html#not"), ("a.html", "c.html")]
+    (tmp_path / "explorer").mkdir()
+    (tmp_path / "explorer/index.html").write_text(
+        '<a href="#xi=1">x</a><a href="#not">y</a><a href="../a.html#a=1">a</a>'
+    )
+    assert dead_links(tmp_path) == [
+        ("a.html", "b.html#not"),
+        ("a.html", "c.html"),
+        ("explorer/index.html", "#not"),
+        ("explorer/index.html", "../a.html#a=1"),
+    ]
