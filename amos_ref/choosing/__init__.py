@@ -24,6 +24,8 @@ MODEL_FAMILIES = (
 )  # fmt: skip
 #: What `layout` may be, and which axis of a weight has the outputs.
 AXIS_ORDERS = {"torch": "out-in", "equinox": "out-in", "flax": "in-out", "keras": "in-out", "haiku": "in-out"}
+# Biases that the authors' recurrent model adds to vectors of a smaller size, and how many such vectors they are for.
+_SMALL_BIASES = {("cell", "out"): 1, ("lstm", "normalize"): 2}
 # The numbers of blocks: parts of a name that are numbers, and numbers of two digits. fc1 and fc2 are not alike.
 _BLOCK = re.compile(r"(?<![^./])\d+(?=[./])|\d{2,}")
 
@@ -115,9 +117,12 @@ def _enter(leaf: Leaf, described: Described, model: Model) -> Entry:
 def _follow(family: str, leaf: Leaf, found: Found) -> Found:
     """Return what a family's recipe has in the place of the table's."""
     if family == "t5" and found.rule == "embedding":
-        return found._replace(eta=1.0, why=f"{found.why}; T5 does not scale what it looks up")
+        return found._replace(eta=1.0, why=f"{found.why}; those of T5 are of size 1")
     if family == "lstm" and found.rule == "embedding":
         return found._replace(eta=max(leaf.shape[1], 1) ** -0.25, why=f"{found.why}, of a recurrent model")
+    if family == "lstm" and found.rule == "bias" and leaf.module[-2:] in _SMALL_BIASES and leaf.shape:
+        hidden = max(leaf.shape[0] // _SMALL_BIASES[leaf.module[-2:]], 1)
+        return found._replace(eta=0.5 * hidden**-0.25, why=f"{found.why}, of the authors' recurrent model")
     if family == "mnist" and leaf.own == "Dense_1" and found.rule == "linear":
         return found._replace(slot_shape=(), why=f"{found.why}; one slot, as the authors have it")
     return found

@@ -14,7 +14,7 @@ from amos_ref.rules import LeafRules
 SOURCES = {
     "unknown": "an error when it is used",
     "guess": "look at these first",
-    "analogy": "no recipe of the authors has such a leaf; it follows from one that it has",
+    "analogy": "the authors' models have no such leaf; it follows from one that they have",
     "given": "from overrides",
     "recipe": "what the authors' models have",
     "buffer": "not trained",
@@ -108,7 +108,8 @@ class Choice(LeafRules):
         """Return lines that say what was chosen for how many leaves, and what is missing."""
         counts = {source: len(self.named(source)) for source in SOURCES}
         size = sum(math.prod(entry.shape) for entry in self._entries.values() if entry.source != "buffer")
-        lines = [f"{len(self)} leaves, {size} parameters" + (f", recipe of {self.family}" if self.family else "")]
+        lines = [f"{_count(len(self), 'leaf', 'leaves')}, {_count(size, 'parameter', 'parameters')}"]
+        lines[0] += f", recipe of {self.family}" if self.family else ""
         lines += [f"{source}: {counts[source]} ({words})" for source, words in SOURCES.items() if counts[source]]
         unknown = self.named("unknown")
         if unknown:
@@ -117,7 +118,7 @@ class Choice(LeafRules):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(names)} {source}" for source in SOURCES if (names := self.named(source)))
-        return f"<Choice for {len(self)} leaves: {counts}>"
+        return f"<Choice for {_count(len(self), 'leaf', 'leaves')}: {counts}>"
 
     def __str__(self) -> str:
         rows = [[escape(text) for text in row] for row in (TABLE_COLUMNS, *self.rows())]
@@ -152,6 +153,10 @@ class Choice(LeafRules):
             slots = None if slot is None else tuple(map(int, slot))
             entries[str(leaf["name"])] = Entry(tuple(map(int, leaf["shape"])), rule, eta, slots, why, source)
         return cls(entries, str(written["family"]))
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def _complaint(name: str, entry: Entry) -> str:

@@ -8,9 +8,11 @@ import math
 import re
 from collections.abc import Callable
 
+from amos_ref.choosing.convolutions import convolution
 from amos_ref.choosing.model import Found, Leaf, Model
-from amos_ref.choosing.names import is_norm, words_of
-from amos_ref.choosing.weights import convolution, experts, heads, linear, recurrent
+from amos_ref.choosing.names import HEAD_WORDS, PROJECTION_WORDS, is_norm, words_of
+from amos_ref.choosing.recurrent import recurrent
+from amos_ref.choosing.weights import experts, heads, linear
 
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
@@ -47,46 +49,7 @@ _EMBEDDING_WORDS = {
     "shared",
 }
 _EMBEDDING_WORDS |= {"embeds", "vocab", "posembed"}
-_PROJECTION_WORDS = {
-    "proj",
-    "projection",
-    "project",
-    "linear",
-    "dense",
-    "mapping",
-    "fc",
-    "out",
-    "head",
-    "conv",
-    "unembed",
-}
-_HEAD_WORDS = {
-    "head",
-    "heads",
-    "output",
-    "out",
-    "decoder",
-    "logits",
-    "classifier",
-    "score",
-    "unembed",
-    "predictions",
-    "fc",
-}
-_HEAD_WORDS |= {
-    "lora",
-    "proj",
-    "projection",
-    "dense",
-    "linear",
-    "lin",
-    "final",
-    "generator",
-    "projector",
-    "pred",
-    "prediction",
-    "cls",
-}
+_ROW_WORDS = {"user", "users", "item", "items", "entity", "relation", "node", "nodes", "word", "words", "char", "chars"}
 
 
 def name_buffer(leaf: Leaf, model: Model) -> Found | None:
@@ -100,7 +63,7 @@ def name_buffer(leaf: Leaf, model: Model) -> Found | None:
         and leaf.name.tag == ""
     ):
         return None
-    return Found("buffer", None, None, "no parameter: no gradient comes to it", "buffer")
+    return Found("buffer", None, None, "not a parameter: it gets no gradient", "buffer")
 
 
 def name_relative(leaf: Leaf, model: Model) -> Found | None:
@@ -111,17 +74,25 @@ def name_relative(leaf: Leaf, model: Model) -> Found | None:
         return None
     if model.bias_of(leaf) is not None:  # a layer that makes such biases
         return None
+    if leaf.name.last == "relpos_embed":  # of the authors' model bert_rpe
+        return Found("relative position", BIAS, (*leaf.shape[:-1], 1), "one vector for each distance", "recipe")
     if leaf.shape[-1] == model.width:
         eta = math.sqrt(2 / leaf.shape[-1])
-        return Found("relative position", eta, (*leaf.shape[:-1], 1), "a vector a position, as an embedding", "analogy")
-    return Found("relative position", BIAS, (), "a bias a head and distance")
+        return Found(
+            "relative position",
+            eta,
+            (*leaf.shape[:-1], 1),
+            "one vector for each position, as an embedding has",
+            "analogy",
+        )
+    return Found("relative position", BIAS, (), "one bias for each head and distance")
 
 
 def name_bias(leaf: Leaf, model: Model) -> Found | None:
     """Biases, and the shift of a norm."""
     last = leaf.name.last.lower()
     if leaf.role == "weight" and len(leaf.shape) == 2 and leaf.shape[1] == 1 and words_of(leaf.own)[-1:] == ("bias",):
-        return Found("bias", BIAS, (leaf.shape[0], 1), "a table of biases, one for every row", "analogy")
+        return Found("bias", BIAS, (leaf.shape[0], 1), "a table with one bias in each row", "analogy")
     if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":
@@ -142,8 +113,8 @@ def name_token(leaf: Leaf, model: Model) -> Found | None:
         return None
     dim = leaf.shape[len(leaf.shape) - 1]
     eta, slot = math.sqrt(2 / max(dim, 1)), (*leaf.shape[:-1], 1)
-    what = "a position" if position else "a token"
-    return Found("position" if position else "token", eta, slot, f"as an embedding: one vector {what}")
+    rule = "position" if position else "token"
+    return Found(rule, eta, slot, f"one vector for each {rule}, as an embedding has", "analogy")
 
 
 def name_gain(leaf: Leaf, model: Model) -> Found | None:
@@ -155,7 +126,7 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     if leaf.role == "gamma" and not is_norm(leaf.own) and model.sibling(leaf, "beta") is None:
         layer |= model.sibling(leaf, "moving_mean") is None
     if layer and ones and not is_norm(leaf.own):
-        return Found("layer scale", GAIN, (), "a gain of every channel, as a norm's", "analogy")
+        return Found("layer scale", GAIN, (), "one gain for each channel, as a norm has", "analogy")
     if is_norm(leaf.own) and leaf.role in ("weight", "scale", "gamma", "g", "kernel", "gain"):
         return Found("norm", GAIN, (), "the gain of a norm")
     if not ones or leaf.name.tag:
@@ -195,9 +166,11 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
         words & {"gate", "gates", "gating", "alpha", "rezero", "resweight", "xattn"}
         and sum(n != 1 for n in leaf.shape) < 2
     ):
-        return Found("gate", BIAS, (), "starts at 0, as a bias", "guess" if len(words & {"alpha"}) else "analogy")
+        return Found(
+            "gate", BIAS, (), "it starts at 0, as a bias does", "guess" if len(words & {"alpha"}) else "analogy"
+        )
     if words & {"sink", "sinks"}:
-        return Found("gate", BIAS, (), "a logit of every head, as a bias", "analogy")
+        return Found("gate", BIAS, (), "one logit for each head, as a bias", "analogy")
     if words & {"mix", "maa", "mixing"} or (last.startswith("x_") and "time" in model.children.get((), ())):
         return Found("mixing", BIAS, (), "shares of two inputs, between 0 and 1", "analogy")
     return None
@@ -212,7 +185,7 @@ def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
     if other is None or inner is None or inner.eta is None:
         return None
     share = math.prod(other.shape) / max(math.prod(leaf.shape), 1)
-    why = f"the length of {share:.0f} entries of size {inner.eta:.4g}"
+    why = f"the length of a vector of {share:.0f} entries of size {inner.eta:.4g}"
     return Found("weight norm", inner.eta * math.sqrt(share), (), why, "analogy")
 
 
@@ -224,16 +197,23 @@ def name_embedding(leaf: Leaf, model: Model) -> Found | None:
     own_says = bool(
         set(own) & (_EMBEDDING_WORDS | {"token", "tokens", "pos"})
         or leaf.own.endswith(("embedding", "embeddings", "embed"))
-    ) and not (set(own) & _PROJECTION_WORDS)
+    ) and not (set(own) & PROJECTION_WORDS)
     eta, slot = math.sqrt(2 / max(leaf.shape[1], 1)), (leaf.shape[0], 1)
-    if last & _EMBEDDING_WORDS and not last & _PROJECTION_WORDS:
+    if last & _EMBEDDING_WORDS and not last & PROJECTION_WORDS:
         return Found("embedding", eta, slot, "an embedding by its name")
     if leaf.role == "weight" and own_says:
         return Found("embedding", eta, slot, "an embedding by its module's name")
     vocabulary, dim = leaf.shape
     alone = vocabulary == model.rows or model.biased
-    if leaf.role == "weight" and not set(own) & _HEAD_WORDS and vocabulary >= 8 * dim and alone:
-        why = "no bias, and far more rows than columns: if it is a linear layer, say so in overrides"
+    if {"factor", "factors"} & (last | set(own)):
+        why = "one vector of factors for each row, as an embedding has"
+        return Found("embedding", eta, slot, why, "analogy" if leaf.shape[0] > leaf.shape[1] else "guess")
+    if leaf.role == "weight" and set(own) & _ROW_WORDS and not set(own) & HEAD_WORDS:
+        return Found(
+            "embedding", eta, slot, "its module's name says what has a vector each; if not, give overrides", "guess"
+        )
+    if leaf.role == "weight" and not set(own) & HEAD_WORDS and vocabulary >= 8 * dim and alone:
+        why = "it has no bias, and far more rows than columns; if it is a linear layer, give overrides"
         return Found("embedding", eta, slot, why, "guess")
     return None
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import TESTS
 
 import amos_ref
-from amos_ref.choosing import kinds, names, weights
+from amos_ref.choosing import convolutions, kinds, names, weights
 
 P = math.prod
 
@@ -113,8 +113,8 @@ def test_there_are_models_of_every_kind():
         (weights, "_are_ends", lambda *args: False, "opt-350m"),
         (weights, "_in_attention", lambda *args: False, "qwen3"),
         (weights, "_blocks", lambda leaf: [leaf.module[:-1]], "roberta"),
-        (weights, "_follow_relatives", lambda *args: None, "gan-generator"),
-        (weights, "recurrent", lambda *args: None, "keras-lstm"),
+        (convolutions, "_follow_relatives", lambda *args: None, "gan-generator"),
+        (kinds, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),
     ],
