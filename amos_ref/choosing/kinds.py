@@ -97,7 +97,10 @@ def name_bias(leaf: Leaf, model: Model) -> Found | None:
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":
         return Found("bias", BIAS, (), "by its name", "analogy")
-    return Found("bias", BIAS, (), "the shift of a norm" if is_norm(leaf.own) or last == "beta" else "a bias")
+    why = "the shift of a norm" if is_norm(leaf.own) or last == "beta" else "a bias"
+    beside = model.sibling(leaf, "weight", "kernel")
+    told = beside is not None and len(beside.shape) > len(leaf.shape)  # (heads, dim), say
+    return _one_slot("bias", BIAS, why, leaf, told)
 
 
 def name_token(leaf: Leaf, model: Model) -> Found | None:
@@ -128,7 +131,7 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     if layer and ones and not is_norm(leaf.own):
         return Found("layer scale", GAIN, (), "one gain for each channel, as a norm has", "analogy")
     if is_norm(leaf.own) and leaf.role in ("weight", "scale", "gamma", "g", "kernel", "gain"):
-        return Found("norm", GAIN, (), "the gain of a norm")
+        return _one_slot("norm", GAIN, "the gain of a norm", leaf, False)
     if not ones or leaf.name.tag:
         return None
     if "prelu" in words or leaf.own in ("act", "activation") or "slope" in words:
@@ -147,8 +150,17 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
 def name_norm_of_matrix(leaf: Leaf, model: Model) -> Found | None:
     """Gains of a norm over several axes, which its bias has too."""
     if leaf.role == "weight" and len(leaf.shape) > 1 and model.bias_of(leaf) == leaf.shape:
-        return Found("norm", GAIN, (), "a gain beside a bias of its shape, as a norm has")
+        return _one_slot("norm", GAIN, "a gain beside a bias of its shape, as a norm has", leaf, False)
     return None
+
+
+def _one_slot(rule: str, eta: float, why: str, leaf: Leaf, told: bool) -> Found:
+    """Return one slot for a bias or gain; of two axes that nothing explains it is a guess: one may count layers."""
+    sides = [n for n in leaf.shape if n != 1]
+    if told or len(sides) != 2 or len(leaf.shape) != 2:
+        return Found(rule, eta, (), why)
+    slots = f"overrides={{{leaf.full!r}: (None, {(leaf.shape[0], 1)})}}"
+    return Found(rule, eta, (), f"{why}, or those of {leaf.shape[0]} layers in one array: {slots} then", "guess")
 
 
 def name_state_space(leaf: Leaf, model: Model) -> Found | None:

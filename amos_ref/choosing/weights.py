@@ -155,7 +155,7 @@ def _called(leaf: Leaf) -> str:
     """Return what a layer is called: the end of its module's name, with the number that it may have."""
     if not leaf.module:
         return leaf.full
-    return leaf.module[-1] if leaf.own == leaf.module[-1] or len(leaf.module) < 2 else ".".join(leaf.module[-2:])
+    return leaf.own if leaf.own == leaf.module[len(leaf.module) - 1] else ".".join(leaf.module[-2:])
 
 
 def _hidden(model: Model) -> set[str]:

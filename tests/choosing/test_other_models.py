@@ -34,6 +34,7 @@ def gates(hidden, axis):
 WORDS = {
     "bias": lambda s: (0.5, ()),
     "bias-rows": lambda s: (0.5, s),
+    "bias-stacked": lambda s: (0.5, (s[0], 1)),  # (layers or experts, out)
     "gain": lambda s: (1.0, ()),
     "embedding": rows(lambda s: math.sqrt(2 / s[-1])),
     "embedding-t5": rows(lambda s: 1.0),
