@@ -167,6 +167,8 @@ def _override(entries: Mapping[str, Entry], overrides: Mapping[str, Any] | None)
 
 
 def _given(name: str, entry: Entry, key: Any, value: Any) -> Entry:
+    if isinstance(value, Entry):
+        value = value.eta, value.slot_shape
     pair = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     eta = entry.eta if pair[0] is None else eta_of(pair[0], name, entry.shape)
     slot = entry.slot_shape if pair[1] is None else slot_shape_of(pair[1], name, entry.shape)

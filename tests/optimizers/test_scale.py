@@ -68,6 +68,16 @@ def test_a_mapping_may_have_it_for_some(rule):
     assert {name: float(x) for name, x in state.eta.items()} == {"a": 2.5, "zeros": 0.25, "ones": 0.25, "b": 0.25}
 
 
+def test_a_mapping_is_looked_through_once_and_not_for_every_leaf(monkeypatch):
+    looked = []
+    monkeypatch.setattr("amos_ref.optimizers.amos.measures", lambda rule: looked.append(rule) or scale.measures(rule))
+    opt = Amos(0.1, eta={"a": "init", ".*": 0.25})
+    state = opt.init(PARAMS)
+    opt.update(grads_at(0), state, PARAMS)
+    assert len(looked) == 1
+    assert type(opt.set_params(eta=0.25).init(PARAMS)) is AmosState
+
+
 def test_a_callable_cannot_say_it():
     with pytest.raises(RuleError, match="eta of leaf 'a' is 'init'"):
         Amos(0.1, eta=lambda name, shape: "init").init(PARAMS)
