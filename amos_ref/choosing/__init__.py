@@ -123,7 +123,7 @@ def _follow(family: str, leaf: Leaf, found: Found) -> Found:
     if family == "t5" and found.rule == "embedding":
         return found._replace(eta=1.0, why=f"{found.why}; those of T5 are of size 1")
     if family == "lstm" and found.rule == "embedding":
-        return found._replace(eta=max(leaf.shape[1], 1) ** -0.25, why=f"{found.why}, of a recurrent model")
+        return found._replace(eta=max(leaf.shape[1], 1) ** -0.25, why=f"{found.why}; a recurrent model has dim^-1/4")
     if family == "lstm" and found.rule == "bias" and leaf.module[-2:] in _SMALL_BIASES and leaf.shape:
         hidden = max(leaf.shape[0] // _SMALL_BIASES[leaf.module[-2:]], 1)
         return found._replace(eta=0.5 * hidden**-0.25, why=f"{found.why}, of the authors' recurrent model")

@@ -61,7 +61,7 @@ def _lie_as_in_torch(leaf: Leaf, model: Model, axes: Axes, says: bool) -> _Convo
         groups = max(outputs // max(shape[1], 1), 1)
         return _turned(leaf, "its axes are (in, out, *window)" + (f" in {groups} groups" if groups > 1 else ""), True)
     if _is_doubtful(leaf, outputs, {*words_of(leaf.own)}, {word for part in leaf.module for word in words_of(part)}):
-        return _guess(leaf, axes, "upward" if _UPWARD & {*words_of(leaf.own)} else "decoding")
+        return _guess(leaf, axes, "layers on the way up" if _UPWARD & {*words_of(leaf.own)} else "decoding layers")
     return _Convolution(axes, 1)
 
 
@@ -81,7 +81,7 @@ def _is_even(shape: tuple[int, ...]) -> bool:
 def _guess(leaf: Leaf, axes: Axes, where: str) -> _Convolution:
     """Return how a kernel (out, in, *window) or (in, out, *window) lies by its window, which is no more than likely."""
     if _is_even(leaf.shape) or leaf.shape[0] > leaf.shape[1]:
-        return _turned(leaf, f"{where} layers often have (in, out, *window)", False)
+        return _turned(leaf, f"{where} often have (in, out, *window)", False)
     return _Convolution(axes._replace(evidence=f"{axes.evidence}, if it is not transposed", certain=False), 1)
 
 
@@ -98,7 +98,7 @@ def _follow_relatives(found: dict[str, _Convolution], model: Model) -> None:
         told = model.bias_of(leaf) is not None or model.following(leaf) is not None
         open_ = not kind and axes.inputs[0] == 1 and (shape[0] == shape[1] or (not told and shape[0] > shape[1]))
         if open_ and axes.certain and leaf.module[:-1] in above and leaf.module[-1].isdigit():
-            found[full] = _guess(leaf, axes, "the neighbouring")
+            found[full] = _guess(leaf, axes, "layers beside transposed ones")
 
 
 def _find(model: Model) -> dict[str, _Convolution]:
@@ -152,7 +152,9 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         source = "recipe" if size == 1 else "analogy"
     if not _may_be_stacked(leaf):
         return scaled(rule, gain, axes, leaf, why, source)
-    return scaled(rule, gain, axes, leaf, f"{why}, or many layers in one array: give overrides then", "guess")
+    return scaled(
+        rule, gain, axes, leaf, f"{why}, unless it holds many layers in one array: then give overrides", "guess"
+    )
 
 
 def _may_be_stacked(leaf: Leaf) -> bool:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 
 from amos_ref.choosing.convolutions import convolution
-from amos_ref.choosing.model import Found, Leaf, Model
-from amos_ref.choosing.names import HEAD_WORDS, PROJECTION_WORDS, is_norm, words_of
+from amos_ref.choosing.model import Axes, Found, Leaf, Model
+from amos_ref.choosing.names import HEAD_WORDS, PROJECTION_WORDS, is_norm, side_of, words_of
 from amos_ref.choosing.recurrent import recurrent
-from amos_ref.choosing.weights import experts, heads, linear
+from amos_ref.choosing.weights import einsum, experts, heads, linear, scaled
 
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
@@ -49,6 +49,7 @@ _EMBEDDING_WORDS = {
     "shared",
 }
 _EMBEDDING_WORDS |= {"embeds", "vocab", "posembed"}
+_SCORES = {"att", "att_src", "att_dst", "att_edge", "att_l", "att_r", "attn", "attn_l", "attn_r"}
 _ROW_WORDS = {"user", "users", "item", "items", "entity", "relation", "node", "nodes", "word", "words", "char", "chars"}
 
 
@@ -97,9 +98,10 @@ def name_bias(leaf: Leaf, model: Model) -> Found | None:
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":
         return Found("bias", BIAS, (), "by its name", "analogy")
-    why = "the shift of a norm" if is_norm(leaf.own) or last == "beta" else "a bias"
     beside = model.sibling(leaf, "weight", "kernel")
-    told = beside is not None and len(beside.shape) > len(leaf.shape)  # (heads, dim), say
+    layer = beside is not None and len(beside.shape) > len(leaf.shape)
+    told = layer or side_of(leaf.module) == "attention"  # (heads, dim), say
+    why = "the shift of a norm" if (is_norm(leaf.own) and not layer) or last == "beta" else "a bias"
     return _one_slot("bias", BIAS, why, leaf, told)
 
 
@@ -110,6 +112,7 @@ def name_token(leaf: Leaf, model: Model) -> Found | None:
     words = set(words_of(leaf.name.last))
     token = bool(words & _TOKEN_WORDS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
     token |= len(leaf.shape) != 2 and bool(words & {"embed", "embedding", "emb"})
+    token |= leaf.name.last == "cls" and len(leaf.shape) > 1
     token |= bool(words & {"token", "tokens", "latents", "queries"}) and len(leaf.shape) > 2
     position = bool(words & {"pos", "position", "positional", "positions", "posembed"}) and not words & {"log"}
     if not token and not position:
@@ -131,6 +134,8 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     if layer and ones and not is_norm(leaf.own):
         return Found("layer scale", GAIN, (), "one gain for each channel, as a norm has", "analogy")
     if is_norm(leaf.own) and leaf.role in ("weight", "scale", "gamma", "g", "kernel", "gain"):
+        if not ones and leaf.role in ("weight", "kernel") and not _may_be_a_norm(leaf, model):
+            return None
         return _one_slot("norm", GAIN, "the gain of a norm", leaf, False)
     if not ones or leaf.name.tag:
         return None
@@ -147,6 +152,12 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     return None
 
 
+def _may_be_a_norm(leaf: Leaf, model: Model) -> bool:
+    """Whether a weight of several axes can be a norm's: a layer that makes the gains of a norm has norm in its name."""
+    bias, last = model.bias_of(leaf), words_of(leaf.own)[-1:]
+    return bias == leaf.shape if bias is not None else any(map(is_norm, last))
+
+
 def name_norm_of_matrix(leaf: Leaf, model: Model) -> Found | None:
     """Gains of a norm over several axes, which its bias has too."""
     if leaf.role == "weight" and len(leaf.shape) > 1 and model.bias_of(leaf) == leaf.shape:
@@ -160,7 +171,7 @@ def _one_slot(rule: str, eta: float, why: str, leaf: Leaf, told: bool) -> Found:
     if told or len(sides) != 2 or len(leaf.shape) != 2:
         return Found(rule, eta, (), why)
     slots = f"overrides={{{leaf.full!r}: (None, {(leaf.shape[0], 1)})}}"
-    return Found(rule, eta, (), f"{why}, or those of {leaf.shape[0]} layers in one array: {slots} then", "guess")
+    return Found(rule, eta, (), f"{why}, unless it holds {leaf.shape[0]} layers: then give {slots}", "guess")
 
 
 def name_state_space(leaf: Leaf, model: Model) -> Found | None:
@@ -168,6 +179,9 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
     last, words = leaf.name.last, set(words_of(leaf.name.last))
     if leaf.role in ("weight", "kernel") and leaf.shape not in ((), (1,)):
         return None
+    if len(leaf.shape) > 1 and re.fullmatch(r"time_\w+_w\d", last):  # RWKV
+        axes = Axes((len(leaf.shape) - 2,), "parameters that inputs are multiplied by have the outputs last", True)
+        return scaled("linear", 1, axes, leaf, "a factor of a matrix of low rank", "analogy")
     if last == "D" and len(leaf.shape) <= 2:
         return Found("skip", GAIN, (), "the gain of a path around a state space", "analogy")
     logs = {"log", "decay", "faaaa", "first"} if "time" in words else {"log"}
@@ -186,6 +200,14 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
     if words & {"mix", "maa", "mixing"} or (last.startswith("x_") and "time" in model.children.get((), ())):
         return Found("mixing", BIAS, (), "shares of two inputs, between 0 and 1", "analogy")
     return None
+
+
+def name_score(leaf: Leaf, model: Model) -> Found | None:
+    """Vectors that attention over a graph multiplies the features of a node by, one for each head."""
+    if leaf.name.last not in _SCORES or len(leaf.shape) != 3 or leaf.shape[0] != 1:
+        return None
+    axes = Axes((2,), "its axes are (1, heads, dim)", True)
+    return scaled("linear", 1, axes, leaf, "a vector for each head, as a layer with one output", "analogy")
 
 
 def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
@@ -241,7 +263,9 @@ LEAF_KINDS: tuple[Callable[[Leaf, Model], Found | None], ...] = (
     name_state_space,
     name_gain,
     name_weight_norm,
+    name_score,
     name_embedding,
+    einsum,
     heads,
     experts,
     convolution,

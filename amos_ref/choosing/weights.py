@@ -65,8 +65,24 @@ def _attention(leaf: Leaf, axes: Axes, model: Model) -> Found | None:
     outputs = axes.sizes(leaf.shape)[1]
     dim = leaf.shape[-1] if len(leaf.shape) == 3 else outputs // model.heads if model.heads else 64
     fan = axes.fan_in(leaf.shape) * dim
-    why = f"a query of T5, smaller by sqrt({dim}), by which T5 does not divide its products; {axes.evidence}"
+    why = f"a query of T5, smaller by sqrt({dim}), as T5 does not divide by it in attention; {axes.evidence}"
     return Found("query", math.sqrt(1 / fan), axes.slot(leaf.shape), why, "recipe" if axes.certain else "guess")
+
+
+def einsum(leaf: Leaf, model: Model) -> Found | None:
+    """Layers that flax models write as products of tensors, as Gemma has them; and queries, keys and values in one."""
+    words, ndim = {*words_of(leaf.own), *words_of(leaf.name.last)}, len(leaf.shape)
+    if ndim < 3 or "conv" in words:
+        return None
+    into = bool(words & (INTO_HEADS | {"gating"}))
+    if "einsum" in words and (into or words & _OUT_OF_HEADS or "attn" in words):
+        lies = "(..., in, dim)" if into else "(heads, dim, out)"
+        axes = Axes((ndim - 2,) if into else tuple(range(ndim - 1)), f"its axes are {lies}", True)
+        return scaled("linear", 1, axes, leaf, "a product of tensors")
+    if ndim == 3 and leaf.shape[0] in (2, 3) and leaf.role == "weight" and words & {"qkv", "kv"}:
+        axes = Axes((1,), "its axes may be (which, in, out)", False)
+        return scaled("linear", 1, axes, leaf, "queries, keys and values in one array")
+    return None
 
 
 def experts(leaf: Leaf, model: Model) -> Found | None:
@@ -98,8 +114,8 @@ def _linear_axes(leaf: Leaf, model: Model) -> Axes | None:
         return None
     if is_weight(leaf):
         return model.axes(leaf)
-    if {"proj", "projection"} & {*words_of(leaf.name.last)}:
-        return Axes((0,), "inputs are multiplied by such a parameter from the left", True)
+    if {"proj", "projection", "linear"} & {*words_of(leaf.name.last)}:
+        return Axes((0,), "parameters that inputs are multiplied by have the outputs last", True)
     return None
 
 
@@ -185,10 +201,15 @@ def linear(leaf: Leaf, model: Model) -> Found | None:
     if leaf.full in _hidden(model):
         source = "recipe" if model.family == "mnist" else "analogy"
         return scaled(
-            "hidden layer", 2, axes, leaf, "after an activation, as Dense_0 of the authors' MNIST model", source
+            "hidden layer", 2, axes, leaf, "a layer after an activation, as Dense_0 of the authors' MNIST model", source
         )
+    inputs, outputs = axes.sizes(leaf.shape)
+    if not is_weight(leaf) and side_of(leaf.module) == "mlp" and inputs > outputs:
+        return scaled("second layer", 2, axes, leaf, "the second layer of an MLP, by its shape", "guess")
     if _may_be_a_table(leaf, model):
-        return scaled("linear", 1, axes, leaf, "a linear layer, or a table of vectors: give overrides then", "guess")
+        return scaled(
+            "linear", 1, axes, leaf, "a linear layer, unless it is a table of vectors: then give overrides", "guess"
+        )
     known = is_weight(leaf) and "lora" not in words_of(leaf.own)
     return scaled("linear", 1, axes, leaf, "a linear layer", "recipe" if known else "analogy")
 
