@@ -14,8 +14,8 @@ import numpy as np
 
 from amos_ref.errors import RuleError
 from amos_ref.expressions import Shape
-from amos_ref.patterns import Matcher
-from amos_ref.rules import LeafRules, Preset, number, resolve
+from amos_ref.patterns import Matcher, is_plain
+from amos_ref.rules import LeafRule, LeafRules, Preset, number, resolve
 
 #: What a leaf has that no rule names; and which of these options are numbers, in the order in which leaves have them.
 NEUTRAL: dict[str, Any] = {"lr_factor": 1.0, "extra_l2": 0.0, "frozen": False}
@@ -65,6 +65,8 @@ def warn_of_shadows(options: Mapping[str, Any]) -> None:
                     f"{option}: the rule {later!r} is never reached, as {earlier!r} before it matches the beginning of "
                     f"the same names; put it first, or give rules.full_match({{...}})"
                 )
+            if isinstance(rules[later], LeafRule):  # it matches a whole name
+                continue
             if len(later) not in sizes:
                 sizes.append(len(later))
             seen.add(later)
@@ -90,19 +92,15 @@ def _mappings(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 def _begins(earlier: str, later: str) -> bool:
     """Whether every name that `later` matches begins with `earlier`, a plain text."""
     follows = later[len(earlier) : len(earlier) + 1]
-    return _is_plain(earlier) and later.startswith(earlier) and follows not in tuple("*?{") and "|" not in later
+    return is_plain(earlier) and later.startswith(earlier) and follows not in tuple("*?{") and "|" not in later
 
 
 def _begins_some(pattern: Any, names: list[str]) -> bool:
-    """Whether a rule is a plain text with which one of these sorted names begins."""
-    if not isinstance(pattern, str) or not _is_plain(pattern):
+    """Whether a rule is a plain text, or one with dots, with which one of these sorted names begins."""
+    if not is_plain(pattern, dots=True):
         return False
     k = bisect.bisect_left(names, pattern)
     return k < len(names) and names[k].startswith(pattern)
-
-
-def _is_plain(text: str) -> bool:
-    return bool(text) and all(c.isalnum() or c in "_-/ " for c in text)
 
 
 def _listed(names: list[str]) -> str:

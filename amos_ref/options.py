@@ -1,5 +1,6 @@
 """Hyper-parameters: what values they may have, and the learning rate of a step."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -9,7 +10,7 @@ import numpy as np
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.groups import NUMBERS
 from amos_ref.outside import pass_on
-from amos_ref.rules import LeafRules, Preset, number
+from amos_ref.rules import LeafRules, Preset, RuleIndex, number
 
 # Options that are numbers: a test of the range, its words, and whether None is allowed.
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str, bool]] = {
@@ -96,6 +97,11 @@ def check_options(**options: Any) -> dict[str, Any]:
 
 class ReadOnlyOptions(dict[str, Any]):
     """Options of an optimizer, or rules by name: a dict that cannot be changed."""
+
+    @functools.cached_property
+    def rule_index(self) -> RuleIndex:
+        """The rules, for the first that matches a name."""
+        return RuleIndex(self)
 
     def _refuse(self, *args: Any, **changes: Any) -> NoReturn:
         raise HyperParameterError(

@@ -34,6 +34,13 @@ _ALPHABETS = re.ASCII | re.UNICODE
 _TAKING = dict.fromkeys((op.ATOMIC_GROUP, op.POSSESSIVE_REPEAT), "it has a group or repeat that gives nothing back")
 
 
+def is_plain(text: Any, dots: bool = False) -> bool:
+    """Whether a pattern is a plain text, which matches the names that begin with it; with `dots` it may hold "."."""
+    if not isinstance(text, str) or not 0 < len(text) <= MOST_PATTERN:
+        return False
+    return all(c.isalnum() or c in "_-/ " or (dots and c == ".") for c in text)
+
+
 class Matcher:
     """Whether patterns match at the start of a name, within one bound for all of them."""
 

@@ -3,10 +3,12 @@
 A rule is a number (or "tensor", "element"), a callable ``(name, shape)``, or a mapping ``{regex: value}`` as
 jestimator has it: the first regex that matches at the start of the leaf's name wins, and a name that no regex matches
 is an error. Matching takes a bounded time, whatever the regex (see :mod:`amos_ref.patterns`). A value may be an
-expression in SHAPE (see :func:`evaluate`), such as ``"sqrt(1/prod(SHAPE[:-1]))"``.
+expression in SHAPE (see :func:`evaluate`), such as ``"sqrt(1/prod(SHAPE[:-1]))"``, or an entry of a choice, which holds
+for the leaf of that name only.
 """
 
 import abc
+import itertools
 import math
 import operator
 from collections.abc import Mapping
@@ -18,7 +20,9 @@ from amos_ref.dtypes import broadcasts
 from amos_ref.errors import ExpressionError, RuleError
 from amos_ref.expressions import Shape, evaluate
 from amos_ref.outside import pass_on
-from amos_ref.patterns import Matcher
+from amos_ref.patterns import Matcher, is_plain
+
+_MOST_LISTED = 20  # rules in an error
 
 
 class Preset(NamedTuple):
@@ -26,6 +30,14 @@ class Preset(NamedTuple):
 
     eta: Mapping[str, float | str]
     slot_shape: Mapping[str, str]
+
+
+class LeafRule(abc.ABC):
+    """What a mapping has for the leaf of one whole name, as an entry of :func:`amos_ref.choose` is."""
+
+    @abc.abstractmethod
+    def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
+        """Return eta or the slot shape of the leaf, or raise RuleError."""
 
 
 class LeafRules(Mapping[str, Any]):
@@ -41,7 +53,7 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
 
     Parameters
     ----------
-    rule : number, str, callable, mapping, Preset or LeafRules
+    rule : number, str, callable, mapping, Preset, LeafRules or LeafRule
     kind : {"eta", "slot_shape", "sigma"}
         A preset's eta serves as sigma.
     name : str
@@ -59,7 +71,7 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
         rule = rule.slot_shape if kind == "slot_shape" else rule.eta
     if isinstance(rule, Mapping) and not isinstance(rule, LeafRules):
         rule = _first_match(rule, kind, name, shape, default)
-    if isinstance(rule, LeafRules):
+    if isinstance(rule, LeafRules | LeafRule):
         return rule.rule_for(kind, name, shape)
     if callable(rule):
         try:
@@ -89,17 +101,74 @@ def full_match(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape, default: Any) -> Any:
-    matcher = Matcher(name)
+    index: RuleIndex = getattr(rules, "rule_index", None) or RuleIndex(rules)
     try:
-        for pattern, value in rules.items():
-            if matcher.matches(pattern):
-                return value
+        pattern = index.first_match(name)
     except RuleError as error:
         raise RuleError(f"{kind} of leaf {name!r}: {error}") from None
+    if pattern is not None:
+        return rules[pattern]
     if default is not None:
         return default
-    listed = ", ".join(map(repr, rules)) or "none"
-    raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}")
+    listed = ", ".join(map(repr, itertools.islice(rules, _MOST_LISTED))) or "none"
+    more = f" and {len(rules) - _MOST_LISTED} more" if len(rules) > _MOST_LISTED else ""
+    hint = "; an entry of a choice is for its own leaf only: give its eta and slot_shape" * bool(index.whole)
+    raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}{more}{hint}")
+
+
+class RuleIndex:
+    """Rules in their order, of which plain names are looked up, and only the others are tried one after the other.
+
+    A dot in a plain name stands for any character, as in every regex, but for a line break.
+
+    Attributes
+    ----------
+    whole : set of str
+        The names whose rules are entries of a choice, which hold for the whole name.
+    """
+
+    whole: set[str]
+
+    def __init__(self, rules: Mapping[Any, Any]) -> None:
+        self._order = {pattern: i for i, pattern in enumerate(rules)}
+        self.whole = {pattern for pattern, value in rules.items() if isinstance(value, LeafRule)}
+        self._plain: dict[tuple[int, int], set[str]] = {}  # by their length, and by where they have dots
+        self._others = []
+        for pattern in rules:
+            if pattern in self.whole:
+                continue
+            if is_plain(pattern, dots=True):
+                self._plain.setdefault((len(pattern), _dots(pattern)), set()).add(pattern)
+            else:
+                self._others.append(pattern)
+        self._ways: dict[tuple[int, int], list[tuple[int, int]]] = {}
+
+    def first_match(self, name: str) -> Any:
+        """Return the first pattern that matches at the start of a name, or None; raise RuleError for a bad one."""
+        found = [name] if name in self.whole else []
+        for size, dots in self._possible(len(name), _dots(name)):
+            text = "".join("." if dots >> i & 1 and c != "\n" else c for i, c in enumerate(name[:size]))
+            if text in self._plain[size, dots]:
+                found.append(text)
+        first = min(found, key=self._order.__getitem__, default=None)
+        matcher, last = Matcher(name), len(self._order) if first is None else self._order[first]
+        for pattern in self._others:
+            if self._order[pattern] > last:
+                break
+            if matcher.matches(pattern):
+                return pattern
+        return first
+
+    def _possible(self, size: int, dots: int) -> list[tuple[int, int]]:
+        """Return which plain names can match a name that has its dots there: those with a dot wherever it has one."""
+        if (size, dots) not in self._ways:
+            self._ways[size, dots] = [(n, at) for n, at in self._plain if n <= size and not dots % (1 << n) & ~at]
+        return self._ways[size, dots]
+
+
+def _dots(text: str) -> int:
+    """Return the places of the dots in a text as the bits of a number."""
+    return sum(1 << i for i, c in enumerate(text) if c == ".")
 
 
 def number(value: Any) -> float:

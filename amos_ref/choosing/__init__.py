@@ -13,6 +13,7 @@ from amos_ref.choosing.choice import Choice, Entry
 from amos_ref.choosing.kinds import recognise
 from amos_ref.choosing.model import Found, Leaf, Model
 from amos_ref.choosing.shapes import Described, read_tree
+from amos_ref.choosing.stacks import Stack, restack, unstack
 from amos_ref.errors import HyperParameterError, RuleError
 from amos_ref.patterns import Matcher
 from amos_ref.rules import eta_of, slot_shape_of
@@ -24,6 +25,8 @@ MODEL_FAMILIES = (
 )  # fmt: skip
 #: What `layout` may be, and which axis of a weight has the outputs.
 AXIS_ORDERS = {"torch": "out-in", "equinox": "out-in", "flax": "in-out", "keras": "in-out", "haiku": "in-out"}
+# Biases that the authors' recurrent model adds to vectors of a smaller size, and how many such vectors they are for.
+_SMALL_BIASES: dict[tuple[str, ...], int] = {("cell", "out"): 1, ("lstm", "normalize"): 2}
 # The numbers of blocks: parts of a name that are numbers, and numbers of two digits. fc1 and fc2 are not alike.
 _BLOCK = re.compile(r"(?<![^./])\d+(?=[./])|\d{2,}")
 
@@ -79,9 +82,12 @@ def choose(
     _check_name("layout", layout, AXIS_ORDERS)
     leaves = read_tree(params_or_shapes)
     alike = _group(leaves)
-    shapes = {name: leaves[name].shape for names in alike.values() for name in names[:2]}
-    model = Model(shapes, None if layout is None else AXIS_ORDERS[layout], family)
-    found = {key: _enter(model.leaves[names[0]], leaves[names[0]], model) for key, names in alike.items()}
+    single, stacked = unstack({name: leaves[name].shape for names in alike.values() for name in names[:2]})
+    model = Model(single, None if layout is None else AXIS_ORDERS[layout], family)
+    found = {
+        key: _enter(model.leaves[names[0]], leaves[names[0]], model, stacked.get(names[0], []))
+        for key, names in alike.items()
+    }
     of_leaf = {name: found[key] for key, names in alike.items() for name in names}
     entries = {name: of_leaf[name] for name in leaves}
     entries |= _tie(leaves, entries)
@@ -104,20 +110,23 @@ def _check_name(option: str, value: Any, names: Any) -> None:
         raise HyperParameterError(f"{option} is {value!r:.60}; it must be None or one of {', '.join(names)}")
 
 
-def _enter(leaf: Leaf, described: Described, model: Model) -> Entry:
+def _enter(leaf: Leaf, described: Described, model: Model, stacked: list[Stack]) -> Entry:
     if not described.trains:
         found = Found("buffer", None, None, "no parameter: its numbers are no floats", "buffer")
     else:
-        found = _follow(model.family, leaf, recognise(leaf, model))
-    return Entry(leaf.shape, *found)
+        found = restack(leaf.full, _follow(model.family, leaf, recognise(leaf, model)), leaf.shape, stacked)
+    return Entry(described.shape, *found)
 
 
 def _follow(family: str, leaf: Leaf, found: Found) -> Found:
     """Return what a family's recipe has in the place of the table's."""
     if family == "t5" and found.rule == "embedding":
-        return found._replace(eta=1.0, why=f"{found.why}; T5 does not scale what it looks up")
+        return found._replace(eta=1.0, why=f"{found.why}; those of T5 are of size 1")
     if family == "lstm" and found.rule == "embedding":
-        return found._replace(eta=max(leaf.shape[1], 1) ** -0.25, why=f"{found.why}, of a recurrent model")
+        return found._replace(eta=max(leaf.shape[1], 1) ** -0.25, why=f"{found.why}; a recurrent model has dim^-1/4")
+    if family == "lstm" and found.rule == "bias" and leaf.module[-2:] in _SMALL_BIASES and leaf.shape:
+        hidden = max(leaf.shape[0] // _SMALL_BIASES[leaf.module[-2:]], 1)
+        return found._replace(eta=0.5 * hidden**-0.25, why=f"{found.why}, of the authors' recurrent model")
     if family == "mnist" and leaf.own == "Dense_1" and found.rule == "linear":
         return found._replace(slot_shape=(), why=f"{found.why}; one slot, as the authors have it")
     return found
@@ -158,6 +167,8 @@ def _override(entries: Mapping[str, Entry], overrides: Mapping[str, Any] | None)
 
 
 def _given(name: str, entry: Entry, key: Any, value: Any) -> Entry:
+    if isinstance(value, Entry):
+        value = value.eta, value.slot_shape
     pair = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     eta = entry.eta if pair[0] is None else eta_of(pair[0], name, entry.shape)
     slot = entry.slot_shape if pair[1] is None else slot_shape_of(pair[1], name, entry.shape)

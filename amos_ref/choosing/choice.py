@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from amos_ref.choosing.model import pattern_of
 from amos_ref.dtypes import Shape
 from amos_ref.errors import RuleError, escape
-from amos_ref.rules import LeafRules
+from amos_ref.rules import LeafRule, LeafRules
 
 #: Where an entry comes from, in the order in which tables have them, the least certain first.
 SOURCES = {
     "unknown": "an error when it is used",
     "guess": "look at these first",
-    "analogy": "no recipe of the authors has such a leaf; it follows from one that it has",
+    "analogy": "the authors' models have no such leaf; it follows from one that they have",
     "given": "from overrides",
     "recipe": "what the authors' models have",
     "buffer": "not trained",
@@ -45,12 +45,38 @@ class Entry(NamedTuple):
     why: str
     source: str
 
+    def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
+        """Return eta or the slot shape of a leaf; raise RuleError if the entry is for another shape, or unknown."""
+        if kind not in ("eta", "sigma", "slot_shape"):
+            raise RuleError(f"{kind}: a choice has eta and slot shapes only; give a number, or rules by name")
+        if self.shape != tuple(shape):
+            raise RuleError(f"{kind} of leaf {name!r}: it was chosen for shape {self.shape}, and the leaf has {shape}")
+        if self.eta is None:
+            raise RuleError(f"{kind} of leaf {name!r} of shape {shape}: {_complaint(name, self)}")
+        return self.slot_shape if kind == "slot_shape" else self.eta
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> "Entry":
+        """Return an entry from a dict of its fields; raise ValueError, TypeError or KeyError for anything else."""
+        eta, slot = written["eta"], written["slot_shape"]
+        if eta is not None and not 0 < float(eta) < math.inf:
+            raise ValueError(f"eta is {eta!r}")
+        rule, why, source = (str(written[key]) for key in ("rule", "why", "source"))
+        if source not in SOURCES:
+            raise ValueError(f"source is {source!r}")
+        slots = None if slot is None else tuple(map(int, slot))
+        return cls(tuple(map(int, written["shape"])), rule, eta, slots, why, source)
+
+
+LeafRule.register(Entry)
+
 
 class Choice(LeafRules):
     """eta and slot shape of every leaf of a model: a mapping of names to entries that cannot be changed.
 
-    Pass it as ``eta=`` (or ``sigma=``) and as ``slot_shape=``. Printed, it is a table; leaves that differ only in
-    their numbers share a row, and what is unsure comes first.
+    Pass it as ``eta=`` (or ``sigma=``) and as ``slot_shape=``. Its entries are rules too, each for the leaf of its
+    name: ``{**choice, "new.*": 0.5}``. Printed, it is a table; leaves that differ only in their numbers share a row,
+    and what is unsure comes first.
 
     Attributes
     ----------
@@ -80,16 +106,10 @@ class Choice(LeafRules):
 
     def rule_for(self, kind: str, name: str, shape: Shape) -> Any:
         """Return eta or the slot shape of a leaf; raise RuleError for one that it has not, or that is unknown."""
-        if kind not in ("eta", "sigma", "slot_shape"):
-            raise RuleError(f"{kind}: a choice has eta and slot shapes only; give a number, or rules by name")
         entry = self._entries.get(name)
         if entry is None:
             raise RuleError(f"{kind}: the choice has no leaf {name!r}; choose for the parameters that are trained")
-        if entry.shape != tuple(shape):
-            raise RuleError(f"{kind} of leaf {name!r}: it was chosen for shape {entry.shape}, and the leaf has {shape}")
-        if entry.eta is None:
-            raise RuleError(f"{kind} of leaf {name!r} of shape {shape}: {_complaint(name, entry)}")
-        return entry.slot_shape if kind == "slot_shape" else entry.eta
+        return entry.rule_for(kind, name, shape)
 
     def named(self, *sources: str) -> list[str]:
         """Return the leaves whose entries come from one of these sources, such as "unknown" or "guess"."""
@@ -108,7 +128,8 @@ class Choice(LeafRules):
         """Return lines that say what was chosen for how many leaves, and what is missing."""
         counts = {source: len(self.named(source)) for source in SOURCES}
         size = sum(math.prod(entry.shape) for entry in self._entries.values() if entry.source != "buffer")
-        lines = [f"{len(self)} leaves, {size} parameters" + (f", recipe of {self.family}" if self.family else "")]
+        lines = [f"{_count(len(self), 'leaf', 'leaves')}, {_count(size, 'parameter', 'parameters')}"]
+        lines[0] += f", recipe of {self.family}" if self.family else ""
         lines += [f"{source}: {counts[source]} ({words})" for source, words in SOURCES.items() if counts[source]]
         unknown = self.named("unknown")
         if unknown:
@@ -117,7 +138,7 @@ class Choice(LeafRules):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(names)} {source}" for source in SOURCES if (names := self.named(source)))
-        return f"<Choice for {len(self)} leaves: {counts}>"
+        return f"<Choice for {_count(len(self), 'leaf', 'leaves')}: {counts}>"
 
     def __str__(self) -> str:
         rows = [[escape(text) for text in row] for row in (TABLE_COLUMNS, *self.rows())]
@@ -141,17 +162,12 @@ class Choice(LeafRules):
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> "Choice":
         """Return the choice that :meth:`to_dict` wrote; raise ValueError, TypeError or KeyError for anything else."""
-        entries = {}
-        for leaf in written["leaves"]:
-            eta, slot = leaf["eta"], leaf["slot_shape"]
-            if eta is not None and not 0 < float(eta) < math.inf:
-                raise ValueError(f"eta is {eta!r}")
-            rule, why, source = (str(leaf[key]) for key in ("rule", "why", "source"))
-            if source not in SOURCES:
-                raise ValueError(f"source is {source!r}")
-            slots = None if slot is None else tuple(map(int, slot))
-            entries[str(leaf["name"])] = Entry(tuple(map(int, leaf["shape"])), rule, eta, slots, why, source)
+        entries = {str(leaf["name"]): Entry.from_dict(leaf) for leaf in written["leaves"]}
         return cls(entries, str(written["family"]))
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def _complaint(name: str, entry: Entry) -> str:

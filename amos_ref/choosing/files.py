@@ -14,6 +14,8 @@ from amos_ref.storage.files import name_errors, regular
 
 MOST_HEADER = 100_000_000  # bytes of JSON before the arrays of a safetensors file; safetensors has the same bound
 STATE_FORMAT = "amos-ref-state"
+_SNIFFED = 64  # bytes at the start that say what a file is; JSON may begin with blanks
+_NO_FORMAT = "it is none of safetensors, npz and JSON; of a torch file write the shapes as JSON"
 
 
 class FileLeaf:
@@ -33,7 +35,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     ----------
     path : str or path
         A safetensors file, or the index of several; an npz file; or JSON with ``{name: shape}``, nested, perhaps under
-        "parameters".
+        "parameters", in UTF-8, UTF-16 or UTF-32.
 
     Raises
     ------
@@ -41,13 +43,24 @@ def read_file(path: str | os.PathLike[str]) -> Any:
         If it cannot be read or is none of these.
     """
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
-        start = file.read(4)
+        start = file.read(_SNIFFED)
         file.seek(0)
+        # First, as the size of a header may begin with the bytes of anything; taken for a size, the first 8 bytes of a
+        # zip or of JSON are far more than MOST_HEADER.
+        if _header_size(start):
+            return _read_safetensors(file)
         if start.startswith(b"PK"):
             return _read_npz(file)
-        if start.lstrip()[:1] in (b"{", b"["):
+        text = start.decode(json.detect_encoding(start), "replace")
+        if text.lstrip()[:1] in ("{", "["):
             return _read_json(file, pathlib.Path(path).parent)
-        return _read_safetensors(file)
+        raise StorageError(_NO_FORMAT)
+
+
+def _header_size(start: bytes) -> int:
+    """Return how long the header of a safetensors file is, or 0 of what is none."""
+    size = int.from_bytes(start[:8], "little")
+    return size if len(start) >= 8 and 2 <= size <= MOST_HEADER else 0
 
 
 def _read_npz(file: BinaryIO) -> dict[str, FileLeaf]:
@@ -73,7 +86,7 @@ def _read_npz(file: BinaryIO) -> dict[str, FileLeaf]:
 
 def _read_json(file: BinaryIO, folder: pathlib.Path) -> Any:
     try:
-        found = json.loads(file.read().decode())
+        found = json.loads(file.read())
     except (ValueError, RecursionError) as error:
         raise StorageError(f"it is no JSON that can be read: {error}") from None
     files = found.get("weight_map") if isinstance(found, dict) else None
@@ -85,18 +98,18 @@ def _read_json(file: BinaryIO, folder: pathlib.Path) -> Any:
 def _read_index(files: Mapping[str, Any], folder: pathlib.Path) -> dict[str, FileLeaf]:
     """Return the leaves of all files that an index of safetensors files names."""
     found = {}
-    for name in sorted({str(name) for name in files.values()}):
-        if pathlib.PurePath(name).name != name:
+    for name in sorted(set(files.values()), key=str):
+        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
             raise StorageError(f"it names the file {name!r:.60}; only files beside it are read")
-        with open(regular(str(folder / name)), "rb") as part:
+        with name_errors("read", folder / name) as path, open(regular(path), "rb") as part:
             found |= _read_safetensors(part)
     return found
 
 
 def _read_safetensors(file: BinaryIO) -> dict[str, FileLeaf]:
-    size = int.from_bytes(file.read(8), "little")
-    if not 2 <= size <= MOST_HEADER:
-        raise StorageError("it is none of safetensors, npz and JSON; of a torch file write the shapes as JSON")
+    size = _header_size(file.read(8))
+    if not size:
+        raise StorageError(_NO_FORMAT)
     try:
         header = json.loads(file.read(size).decode())
         texts = header.pop("__metadata__", None) or {}

@@ -8,9 +8,11 @@ import math
 import re
 from collections.abc import Callable
 
-from amos_ref.choosing.model import Found, Leaf, Model
-from amos_ref.choosing.names import is_norm, words_of
-from amos_ref.choosing.weights import convolution, experts, heads, linear, recurrent
+from amos_ref.choosing.convolutions import convolution
+from amos_ref.choosing.model import Axes, Found, Leaf, Model
+from amos_ref.choosing.names import HEAD_WORDS, PROJECTION_WORDS, is_norm, side_of, words_of
+from amos_ref.choosing.recurrent import recurrent
+from amos_ref.choosing.weights import einsum, experts, heads, linear, scaled
 
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
@@ -47,46 +49,8 @@ _EMBEDDING_WORDS = {
     "shared",
 }
 _EMBEDDING_WORDS |= {"embeds", "vocab", "posembed"}
-_PROJECTION_WORDS = {
-    "proj",
-    "projection",
-    "project",
-    "linear",
-    "dense",
-    "mapping",
-    "fc",
-    "out",
-    "head",
-    "conv",
-    "unembed",
-}
-_HEAD_WORDS = {
-    "head",
-    "heads",
-    "output",
-    "out",
-    "decoder",
-    "logits",
-    "classifier",
-    "score",
-    "unembed",
-    "predictions",
-    "fc",
-}
-_HEAD_WORDS |= {
-    "lora",
-    "proj",
-    "projection",
-    "dense",
-    "linear",
-    "lin",
-    "final",
-    "generator",
-    "projector",
-    "pred",
-    "prediction",
-    "cls",
-}
+_SCORES = {"att", "att_src", "att_dst", "att_edge", "att_l", "att_r", "attn", "attn_l", "attn_r"}
+_ROW_WORDS = {"user", "users", "item", "items", "entity", "relation", "node", "nodes", "word", "words", "char", "chars"}
 
 
 def name_buffer(leaf: Leaf, model: Model) -> Found | None:
@@ -100,7 +64,7 @@ def name_buffer(leaf: Leaf, model: Model) -> Found | None:
         and leaf.name.tag == ""
     ):
         return None
-    return Found("buffer", None, None, "no parameter: no gradient comes to it", "buffer")
+    return Found("buffer", None, None, "not a parameter: it gets no gradient", "buffer")
 
 
 def name_relative(leaf: Leaf, model: Model) -> Found | None:
@@ -111,22 +75,34 @@ def name_relative(leaf: Leaf, model: Model) -> Found | None:
         return None
     if model.bias_of(leaf) is not None:  # a layer that makes such biases
         return None
+    if leaf.name.last == "relpos_embed":  # of the authors' model bert_rpe
+        return Found("relative position", BIAS, (*leaf.shape[:-1], 1), "one vector for each distance", "recipe")
     if leaf.shape[-1] == model.width:
         eta = math.sqrt(2 / leaf.shape[-1])
-        return Found("relative position", eta, (*leaf.shape[:-1], 1), "a vector a position, as an embedding", "analogy")
-    return Found("relative position", BIAS, (), "a bias a head and distance")
+        return Found(
+            "relative position",
+            eta,
+            (*leaf.shape[:-1], 1),
+            "one vector for each position, as an embedding has",
+            "analogy",
+        )
+    return Found("relative position", BIAS, (), "one bias for each head and distance")
 
 
 def name_bias(leaf: Leaf, model: Model) -> Found | None:
     """Biases, and the shift of a norm."""
     last = leaf.name.last.lower()
     if leaf.role == "weight" and len(leaf.shape) == 2 and leaf.shape[1] == 1 and words_of(leaf.own)[-1:] == ("bias",):
-        return Found("bias", BIAS, (leaf.shape[0], 1), "a table of biases, one for every row", "analogy")
+        return Found("bias", BIAS, (leaf.shape[0], 1), "a table with one bias in each row", "analogy")
     if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
         return None
     if len(leaf.shape) > 2 and leaf.role != "bias":
         return Found("bias", BIAS, (), "by its name", "analogy")
-    return Found("bias", BIAS, (), "the shift of a norm" if is_norm(leaf.own) or last == "beta" else "a bias")
+    beside = model.sibling(leaf, "weight", "kernel")
+    layer = beside is not None and len(beside.shape) > len(leaf.shape)
+    told = layer or side_of(leaf.module) == "attention"  # (heads, dim), say
+    why = "the shift of a norm" if (is_norm(leaf.own) and not layer) or last == "beta" else "a bias"
+    return _one_slot("bias", BIAS, why, leaf, told)
 
 
 def name_token(leaf: Leaf, model: Model) -> Found | None:
@@ -136,14 +112,15 @@ def name_token(leaf: Leaf, model: Model) -> Found | None:
     words = set(words_of(leaf.name.last))
     token = bool(words & _TOKEN_WORDS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
     token |= len(leaf.shape) != 2 and bool(words & {"embed", "embedding", "emb"})
+    token |= leaf.name.last == "cls" and len(leaf.shape) > 1
     token |= bool(words & {"token", "tokens", "latents", "queries"}) and len(leaf.shape) > 2
     position = bool(words & {"pos", "position", "positional", "positions", "posembed"}) and not words & {"log"}
     if not token and not position:
         return None
     dim = leaf.shape[len(leaf.shape) - 1]
     eta, slot = math.sqrt(2 / max(dim, 1)), (*leaf.shape[:-1], 1)
-    what = "a position" if position else "a token"
-    return Found("position" if position else "token", eta, slot, f"as an embedding: one vector {what}")
+    rule = "position" if position else "token"
+    return Found(rule, eta, slot, f"one vector for each {rule}, as an embedding has", "analogy")
 
 
 def name_gain(leaf: Leaf, model: Model) -> Found | None:
@@ -155,9 +132,11 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     if leaf.role == "gamma" and not is_norm(leaf.own) and model.sibling(leaf, "beta") is None:
         layer |= model.sibling(leaf, "moving_mean") is None
     if layer and ones and not is_norm(leaf.own):
-        return Found("layer scale", GAIN, (), "a gain of every channel, as a norm's", "analogy")
+        return Found("layer scale", GAIN, (), "one gain for each channel, as a norm has", "analogy")
     if is_norm(leaf.own) and leaf.role in ("weight", "scale", "gamma", "g", "kernel", "gain"):
-        return Found("norm", GAIN, (), "the gain of a norm")
+        if not ones and leaf.role in ("weight", "kernel") and not _may_be_a_norm(leaf, model):
+            return None
+        return _one_slot("norm", GAIN, "the gain of a norm", leaf, False)
     if not ones or leaf.name.tag:
         return None
     if "prelu" in words or leaf.own in ("act", "activation") or "slope" in words:
@@ -173,11 +152,26 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
     return None
 
 
+def _may_be_a_norm(leaf: Leaf, model: Model) -> bool:
+    """Whether a weight of several axes can be a norm's: a layer that makes the gains of a norm has norm in its name."""
+    bias, last = model.bias_of(leaf), words_of(leaf.own)[-1:]
+    return bias == leaf.shape if bias is not None else any(map(is_norm, last))
+
+
 def name_norm_of_matrix(leaf: Leaf, model: Model) -> Found | None:
     """Gains of a norm over several axes, which its bias has too."""
     if leaf.role == "weight" and len(leaf.shape) > 1 and model.bias_of(leaf) == leaf.shape:
-        return Found("norm", GAIN, (), "a gain beside a bias of its shape, as a norm has")
+        return _one_slot("norm", GAIN, "a gain beside a bias of its shape, as a norm has", leaf, False)
     return None
+
+
+def _one_slot(rule: str, eta: float, why: str, leaf: Leaf, told: bool) -> Found:
+    """Return one slot for a bias or gain; of two axes that nothing explains it is a guess: one may count layers."""
+    sides = [n for n in leaf.shape if n != 1]
+    if told or len(sides) != 2 or len(leaf.shape) != 2:
+        return Found(rule, eta, (), why)
+    slots = f"overrides={{{leaf.full!r}: (None, {(leaf.shape[0], 1)})}}"
+    return Found(rule, eta, (), f"{why}, unless it holds {leaf.shape[0]} layers: then give {slots}", "guess")
 
 
 def name_state_space(leaf: Leaf, model: Model) -> Found | None:
@@ -185,6 +179,9 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
     last, words = leaf.name.last, set(words_of(leaf.name.last))
     if leaf.role in ("weight", "kernel") and leaf.shape not in ((), (1,)):
         return None
+    if len(leaf.shape) > 1 and re.fullmatch(r"time_\w+_w\d", last):  # RWKV
+        axes = Axes((len(leaf.shape) - 2,), "parameters that inputs are multiplied by have the outputs last", True)
+        return scaled("linear", 1, axes, leaf, "a factor of a matrix of low rank", "analogy")
     if last == "D" and len(leaf.shape) <= 2:
         return Found("skip", GAIN, (), "the gain of a path around a state space", "analogy")
     logs = {"log", "decay", "faaaa", "first"} if "time" in words else {"log"}
@@ -195,12 +192,22 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
         words & {"gate", "gates", "gating", "alpha", "rezero", "resweight", "xattn"}
         and sum(n != 1 for n in leaf.shape) < 2
     ):
-        return Found("gate", BIAS, (), "starts at 0, as a bias", "guess" if len(words & {"alpha"}) else "analogy")
+        return Found(
+            "gate", BIAS, (), "it starts at 0, as a bias does", "guess" if len(words & {"alpha"}) else "analogy"
+        )
     if words & {"sink", "sinks"}:
-        return Found("gate", BIAS, (), "a logit of every head, as a bias", "analogy")
+        return Found("gate", BIAS, (), "one logit for each head, as a bias", "analogy")
     if words & {"mix", "maa", "mixing"} or (last.startswith("x_") and "time" in model.children.get((), ())):
         return Found("mixing", BIAS, (), "shares of two inputs, between 0 and 1", "analogy")
     return None
+
+
+def name_score(leaf: Leaf, model: Model) -> Found | None:
+    """Vectors that attention over a graph multiplies the features of a node by, one for each head."""
+    if leaf.name.last not in _SCORES or len(leaf.shape) != 3 or leaf.shape[0] != 1:
+        return None
+    axes = Axes((2,), "its axes are (1, heads, dim)", True)
+    return scaled("linear", 1, axes, leaf, "a vector for each head, as a layer with one output", "analogy")
 
 
 def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
@@ -212,7 +219,7 @@ def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
     if other is None or inner is None or inner.eta is None:
         return None
     share = math.prod(other.shape) / max(math.prod(leaf.shape), 1)
-    why = f"the length of {share:.0f} entries of size {inner.eta:.4g}"
+    why = f"the length of a vector of {share:.0f} entries of size {inner.eta:.4g}"
     return Found("weight norm", inner.eta * math.sqrt(share), (), why, "analogy")
 
 
@@ -224,16 +231,23 @@ def name_embedding(leaf: Leaf, model: Model) -> Found | None:
     own_says = bool(
         set(own) & (_EMBEDDING_WORDS | {"token", "tokens", "pos"})
         or leaf.own.endswith(("embedding", "embeddings", "embed"))
-    ) and not (set(own) & _PROJECTION_WORDS)
+    ) and not (set(own) & PROJECTION_WORDS)
     eta, slot = math.sqrt(2 / max(leaf.shape[1], 1)), (leaf.shape[0], 1)
-    if last & _EMBEDDING_WORDS and not last & _PROJECTION_WORDS:
+    if last & _EMBEDDING_WORDS and not last & PROJECTION_WORDS:
         return Found("embedding", eta, slot, "an embedding by its name")
     if leaf.role == "weight" and own_says:
         return Found("embedding", eta, slot, "an embedding by its module's name")
     vocabulary, dim = leaf.shape
     alone = vocabulary == model.rows or model.biased
-    if leaf.role == "weight" and not set(own) & _HEAD_WORDS and vocabulary >= 8 * dim and alone:
-        why = "no bias, and far more rows than columns: if it is a linear layer, say so in overrides"
+    if {"factor", "factors"} & (last | set(own)):
+        why = "one vector of factors for each row, as an embedding has"
+        return Found("embedding", eta, slot, why, "analogy" if leaf.shape[0] > leaf.shape[1] else "guess")
+    if leaf.role == "weight" and set(own) & _ROW_WORDS and not set(own) & HEAD_WORDS:
+        return Found(
+            "embedding", eta, slot, "its module's name says what has a vector each; if not, give overrides", "guess"
+        )
+    if leaf.role == "weight" and not set(own) & HEAD_WORDS and vocabulary >= 8 * dim and alone:
+        why = "it has no bias, and far more rows than columns; if it is a linear layer, give overrides"
         return Found("embedding", eta, slot, why, "guess")
     return None
 
@@ -249,7 +263,9 @@ LEAF_KINDS: tuple[Callable[[Leaf, Model], Found | None], ...] = (
     name_state_space,
     name_gain,
     name_weight_norm,
+    name_score,
     name_embedding,
+    einsum,
     heads,
     experts,
     convolution,

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from amos_ref.choosing.names import INTO_HEADS, Name, is_norm, parse, side_of, words_of
+from amos_ref.choosing.names import GRAPH_WORDS, INTO_HEADS, Name, is_norm, parse, side_of, words_of
 from amos_ref.dtypes import Shape
 
 _DIGITS = re.compile(r"\d+")
 _RELATIVE_BIAS = re.compile(r"relative_attention_bias|relpos_bias|rel_embedding$")
+_TORCH_WEIGHT = re.compile(r"weight(?!s)")
+_ORDERS = {"out-in": "(out, in)", "in-out": "(in, out)"}
 _LSTM = re.compile(r"weight_hh|recurrent_kernel|lstm", re.I)
 
 
@@ -33,7 +35,7 @@ class Axes(NamedTuple):
     """Over which axes of a weight a unit takes its inputs."""
 
     inputs: tuple[int, ...]
-    evidence: str
+    evidence: str  # in words
     certain: bool
 
     def fan_in(self, shape: Shape) -> int:
@@ -128,7 +130,7 @@ class Model:
         for leaf in self.leaves.values():
             if len(leaf.shape) == 2 and leaf.role == "weight" and (split := self._splits(leaf)) and len(split) == 1:
                 way = "out-in" if split[0][0] else "in-out"
-                self._votes[leaf.own][way] += 1
+                self._votes[_kind(leaf)][way] += 1
                 self._votes[""][way] += 1
         tables = [
             leaf.shape for leaf in self.leaves.values() if _RELATIVE_BIAS.search(leaf.full) and len(leaf.shape) == 2
@@ -148,7 +150,7 @@ class Model:
         attends = any(side_of(leaf.module) == "attention" for leaf in self)
         embeds = any("emb" in leaf.full.lower() for leaf in self)
         if any(_LSTM.search(leaf.full) for leaf in self):
-            return "" if attends or any(len(leaf.shape) > 2 for leaf in self) else "lstm"
+            return "" if attends or any(len(leaf.shape) > 2 and leaf.own != "core" for leaf in self) else "lstm"
         if {leaf.own for leaf in self} == {"Conv_0", "Conv_1", "Dense_0", "Dense_1"}:
             return "mnist"
         windows = any(len(leaf.shape) > 2 and leaf.role in ("weight", "kernel") for leaf in self)
@@ -186,23 +188,30 @@ class Model:
         wanted = (1, ndim) if outs_first else (0, ndim - 1)
         if (len(splits) == 1 and splits[0] != wanted) or (splits and wanted not in splits):
             return Axes(tuple(range(*splits[0])), f"its bias has {_words(self.bias_of(leaf))}", len(splits) == 1)
-        if splits:
-            certain, why = True, why if len(splits) > 1 else f"its bias has {_words(self.bias_of(leaf))}"
+        if len(splits) == 1:
+            certain, why = True, f"its bias has {_words(self.bias_of(leaf))}"
         return Axes(tuple(range(*wanted)), why, certain)
 
     def _convention(self, leaf: Leaf) -> tuple[bool, str, bool]:
         """Return whether outputs come first, why, and whether that is certain."""
-        if len(leaf.shape) == 2 and leaf.role == "weight":
-            for key, whose in ((leaf.own, f"other {leaf.own!r}"), ("", "the other weights")):
-                votes = self._votes.get(key)
-                if votes and len(votes) == 1:
-                    way = next(iter(votes))
-                    words = "(out, in)" if way == "out-in" else "(in, out)"
-                    return way == "out-in", f"{words} as {whose} are, by their biases", True
-        way = self.layout or ("out-in" if leaf.name.last.endswith("weight") or leaf.name.tag else "in-out")
-        if way == "out-in":
-            return True, "outputs come first, as in torch", True
-        return False, "outputs come last, as in flax and Keras", True
+        flat = len(leaf.shape) == 2 and leaf.role == "weight"
+        graph = flat and bool(GRAPH_WORDS & {*words_of(leaf.own)})  # libraries differ in the axes of these
+        keys = {_kind(leaf): f"other {_kind(leaf)!r} layers", "": "other layers"} if flat else {}
+        for key, whose in keys.items():
+            votes = self._votes.get(key)
+            if votes and len(votes) == 1 and (key or not graph):
+                way = next(iter(votes))
+                return way == "out-in", f"the biases of {whose} show that weights are {_ORDERS[way]}", True
+        if self.layout:
+            return self.layout == "out-in", f"the layout that was given is {_ORDERS[self.layout]}", True
+        if leaf.name.last == "kernel" or leaf.role == "kernel":
+            return False, "flax and Keras have the outputs last", True
+        torch = _TORCH_WEIGHT.search(leaf.name.last) is not None or bool(leaf.name.tag)
+        if torch and not graph:
+            return True, "torch has the outputs first", True
+        if graph or not _is_of_haiku(leaf):
+            return False, "nothing says which axis has the outputs, and most put them last", False
+        return False, "haiku has the outputs last", True
 
     def following(self, leaf: Leaf) -> Leaf | None:
         """Return the gain of the norm behind a layer: of bn1 behind conv1, or of number 1 behind number 0."""
@@ -234,5 +243,16 @@ def pattern_of(name: str) -> str:
     return _DIGITS.sub("*", name)
 
 
+def _kind(leaf: Leaf) -> str:
+    """Return what a layer is called, but for its number: fc1 and fc2 have their axes alike."""
+    return leaf.own.rstrip("0123456789_") or leaf.own
+
+
+def _is_of_haiku(leaf: Leaf) -> bool:
+    return leaf.name.last == "w" and ("~" in leaf.module or bool({"linear", "conv", "mlp"} & {*words_of(leaf.own)}))
+
+
 def _words(shape: Shape | None) -> str:
-    return f"shape {shape}" if shape is None or len(shape) != 1 else f"{shape[0]} entries"
+    if shape is None or len(shape) != 1:
+        return f"shape {shape}"
+    return "1 entry" if shape[0] == 1 else f"{shape[0]} entries"

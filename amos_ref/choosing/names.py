@@ -13,9 +13,22 @@ _AFFIXED = re.compile(
 _NORMALISED = re.compile(r"(weight)_(g|v|orig)")  # by torch.nn.utils.weight_norm and spectral_norm
 _GENERIC = frozenset({"default", "module", "base", "wrapped"})
 _ROLES = {"w": "weight", "weights": "weight", "b": "bias", "biases": "bias", "offset": "bias"}
+_ROLES |= {"coef_": "weight", "intercept_": "bias"}  # scikit-learn
 _NORMS = frozenset({"ln", "bn", "gn", "rms", "normalization", "normalizer", "instancenorm"})
 _ATTENTION_WORDS = frozenset({"attn", "attention", "selfattention", "mha", "selfattn", "crossattention"})
 INTO_HEADS = frozenset({"q", "k", "v", "query", "key", "value", "queries", "keys", "values", "qkv", "kv"})
+GRAPH_WORDS = frozenset({"gc", "gcn", "graph", "sage", "gat", "cheb", "gin", "conv"})  # of weights with two axes
+PROJECTION_WORDS = frozenset(
+    {"proj", "projection", "project", "linear", "dense", "mapping", "fc", "out", "head", "conv", "unembed"}
+)
+HEAD_WORDS = frozenset(
+    {"head", "heads", "output", "out", "decoder", "logits", "classifier", "score", "unembed", "predictions", "fc"}
+    | {"lora", "proj", "projection", "dense", "linear", "lin", "final", "generator", "projector", "pred"}
+    | {"prediction", "cls"}
+)
+LAYER_WORDS = frozenset(
+    {"layer", "layers", "pooler", "pool", "reduction", "transform", "receptance", "gate", "router", "to", "mlp"}
+)
 _MLP_WORDS = frozenset({"mlp", "ffn", "ff", "feedforward", "feed", "intermediate", "experts"})
 
 

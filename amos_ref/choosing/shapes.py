@@ -39,15 +39,25 @@ def _is_shape(node: Any) -> bool:
     return {type(n) for n in node} <= {int} or all(isinstance(n, np.integer) for n in node)
 
 
+def _is_meant_as_shape(node: Any) -> bool:
+    """Whether a part of a tree is a shape, or a list of numbers that is none but has an integer."""
+    if _is_shape(node):
+        return True
+    if not isinstance(node, tuple | list) or hasattr(node, "_fields"):
+        return False
+    kinds = {type(n) for n in node}
+    return int in kinds and kinds <= {int, float, bool, str, type(None)}
+
+
 def _shape_leaves(params: Any) -> Any:
     """Return the tree with shapes as leaves, and mappings of other libraries, such as flax's, as dicts."""
 
     def change(leaf: Any) -> Any:
-        if _is_shape(leaf):
+        if _is_meant_as_shape(leaf):
             return _Shaped(leaf)
         return _shape_leaves(dict(leaf)) if isinstance(leaf, Mapping) else leaf
 
-    return optree.tree_map(change, params, is_leaf=_is_shape)
+    return optree.tree_map(change, params, is_leaf=_is_meant_as_shape)
 
 
 def read_tree(params: Any) -> dict[str, Described]:
@@ -71,6 +81,9 @@ def read_tree(params: Any) -> dict[str, Described]:
 
 def _describe(name: str, leaf: Any) -> Described:
     if isinstance(leaf, _Shaped):
+        if not _is_shape(leaf.shape):
+            wrong = next(n for n in leaf.shape if type(n) is not int)
+            raise DtypeError(f"leaf {name!r} has shape {leaf.shape!r:.60}, of which {wrong!r:.30} is no integer")
         return Described(as_shape(name, leaf.shape), True, None)
     shape = getattr(leaf, "shape", None)
     if shape is None or isinstance(leaf, type):

@@ -219,12 +219,8 @@ class Amos(Optimizer):
             lr_factor=lr_factor,
             frozen=frozen,
         )
-        if self._measures:
-            self.state_type = ScaledAmosState
-
-    @property
-    def _measures(self) -> bool:
-        return measures(self.options["eta"])
+        self._measures = measures(self.options["eta"])
+        self.state_type = ScaledAmosState if self._measures else AmosState
 
     @property
     def averages(self) -> bool:

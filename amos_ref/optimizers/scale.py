@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import closed_form, spec
+from amos_ref import closed_form
 from amos_ref.checks import Arrays
 from amos_ref.optimizers.state import EtaWarning, SigmaWarning
 from amos_ref.rules import Preset, positive, resolve
@@ -40,7 +40,7 @@ def scale_at_start(rule: Any, option: str, name: str, theta: Any, warned: set[st
         return positive(value, where)
     wide = theta.astype(np.float64)
     with np.errstate(all="ignore"):
-        scale = positive(closed_form.initial_sigma(wide), where)
+        scale = positive(closed_form.initial_sigma(wide), f"{where}, the root mean square of its entries,")
     _warn_of_constant(warned, option, name, scale, wide)
     return scale
 
@@ -68,8 +68,8 @@ def warn_of_default(eta: float, thetas: Arrays) -> None:
     for name, theta in thetas.items():
         if len(theta.shape) > 1 and math.prod(theta.shape) >= FEWEST_ENTRIES:
             with np.errstate(all="ignore"):
-                size = float(np.sqrt(spec.mean_square(theta.astype(np.float64), ())))
-            if size and not eta / FARTHEST <= size <= eta * FARTHEST:
+                size = closed_form.initial_sigma(theta.astype(np.float64))
+            if not eta / FARTHEST <= size <= eta * FARTHEST:
                 far[name] = size
     if far:
         listed = ", ".join(f"{name!r} ({size:.2g})" for name, size in list(far.items())[:4])

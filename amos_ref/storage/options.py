@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from amos_ref.choosing.choice import Choice
+from amos_ref.choosing.choice import Choice, Entry
 from amos_ref.errors import HyperParameterError, StorageError
 from amos_ref.groups import NEUTRAL
 from amos_ref.outside import pass_on
@@ -73,6 +73,8 @@ def _encode_pattern(pattern: Any, where: str) -> str:
 def _encode_value(value: Any, where: str) -> Any:
     if isinstance(value, Choice):
         return {"choice": value.to_dict()}
+    if isinstance(value, Entry):
+        return {"entry": value._asdict()}
     if isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) == 1:
         return [_encode_plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
     return _encode_plain(value, where)
@@ -134,11 +136,12 @@ def _decode(value: Any) -> Any:
             return {pattern: _decode(rule) for pattern, rule in rows}
         case {"preset": [eta, slot_shape]}:
             return Preset(_decode(eta), _decode(slot_shape))
-        case {"choice": dict(choice)}:
+        case {"choice": dict(chosen)} | {"entry": dict(chosen)}:
+            kind, read = ("a choice", Choice.from_dict) if "choice" in value else ("an entry of one", Entry.from_dict)
             try:
-                return Choice.from_dict(choice)
+                return read(chosen)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise StorageError(
-                    f"an option is a choice that cannot be read: {type(error).__name__}: {error}"
+                    f"an option is {kind} that cannot be read: {type(error).__name__}: {error}"
                 ) from None
     raise StorageError(f"an option has the value {value!r:.80}, which is of no known kind")

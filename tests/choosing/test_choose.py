@@ -16,7 +16,7 @@ import pytest
 from helpers import TESTS
 
 import amos_ref
-from amos_ref.choosing import kinds, model, weights
+from amos_ref.choosing import convolutions, kinds, model, weights
 from amos_ref.errors import AmosError, DtypeError, HyperParameterError, RuleError, ShapeError, TreeError
 
 BIAS, GAIN = (r".*bias", 0.5, None), (r".*(norm|ln_)\w*\.weight", 1.0, None)
@@ -157,7 +157,7 @@ WRONG = {
     "biases are not looked at": ("gpt2", model.Model, "_splits", always([])),
     "no second layers": ("whisper-tiny", weights, "_is_second", always("")),
     "attention is an MLP": ("mamba-130m", weights, "_is_second", always("all")),
-    "no first convolution": ("resnet-50", weights, "convolution", None),
+    "no first convolution": ("resnet-50", convolutions, "convolution", None),
     "heads are not known": ("t5-small", model.Model, "_recognise_family", always("")),
     "tokens are unknown": ("vit-base", kinds, "name_token", always(None)),
 }
@@ -167,8 +167,8 @@ WRONG = {
 def test_a_wrong_version_is_caught(fault, monkeypatch):
     name, place, attribute, wrong = WRONG[fault]
     if wrong is None:
-        old = weights._find_convolutions
-        monkeypatch.setattr(weights, "_find_convolutions", lambda m: {k: (*v[:2], "") for k, v in old(m).items()})
+        old = convolutions._find
+        monkeypatch.setattr(convolutions, "_find", lambda m: {k: v._replace(kind="") for k, v in old(m).items()})
     elif attribute.startswith("name_"):
         kept = tuple(kind for kind in kinds.LEAF_KINDS if kind.__name__ != attribute)
         monkeypatch.setattr(kinds, "LEAF_KINDS", kept)
@@ -411,13 +411,13 @@ def test_blocks_that_are_alike_are_alike_and_share_a_row():
 
 
 def test_it_prints_as_text_and_as_html():
-    choice = amos_ref.choose({"<b>.weight": (3, 4), "strange": (2, 2, 2)})
+    choice = amos_ref.choose({"<b>.0.weight": (3, 4), "strange": (2, 2, 2)})
     text, html = str(choice), choice._repr_html_()
     assert text.splitlines()[0] == "2 leaves, 20 parameters"
     assert repr(choice) == "<Choice for 2 leaves: 1 unknown, 1 recipe>"
-    assert "&lt;b&gt;.weight" in html
+    assert "&lt;b&gt;.0.weight" in html
     assert "<b>" not in html
-    assert html.index("strange") < html.index("&lt;b&gt;.weight")
+    assert html.index("strange") < html.index("&lt;b&gt;.0.weight")
 
 
 def test_modules_are_there_without_an_import_of_their_own():
@@ -441,4 +441,4 @@ def test_layers_in_one_array_are_no_certain_convolutions():
         found = amos_ref.choose(params)
         assert {entry.source for entry in found.values()} == {"guess"}
         assert all("many layers in one array" in entry.why for entry in found.values())
-    assert {entry.source for entry in amos_ref.choose(image).values()} == {"recipe"}
+    assert [entry.source for entry in amos_ref.choose(image).values()] == ["recipe", "analogy"]

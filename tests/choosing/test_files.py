@@ -6,10 +6,11 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers.messages import one_line
 
 import amos_ref
 from amos_ref.choosing.files import read_file
-from amos_ref.errors import AmosError, StorageError
+from amos_ref.errors import AmosError, DtypeError, StorageError
 
 SHAPES = {"fc1.weight": [8, 4], "fc1.bias": [8]}
 
@@ -67,6 +68,54 @@ def test_json(tmp_path, written):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(written))
     assert list(shapes_of(path).values()) in ([(8, 4), (8,)], [(8,), (8, 4)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("before", ["", "\n  "])
+def test_json_as_editors_of_any_system_write_it(encoding, before, tmp_path):
+    (tmp_path / "a.json").write_bytes((before + json.dumps(SHAPES)).encode(encoding))
+    assert shapes_of(tmp_path / "a.json") == {"fc1.weight": (8, 4), "fc1.bias": (8,)}
+
+
+@pytest.mark.parametrize("size", [0x7B, 0x15B, 0x4B50, 0x7B20, 0xEF78])
+def test_a_header_whose_size_looks_like_the_start_of_another_format(size, tmp_path):
+    path = tmp_path / "a.safetensors"
+    text = json.dumps({"a": {"dtype": "F32", "shape": [8, 4], "data_offsets": [0, 0]}}).ljust(size).encode()
+    path.write_bytes(struct.pack("<Q", size) + text)  # the size begins with "{", "[", "PK", " {" or a byte of a BOM
+    assert shapes_of(path) == {"a": (8, 4)}
+
+
+def test_a_missing_part_of_an_index_is_named(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "part0"}}), encoding="utf-8")
+    with pytest.raises(StorageError) as error:
+        read_file(index)
+    one_line(error.value, ["model.safetensors.index.json", "part0", "No such file"])
+    (tmp_path / "part0").write_bytes(b"no safetensors at all")
+    with pytest.raises(StorageError) as error:
+        read_file(index)
+    one_line(error.value, ["part0", "none of safetensors, npz and JSON"])
+    index.write_text(json.dumps({"weight_map": {"a": 3}}), encoding="utf-8")
+    with pytest.raises(StorageError, match="it names the file 3"):
+        read_file(index)
+
+
+@pytest.mark.parametrize(
+    ("shape", "wrong"),
+    [
+        ("[10, 6.5]", "6.5"),
+        ("[10, null]", "None"),
+        ('["6", 10]', "'6'"),
+        ("[10, true]", "True"),
+        ("[1, NaN]", "nan"),
+    ],
+)
+def test_a_shape_with_something_else_among_its_numbers_says_which(shape, wrong, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"fc.weight": {shape}}}', encoding="utf-8")
+    with pytest.raises(DtypeError) as error:
+        amos_ref.choose(read_file(path))
+    one_line(error.value, ["leaf 'fc.weight'", f"of which {wrong} is no integer"])
 
 
 BAD = {

@@ -9,7 +9,7 @@ import pytest
 from helpers import TESTS
 
 import amos_ref
-from amos_ref.choosing import kinds, names, weights
+from amos_ref.choosing import convolutions, kinds, names, weights
 
 P = math.prod
 
@@ -34,6 +34,7 @@ def gates(hidden, axis):
 WORDS = {
     "bias": lambda s: (0.5, ()),
     "bias-rows": lambda s: (0.5, s),
+    "bias-stacked": lambda s: (0.5, (s[0], 1)),  # (layers or experts, out)
     "gain": lambda s: (1.0, ()),
     "embedding": rows(lambda s: math.sqrt(2 / s[-1])),
     "embedding-t5": rows(lambda s: 1.0),
@@ -58,6 +59,10 @@ WORDS = {
     "query-t5-flax": fan(1, lambda s: 64 * s[0], 1),
     "stacked": fan(1, lambda s: s[1], 0, 2),  # (layers or experts, in, out)
     "stacked-second": fan(2, lambda s: s[1], 0, 2),
+    "scanned": lambda s: (s[0] ** -0.5, (1, *s[1:])),  # (in, layers, out) or (in, layers, heads, dim)
+    "scanned-second": fan(2, lambda s: s[0], 1, 2),
+    "gain-scanned": lambda s: (1.0, (1, s[1])),  # (width, layers)
+    "score": fan(1, lambda s: s[2], 0, 1),  # (1, heads, dim)
     "known": None,  # no recipe says what: not unknown
     "buffer": None,
 }
@@ -113,8 +118,10 @@ def test_there_are_models_of_every_kind():
         (weights, "_are_ends", lambda *args: False, "opt-350m"),
         (weights, "_in_attention", lambda *args: False, "qwen3"),
         (weights, "_blocks", lambda leaf: [leaf.module[:-1]], "roberta"),
-        (weights, "_follow_relatives", lambda *args: None, "gan-generator"),
-        (weights, "recurrent", lambda *args: None, "keras-lstm"),
+        (kinds, "_may_be_a_norm", lambda *args: True, "dit"),
+        (kinds, "_SCORES", set(), "gat-pyg"),
+        (convolutions, "_follow_relatives", lambda *args: None, "gan-generator"),
+        (kinds, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),
     ],

@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
+from helpers.messages import one_line
 
 import amos_ref
 from amos_ref import Amos, closed_form
@@ -66,6 +68,40 @@ def test_another_measure_would_be_seen(monkeypatch):
 def test_a_mapping_may_have_it_for_some(rule):
     state = Amos(0.1, eta=rule).init(PARAMS)
     assert {name: float(x) for name, x in state.eta.items()} == {"a": 2.5, "zeros": 0.25, "ones": 0.25, "b": 0.25}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_entries_whose_squares_are_out_of_range_have_a_size(size, backend):
+    params = {"a": np.array([[size, -size], [size, size / 2]])}
+    eta = float(Amos(0.1, eta="init", backend=backend).init(params).eta["a"])
+    assert eta == pytest.approx(size * 0.8125**0.5, rel=1e-15)
+    opt = amos_ref.ClosedFormAmos(half_life=9, backend=backend)
+    assert float(opt.init(params).sigma["a"]) == eta
+
+
+def test_a_size_below_all_floats_is_named():
+    with pytest.raises(RuleError) as error:
+        Amos(0.1, eta="init").init({"a": np.array([5e-324, 0.0, 0.0, 0.0])})
+    one_line(
+        error.value, ["eta of leaf 'a', the root mean square of its entries, is 0.0; it must be a finite number > 0"]
+    )
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_default_eta_warns_of_the_smallest_and_the_largest_entries_too(size):
+    with pytest.warns(EtaWarning, match=re.escape(f"'a' ({size:.2g})")):
+        Amos(0.1).init({"a": np.full((4, 4), size)})
+
+
+def test_a_mapping_is_looked_through_once_and_not_for_every_leaf(monkeypatch):
+    looked = []
+    monkeypatch.setattr("amos_ref.optimizers.amos.measures", lambda rule: looked.append(rule) or scale.measures(rule))
+    opt = Amos(0.1, eta={"a": "init", ".*": 0.25})
+    state = opt.init(PARAMS)
+    opt.update(grads_at(0), state, PARAMS)
+    assert len(looked) == 1
+    assert type(opt.set_params(eta=0.25).init(PARAMS)) is AmosState
 
 
 def test_a_callable_cannot_say_it():

@@ -1,0 +1,77 @@
+"""What an entry is called, "recipe" or "analogy" or "guess": nothing is called certain that is not."""
+
+import pytest
+
+import amos_ref
+from amos_ref.choosing import kinds, model, weights
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "slot", "source"),
+    [
+        ({"gc1.weight": (64, 64), "gc1.bias": (64,)}, {}, (1, 64), "guess"),
+        ({"gc1.weight": (64, 64)}, {"layout": "torch"}, (64, 1), "recipe"),
+        ({"gc1.weight": (64, 64), "gc2.weight": (64, 7), "gc2.bias": (7,)}, {}, (1, 64), "recipe"),
+        ({"conv1.weight": (64, 64), "conv1.bias": (64,)}, {}, (1, 64), "guess"),
+        ({"conv1.weight": (64, 64), "fc.weight": (7, 64), "fc.bias": (7,)}, {}, (1, 64), "guess"),
+        ({"conv1.lin.weight": (64, 64)}, {}, (64, 1), "recipe"),  # torch's Linear
+        ({"gcn_conv/kernel": (64, 64)}, {}, (1, 64), "recipe"),
+        ({"fc1.weight": (64, 64), "fc1.bias": (64,)}, {}, (64, 1), "recipe"),
+        ({"W": (8, 8), "b": (8,)}, {}, (1, 8), "guess"),
+        ({"W1": (8, 8), "W2": (8, 3), "b2": (3,)}, {}, (1, 8), "recipe"),
+        ({"mlp/~/linear_0/w": (8, 8), "mlp/~/linear_0/b": (8,)}, {}, (1, 8), "recipe"),
+        ({"reader.weight": (9, 8)}, {}, (9, 1), "guess"),  # a layer, or a table of vectors
+        ({"reader.weight": (9, 8), "reader.bias": (9,)}, {}, (9, 1), "recipe"),
+        ({"reader/kernel": (9, 8)}, {}, (1, 8), "recipe"),
+        ({"q.lora_A.default.weight": (4, 8)}, {}, (4, 1), "analogy"),
+    ],
+)
+def test_axes_that_nothing_tells_are_a_guess(shapes, options, slot, source):
+    entry = next(iter(amos_ref.choose(shapes, **options).values()))
+    assert (entry.slot_shape, entry.source) == (slot, source)
+
+
+def test_a_version_that_takes_torch_for_certain_is_caught(monkeypatch):
+    monkeypatch.setattr(model, "GRAPH_WORDS", frozenset())
+    with pytest.raises(AssertionError):
+        test_axes_that_nothing_tells_are_a_guess({"gc1.weight": (64, 64), "gc1.bias": (64,)}, {}, (1, 64), "guess")
+
+
+FACTORS = {"user_factors": (5000, 20), "item_factors": (100, 20)}
+
+
+@pytest.mark.parametrize("ending", ["", ".weight"])
+def test_factors_are_vectors_that_are_looked_up(ending):
+    choice = amos_ref.choose({f"{name}{ending}": shape for name, shape in FACTORS.items()})
+    assert [(entry.slot_shape, entry.source) for entry in choice.values()] == [
+        ((5000, 1), "analogy"),
+        ((100, 1), "analogy"),
+    ]
+    assert {entry.eta for entry in choice.values()} == {0.1**0.5}
+
+
+def test_tables_of_users_and_of_items_are_likely():
+    choice = amos_ref.choose({"user.weight": (50, 20), "item.weight": (9, 20), "user_fc.weight": (50, 20)})
+    assert [(entry.rule, entry.source) for entry in choice.values()] == [
+        ("embedding", "guess"),
+        ("embedding", "guess"),
+        ("linear", "recipe"),
+    ]
+
+
+def test_factors_that_are_taken_for_a_layer_are_caught(monkeypatch):
+    kept = tuple(kind for kind in kinds.LEAF_KINDS if kind is not kinds.name_embedding)
+    monkeypatch.setattr(kinds, "LEAF_KINDS", kept)
+    monkeypatch.setattr(weights, "_may_be_a_table", lambda leaf, model: False)
+    with pytest.raises(AssertionError):
+        test_factors_are_vectors_that_are_looked_up(".weight")
+
+
+def test_tokens_and_positions_are_none_of_the_authors_but_tables_of_positions_are():
+    shapes = {"cls_token": (1, 1, 32), "pos_embed": (1, 197, 32), "embed_positions.weight": (197, 32)}
+    assert [entry.source for entry in amos_ref.choose(shapes).values()] == ["analogy", "analogy", "recipe"]
+
+
+def test_the_authors_model_with_relative_positions_has_one_slot_a_position():
+    entry = amos_ref.choose({"relpos_embed": (255, 768), "layer_norm.scale": (768,)})["relpos_embed"]
+    assert (entry.eta, entry.slot_shape, entry.source) == (0.5, (255, 1), "recipe")

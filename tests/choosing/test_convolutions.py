@@ -1,0 +1,90 @@
+"""Convolutions: how their kernels lie, and how sure that is."""
+
+import math
+
+import pytest
+
+import amos_ref
+from amos_ref.choosing import convolutions
+
+
+def entry_of(name, shapes, **options):
+    return amos_ref.choose(shapes, **options)[name]
+
+
+def with_bias(module, shape, bias, kernel="weight", joint="."):
+    return {f"{module}{joint}{kernel}": shape, f"{module}{joint}bias": (bias,)}
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "slot", "source"),
+    [
+        ("up", (64, 64, 2, 2), (1, 64, 1, 1), "guess"),  # nothing but a name of the way up, and an even window
+        ("upsample", (64, 64, 3, 3), (64, 1, 1, 1), "guess"),  # an odd one: after an interpolation, perhaps
+        ("decoder.4", (64, 64, 4, 4), (1, 64, 1, 1), "guess"),
+        ("decoder.4", (64, 64, 3, 3), (64, 1, 1, 1), "recipe"),
+        ("convtranspose1", (64, 64, 4, 4), (1, 64, 1, 1), "analogy"),
+        ("inverse_conv_stack.0", (64, 64, 3, 3), (1, 64, 1, 1), "analogy"),
+        ("quant_conv", (8, 8, 1, 1), (8, 1, 1, 1), "recipe"),
+        ("conv1", (64, 64, 3, 3), (64, 1, 1, 1), "recipe"),
+        ("up", (64, 32, 2, 2), (1, 32, 1, 1), "analogy"),  # its bias tells
+    ],
+)
+def test_a_square_kernel_of_torch_is_transposed_by_its_name_or_is_a_guess(module, shape, slot, source):
+    shapes = {"stem.weight": (8, 1, 3, 3)} | with_bias(module, shape, shape[1])
+    entry = entry_of(f"{module}.weight", shapes)
+    assert (entry.slot_shape, entry.source) == (slot, source)
+    assert entry.eta == pytest.approx(math.sqrt(2 / math.prod((shape[0], *shape[2:]))), rel=1e-14)
+
+
+def test_a_square_kernel_among_transposed_ones_is_a_guess():
+    shapes = with_bias("net.0", (32, 16, 4, 4), 16) | with_bias("net.2", (16, 16, 4, 4), 16)
+    shapes |= with_bias("net.4", (16, 16, 3, 3), 16)
+    choice = amos_ref.choose(shapes)
+    assert [choice[f"net.{i}.weight"].source for i in (0, 2, 4)] == ["analogy", "guess", "guess"]
+    assert [choice[f"net.{i}.weight"].slot_shape for i in (2, 4)] == [(1, 16, 1, 1), (16, 1, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("module", "slot", "source"),
+    [
+        ("conv2d_transpose", (1, 1, 64, 1), "analogy"),  # Keras: (*window, out, in)
+        ("conv2d_transpose_1", (1, 1, 64, 1), "analogy"),
+        ("ConvTranspose_0", (1, 1, 1, 64), "analogy"),  # flax: (*window, in, out)
+        ("deconv1", (1, 1, 1, 64), "guess"),  # either may be called so
+        ("conv2d", (1, 1, 1, 64), "recipe"),
+    ],
+)
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_square_kernel_with_its_window_first_lies_as_its_library_has_it(module, slot, source, biased):
+    shapes = {"stem/kernel": (3, 3, 1, 8)} | with_bias(module, (4, 4, 64, 64), 64, "kernel", "/")
+    if not biased:
+        del shapes[f"{module}/bias"]
+    entry = entry_of(f"{module}/kernel", shapes)
+    assert (entry.slot_shape, entry.source) == (slot, source)
+
+
+def test_only_a_first_convolution_of_one_channel_is_what_the_authors_have():
+    one, three = (entry_of("conv1.weight", with_bias("conv1", (8, n, 5, 5), 8)) for n in (1, 3))
+    assert (one.source, three.source) == ("recipe", "analogy")
+    assert one.why.startswith("the first convolution, of data with 1 channel;")
+    assert three.why.startswith("the first convolution, of data with 3 channels;")
+
+
+def test_depthwise_ones_are_none_of_the_authors():
+    shapes = with_bias("stem", (8, 3, 3, 3), 8) | with_bias("dw", (8, 1, 3, 3), 8)
+    assert entry_of("dw.weight", shapes)[1:] == (
+        "convolution",
+        math.sqrt(2 / 9),
+        (8, 1, 1, 1),
+        "a depthwise convolution; fan-in 9: its bias has 8 entries",
+        "analogy",
+    )
+
+
+def test_a_version_that_is_sure_of_square_kernels_is_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_is_doubtful", lambda *args: False)
+    with pytest.raises(AssertionError):
+        test_a_square_kernel_of_torch_is_transposed_by_its_name_or_is_a_guess(
+            "up", (64, 64, 2, 2), (1, 64, 1, 1), "guess"
+        )
