@@ -92,7 +92,9 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
     session.install(*PINNED, "-e", ".[docs,test]")
-    session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py")
+    session.run(
+        "pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py", "tests/tools/test_slides.py"
+    )
     _build_site(session)
 
 

@@ -18,7 +18,9 @@ from threadpoolctl import threadpool_limits
 import amos_ref
 from amos_ref.adamw import AdamW
 
-threadpool_limits(1)  # the matrices are too small to be shared by cores
+one_thread = threadpool_limits(
+    1
+)  # the matrices are too small to be shared by cores
 
 # %%
 # The task
@@ -189,7 +191,7 @@ for length, losses in plans.items():
 # %%
 # At each of the three lengths the AdamW that was planned for it is better. The point of Amos is another one.
 # It was not told any of these lengths, and the same run serves for all three: you stop when you like, and you
-# may go on. (Going on lowers the loss here. On MNIST it does not, because the network overfits there.)
+# may go on. Going on lowers the loss here. On MNIST it does not, because the network overfits there.
 
 assert ours[-1] < before < ours[2]
 assert all(losses[-1] < ours[n - 1] for n, losses in plans.items())
