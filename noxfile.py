@@ -102,10 +102,10 @@ def docs(session: nox.Session) -> None:
 def _build_site(session: nox.Session, built: list[bool] = []) -> None:  # noqa: B006 (once for all sessions of a run)
     if built:
         return
-    built.append(True)
     for made in ("docs/api", "docs/gallery", "docs/course", "build/site", "build/doctrees"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
+    built.append(True)
 
 
 @nox.session
