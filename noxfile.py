@@ -36,6 +36,7 @@ CORE = (
     *("tests/cli/test_explain.py", "tests/cli/test_main.py", "tests/cli/test_csv_data.py"),
 )
 LARGEST = 3_000_000  # bytes of a wheel or sdist
+SITE = {"AMOS_REF_SITE": "build/site"}
 LEAST_TYPED = 95  # percent of the public names
 
 
@@ -92,14 +93,19 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
     session.install(*PINNED, "-e", ".[docs,test]")
-    session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py")
+    session.run(
+        "pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py", "tests/tools/test_slides.py"
+    )
     _build_site(session)
 
 
-def _build_site(session: nox.Session) -> None:
+def _build_site(session: nox.Session, built: list[bool] = []) -> None:  # noqa: B006 (once for all sessions of a run)
+    if built:
+        return
     for made in ("docs/api", "docs/gallery", "docs/course", "build/site", "build/doctrees"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
+    built.append(True)
 
 
 @nox.session
@@ -184,7 +190,7 @@ def explorer(session: nox.Session) -> None:
         except CommandFailed:
             session.error("There is no Chromium on the path (Debian: apt-get install chromium) and none to download.")
     _build_site(session)
-    session.run("pytest", "tests/explorer", "tests/site", *session.posargs, env={"AMOS_REF_SITE": "build/site"})
+    session.run("pytest", "-n", "auto", "tests/explorer", "tests/site", *session.posargs, env=SITE)
 
 
 @nox.session

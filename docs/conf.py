@@ -5,6 +5,7 @@ import gettext
 import pathlib
 import re
 import shutil
+import sys
 import textwrap
 
 import pydata_sphinx_theme
@@ -13,6 +14,8 @@ import sphinx
 import amos_ref
 
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+LECTURES = sorted(path.stem for path in (HERE / "lectures").glob("*.py"))
 
 project = "amos_ref"
 author = "The amos_ref authors"
@@ -26,7 +29,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["explorer", "lectures", "**sg_execution_times.rst"]
+exclude_patterns = ["explorer", "lectures", "slides", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
@@ -82,6 +85,22 @@ def fence_sessions(app, docname, source):
     source[0] = "".join(parts)
 
 
+def link_slides(app, docname, source):
+    """Put a link to its slides below the title of a lecture, which knows nothing of the site that it is shown on."""
+    name = docname.removeprefix("course/")
+    if name in LECTURES:
+        link = f".. container:: slides-link\n\n   `Slides of this lecture <../slides/{name}.html>`__"
+        source[0] = re.sub(r"^=+$", lambda line: f"{line[0]}\n\n{link}", source[0], count=1, flags=re.MULTILINE)
+
+
+def write_slides(app, exception):
+    """Make a deck of slides from the page of each lecture."""
+    from tools import slides
+
+    if exception is None:
+        slides.write(app.outdir, LECTURES)
+
+
 def escape_bars(app, what, name, obj, options, lines):
     """Leave the bars of |eps| in docstrings alone; reStructuredText takes them for substitutions."""
     lines[:] = [line.replace("|", r"\|") for line in lines]
@@ -134,6 +153,8 @@ def copy_explorer(app, exception):
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=mathml(False), block_renderers=mathml(True))
     app.connect("source-read", fence_sessions)
+    app.connect("source-read", link_slides)
     app.connect("autodoc-process-docstring", escape_bars, priority=900)  # behind numpydoc
     app.connect("html-page-context", set_language)
     app.connect("build-finished", copy_explorer)
+    app.connect("build-finished", write_slides)

@@ -13,7 +13,8 @@ from amos_ref.conformance.judging.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 KEPT_NARROW = "algorithm bits closed_form cuda derivation derivation_zh index paper_against_closed_form".split()
-KEPT_NARROW += "paper_derivation questions steps variants".split()
+KEPT_NARROW += "checking choosing diagnosis minimize paper_derivation questions run steps storage variants".split()
+TABLES = {"docs/choosing.md", "docs/run.md"}  # their commands print up to 90 columns, which fit a desk's page
 # There "the page" is another one, or a tool writes them.
 UNEXPLAINED = set("changelog derivation deviations diagnosis matrix ports checking storage why_amos".split())
 
@@ -89,7 +90,9 @@ def wide_lines(text, most=80):
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in KEPT_NARROW)])
 def test_code_blocks_fit_a_page(name):
-    assert wide_lines((DOCS.parent / name).read_text(encoding="utf-8")) == []
+    most = 90 if name in TABLES else 80
+    found = wide_lines((DOCS.parent / name).read_text(encoding="utf-8"))
+    assert [line for line in found if len(line) > most or line.startswith((">>> ", "... ", "$ "))] == []
 
 
 def test_a_wide_line_is_seen():

@@ -1,5 +1,6 @@
 """The lectures run from top to bottom, and what they claim fails where it is not so."""
 
+import json
 import re
 import runpy
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+import amos_ref
 from amos_ref import closed_form
 
 LECTURES = sorted((ROOT / "docs" / "lectures").glob("*.py"))
@@ -16,6 +18,8 @@ def give(path):
     """Run a lecture as a script without a screen; return its names."""
     plots = pytest.importorskip("matplotlib.pyplot")
     plots.switch_backend("agg")
+    if "sklearn" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("sklearn")
     try:
         return runpy.run_path(str(path))
     finally:
@@ -29,7 +33,7 @@ def test_a_lecture_runs(path, capsys):
 
 
 def test_there_are_lectures():
-    assert len(LECTURES) == 3
+    assert len(LECTURES) == 4
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
@@ -53,3 +57,30 @@ def test_a_wrong_schedule_fails_the_first_lecture(monkeypatch):
     monkeypatch.setattr(closed_form, "shrink_inverse_time", lambda x: np.sqrt(right(x)))
     with pytest.raises(AssertionError):
         give(LECTURES[0])
+
+
+def table_of(text):
+    """Return the losses that the fourth lecture quotes: row -> (MNIST, scikit-learn)."""
+    rows = re.findall(r"^# (\w.*?)  +(\d\.\d+)  (\d\.\d+)$", text, re.MULTILINE)
+    return {name: numbers for name, *numbers in rows}
+
+
+def test_the_fourth_lecture_quotes_the_stored_experiment():
+    reports = [json.loads((ROOT / "docs" / f"why_amos{name}.json").read_text()) for name in ("_mnist", "")]
+    ends = {
+        "Amos by the recipe": [r["runs"]["Amos"]["loss"][0][9] for r in reports],
+        "AdamW, constant, tuned": [r["runs"]["AdamW, constant"]["loss"][0][9] for r in reports],
+        "AdamW, linear to 0, tuned": [r["AdamW, linear"]["9"]["loss"][0] for r in reports],
+    }
+    expected = {name: [f"{loss:.3f}" for loss in losses] for name, losses in ends.items()}
+    text = LECTURES[3].read_text(encoding="utf-8")
+    assert table_of(text) == expected
+    assert table_of(text.replace("0.136", "0.130")) != expected
+
+
+def test_a_clock_that_stands_fails_the_fourth_lecture(monkeypatch):
+    """Without the decay inside, Amos does not do what the lecture says."""
+    right = amos_ref.Amos.__init__
+    monkeypatch.setattr(amos_ref.Amos, "__init__", lambda *args, **kw: right(*args, **{**kw, "c_coef": 0, "d_coef": 0}))
+    with pytest.raises(AssertionError):
+        give(LECTURES[3])

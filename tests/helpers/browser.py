@@ -3,9 +3,14 @@
 import contextlib
 import functools
 import http.server
+import os
+import pathlib
 import shutil
 import threading
 
+from helpers import ROOT
+
+SITE = pathlib.Path(os.environ.get("AMOS_REF_SITE", ROOT / "build" / "site"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # on the path; otherwise Playwright's own
 
 

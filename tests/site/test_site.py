@@ -1,17 +1,13 @@
 """The site as a browser shows it: `nox -s explorer` builds it first."""
 
 import html.parser
-import os
-import pathlib
 import urllib.parse
 
 import pytest
-from helpers import ROOT
-from helpers.browser import CONTRAST, serve
+from helpers.browser import CONTRAST, SITE, serve
 
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
-SITE = pathlib.Path(os.environ.get("AMOS_REF_SITE", ROOT / "build" / "site"))
 MADE = ("search", "genindex", "py-modindex")  # by Sphinx alone
 PAGES = [p for folder in ("", "gallery", "course") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in PAGES)
@@ -51,14 +47,6 @@ FAULTS = """
   return [...new Set(found)];
 }
 """
-
-
-@pytest.fixture(scope="session")
-def address():
-    if "AMOS_REF_SITE" not in os.environ and not PAGES:
-        pytest.skip("no site; `nox -s docs` builds it")
-    with serve(SITE) as address:
-        yield address
 
 
 def faults(browser, url, width, scheme="light"):
