@@ -10,7 +10,7 @@ import numpy as np
 from amos_ref.errors import HyperParameterError, ScheduleError
 from amos_ref.groups import NUMBERS
 from amos_ref.outside import pass_on
-from amos_ref.rules import LeafRules, Preset, RuleIndex, number
+from amos_ref.rules import LeafRule, LeafRules, Preset, RuleIndex, number
 
 # Options that are numbers: a test of the range, its words, and whether None is allowed.
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str, bool]] = {
@@ -88,6 +88,9 @@ def check_options(**options: Any) -> dict[str, Any]:
                     raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
         elif name in _VALUES:
             test, words = _VALUES[name]
+            if isinstance(value, LeafRule):
+                field = "slot_shape" if name == "slot_shape" else "eta"
+                raise HyperParameterError(f"{name} is one entry of a choice; give the choice, or the entry's {field}")
             if not test(value):
                 raise HyperParameterError(f"{name} is {value!r}; it must be {words}")
             if name in ("learning_rate", *NUMBERS) and not (callable(value) or isinstance(value, Mapping)):

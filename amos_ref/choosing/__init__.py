@@ -1,7 +1,8 @@
 """eta and slot shape for every leaf of a model, by what its name, its shape and its neighbours say.
 
-:func:`choose` takes the names apart (`names.py`), looks at what stands around a leaf (`model.py`), decides what the
-leaf is (`kinds.py`, `weights.py`), and gives it what the authors' models have there.
+:func:`choose` takes the names apart (`names.py`) and layers that lie in one array (`stacks.py`), looks at what stands
+around a leaf (`model.py`), decides what the leaf is (`kinds.py`, `weights.py`, `convolutions.py`, `recurrent.py`), and
+gives it what the authors' models have there.
 """
 
 import math
@@ -52,7 +53,7 @@ def choose(
     overrides : mapping, optional
         ``{name or regex: eta or (eta, slot shape)}``: what is to hold instead. A regex matches from the start of a
         name, and the first that matches wins. Values are those of rules: numbers, expressions in SHAPE, "tensor"; None
-        keeps what was chosen.
+        keeps what was chosen. An entry of another choice gives its eta and its slots.
 
     Raises
     ------

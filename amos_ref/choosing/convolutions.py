@@ -150,15 +150,18 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         rule, gain = "first convolution", 8
         why = f"the first convolution, of data with {size} {'channel' if size == 1 else 'channels'}"
         source = "recipe" if size == 1 else "analogy"
-    if not _may_be_stacked(leaf):
+    if not _may_be_stacked(leaf, model):
         return scaled(rule, gain, axes, leaf, why, source)
     return scaled(
         rule, gain, axes, leaf, f"{why}, unless it holds many layers in one array: then give overrides", "guess"
     )
 
 
-def _may_be_stacked(leaf: Leaf) -> bool:
-    """Whether nothing but its axes says that it is a convolution: no name, and no small window of two axes."""
+def _may_be_stacked(leaf: Leaf, model: Model) -> bool:
+    """Whether nothing but its axes says that it is a convolution: no name, no bias, and no small window of two axes."""
+    bias = model.bias_of(leaf)
+    if bias is not None and len(bias) == 1:  # of many layers it would have two axes
+        return False
     if "conv" in leaf.full.lower() or len(leaf.shape) > 4:
         return False
     return len(leaf.shape) == 3 or min(max(leaf.shape[:2]), max(leaf.shape[2:])) > LARGEST_WINDOW

@@ -137,6 +137,8 @@ def name_gain(leaf: Leaf, model: Model) -> Found | None:
         if not ones and leaf.role in ("weight", "kernel") and not _may_be_a_norm(leaf, model):
             return None
         return _one_slot("norm", GAIN, "the gain of a norm", leaf, False)
+    if is_norm(leaf.name.last) and len(leaf.shape) == 1 and leaf.role == leaf.name.last:
+        return Found("norm", GAIN, (), "the gain of a norm, by its name")
     if not ones or leaf.name.tag:
         return None
     if "prelu" in words or leaf.own in ("act", "activation") or "slope" in words:

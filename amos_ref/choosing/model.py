@@ -249,7 +249,8 @@ def _kind(leaf: Leaf) -> str:
 
 
 def _is_of_haiku(leaf: Leaf) -> bool:
-    return leaf.name.last == "w" and ("~" in leaf.module or bool({"linear", "conv", "mlp"} & {*words_of(leaf.own)}))
+    known = {"~", "multi_head_attention"} & {*leaf.module} or {"linear", "conv", "mlp"} & {*words_of(leaf.own)}
+    return leaf.name.last == "w" and bool(known)
 
 
 def _words(shape: Shape | None) -> str:

@@ -49,6 +49,10 @@ def _of_keras_and_haiku(leaf: Leaf, model: Model) -> Found | None:
     if state is not None:
         axes = Axes((0,), "Keras has one kernel (in, gates * hidden) for all gates", True)
         return _with_gates(leaf, axes, state.shape[0], leaf.shape[1] // max(state.shape[0], 1))
+    state = model.modules.get((*above, "h"), {}).get("weight")
+    if last in ("w_i", "w_h") and state is not None and state.shape[1:] == (3 * state.shape[0],):
+        axes = Axes((0,), "haiku has one kernel (in, 3 * hidden) for all gates of a GRU", True)
+        return _with_gates(leaf, axes, state.shape[0], 3)
     if leaf.own == "linear" and "lstm" in {word for part in above for word in words_of(part)} and last == "w":
         axes = Axes((0,), "haiku has one kernel (in + hidden, 4 * hidden) for all gates", True)
         return _with_gates(leaf, axes, leaf.shape[1] // 4, 4)

@@ -109,4 +109,4 @@ def _told_by_bias(
 
 
 def _is_vector(name: Name) -> bool:
-    return name.role in ("bias", "scale", "gamma", "beta", "g") or is_norm(name.own)
+    return name.role in ("bias", "scale", "gamma", "beta", "g") or is_norm(name.own) or is_norm(name.last)

@@ -18,6 +18,7 @@ _QUERY = {"q", "query", "queries"}
 _OUT_OF_HEADS = {"out", "o", "output", "proj"}
 _DOWN = {"fc2", "linear2", "lin2", "wo", "w2", "down", "down_proj", "dense_4h_to_h", "fc_out", "pwconv2", "dense_1"}
 _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "output_dense", "ffn_output", "lin_2"}
+_SHORT = {"wq", "wk", "wv", "wo", "wqkv", "wkv"}  # parameters of attention, as they are called by hand
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
 
@@ -116,6 +117,8 @@ def _linear_axes(leaf: Leaf, model: Model) -> Axes | None:
         return model.axes(leaf)
     if {"proj", "projection", "linear"} & {*words_of(leaf.name.last)}:
         return Axes((0,), "parameters that inputs are multiplied by have the outputs last", True)
+    if leaf.name.last in _SHORT:
+        return Axes((0,), "nothing says which axis has the outputs, and most put them last", False)
     return None
 
 

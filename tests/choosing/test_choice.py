@@ -8,7 +8,7 @@ from helpers.messages import one_line
 
 import amos_ref
 from amos_ref import Amos, ClosedFormAmos
-from amos_ref.errors import RuleError
+from amos_ref.errors import HyperParameterError, RuleError
 from amos_ref.storage.options import decode_options, encode_options
 
 PARAMS = {
@@ -74,6 +74,13 @@ def test_one_entry_is_for_the_leaf_of_its_name_and_shape():
         amos_ref.rules.eta_of({"fc.weight": entry}, "fc.weight", (4, 5))
     with pytest.raises(RuleError, match="lr_factor: a choice has eta and slot shapes only"):
         Amos(0.1, eta=ETA, lr_factor={**CHOICE}).init(PARAMS)
+
+
+@pytest.mark.parametrize(("option", "field"), [("eta", "eta"), ("slot_shape", "slot_shape")])
+def test_one_entry_is_no_rule_for_all_leaves(option, field):
+    with pytest.raises(HyperParameterError) as error:
+        Amos(0.1, **{option: CHOICE["fc.weight"]})
+    one_line(error.value, [f"{option} is one entry of a choice; give the choice, or the entry's {field}"])
 
 
 def test_an_entry_that_is_unknown_is_an_error_when_it_is_used():

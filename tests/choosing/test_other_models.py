@@ -59,6 +59,9 @@ WORDS = {
     "query-t5-flax": fan(1, lambda s: 64 * s[0], 1),
     "stacked": fan(1, lambda s: s[1], 0, 2),  # (layers or experts, in, out)
     "stacked-second": fan(2, lambda s: s[1], 0, 2),
+    "gain-stacked": lambda s: (1.0, (s[0], 1)),
+    "stacked-torch": fan(1, lambda s: s[2], 0, 1),  # (layers, out, in)
+    "gru-haiku": gates(lambda s: s[1] // 3, 1),
     "scanned": lambda s: (s[0] ** -0.5, (1, *s[1:])),  # (in, layers, out) or (in, layers, heads, dim)
     "scanned-second": fan(2, lambda s: s[0], 1, 2),
     "gain-scanned": lambda s: (1.0, (1, s[1])),  # (width, layers)
