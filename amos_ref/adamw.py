@@ -1,4 +1,4 @@
-"""AdamW over parameter trees, to compare with: not Amos, and not part of any check of a port."""
+"""AdamW over parameter trees, as a baseline for Amos. It takes no part in the check of a port."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -68,15 +68,15 @@ class AdamW(Optimizer):
     Parameters
     ----------
     learning_rate : float or callable
-        >= 0, or a schedule called with the step t, from 1.
+        >= 0, or a schedule, which is called with the step t = 1, 2, ... and returns such a number.
     beta1, beta2 : float
-        In [0, 1).
+        In [0, 1): how much of m and of v is kept at each step.
     adam_epsilon : float
-        > 0.
+        > 0: added to the root of v.
     weight_decay : float
-        >= 0.
+        >= 0: it is multiplied by the learning rate, as in torch.
     backend : {"auto", "numpy", "cpu"}
-        What computes the step, with the same bits: NumPy, or compiled kernels. "auto" is "cpu".
+        What computes the step: NumPy, or compiled kernels, which "auto" takes. Both compute the same bits.
 
     Raises
     ------

@@ -1,20 +1,21 @@
 """The derivation: an Amos whose step size and weight decay follow one closed form, equation by equation.
 
 This is the algorithm of the project's founding document, after Su Jianlin's article (kexue.fm 9344). It is *not*
-paper Amos (:mod:`amos_ref.spec`); the two share the form of the update alone::
+paper Amos (:mod:`amos_ref.spec`). The two have only the form of the update in common::
 
     theta_{t+1} = theta_t - (alpha_t u_t + rho_t theta_t)            t = 0, 1, 2, ...
 
-u is any direction (a gradient, Adam's, ...), eps_t = theta_t - theta* the error. The functions follow the document
-in its order, the equation above each; "~" is an approximation, and both its sides are here. Slips, set right:
+Here u is any direction, such as the gradient or Adam's, and eps_t = theta_t - theta* is the error. The functions come
+in the order of the document, each below its equation. Where the document approximates ("~"), both sides have a
+function. It has slips, which are corrected here:
 
 * the sums run from i = 1 to t - 1, where the recursion from S_0 = 0 has i = 0 as well;
 * "2 rho (eps + theta*)" drops its factor eps;
 * the source has |eps_0|^2 ~ 2 k sigma^2 for unrelated theta_0 and theta*, and drops the 2;
 * alpha_0 |u_0| = lambda |eps_0|^2 becomes lambda = alpha_0 / |eps_0| only by assuming |u_0| = |eps_0|.
 
-What a step is made of needs + - * / sqrt alone, and so do the closed forms: the same bits everywhere. The
-recurrences need exp and log1p, whose last bit is the platform's.
+A step needs nothing but + - * / and sqrt, and so do the closed forms, so their bits are the same everywhere. The
+recurrences need exp and log1p, whose last bit depends on the platform.
 """
 
 import math
@@ -174,30 +175,31 @@ def recurrence_gap(t, k):
 
 
 class Schedule:
-    """exp(-2 S_t) and what follows from it, for step numbers t = 0, 1, ... of any shape.
+    """A schedule: exp(-2 S_t) and what follows from it, for step numbers t = 0, 1, ... in arrays of any shape.
 
     Parameters
     ----------
     alpha_0 : float
-        In (0, 1): the relative size of the first step; 1e-3, or 1e-2 for easy tasks.
+        In (0, 1): the size of the first step, as a share of the way to go; 1e-3, or 1e-2 for easy tasks.
     half_life : float, optional
-        T > 0: sets p_0 so that exp(-2 S_T) = 1/2 in the closed form. Exactly one of `half_life` and `p_0` is given.
+        T > 0: sets p_0 such that exp(-2 S_T) = 1/2 in the closed form. Give exactly one of `half_life` and `p_0`.
     p_0 : float, optional
-        > 0: the cosine of direction and error at the start.
+        > 0: the cosine of the angle between the direction and the error at the start.
     decay : {"inverse-time", "inverse-square", "recurrence"}
-        1 / (1 + 2 alpha_0 p_0 t), the document's final form; 1 / (1 + alpha_0 p_0 t)^2, for a constant cosine; or the
-        recurrence from which both come as the limit of small alpha_0 p_0.
+        How exp(-2 S_t) falls. "inverse-time" is 1 / (1 + 2 alpha_0 p_0 t), the document's final form. "inverse-square"
+        is 1 / (1 + alpha_0 p_0 t)^2, for a constant cosine. "recurrence" is the rule step by step, of which these two
+        are the limits for a small alpha_0 p_0.
     p_t : {"falling", "constant"} or callable, optional
-        Only for the recurrence: p_0 exp(-S_t) (the default), p_0, or ``p_t(t, S_t)``, a number >= 0 that depends on
-        nothing else. With a callable there is no `half_life` nor `p_0`, and t goes up to 10,000,000, since S is summed
-        step by step.
+        The cosine, for the recurrence only: p_0 exp(-S_t), which is the default, p_0, or ``p_t(t, S_t)``, a number >= 0
+        that depends on nothing else. With a callable you give neither `half_life` nor `p_0`, and t may be at most
+        10,000,000, because S is summed step by step.
     q : float
-        >= alpha_0^2 / 2: theta.eps / |eps|^2.
+        >= alpha_0^2 / 2: the quotient theta.eps / |eps|^2 that is expected.
 
     Raises
     ------
     HyperParameterError
-        If an option is out of its range, or too many or too few are given.
+        If an option is out of its range, or if too many or too few are given.
     """
 
     alpha_0: float

@@ -54,59 +54,59 @@ def minimize(
     Parameters
     ----------
     fun : callable or problems.Problem
-        ``fun(params) -> (loss, gradient)``: a real number, and a tree of arrays like `params`, in which None skips a
-        leaf. Both trees are copied. A problem comes with its own `x0` and `optimum`. With `batches`, it is called as
-        ``fun(params, batch)``.
+        ``fun(params)`` returns the loss, a real number, and the gradient, a tree of arrays like `params` in which None
+        stands for a leaf that the step skips. Both trees are copied. With `batches` it is called as
+        ``fun(params, batch)``. A problem has its own `x0` and `optimum`.
     x0 : tree of arrays
-        The start, of any of the four dtypes; it is copied. What `fun`, `callback` and the result have as parameters are
-        arrays of its kind, NumPy's, torch's (which require a gradient where it does) or JAX's.
+        The start, of float16, bfloat16, float32 or float64. It is copied. What `fun`, `callback` and the result have as
+        parameters are arrays of its kind: NumPy's, torch's (which require a gradient where it does) or JAX's.
     optimizer : {"paper", "closed-form", "adamw"} or an instance
         A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
-        with `options`. "closed-form" has a half-life of a tenth of `steps`, unless `half_life` or `p_0` is given:
-        ``result.opt.half_life`` tells.
+        with `options`. "closed-form" has a half-life of a tenth of `steps`, unless you give `half_life` or `p_0`;
+        ``result.opt.half_life`` says what it was.
     steps : int, optional
-        The most that are taken, >= 0; 1000 by default, and with `batches` one for each of them in all epochs.
+        The greatest number of steps, >= 0. It is 1000 by default. With `batches` it is by default one step for each
+        batch in each epoch.
     batches : iterable or callable, optional
-        Minibatches, of any type: a list, a loader, or a function that returns a new iterator for each epoch. If N,
-        their ``len``, is known, "paper" has by default the learning rate 1/sqrt(N), and 1 - beta is the same (at most
-        1/2). Losses, and what follows from them, are of one batch; the last one serves once more for the loss at the
-        end.
+        The minibatches, of any type: a list, a loader, or a function that returns a new iterator for each epoch. If
+        their number N is known from ``len``, the learning rate of "paper" is by default 1/sqrt(N), and 1 - beta is the
+        same number, but at most 1/2. Every loss is that of one batch, and the loss at the end is that of the last one.
     epochs : int
-        How often the batches are gone through, >= 1.
+        How many times the training goes through the batches, >= 1.
     state : Result or state, optional
-        What to go on from, which stays as it is. Of a Result `x0` and `optimizer` are taken too, if they are not given.
+        What the training goes on from. It stays as it is. A Result also gives `x0` and `optimizer`, unless given.
         Batches begin with the first one: to go on within an epoch, give those that are left.
     optimum : tree of arrays, optional
-        The history records the distance to it.
+        Where the minimum is. The history then records the distance to it.
     target, gtol : float, optional
-        Stop when the loss is at most `target`, or the gradient's largest magnitude at most `gtol` (as in scipy).
+        Stop when the loss is at most `target`, or when no entry of the gradient is greater than `gtol` in magnitude.
     patience : int, optional
         Stop after this many steps without a new lowest loss, >= 1.
     callback : callable, optional
-        ``callback(steps taken, loss, params)`` is called before each step, and at the end. It stops the training by
-        returning True, Python's or NumPy's, or by raising StopIteration. Other results mean nothing.
+        ``callback(steps_taken, loss, params)`` is called before each step and at the end. It stops the training by
+        returning True (Python's or NumPy's) or by raising StopIteration. Anything else that it returns has no effect.
     every : int
-        Record one in so many steps (>= 1), and the last one. A record costs about as much as a step.
+        Record one step in so many, >= 1, and the last one. Recording a step takes about as long as the step.
     progress : bool
-        Show the progress on standard error: a bar on a terminal, a line for every tenth elsewhere; and before it the
-        half-life, if that is the one by default.
+        Show the progress on standard error, as a bar on a terminal and otherwise as a line for every tenth of the
+        steps. A half-life that was chosen by default is printed first.
     **options
-        Options of the optimizer.
+        The options of the optimizer.
 
     Returns
     -------
     Result
-        Ctrl-C ends the training too, and the result then holds what had been reached. An exception that ends it, of
-        `fun` or of a step, has such a result as its attribute ``amos_result``.
+        Also after Ctrl-C, and it then holds what had been reached. If `fun` or a step raises an exception, that ends
+        the training, and the exception carries such a result as ``amos_result``.
 
     Raises
     ------
     HyperParameterError, ProblemError
-        If an argument is out of its range, or `fun` does not return a loss and a gradient.
+        If an argument is out of its range, or if `fun` does not return a loss and a gradient.
     NonFiniteError
         If a loss or a gradient is NaN or infinite.
     DtypeError, ShapeError, TreeError
-        If a gradient is no array of floats like its parameter.
+        If a gradient is not an array of floats like its parameter.
 
     Examples
     --------

@@ -52,16 +52,22 @@ _FAMILY_STYLES: dict[str, dict[str, Any]] = {
 
 
 def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Return alpha and rho of paper Amos for gradients of constant size, after t steps.
+    """Return alpha and rho of paper Amos after t steps, for gradients of constant size.
 
-    alpha = d xi and rho = d gamma / 2 with gamma = c xi^2, as (1 - beta^t) g^2 / v = 1; alpha is in units of eta / |g|.
+    For such gradients (1 - beta^t) g^2 / v is 1. So gamma = c xi^2, alpha = d xi in units of eta / |g|, and
+    rho = d gamma / 2.
 
     Parameters
     ----------
     t : int or array of int
-        Steps taken so far, from 0 to 1,000,000.
+        How many steps were taken, from 0 to 1,000,000.
     xi, eta : float
-        Learning rate >= 0 and scale > 0.
+        The learning rate, >= 0, and the scale, > 0.
+
+    Returns
+    -------
+    alpha, rho : array of float64
+        Of the shape of t.
 
     Examples
     --------
@@ -85,32 +91,48 @@ def paper_rates(t: Any, xi: float = 0.01, eta: float = 0.5) -> tuple[np.ndarray,
 
 
 def rates(t: Any, alpha_0: float = 0.01, eta: float = 0.5, **options: Any) -> dict[str, tuple[Any, Any]]:
-    """Return name -> (alpha_t, rho_t): the closed forms, their recurrences, and the paper's with xi = alpha_0.
+    """Return (alpha_t, rho_t) of five schedules: the closed forms, their recurrences, and paper Amos with xi = alpha_0.
 
-    alpha_t is in units of |eps_0| / |u_t|, the paper's in units of eta / |g|.
+    alpha_t is in units of |eps_0| / |u_t|, and that of paper Amos in units of eta / |g|.
 
     Parameters
     ----------
     t : int or array of int
+        How many steps were taken, from 0 to 1,000,000.
     alpha_0, eta : float
+        The size of the first step, and the scale of paper Amos.
     **options
-        `half_life` or `p_0`, and `q`, of :class:`amos_ref.closed_form.Schedule`.
+        `half_life` or `p_0`, and `q`, as for :class:`amos_ref.closed_form.Schedule`.
+
+    Returns
+    -------
+    dict of str to (array, array)
+        alpha_t and rho_t by the name of the schedule.
+
+    Examples
+    --------
+    >>> from amos_ref import plots
+    >>> alpha, rho = plots.rates([0, 100], alpha_0=0.1, half_life=100)["inverse-time"]
+    >>> alpha, rho
+    (array([0.1 , 0.05]), array([0.005 , 0.0025]))
     """
     plans = {name: Schedule(alpha_0=alpha_0, **options, **family) for name, family in FAMILIES.items()}
     return {name: (plan.alpha(t), plan.rho(t)) for name, plan in plans.items()} | {PAPER: paper_rates(t, alpha_0, eta)}
 
 
 def schedules(quantity: str = "alpha", last: int = 100_000, ax: Any = None, **options: Any) -> Any:
-    """Draw alpha_t or rho_t over t = 1 ... `last`, both axes logarithmic.
+    """Draw alpha_t or rho_t over t = 1, 2, ... on logarithmic axes.
 
     Parameters
     ----------
     quantity : {"alpha", "rho"}
+        What is drawn.
     last : int
-        From 1 to 1,000,000.
+        The last t, from 1 to 1,000,000.
     ax : matplotlib.axes.Axes, optional
+        Where to draw; by default into a new figure.
     **options
-        Of :func:`rates`.
+        The options of :func:`rates`.
 
     Examples
     --------
@@ -159,9 +181,9 @@ def errors(history: History, schedule: Schedule, ax: Any = None, label: str = "c
 
 
 def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) -> Any:
-    """Draw how far above `best` the losses of trainings are.
+    """Draw how far the losses of trainings are above `best`.
 
-    Nothing is drawn below 2^-52 of a training's first loss, where a difference of losses is rounding.
+    Nothing is drawn below 2^-52 of a training's first loss, because a difference of losses there is mere rounding.
 
     Parameters
     ----------
@@ -183,9 +205,10 @@ def losses(histories: Mapping[str, History], best: float = 0.0, ax: Any = None) 
 
 
 def speeds(report: Mapping[str, Any], ax: Any = None) -> Any:
-    """Draw parameters a second over the size of one array, and the roof over them, as ``amos-ref bench`` measured.
+    """Draw how many parameters a second are stepped, over the size of the array, as ``amos-ref bench`` measured it.
 
-    Workloads that differ in size alone belong together. The largest such group is drawn, and the title names it.
+    The roof, which is what the memory allows, is drawn over them. Workloads that differ only in size belong together.
+    The largest such group is drawn, and the title names it.
 
     Parameters
     ----------

@@ -21,13 +21,14 @@ Fun = Callable[..., tuple[float, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A function of parameters, to be minimized.
+    """A function of parameters that is to be minimized.
 
     Attributes
     ----------
     name : str
+        The name of the function that made the problem.
     fun : callable
-        ``fun(params) -> (loss, gradient)``, the gradient a tree like `params`.
+        ``fun(params)`` returns the loss and the gradient, which is a tree like `params`.
     start : tree of arrays
         Where a training begins.
     solve : callable
@@ -37,8 +38,8 @@ class Problem:
     score : callable, optional
         ``score(params)`` returns the share of held-out samples that are classified correctly.
     batches : callable, optional
-        ``batches()`` returns minibatches, each time the same ones: every pass over them is an epoch, in an order of its
-        own. ``fun(params, batch)`` is the loss of one, and ``fun(params)`` that of all samples.
+        ``batches()`` returns minibatches, and each call returns the same ones. Every pass over them is an epoch, in an
+        order of its own. ``fun(params, batch)`` is the loss of one of them, and ``fun(params)`` that of all samples.
     """
 
     name: str
@@ -78,15 +79,18 @@ class Minibatches:
 
 
 def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
-    """Half of (x - x*)^T H (x - x*), H with eigenvalues from 1 to `condition` in a random basis; x* random, start 0.
+    """Return the problem (x - x*)^T H (x - x*) / 2, where H has eigenvalues from 1 to `condition` in a random basis.
+
+    The minimum x* is random, and the start is 0.
 
     Parameters
     ----------
     n : int
         The dimension, >= 1.
     condition : float
-        The greatest eigenvalue of H over the least, >= 1.
+        The greatest eigenvalue of H divided by the least, >= 1.
     seed : int
+        Seed of the basis and of x*.
 
     Raises
     ------
@@ -118,20 +122,31 @@ def quadratic(n: int = 10, condition: float = 100.0, seed: int = 0) -> Problem:
 
 
 def linear_regression(x: Any = None, y: Any = None, seed: int = 0) -> Problem:
-    """Half the mean squared error of ``x @ weight + bias``; the reference is scipy.linalg.lstsq's.
+    """Return the problem of least squares: half the mean squared error of ``x @ weight + bias``.
+
+    The reference is the solution of scipy.linalg.lstsq.
 
     Parameters
     ----------
     x : array of shape (samples, features), optional
         Without it, 200 random samples of 5 features and noisy targets are drawn.
-    y : array of shape (samples,)
+    y : array of shape (samples,), optional
+        The targets, which go with `x`.
     seed : int
         Seed of the random samples.
 
     Raises
     ------
     ProblemError, NonFiniteError
-        If the shapes do not fit, there are fewer than two samples, or a number is NaN or infinite.
+        If the shapes do not fit, if there are fewer than two samples, or if a number is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from amos_ref import problems
+    >>> problem = problems.linear_regression(np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0]))
+    >>> {name: a.round(6).tolist() for name, a in problem.solve().items()}
+    {'bias': 1.0, 'weight': [2.0]}
     """
     if x is None and y is None:
         rng = _generator(seed)
@@ -154,9 +169,10 @@ def linear_regression(x: Any = None, y: Any = None, seed: int = 0) -> Problem:
 
 
 def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: int = 0) -> Problem:
-    """Mean of log(1 + exp(-s z)) with z = ``x @ weight + bias`` and s = +-1, plus l2/2 |weight|^2.
+    """Return the problem of logistic regression: the mean of log(1 + exp(-s z)), plus l2/2 |weight|^2.
 
-    The reference is where scipy.optimize.root finds a gradient of 0.
+    Here z is ``x @ weight + bias``, and s is 1 for the label 1 and -1 for the label 0. The reference is the point where
+    scipy.optimize.root finds a gradient of 0.
 
     Parameters
     ----------
@@ -165,14 +181,22 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
     y : array of shape (samples,)
         Labels 0 and 1, both of which occur.
     l2 : float
-        > 0, since separable samples have no minimum without it.
+        > 0, because without it there is no minimum if a plane separates the samples.
     seed : int
         Seed of the random samples.
 
     Raises
     ------
     ProblemError, NonFiniteError
-        If the shapes do not fit, the labels are not 0 and 1, l2 is not > 0, or a number is NaN or infinite.
+        If the shapes do not fit, if the labels are not 0 and 1, if l2 is not > 0, or if a number is NaN or infinite.
+
+    Examples
+    --------
+    >>> from amos_ref import problems
+    >>> problem = problems.logistic_regression()
+    >>> loss, gradient = problem.fun(problem.start)
+    >>> round(loss, 6), gradient["weight"].shape
+    (0.693147, (5,))
     """
     if x is None and y is None:
         rng = _generator(seed)
@@ -207,12 +231,26 @@ def logistic_regression(x: Any = None, y: Any = None, l2: float = 0.01, seed: in
 
 
 def rosenbrock(n: int = 2) -> Problem:
-    """Sum of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2: a curved valley from (-1.2, 1, -1.2, ...) to (1, 1, ...).
+    """Return Rosenbrock's problem: the sum of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2 over i.
+
+    The function is a curved valley. The start is (-1.2, 1, -1.2, ...), and the reference is the minimum (1, 1, ...).
+
+    Parameters
+    ----------
+    n : int
+        The dimension, >= 2. From 4 on there is a second minimum.
 
     Raises
     ------
     ProblemError
         If n is not an integer >= 2.
+
+    Examples
+    --------
+    >>> from amos_ref import problems
+    >>> problem = problems.rosenbrock(n=2)
+    >>> round(problem.fun(problem.start)[0], 6)
+    24.2
     """
     if not _is_integer(n, 2):
         raise ProblemError(f"the Rosenbrock function needs n >= 2, not {n!r}")
@@ -225,19 +263,20 @@ def rosenbrock(n: int = 2) -> Problem:
 
 
 def digits(hidden: int = 32, seed: int = 0, batch_size: int | None = None) -> Problem:
-    """Mean cross-entropy of a network 64 - hidden (tanh) - 10 on 1,347 handwritten digits; 450 are held out.
+    """Return the problem of reading handwritten digits: the mean cross-entropy of a network on 1,347 of them.
 
-    The digits come with scikit-learn (``pip install 'amos_ref[digits]'``). No minimum is known; the reference is where
-    scipy's L-BFGS-B arrives after 200 iterations.
+    The network has 64 inputs, a layer of tanh units and 10 outputs, and 450 more digits are held out. The digits come
+    with scikit-learn (``pip install 'amos_ref[digits]'``). No minimum is known. The reference is the point that scipy's
+    L-BFGS-B reaches after 200 iterations.
 
     Parameters
     ----------
     hidden : int
         The number of hidden units, >= 1.
     seed : int
-        Of the start, of which digits are held out, and of the order of minibatches.
+        Seed of the start, of the choice of the digits that are held out, and of the order of the minibatches.
     batch_size : int, optional
-        How many digits a minibatch has at most, >= 1; without it a training has no minibatches.
+        The greatest number of digits in a minibatch, >= 1. Without it there are no minibatches.
 
     Raises
     ------

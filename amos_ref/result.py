@@ -51,18 +51,21 @@ class Result(NamedTuple):
     params : tree of arrays
         The parameters at the end.
     loss : float
-        The last one computed (NaN: none was). It is the loss at `params`, unless Ctrl-C or an error came between a step
-        and its loss.
+        The last loss that was computed, or NaN if there was none. It is the loss at `params`, unless Ctrl-C or an error
+        came between a step and its loss.
     steps : int
-        How many were taken.
+        How many steps were taken.
     status : {"steps", "target", "gtol", "patience", "callback", "interrupted", "error"}
-        Why it ended; "steps": all were taken. "error" is the status of an exception's ``amos_result``.
+        Why the training ended. "steps" means that all steps were taken, and "error" is the status of the
+        ``amos_result`` that an exception carries.
     history : History
+        What was recorded during the training.
     gradient : tree of arrays
-        A copy of the gradient that was computed with `loss`, in NumPy; None if there was none.
+        A copy of the gradient that was computed together with `loss`, in NumPy, or None if there was none.
     state : NamedTuple
-        The optimizer's state, to continue with.
+        The optimizer's state, from which the training can go on.
     opt : Amos, ClosedFormAmos or AdamW
+        The optimizer.
     """
 
     params: Any

@@ -57,15 +57,15 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
     kind : {"eta", "slot_shape", "sigma"}
         A preset's eta serves as sigma.
     name : str
-        The leaf's name, "/"-joined.
+        The leaf's name, which is the keys on the way to it, joined by "/".
     shape : tuple of int
     default
-        What a mapping says where no regex matches the name; None: that is an error.
+        The value where a mapping has no regex that matches the name. With None, that is an error.
 
     Raises
     ------
     RuleError
-        If no regex matches the name, a regex is not valid, or the callable raises.
+        If no regex matches the name, if a regex is not valid, or if the callable raises.
     """
     if isinstance(rule, Preset):
         rule = rule.slot_shape if kind == "slot_shape" else rule.eta
@@ -89,7 +89,7 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
 
 
 def full_match(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Return rules that match whole names, where rules match at the start of a name.
+    """Return rules whose regexes must match the whole name. Those of other rules match at its start.
 
     Examples
     --------
@@ -183,7 +183,14 @@ def number(value: Any) -> float:
 
 
 def eta_of(rule: Any, name: str, shape: Shape) -> float:
-    """Return eta of one leaf, a finite float > 0, or raise RuleError."""
+    """Return eta of one leaf, a finite float > 0, or raise RuleError.
+
+    Examples
+    --------
+    >>> from amos_ref import rules
+    >>> rules.eta_of({".*bias": 0.5, ".*": "sqrt(1 / SHAPE[0])"}, "out/kernel", (16, 3))
+    0.25
+    """
     return scale_of(rule, "eta", name, shape)
 
 
@@ -201,7 +208,14 @@ def positive(value: Any, where: str) -> float:
 
 
 def slot_shape_of(rule: Any, name: str, shape: Shape) -> Shape:
-    """Return the slot shape of one leaf, which broadcasts to the leaf's shape, or raise RuleError."""
+    """Return the slot shape of one leaf, which broadcasts to the leaf's shape, or raise RuleError.
+
+    Examples
+    --------
+    >>> from amos_ref import rules
+    >>> rules.slot_shape_of({".*bias": "tensor", ".*": "(1, SHAPE[1])"}, "out/kernel", (16, 3))
+    (1, 3)
+    """
     value = resolve(rule, "slot_shape", name, shape)
     named = {"tensor": (), "element": shape}.get(value) if isinstance(value, str) else None
     if named is not None:

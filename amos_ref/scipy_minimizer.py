@@ -43,50 +43,50 @@ def scipy_method(
     optimizer: Any = "paper",
     **options: Any,
 ) -> Any:
-    """Minimize as a method of scipy.optimize.minimize, which passes everything here.
+    """Minimize a function with Amos, as the `method` of scipy.optimize.minimize, which passes its arguments to this.
 
     Parameters
     ----------
     fun, x0, args, jac
         As in scipy.optimize.minimize; `jac` must be True or a callable.
     hess, hessp, bounds, constraints
-        Must not be given: this method cannot use them.
+        They must not be given, because this method cannot use them.
     callback : callable, optional
-        ``callback(intermediate_result=...)``, if that is the name of its only parameter, otherwise ``callback(x)``: is
-        called after each step, and stops the training by raising StopIteration or returning True.
+        It is called after each step, as ``callback(intermediate_result=...)`` if that is the name of its only
+        parameter, and otherwise as ``callback(x)``. It stops the training by raising StopIteration or returning True.
     tol, gtol : float, optional
-        Stop when the gradient's largest magnitude is at most `gtol`; `tol` is the same, where `gtol` is not given.
+        Stop when no entry of the gradient is greater than `gtol` in magnitude. `tol` sets `gtol`, unless that is given.
     target, patience
         Stop as :func:`amos_ref.minimize` does.
     maxiter : int, optional
-        The most steps that are taken, >= 0; 1000 if it is not given.
+        The greatest number of steps, >= 0; 1000 by default.
     disp : bool
         Show the progress on standard error.
     return_all : bool
         Whether the result has `allvecs`, the parameters at the start and after each step.
     optimizer, **options
-        As in :func:`amos_ref.minimize`; `message` ends with the half-life, if that is the one by default.
+        As in :func:`amos_ref.minimize`. If the half-life was chosen by default, `message` ends with it.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        x, fun, jac, nit, nfev, njev, status, success, message, the `history` of the first and last step, and perhaps
-        `allvecs`. `success` is True (and `status` 0)
+        It has x, fun, jac, nit, nfev, njev, status, success, message, the `history` of the first and the last step,
+        and `allvecs` if `return_all` is True. `success` is True, and `status` is 0,
 
         - if `tol`, `gtol` or `target` was reached;
-        - if none of them nor `patience` was given, and all steps that `maxiter` asks for were taken.
+        - if you gave none of them nor `patience`, and all steps that `maxiter` asks for were taken.
 
-        Otherwise it is False: `status` is 1 if the steps were used up, 2 after Ctrl-C, 3 if `patience` ran out, 99 if
-        the callback stopped the training. `message` says it in words.
+        Otherwise `success` is False, and `status` is 1 if the steps ran out, 2 after Ctrl-C, 3 if `patience` ran out,
+        and 99 if the callback stopped the training. `message` says this in words.
 
     Raises
     ------
     ProblemError
-        If there is no gradient, or something that cannot be used is given.
+        If there is no gradient, or if something is given that cannot be used.
     HyperParameterError
         If an option does not exist here, or is out of its range.
     AmosError
-        As in :func:`amos_ref.minimize`, with ``amos_result`` as there.
+        As in :func:`amos_ref.minimize`, and with ``amos_result`` as there.
 
     Examples
     --------

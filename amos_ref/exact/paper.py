@@ -39,11 +39,11 @@ def step(theta: Any, g: Any, v: Any, b: Any, m: Any = None, *, dtype: str = "flo
     Parameters
     ----------
     theta, g, m : array_like
-        Parameters, gradient and momentum (None: no momentum), of one shape.
+        The parameters, the gradient and the momentum, of the same shape. Without momentum m is None.
     v, b : array_like
         The state, of the slot's shape, which broadcasts to theta's.
     dtype : {"float64", "float32", "float16", "bfloat16"}
-        What the results are rounded to; subnormals and overflow as in IEEE 754.
+        The format that results are rounded to. Subnormal numbers and overflow are those of IEEE 754.
     **hyper
         t, xi, eta, beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon, as in :func:`enclose`.
 
@@ -56,9 +56,9 @@ def step(theta: Any, g: Any, v: Any, b: Any, m: Any = None, *, dtype: str = "flo
     Raises
     ------
     UndecidedError
-        If a ball of 65,536 bits still does not tell a result from the middle between two floats.
+        If a ball of 65,536 bits still contains the middle between two floats, so that rounding is undecided.
     HyperParameterError
-        If a hyper-parameter is out of its range, or t is not an integer >= 1.
+        If a hyper-parameter is out of its range, or if t is not an integer >= 1.
     ShapeError, DtypeError, NonFiniteError
         If the arrays do not fit each other, are not of the four dtypes, or hold a number that is not finite.
     MissingDependencyError
@@ -97,13 +97,13 @@ def trajectory(
     theta, v, b, m : array_like
         Before the first step.
     grads : iterable of array_like or None
-        One a step. A step without a gradient gives None and changes nothing but the count.
+        One for each step. A step whose gradient is None returns None, and changes nothing but the count.
     xi : float or sequence of float
-        One for all steps, or one a step.
+        One for all steps, or one for each step.
     t : int
         The first step.
     stored : (str, str), optional
-        The dtypes of theta and of v, b, m. If they are given, these are rounded after each step, as storing does.
+        The dtypes of theta, and of v, b and m. If given, these arrays are rounded after each step, as by storing.
     dtype, **hyper
         As for :func:`step`.
 
@@ -134,7 +134,7 @@ def enclose(
     momentum: float | None, clip_value: float | None, extra_l2: float, c_coef: float, d_coef: float, epsilon: float,
     precision: int = 2 * LEAST_BITS,
 ) -> Reals:  # fmt: skip
-    """Enclose every quantity of one step, each a rational or a ball of `precision` bits.
+    """Enclose every quantity of one step, each in a rational number or in a ball of `precision` bits.
 
     ::
 
@@ -148,17 +148,19 @@ def enclose(
     Parameters
     ----------
     theta, g, v, b, m
-        As for :func:`step`, or arrays that this function returned. Finite; with clip_value g may be infinite.
+        As for :func:`step`, or arrays that this function returned. They are finite, but g may be infinite if there is
+        a clip_value.
     t : int
         The step, from 1.
     xi, eta, beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon
         By the names of :func:`amos_ref.spec.step`.
     precision : int
-        Bits of the balls.
+        How many bits the balls have.
 
     Returns
     -------
-    dict of str to ndarray of fmpq and arb
+    dict of str to ndarray
+        The quantities by name, in arrays of fmpq (rationals) and arb (balls) from python-flint.
     """
     theta, v, b = (rationals(a, name) for a, name in ((theta, "theta"), (v, "v"), (b, "b")))
     g, m = rationals(g, "g", clip_value), None if m is None else rationals(m, "m")

@@ -86,7 +86,7 @@ def _round(name: str, a: Any, dtype: np.dtype) -> Any:
 
 
 def nearest(x: Any, dtype: str) -> float:
-    """Return the rational nearest in the format, ties to even; None (no number) gives NaN.
+    """Return the float of a format that is nearest to a rational number, ties to even; NaN for None.
 
     Examples
     --------
@@ -134,19 +134,20 @@ def ulp_error(got: Any, real: Any, dtype: str, at: Any = None) -> np.ndarray:
     Parameters
     ----------
     got : array_like
-        Floats. An infinity is right (0) where the real number rounds to it, otherwise infinitely far; so is NaN.
+        Floats. An infinity has the error 0 where the real number rounds to it, and otherwise an infinite one. The error
+        of NaN is infinite.
     real : ndarray
-        Of :func:`enclose`, or floats that are taken to be exact.
+        What :func:`enclose` returned, or floats that count as exact.
     dtype : {"float64", "float32", "float16", "bfloat16"}
-        Whose units.
+        The format whose units are meant.
     at : array_like, optional
-        Numbers at which the unit is taken, to measure the result of a cancellation by its terms; by default the real
-        numbers themselves.
+        Numbers at which the unit is taken; by default the real numbers themselves. With it, the result of a
+        cancellation can be measured by its terms.
 
     Returns
     -------
     ndarray
-        Upper bounds, float64. A correctly rounded number is at most 0.5 off.
+        Upper bounds in float64. The error of a correctly rounded number is at most 0.5.
 
     Examples
     --------

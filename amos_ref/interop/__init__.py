@@ -1,10 +1,10 @@
-"""States from and to those of other implementations, under optax and under torch.
+"""States converted from and to those of other implementations, under optax and under torch.
 
-An :class:`amos_ref.AmosState` goes to the authors' code (jestimator), to pytorch_optimizer's Amos and to the port in
-:mod:`amos_ref.ports.optax`, and comes from them; a :class:`amos_ref.ClosedFormState` has a layout of its own in each
-framework, which docs/storage.md writes down.
-With a converted state the next step is the same up to rounding, provided that both optimizers have the same options: a
-state does not hold them. A framework is imported only where its arrays are built.
+An :class:`amos_ref.AmosState` is converted from and to the states of the authors' code (jestimator), of
+pytorch_optimizer's Amos and of the port in :mod:`amos_ref.ports.optax`. A :class:`amos_ref.ClosedFormState` has a
+layout in each framework that docs/storage.md describes. With a converted state the next step is the same up to
+rounding, if both optimizers have the same options, which a state does not hold. A framework is imported only where its
+arrays are built.
 """
 
 from amos_ref.interop.optax_states import from_optax, to_optax

@@ -27,26 +27,28 @@ def from_optax(opt_state: Any, params: Any, state_dtype: str = "param") -> Any:
     Parameters
     ----------
     opt_state : state with count, v, b (and m), or with count, sigma, m, v; or containers with some in them
-        The first is what ``amos`` keeps, this package's port with an m, which is None without momentum; the authors'
-        (jestimator) without: its momentum is the ``ema`` of the chain, if it has one. The second is the closed form's;
-        its m and v are None unless the direction is Adam's. Either may stand alone or inside ``optax.chain``,
-        ``masked``, ``partition`` and the like; containers are tuples, lists, mappings and dataclasses. Several states
-        of a kind become one if no leaf is in two of them, as under ``partition``.
+        The first is the state of ``amos``. This package's port has an m in it, which is None without momentum. The
+        authors' code (jestimator) has none, and its momentum is the ``ema`` of the chain, if there is one. The second
+        is the state of the closed form, whose m and v are None unless the direction is Adam's. Either may stand alone
+        or inside ``optax.chain``, ``masked``, ``partition`` and the like. Containers are tuples, lists, mappings and
+        dataclasses. Several states of a kind become one if no leaf is in two of them, as under ``partition``.
     params : tree of arrays
-        Of JAX or NumPy, in such containers, without the leaves that are masked.
+        Arrays of JAX or NumPy in such containers, without the leaves that are masked.
     state_dtype : {"param", "float64"}
-        "param" keeps the arrays' dtypes; "float64" widens them, which is exact. A ClosedFormState is always float64.
+        "param" keeps the dtypes of the arrays. "float64" converts them, which is exact. A ClosedFormState is always
+        float64.
 
     Returns
     -------
     AmosState or ClosedFormState
+        The state, with new arrays by the names of the leaves.
 
     Raises
     ------
     StateError, TreeError
-        If there is no such state or one of each kind, several have a leaf in common or differ in their counts,
-        gradients are being accumulated, or it does not fit `params`. The error names the leaf, or what was found and
-        where.
+        If there is no such state, or one of each kind; if several have a leaf in common or differ in their counts; if
+        gradients are being accumulated; or if the state does not fit `params`. The error names the leaf, or says what
+        was found and where.
     """
     kind, amos, emas = _find_parts(opt_state)
     for path, node in tree.walk(opt_state):
@@ -75,15 +77,22 @@ def to_optax(state: Kept, like: Any) -> Any:
     Parameters
     ----------
     state : AmosState or ClosedFormState
+        The state that is converted.
     like : optax state
-        As ``init(params)`` returns it, in any containers that :func:`from_optax` knows. Its counts and arrays (v, b and
-        m or ema; or sigma, m and v) are replaced by ours, rounded once to their dtypes; everything else stays.
+        A state as ``init(params)`` returns it, in any containers that :func:`from_optax` knows. Its counts and arrays
+        (v, b and m or ema; or sigma, m and v) are replaced by those of `state`, rounded once to their dtypes.
+        Everything else stays as it is.
+
+    Returns
+    -------
+    optax state
+        Of the form of `like`, which is not changed.
 
     Raises
     ------
     StateError, ShapeError, TreeError
-        If `like` is of the other kind, has other leaves, shapes, momentum or moments than `state`, or its counter
-        cannot hold the count.
+        If `like` is of the other kind, if it has other leaves, shapes, momentum or moments than `state`, or if its
+        counter cannot hold the count.
     """
     check_unused(state)
     kind, amos, emas = _find_parts(like)

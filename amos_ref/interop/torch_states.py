@@ -31,20 +31,23 @@ def from_torch(
     Parameters
     ----------
     state_dict : dict
-        Of pytorch_optimizer v is ``exp_avg_sq``, b is ``decay``; m is minus ``exp_avg``, since it subtracts its
-        average. Of the closed form each parameter has ``step``, ``sigma`` and, if the groups' direction is "adam",
-        ``exp_avg`` and ``exp_avg_sq``: the count, sigma, m and v. An entry named sigma, or a group with an alpha_0,
-        says that it is the closed form. Of the ports, each parameter has v, b and m, or m and v, by these names, and
-        the groups have the count and sigma.
+        What ``optimizer.state_dict()`` returns. In pytorch_optimizer's, v is ``exp_avg_sq``, b is ``decay``, and m is
+        minus ``exp_avg``, because that optimizer subtracts its average. In that of a closed form, each parameter has
+        ``step`` and ``sigma``, and ``exp_avg`` and ``exp_avg_sq`` if the direction of the groups is "adam": the count,
+        sigma, m and v. It is taken for a closed form if a parameter has a sigma or a group has an alpha_0. In those of
+        this package's ports, each parameter has v, b and m, or m and v, by these names, and the groups have the count
+        and sigma.
     names : iterable of str
-        The parameters' names in the optimizer's order, as ``[name for name, _ in model.named_parameters()]``; the
-        pairs of ``named_parameters()`` do as well. Of an optimizer that was itself given names, the state_dict holds
-        them: these same names may stand in any order, and all others are the leaves' new names, in its order.
+        The names of the parameters in the order of the optimizer: ``[name for name, _ in model.named_parameters()]``,
+        or the pairs of ``named_parameters()``. If the optimizer was itself given names, the state_dict holds them. The
+        same names may then come in any order, and other names are new names of the leaves, in the order of the
+        optimizer.
     like : tree of NumPy arrays, optional
-        The parameters by these names. Only the closed form has a state of one that never had a gradient; elsewhere it
-        is 0, and they are needed to say so. The closed form has a state of each, as sigma is known from the start.
+        The parameters by these names. They are needed if a parameter never had a gradient: it has no state in the
+        state_dict then, and gets one of zeros. The closed form has a state of each parameter from the start.
     state_dtype : {"param", "float64"}
-        "param" keeps the arrays' dtypes; "float64" widens them, which is exact. A ClosedFormState is always float64.
+        "param" keeps the dtypes of the arrays. "float64" converts them, which is exact. A ClosedFormState is always
+        float64.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def from_torch(
     Raises
     ------
     StateError, TreeError
-        If names or groups do not match, or the parameters differ in their steps or in having momentum.
+        If names or groups do not match, or if the parameters differ in their steps or in whether they have momentum.
     """
     groups, own = _split_state_dict(state_dict)
     keys = _match_names(groups, names)
@@ -81,18 +84,23 @@ def to_torch(state: Kept, names: Iterable[str], like: Mapping[str, Any]) -> dict
     Parameters
     ----------
     state : AmosState or ClosedFormState
-        For pytorch_optimizer an AmosState has one slot an array.
+        The state that is converted. For pytorch_optimizer, an AmosState has one slot for each array.
     names : iterable of str
-        The parameters' names, as in :func:`from_torch`.
+        The names of the parameters, as in :func:`from_torch`.
     like : dict
-        ``optimizer.state_dict()``. Its options are kept, its steps and arrays are replaced. `load_state_dict` gives
-        the arrays the dtype of their parameters; where `like` has arrays, they are rounded to their dtype here. The
-        closed form's step is an int and its sigma a float, which are nowhere rounded.
+        What ``optimizer.state_dict()`` returns. Its options are kept, and its steps and arrays are replaced. Where it
+        has arrays, the new ones are rounded to their dtypes; otherwise `load_state_dict` gives them the dtypes of the
+        parameters. The closed form's step is an int and its sigma a float, which are never rounded.
+
+    Returns
+    -------
+    dict
+        Of the form of `like`, which is not changed.
 
     Raises
     ------
     StateError, TreeError
-        If names, slots, momentum or algorithm of `state` and `like` do not match.
+        If the names, slots, momentum or algorithm of `state` and `like` do not match.
     """
     check_unused(state)
     groups, own = _split_state_dict(like)

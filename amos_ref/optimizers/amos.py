@@ -109,43 +109,44 @@ class Amos(Optimizer):
     Parameters
     ----------
     learning_rate : float or callable
-        xi >= 0, or a schedule called with the step t, from 1. The authors advise about 1/sqrt(N) for N
-        independent batches in the training set.
+        xi >= 0, or a schedule, which is called with the step t = 1, 2, ... and returns such a number. The authors
+        advise about 1/sqrt(N) for N independent batches in the training set.
     eta : Choice, float, "init", callable, mapping or rules.Preset
-        The scale > 0 that a leaf's trained entries are expected to have: what :func:`amos_ref.choose` says, a number,
-        ``eta(name, shape)``, ``{regex: number or expression in SHAPE}``, or one of ``amos_ref.rules.PAPER_FLAX``,
-        ``PAPER_TORCH``. "init", also as a mapping's value: the root mean square of the leaf's initial entries, 0.5
-        where all are 0 or all are 1; it is fixed at `init`, and kept in the state. If no eta is given, `init` warns
-        (EtaWarning) of leaves of two or more dimensions whose entries are not of the size of 0.5.
+        The scale > 0 that a leaf's trained entries are expected to have. It may be what :func:`amos_ref.choose`
+        returns, a number, a function ``eta(name, shape)``, a mapping ``{regex: number or expression in SHAPE}``, or
+        one of the presets ``amos_ref.rules.PAPER_FLAX`` and ``PAPER_TORCH``. "init", which may also be a value of a
+        mapping, stands for the root mean square of the leaf's initial entries, or 0.5 where all of them are 0 or all
+        are 1; :meth:`init` measures it, and the state keeps it. If you give no eta, `init` warns (EtaWarning) of
+        leaves of two or more dimensions whose entries are not of the size of 0.5.
     slot_shape : {"tensor", "element"}, Choice, callable, mapping or rules.Preset
-        The shape of v and b, which broadcasts to the leaf's shape; axes of size 1 are averaged over. "tensor"
-        is (), one slot for the array; "element" is the full shape.
+        The shape of v and b. It broadcasts to the leaf's shape, and g^2 is averaged over the axes where it has size 1.
+        "tensor" is (), which is one slot for the whole array; "element" is the full shape.
     beta : float
-        In [0, 1): decay of the second moment; 1 - beta of xi's order is advised.
+        In [0, 1): how much of v is kept at each step. The authors advise a 1 - beta of the order of xi.
     momentum : float, optional
-        In [0, 1): decay of the averaged change; None or 0 for none.
+        In [0, 1): how much of the averaged change is kept at each step. None and 0 mean no averaging.
     clip_value : float, optional
-        > 0: gradients are clipped to [-clip_value, clip_value] first.
+        > 0: before anything else, each entry of a gradient is clipped to [-clip_value, clip_value].
     extra_l2 : float, callable or mapping
-        >= 0: extra weight decay beside gamma/2; a rule as for eta, and 0 where no regex matches.
+        >= 0: weight decay that is added to gamma/2. It may be a rule, as eta may, and is 0 where no regex matches.
     c_coef, d_coef : float
-        >= 0: how fast the decay and the step fall with b.
+        >= 0: how fast gamma (c_coef) and the whole change (d_coef) fall as b grows.
     epsilon : float
-        > 0: the least v that is divided by.
+        > 0: where v is smaller, the step divides by epsilon instead.
     state_dtype : {"float64", "param"}
-        How v, b and m are stored; "param" takes each parameter's own dtype, as frameworks do. The arithmetic
-        is float64 always; storing rounds once.
+        The dtype in which v, b and m are stored. "param" is the dtype of each parameter, as in most frameworks. The
+        arithmetic is float64 in both cases, and storing rounds once.
     backend : {"auto", "numpy", "cpu", "cuda"}
-        What computes :meth:`step`: the page itself in NumPy, the compiled CPU kernels ("auto"), or CUDA kernels, for
-        arrays on a GPU. The bits are the same.
+        What computes :meth:`step`: the page, which is ``amos_ref/spec.py``, in NumPy; compiled kernels on the CPU,
+        which "auto" takes; or CUDA kernels, for arrays on a GPU. All of them compute the same bits.
     validate : bool
-        Look at every parameter and state value on each step and refuse what is not finite.
+        Whether each step checks every entry of the parameters and of the state, and refuses what is not finite.
     lr_factor : float, callable or mapping
-        >= 0: what xi is multiplied by for a leaf, a rule as for eta; 1 where no regex matches. The leaf is stepped as
-        if that product were the learning rate.
+        >= 0: a factor of xi for each leaf, which is stepped as if the product were the learning rate. It may be a rule,
+        as eta may, and is 1 where no regex matches.
     frozen : bool, callable or mapping
-        Which leaves do not move, a rule as for eta; False where no regex matches. A step skips such a leaf: neither its
-        gradient is looked at, nor its parameter or state changed.
+        Whether a leaf stays as it is. It may be a rule, as eta may, and is False where no regex matches. A step does
+        not look at the gradient of a frozen leaf, and changes neither its parameter nor its state.
 
     Raises
     ------
@@ -157,7 +158,7 @@ class Amos(Optimizer):
     References
     ----------
     Tian and Parikh, "Amos: An Adam-style Optimizer with Adaptive Weight Decay towards Model-Oriented Scale",
-    arXiv 2210.11693. Where paper and authors' code differ, the code (jestimator 0.3.3, amos.py) is followed.
+    arXiv 2210.11693. Where the paper and its authors' code differ, this follows the code (jestimator 0.3.3, amos.py).
 
     Examples
     --------

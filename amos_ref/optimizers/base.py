@@ -116,18 +116,23 @@ class Optimizer(Configured, Bindable, abc.ABC):
     # what is done for all
 
     def init(self, params: Any) -> Any:
-        """Return the state before the first step, at count 0.
+        """Return the state before the first step, whose count is 0.
 
         Parameters
         ----------
         params : array, or nested dict, list or tuple of arrays
-            Of dtype float16, bfloat16 (ml_dtypes), float32 or float64. They are read, not kept.
+            Of dtype float16, bfloat16 (ml_dtypes), float32 or float64. The state keeps none of them.
+
+        Returns
+        -------
+        NamedTuple
+            :class:`amos_ref.AmosState`, or the state of this optimizer's own type.
 
         Raises
         ------
         DtypeError, NonFiniteError, RuleError, TreeError
-            If a leaf is no such array, holds NaN or infinity, a rule gives nothing that is right for it, or it shares
-            its name with another leaf.
+            If a leaf is not such an array, if it holds NaN or infinity, if a rule gives nothing that is right for it,
+            or if two leaves have the same name.
         """
         check_mode()
         thetas = named_arrays(self._backend.as_arrays(params, "params"))
@@ -140,38 +145,39 @@ class Optimizer(Configured, Bindable, abc.ABC):
         return state
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        """Compute one step and change nothing: ``(updates, new state)``, in optax's order of arguments.
+        """Compute one step without changing anything. The order of the arguments is that of optax.
 
         Parameters
         ----------
         grads : tree like `params`
-            Gradients, of any of the four dtypes; None for a leaf that this step skips. A NumPy number is taken for
-            a 0-d array.
+            The gradients, of any of the four dtypes, with None for a leaf that this step skips. A NumPy number counts
+            as a 0-d array.
         state : NamedTuple
             What :meth:`init` or the last step returned.
         params : tree of arrays
+            The parameters, for which :meth:`init` was called.
 
         Returns
         -------
         updates : tree like `params`
-            delta per leaf, float64, not rounded: :func:`amos_ref.apply_updates` adds and rounds. A skipped leaf has
-            -0.0 everywhere, the number that changes no bit when added.
+            The change of each leaf in float64, before it is rounded: :func:`amos_ref.apply_updates` adds it and
+            rounds. For a skipped leaf it is -0.0 everywhere, which changes no bit when it is added.
         state : NamedTuple
-            A new state; arrays of skipped leaves are shared with the old one.
+            The new state. It shares the arrays of skipped leaves with the old one.
 
         Raises
         ------
         DtypeError, ShapeError, TreeError
-            If a leaf is no array that can be stepped, a gradient has another shape than its parameter, or the trees
-            differ.
+            If a leaf is not an array that can be stepped, if a gradient has another shape than its parameter, or if
+            the trees differ.
         StateError
-            If the state does not belong to these parameters and options, or it was stepped in place.
+            If the state does not belong to these parameters and options, or if it was stepped in place before.
         FloatModeError
             If the processor does not compute as IEEE 754 says.
         NonFiniteError
             If a gradient, or the sum of its squares, is not finite.
         ScheduleError
-            If a schedule fails or returns no number that it may.
+            If a schedule raises, or returns something that is not a number in its range.
         """
         self._backend.check_host("update")
         rates = self._rates_of(state)
@@ -195,34 +201,34 @@ class Optimizer(Configured, Bindable, abc.ABC):
         return tree.unflatten(deltas, params), share(new, state) if len(ready.leaves) < len(ready.thetas) else new
 
     def step(self, params: Any, grads: Any, state: Any, *, stream: Any = None, sync: bool = True) -> Any:
-        """Compute one step in place: the arrays of `params` and of `state` are overwritten.
+        """Compute one step in place, which overwrites the arrays of `params` and of `state`.
 
         The bits are those of :meth:`update` followed by :func:`amos_ref.apply_updates`, on every backend and with any
-        number of threads. On an error nothing is written. Signals that are handled in Python wait for the whole step;
-        what their handlers raise (for Ctrl-C a KeyboardInterrupt) then has the new state as its attribute
-        ``amos_state``.
+        number of threads. If the step raises, nothing was written. A signal with a handler in Python waits until the
+        step is complete. If its handler raises, as it does with KeyboardInterrupt after Ctrl-C, the exception carries
+        the new state as ``amos_state``.
 
         Parameters
         ----------
         params : tree of writeable arrays
-            None of them may share memory with another, nor with a gradient or a state array.
+            None of them may share memory with another one, with a gradient or with an array of the state.
         grads : tree like `params`
-            None for a leaf that this step skips.
+            The gradients, with None for a leaf that this step skips.
         state : NamedTuple
-            Its arrays are overwritten, and it is refused from here on: use the returned state. A step that raises
+            Its arrays are overwritten, and it cannot be used again: go on with the returned state. A step that raises
             leaves it as it was.
         stream : CUDA stream, optional
-            Of Numba, CuPy, torch or cuda.core, or its handle: where a backend on a GPU runs the step, by default in the
-            default stream. If it is being captured into a graph, the step is recorded, not run, and the state returned
-            as it is: see :meth:`advance`.
+            A stream of Numba, CuPy, torch or cuda.core, or its handle, in which a backend on a GPU runs the step. By
+            default it is the default stream. If the stream is being captured into a graph, the step is recorded
+            instead of run, and the state is returned as it is: see :meth:`advance`.
         sync : bool
-            Whether a backend on a GPU waits for the step. Otherwise :meth:`synchronize` raises the NonFiniteError; the
-            step of a gradient that is not finite, and all steps until then, write nothing.
+            Whether a backend on a GPU waits for the step. If it does not, :meth:`synchronize` raises the
+            NonFiniteError, and neither the step of the gradient that is not finite nor any step until then writes.
 
         Returns
         -------
         NamedTuple
-            The same arrays under the next count.
+            The state after the step, with the same arrays and the next count.
 
         Raises
         ------
@@ -232,6 +238,14 @@ class Optimizer(Configured, Bindable, abc.ABC):
             If the backend cannot step these arrays, or not in this stream.
         FloatModeError, DtypeError, ShapeError, TreeError, StateError, NonFiniteError, ScheduleError
             As in :meth:`update`.
+
+        Examples
+        --------
+        >>> import numpy as np, amos_ref
+        >>> params, opt = np.array([1.0, -2.0]), amos_ref.Amos(learning_rate=0.1, eta=0.5)
+        >>> state = opt.step(params, np.array([3.0, 4.0]), opt.init(params))
+        >>> state.count, params.round(4).tolist()
+        (1, [0.9526, -2.0466])
         """
         self._backend.check_launch(stream, sync)
         validate = self.options.get("validate", False)
@@ -271,9 +285,9 @@ class Optimizer(Configured, Bindable, abc.ABC):
         return bad, taking.new if bad < 0 and work.advanced else state
 
     def trace(self, grads: Any, state: Any, params: Any) -> Trace:
-        """Return every intermediate of one step, per leaf; nothing is changed.
+        """Return every intermediate of one step for each leaf, without changing anything.
 
-        Arguments and errors: see :meth:`update`.
+        The arguments and the errors are those of :meth:`update`.
         """
         self._backend.check_host("trace")
         rates = self._rates_of(state)

@@ -12,10 +12,11 @@ from amos_ref.optimizers.turn import Taking
 
 
 class BoundStep:
-    """What :meth:`amos_ref.Amos.bind` returns: each call is one step of the same arrays, and returns the new state.
+    """What :meth:`amos_ref.Amos.bind` returns. Each call takes one step of the same arrays, and returns the new state.
 
-    Where the backend can keep no layout (the page, ``validate``, arrays that are not contiguous), a call is a step like
-    any other. It holds the arrays alive until it is closed, and can be neither copied nor pickled.
+    With backend="numpy", with ``validate``, and for arrays that are not contiguous, the backend cannot remember how the
+    arrays lie. A call is then an ordinary step. A bound step keeps the arrays alive until it is closed, and can be
+    neither copied nor pickled.
     """
 
     def __init__(self, optimizer: Any, params: Any, grads: Any, state: Any, stream: Any, sync: bool) -> None:
@@ -40,21 +41,21 @@ class BoundStep:
 
     @property
     def state(self) -> Any:
-        """The state after the last step; None when closed."""
+        """The state after the last step, or None once it is closed."""
         return self._state
 
     def __call__(self) -> Any:
-        """Take one step: new gradients lie where the old ones did, and the arrays of parameters and state are written.
+        """Take one step with the gradients that now lie in the bound arrays, and overwrite parameters and state.
 
         Returns
         -------
         NamedTuple
-            The state after it; :attr:`state` until the next step. A step that raises leaves it as it was.
+            The state after the step, which is also :attr:`state`. A step that raises leaves that as it was.
 
         Raises
         ------
         StateError
-            If it is closed, or another thread or its own schedule is at it already.
+            If it is closed, or if another thread or its own schedule is stepping it already.
         NonFiniteError, ScheduleError, BackendError
             As for :meth:`amos_ref.Amos.step`.
         """
@@ -98,7 +99,7 @@ class BoundStep:
                 self._optimizer._backend.synchronize(self._work, self._launch["stream"])
 
     def close(self) -> None:
-        """Wait for the steps, then let go of all arrays; closing twice does no harm."""
+        """Wait for the steps that are under way, and let go of all arrays. It may be called twice."""
         if self._optimizer is None:
             return
         with self._alone():
@@ -144,20 +145,21 @@ class Bindable:
         return At(int(state.count))
 
     def bind(self, params: Any, grads: Any, state: Any, *, stream: Any = None, sync: bool = True) -> BoundStep:
-        """Return a step that is bound to arrays: each call of it is one step, with nothing asked of any array.
+        """Return a step that is bound to these arrays. Each call of it takes one step, and checks no array again.
 
-        The caller promises to leave all arrays where they are, and to write the gradients of a step into those of the
-        last one. A leaf whose gradient is None is skipped at every step. On a GPU the step is recorded and replayed.
+        You promise to leave all arrays where they are, and to write the gradients of each step into the same arrays. A
+        leaf whose gradient is None here is skipped at every step. On a GPU the step is recorded once and replayed.
 
         Parameters
         ----------
         params, grads, state, stream, sync
-            As for :meth:`step`, which says what is refused, and what is overwritten.
+            As for :meth:`step`, which says what is refused and what is overwritten.
 
         Returns
         -------
         BoundStep
-            ``state = bound()`` takes a step; ``bound.synchronize()`` and ``bound.close()`` as named.
+            ``state = bound()`` takes a step, ``bound.synchronize()`` waits for it on a GPU, and ``bound.close()`` lets
+            go of the arrays.
 
         Examples
         --------
@@ -174,19 +176,19 @@ class Bindable:
         return BoundStep(self, params, grads, state, stream, sync)
 
     def advance(self, state: Any, *, stream: Any = None, steps: int = 1) -> Any:
-        """Make ready for replays of a recorded step: put the numbers that change from step to step on the GPU.
+        """Prepare replays of a recorded step, by putting the numbers that change from step to step on the GPU.
 
-        Where the learning rate is constant replays find their numbers by themselves: this then says after which step
-        they go on, and need not be called.
+        If the learning rate is constant, replays compute these numbers themselves. You need not call this then, except
+        to say after which step the replays go on.
 
         Parameters
         ----------
         state : NamedTuple
         stream : CUDA stream, optional
-            The one in which the graph is replayed next.
+            The stream in which the graph is replayed next.
         steps : int
-            How many replays come before the next call. A schedule is asked for all of them now; a replay beyond them
-            writes nothing, and :meth:`synchronize` says so.
+            How many replays come before the next call. A schedule is called for all of them now. A replay beyond them
+            writes nothing, and :meth:`synchronize` then raises.
 
         Returns
         -------
@@ -211,12 +213,12 @@ class Bindable:
         return Taking(state, self.first_step).finish()._replace(count=at.count + steps)
 
     def synchronize(self, *, stream: Any = None) -> None:
-        """Wait for the steps that a backend on a GPU runs in a stream.
+        """Wait until the steps that a backend on a GPU runs in a stream are complete.
 
         Raises
         ------
         NonFiniteError
-            If a gradient was not finite since the host last waited: that step and all after it wrote nothing.
+            If a gradient was not finite since the host last waited. That step and all steps after it wrote nothing.
         """
         layout = self._last.peek()
         self._backend.synchronize(None if layout is None else layout.work, stream)

@@ -85,7 +85,8 @@ def compute_stages(leaf: DirectedLeaf, rates: ClosedRates) -> dict[str, Any]:
 class ClosedFormAmos(Optimizer):
     """The derivation's Amos: step size and weight decay follow one closed form. It is *not* paper Amos.
 
-    For each slot of a parameter array theta, with a direction u made of its gradient, at step t = 0, 1, ...::
+    For each slot of a parameter array theta, with a direction u that is computed from its gradient, at step
+    t = 0, 1, ...::
 
         alpha = alpha_0 sigma / sqrt(max(mean(u^2), epsilon)) exp(-2 S_t)
         rho   = alpha_0^2 / (2 q) exp(-2 S_t)
@@ -96,36 +97,38 @@ class ClosedFormAmos(Optimizer):
     Parameters
     ----------
     alpha_0 : float
-        In (0, 1): the relative size of the first step; 1e-3, or 1e-2 for easy tasks.
+        In (0, 1): the size of the first step, as a share of sigma. The document has 1e-3, and 1e-2 for easy tasks.
     half_life, p_0 : float, optional
-        Exactly one: the step at which alpha and rho are halved, or the cosine of direction and error at the start.
+        Give exactly one of them: the step at which alpha and rho have halved, or the cosine of the angle between the
+        direction and the error at the start.
     decay, p_t, q
         As in :class:`amos_ref.closed_form.Schedule`.
     sigma : "init", float, callable, mapping or rules.Preset
-        The distance > 0 that an entry is expected to have to travel. "init": the root mean square of the leaf's
-        initial entries, 0.5 where all are 0 or all are 1; of several entries that are all another number, `init` warns
-        (SigmaWarning). Otherwise a rule, as eta of :class:`amos_ref.Amos`; one of a mapping's values may be "init".
+        The distance > 0 that an entry is expected to travel. "init" stands for the root mean square of the leaf's
+        initial entries, or 0.5 where all of them are 0 or all are 1. If they all have another value, `init` warns
+        (SigmaWarning). Otherwise sigma is a rule, like eta of :class:`amos_ref.Amos`, and a value of a mapping may be
+        "init".
     slot_shape : {"tensor", "element"}, callable, mapping or rules.Preset
-        As in :class:`amos_ref.Amos`; the document has one slot an array.
+        As in :class:`amos_ref.Amos`. The document has one slot for each array.
     direction : {"gradient", "adam", "sign"} or callable
-        u: the gradient g; m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + adam_epsilon) after n = t + 1 gradients; the
-        sign of g; or ``direction(name, g, t)``, an array of g's shape (g is a copy in float64).
+        What u is. "gradient" is the gradient g, and "sign" is its sign. "adam" is
+        m / (1 - beta1^n) / (sqrt(v / (1 - beta2^n)) + adam_epsilon) after n = t + 1 gradients. A callable
+        ``direction(name, g, t)`` gets a copy of g in float64 and returns an array of its shape.
     beta1, beta2, adam_epsilon : float
-        Only for Adam's direction.
+        The options of Adam's direction; the others do not use them.
     clip_value : float, optional
-        > 0: gradients are clipped to [-clip_value, clip_value] before directions are made of them.
+        > 0: each entry of a gradient is clipped to [-clip_value, clip_value] before u is computed.
     epsilon : float
-        > 0: the least mean(u^2) that is divided by.
+        > 0: where mean(u^2) is smaller, the step divides by epsilon instead.
     backend : {"auto", "numpy", "cpu", "cuda"}
-        What computes :meth:`step`, as in :class:`amos_ref.Amos`; the bits are the same. On a GPU the direction cannot
-        be a callable.
+        What computes :meth:`step`, as in :class:`amos_ref.Amos`. On a GPU the direction cannot be a callable.
     validate : bool
-        Look at every parameter and state value on each step and refuse what is not finite.
+        Whether each step checks every entry of the parameters and of the state, and refuses what is not finite.
     lr_factor : float, callable or mapping
-        >= 0: what alpha_0 is multiplied by for a leaf, as in :class:`amos_ref.Amos`; the product must be below 1.
-        exp(-2 S_t) stays what it is, one for all leaves.
+        >= 0: a factor of alpha_0 for each leaf, as in :class:`amos_ref.Amos`. The product must be below 1. It does
+        not change exp(-2 S_t), which is the same for all leaves.
     frozen : bool, callable or mapping
-        Which leaves do not move, as in :class:`amos_ref.Amos`.
+        Whether a leaf stays as it is, as in :class:`amos_ref.Amos`.
 
     Raises
     ------
@@ -136,7 +139,7 @@ class ClosedFormAmos(Optimizer):
 
     References
     ----------
-    Su Jianlin, kexue.fm archive 9344; :mod:`amos_ref.closed_form` has the derivation and its slips.
+    Su Jianlin's article 9344 on kexue.fm; :mod:`amos_ref.closed_form` has the derivation, and corrects its slips.
 
     Examples
     --------

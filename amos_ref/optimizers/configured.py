@@ -28,7 +28,7 @@ class Configured:
 
     @property
     def options(self) -> ReadOnlyOptions:
-        """What it was made with."""
+        """The options that the optimizer was made with, as a mapping that cannot be changed."""
         return self.__dict__["options"]
 
     def __repr__(self) -> str:
@@ -47,16 +47,18 @@ class Configured:
         super().__setattr__(name, value)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the options, as scikit-learn asks for them: ``sklearn.clone`` makes another optimizer of these."""
+        """Return the options by name. ``sklearn.clone`` calls this to make another optimizer with the same options."""
         return dict(self.options)
 
     def set_params(self, **params: Any) -> Self:
-        """Set options, as scikit-learn does, and return this optimizer; a state that fits both goes on.
+        """Set options by name, as scikit-learn does, and return this optimizer.
+
+        A state goes on to work if it fits the new options too.
 
         Raises
         ------
         HyperParameterError
-            If there is no such option, or it is out of its range. Nothing is changed then.
+            If there is no such option, or a value is out of its range. Then nothing is changed.
 
         Examples
         --------
@@ -72,18 +74,26 @@ class Configured:
         return self
 
     def set_learning_rate(self, learning_rate: float | Callable[[int], float]) -> None:
-        """Set the learning rate from the next step on; for a recorded step, from the next ``advance`` on.
+        """Set the learning rate that the next step uses. A recorded step uses it after the next call of ``advance``.
 
         Parameters
         ----------
         learning_rate : float or callable
-            >= 0, or a schedule called with the step t, from 1.
+            >= 0, or a schedule, which is called with the step t = 1, 2, ... and returns such a number.
 
         Raises
         ------
         HyperParameterError
-            If it is not in its range, or this has no learning rate: the step size of ClosedFormAmos follows from its
-            schedule and the state's sigma as a whole.
+            If it is out of its range, or if this optimizer has no learning rate. ClosedFormAmos has none, because its
+            step size follows from its schedule and from sigma.
+
+        Examples
+        --------
+        >>> import amos_ref
+        >>> opt = amos_ref.Amos(learning_rate=0.1)
+        >>> opt.set_learning_rate(0.05)
+        >>> opt.learning_rate
+        0.05
         """
         if "learning_rate" not in self.options:
             raise HyperParameterError(f"{type(self).__name__} has no learning_rate, but {', '.join(self.options)}")

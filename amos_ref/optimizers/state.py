@@ -26,13 +26,14 @@ class AmosState(Steppable, _AmosFields):
     Attributes
     ----------
     count : int
-        Steps taken, one count for the whole tree; the next step is t = count + 1.
+        How many steps were taken, one number for the whole tree. The next step is t = count + 1.
     v : dict of str to ndarray
-        Second moment per leaf name: running mean of the slot's mean squared gradient. The slot's shape.
+        The second moment of each leaf, by its name: the running mean of the slots' mean squared gradients. It has the
+        slots' shape.
     b : dict of str to ndarray
-        Decay clock per leaf name, 0 at the start, never falling. The slot's shape.
+        The clock of each leaf, which is 0 at the start and never falls. It has the slots' shape.
     m : dict of str to ndarray, or None
-        Momentum per leaf name, the parameter's shape; None without momentum.
+        The averaged change of each leaf, of the parameter's shape; None without momentum.
     """
 
 
@@ -73,12 +74,13 @@ class ClosedFormState(Steppable, _ClosedFormFields):
     Attributes
     ----------
     count : int
-        Steps taken: the t of the next step, as the derivation counts from 0.
+        How many steps were taken. It is the t of the next step, because the derivation counts from 0.
     sigma : dict of str to ndarray
-        Expected distance of an entry from its optimum per leaf name: a number > 0, shape (), float64.
+        How far an entry is expected to be from its optimum, for each leaf by its name: a number > 0, of shape () and
+        dtype float64.
     m, v : dict of str to ndarray, or None
-        Means of the gradient and of its square per leaf name, the parameter's shape, float64; None unless the
-        direction is Adam's.
+        Running means of the gradient and of its square for each leaf, of the parameter's shape and dtype float64;
+        None unless the direction is Adam's.
     """
 
     _constants = ("sigma",)

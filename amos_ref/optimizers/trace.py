@@ -11,14 +11,17 @@ Lines = tuple[tuple[str, str], ...]
 
 
 class Trace(Printed, Mapping[str, dict[str, Any]]):
-    """Intermediates of one step by leaf name, then by symbol; ``str()`` prints the algorithm with its numbers.
+    """The intermediates of one step, by the name of the leaf and then by symbol.
+
+    ``str()`` prints the algorithm with its numbers.
 
     Attributes
     ----------
     t : int
-        The step: of Amos from 1, of ClosedFormAmos from 0.
+        The step. Amos counts from 1, and ClosedFormAmos from 0.
     rates : NamedTuple
-        What all leaves share: q = 1 - beta^t, xi and the hyper-parameters; for ClosedFormAmos exp(-2 S_t) and its own.
+        The numbers that all leaves share: for Amos q = 1 - beta^t, xi and the hyper-parameters, for ClosedFormAmos
+        exp(-2 S_t) and its hyper-parameters.
     """
 
     t: int

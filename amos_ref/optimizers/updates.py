@@ -12,20 +12,32 @@ from amos_ref.foreign import as_array, like_given
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Return new parameters: ``theta + delta`` in float64, rounded once to the parameter's dtype.
+    """Return new parameters: ``theta + delta``, computed in float64 and rounded once to the parameter's dtype.
 
     Parameters
     ----------
     params : tree of arrays
+        Of float16, bfloat16, float32 or float64. They are not changed.
     updates : tree like `params`
         What :meth:`amos_ref.Amos.update` returned.
+
+    Returns
+    -------
+    tree like `params`
+        New arrays, with the dtypes of `params`.
 
     Raises
     ------
     TreeError, DtypeError, ShapeError
-        If `updates` is no tree of float arrays like `params`.
+        If `updates` is not a tree of float arrays like `params`.
     FloatModeError
         If the processor does not compute as IEEE 754 says.
+
+    Examples
+    --------
+    >>> import numpy as np, amos_ref
+    >>> amos_ref.apply_updates({"w": np.float16([1, 2])}, {"w": np.array([0.5, -0.25])})
+    {'w': array([1.5 , 1.75], dtype=float16)}
     """
     check_mode()
     thetas = tree.present(params)

@@ -50,12 +50,12 @@ class Checkpoint(NamedTuple):
 
 
 def save_state(path: Path, state: State) -> None:
-    """Write a state to a file. If that fails, the old file is still there, whole.
+    """Write a state to a file. If that fails, a file that was there before is still there, and intact.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced; the new one has its permissions, owner and group.
+        A file that exists is replaced. The new one gets its permissions, owner and group.
     state : AmosState, ClosedFormState or AdamWState
         Its arrays may have any of the four dtypes and any memory layout.
 
@@ -64,12 +64,12 @@ def save_state(path: Path, state: State) -> None:
     StateError
         If `state` is not a state.
     StorageError
-        If the file cannot be written: no such folder, disk full, ... The old file is intact.
+        If the file cannot be written, for example because the folder does not exist or the disk is full.
 
     Warns
     -----
     RuntimeWarning
-        If the system does not let the new file have the owner or group of the old one.
+        If the system does not allow the new file to have the owner or group of the old one.
 
     Examples
     --------
@@ -93,19 +93,25 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
     Parameters
     ----------
     path : str or path
+        A file that exists is replaced, as by :func:`save_state`.
     params : tree of arrays
-        Of any library whose arrays a step takes.
+        Of float16, bfloat16, float32 or float64, and of any library whose arrays a step takes.
     state : AmosState, ClosedFormState or AdamWState
         The state of these parameters.
     opt : Amos, ClosedFormAmos or AdamW
-        Its options are written. Of a callable only the name is written, and :func:`load` must be given it again.
+        The optimizer, whose options are written. Of an option that is a callable only the name is written, and
+        :func:`load` must be given the callable again.
 
     Raises
     ------
     StateError, DtypeError, TreeError, HyperParameterError
         If `params`, `state` or `opt` is of the wrong type, or they do not belong together.
     StorageError
-        If the file cannot be written. The old file is intact.
+        If the file cannot be written. An old file is then intact.
+
+    Examples
+    --------
+    :func:`load` has one.
     """
     with name_errors("write", path) as path:
         name = type(opt).__name__
@@ -127,33 +133,33 @@ def load_state(
     ----------
     path : str or path
     like : tree of arrays, optional
-        The parameters. The leaves must have the same names, and shapes that the state fits. Without `like` the
-        state is returned as it is in the file.
+        The parameters. Their leaves must have the names of those in the file, and shapes that the state fits. Without
+        `like` the state is returned as it is in the file.
     state_dtype : {None, "float64", "param"}
-        None leaves each array in its dtype, to the bit. "float64" widens, which is exact; "param" rounds once to
-        the dtype of the parameter in `like`. The option of :class:`amos_ref.Amos` of this name is the same.
+        With None each array keeps its dtype and its bits. "float64" converts to float64, which is exact. "param" rounds
+        once to the dtype of the parameter in `like`. It is the option of :class:`amos_ref.Amos` of the same name.
     strict : bool
-        False: the leaves of the file and of `like` may differ. Those that only the file has are dropped, and those that
-        it lacks are as in `start`.
+        If False, the leaves of the file and of `like` may differ. Leaves that only the file has are dropped, and leaves
+        that it lacks are taken from `start`.
     start : NamedTuple, optional
-        A state of `like`, which ``opt.init(like)`` returns; needed where the file lacks leaves and `strict` is False.
+        A state for `like`, as ``opt.init(like)`` returns it; needed if `strict` is False and the file lacks leaves.
 
     Returns
     -------
     AmosState, ClosedFormState or AdamWState
-        With new, writeable arrays.
+        The state, with new and writeable arrays.
 
     Raises
     ------
     StorageError
         If the file cannot be read, is damaged, or is not of this format and version.
     StateError
-        If the state does not fit `like`; the message lists every leaf that is missing, extra or of another shape.
+        If the state does not fit `like`. The message lists every leaf that is missing, extra or of another shape.
 
     Warns
     -----
     LeavesWarning
-        If `strict` is False and the leaves differ: it lists those that were dropped and those that start anew.
+        If `strict` is False and the leaves differ. It lists those that were dropped and those that start anew.
     """
     if state_dtype not in (None, "float64", "param") or (state_dtype == "param" and like is None):
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
@@ -176,27 +182,39 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
     ----------
     path : str or path
     like : tree of arrays
-        Gives the form of the tree, and the kind of its arrays: NumPy's, torch's or JAX's. The leaves must have the same
-        names, shapes and dtypes; their numbers are not used.
+        A tree of the form that is wanted, with arrays of the kind that is wanted: NumPy's, torch's or JAX's. Its leaves
+        must have the names, shapes and dtypes of those in the file, and their numbers are not used.
     strict : bool
-        False: the leaves of the file and of `like` may differ. Those that only the file has are dropped; those that it
-        lacks have copies of the numbers of `like`, and the state that `init` gives them. A LeavesWarning lists them.
+        If False, the leaves of the file and of `like` may differ. Leaves that only the file has are dropped. Those that
+        it lacks get the numbers of `like`, copied, and the state that `init` gives them. A LeavesWarning lists both.
     **options
-        Options of the optimizer that replace those in the file. An option that was a callable must be given.
+        Options of the optimizer that replace those in the file. An option that was a callable must be given again.
 
     Returns
     -------
     Checkpoint
-        ``(params, state, opt)``; all arrays are new and writeable.
+        A NamedTuple ``(params, state, opt)``. All its arrays are new and writeable.
 
     Raises
     ------
     StorageError, StateError
         As in :func:`load_state`.
     HyperParameterError
-        If an option that was a callable is not given, or one is given that does not exist.
+        If an option that was a callable is not given, or if an option is given that does not exist.
     RuleError
-        If the optimizer's rules have nothing for a leaf that the file lacks: `options` can replace them.
+        If the optimizer's rules have nothing for a leaf that the file lacks; `options` can replace them.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, numpy as np, amos_ref
+    >>> params = {"w": np.ones(3)}
+    >>> opt = amos_ref.Amos(learning_rate=lambda t: 0.1 / t)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "training"
+    ...     amos_ref.save(path, params, opt.init(params), opt)
+    ...     params, state, opt = amos_ref.load(path, like=params, learning_rate=0.05)
+    >>> params, state.count, opt.learning_rate
+    ({'w': array([1., 1., 1.])}, 0, 0.05)
     """
     given = tree.present(like, "like")
     thetas = named_arrays(as_array_tree(like, "like"), "like")
