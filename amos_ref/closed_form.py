@@ -99,10 +99,7 @@ def initial_sigma(theta):
     # sigma^2 = |theta_0|^2 / k; 0.5 where all entries are 0 or all are 1
     if np.all(theta == 0.0) or np.all(theta == 1.0):
         return 0.5
-    # A power of 2 for entries whose squares are out of float64's range, and 1 for all others.
-    largest = np.max(np.abs(theta), initial=0.0)
-    scale = 2.0**600 if largest < 2.0**-400 else 2.0**-600 if largest > 2.0**400 else 1.0
-    return float(np.sqrt(spec.mean_square(theta * scale, ())) / scale)
+    return float(np.sqrt(spec.mean_square(theta, ())))
 
 
 def scale_ratio(sigma, u2, epsilon):

@@ -18,6 +18,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from amos_ref.storage.files import write_file
+
 FILES = pathlib.Path(__file__).parents[1] / "docs" / "slides"
 LIGHT, DARK = "a11y-high-contrast-light", "a11y-high-contrast-dark"  # as the site has them
 ROOM = 620  # pixels of a slide of 1280 x 800 that are below its heading
@@ -56,7 +58,7 @@ def write(site, lectures):
     folder.mkdir(exist_ok=True)
     for name in lectures:
         deck = make_deck(pathlib.Path(site) / "course" / f"{name}.html")
-        (folder / f"{name}.html").write_text(deck, encoding="utf-8")
+        write_file(folder / f"{name}.html", deck)
 
 
 def make_deck(page):

@@ -7,6 +7,8 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # pytest d
 from helpers import ROOT
 from helpers.translations import blocks_of, read_pages
 
+from amos_ref.storage.files import write_file
+
 COPIED = ("code", "formula")
 
 
@@ -39,7 +41,7 @@ def main() -> None:
             print(f"{path.name} {error}")
             continue
         if page != pages[path.stem]:
-            path.write_text(page, encoding="utf-8")
+            write_file(path, page)
             print(f"{path.name} has the code of {name}.md now")
 
 

@@ -152,7 +152,7 @@ def test_sigma_of_every_kind_of_leaf():
 def test_a_standard_deviation_for_sigma_would_be_refused(monkeypatch):
     """The wrong reading that freezes rescale parameters does not get past init."""
     monkeypatch.setattr(closed_form, "initial_sigma", lambda theta: float(np.std(theta)))
-    with pytest.raises(errors.RuleError, match=r"sigma of leaf 'scale' is 0\.0"):
+    with pytest.raises(errors.RuleError, match=r"sigma of leaf 'scale', the root mean square of its entries, is 0\.0"):
         ClosedFormAmos(p_0=0.5).init({"scale": np.ones(3)})
 
 
@@ -314,8 +314,8 @@ def test_directions_that_are_not_finite():
 @pytest.mark.parametrize(
     ("options", "params", "words"),
     [
-        (dict(), {"w": np.full(2, 1e200)}, ["sigma of leaf 'w' is inf"]),
-        (dict(), {"w": np.full(2, 1e-200)}, ["sigma of leaf 'w' is 0.0"]),
+        (dict(), {"w": np.full(2, 1e200)}, ["sigma of leaf 'w', the root mean square of its entries, is inf"]),
+        (dict(), {"w": np.full(2, 1e-200)}, ["sigma of leaf 'w', the root mean square of its entries, is 0.0"]),
         (dict(sigma={"v": 1.0}), {"w": np.ones(2)}, ["sigma: no rule matches leaf 'w'"]),
         (dict(sigma=lambda name, shape: -1), {"w": np.ones(2)}, ["sigma of leaf 'w' is -1"]),
         (dict(sigma="SHAPE[0"), {"w": np.ones(2)}, ["SHAPE[0"]),
