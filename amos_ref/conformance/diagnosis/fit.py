@@ -171,6 +171,9 @@ def _explain(grammar: Grammar, target: str, known: list[tuple[float, Step]], nea
         k = _rounded(float(np.median(ks)), near)
         if k != 1.0:
             yield _in_known_words(grammar, target, k)
+            # It may be an option that has one value wherever the target shows.
+            columns = dict(_columns(grammar, target, [step for _, step in known]))
+            yield from _powers(grammar, target, np.log(np.abs(ks)), float(np.sign(k)), columns, 1, near) if k else ()
     elif np.all(ks > 0) or np.all(ks < 0):
         columns = dict(_columns(grammar, target, [step for _, step in known]))
         for several in range(1, SEVERAL + 1):

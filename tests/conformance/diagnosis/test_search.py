@@ -11,7 +11,7 @@ from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, deviation, readi
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
-from amos_ref.conformance.diagnosis.fit import fitted_offsets
+from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
 from amos_ref.conformance.diagnosis.lives import is_special
 from amos_ref.conformance.judging.drive import observe
 from amos_ref.conformance.judging.judge import run
@@ -248,3 +248,12 @@ def test_what_a_port_rounds_to_the_other_side_of_a_tie_is_no_misfit(monkeypatch)
         assert not Evidence(seen).fits((other,))
     monkeypatch.setattr(evidence, "NUDGED", 1)
     assert not Evidence(seen).fits(names)  # one error goes one way
+
+
+def test_a_factor_that_is_one_number_wherever_it_shows_may_be_an_option():
+    """No case of the table has both momentum and another d_coef, so d_coef and 1/4 are one there, and not beyond it."""
+    port, cases = SimulatedPort("m-times-d_coef", seed=5), [case for case in DOUBLE if "momentum" in case.options]
+    held = Evidence(run(port, cases)[1])
+    found = [names for names in fitted(held, (), list(held.failing(()))) if held.fits(names)]
+    assert {("m-times-0.25",), ("m-times-d_coef",)} <= set(found)
+    assert diagnosed(port, cases).candidates == [["m-times-d_coef"]]
