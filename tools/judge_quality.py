@@ -1,7 +1,9 @@
 """How good the judge is, measured: what it catches, what it names, when it is wrong, and what published ports do.
 
 ``python -m tools.judge_quality FOLDER`` writes matrix.md and deviations.md (``nox -s matrix``). With ``--closed-form``
-it measures the closed form alone, in minutes, and renews that section of FOLDER/matrix.md.
+it measures the closed form alone, in minutes, and renews that section of FOLDER/matrix.md; with ``--paper``, what
+stands before that section. ``--part 4`` asks for the names of every fourth deviation, and so with all that is drawn at
+random; the page then says so.
 """
 
 import collections
@@ -197,6 +199,14 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     return found
 
 
+def part_of(todo: list[tuple[str, str, tuple[Any, ...]]], every: int) -> list[tuple[str, str, tuple[Any, ...]]]:
+    """Return every so many of the jobs of each kind; of where deviations are caught, all."""
+    kinds: dict[tuple[str, str, int], list[tuple[str, str, tuple[Any, ...]]]] = {}
+    for job in todo:
+        kinds.setdefault((*job[:2], len(job[2])), []).append(job)
+    return [job for kind, some in kinds.items() for job in (some if kind[1] == "catch" else some[::every])]
+
+
 def jobs_of_closed_form() -> list[tuple[str, str, tuple[Any, ...]]]:
     """Return what is measured of the closed form, in a few minutes."""
     found: list[tuple[str, str, tuple[Any, ...]]] = []
@@ -240,19 +250,18 @@ def _rows_of(catalogue: Catalogue) -> list[str]:
     return rows + [re.sub(r"\|(\w+)\|(?! *$)", r"abs(\1)", text) for text in texts]
 
 
-def matrix_page() -> str:
+def matrix_page(every: int = 1) -> str:
     """Measure everything; return the page in Markdown."""
-    answers = measure(jobs(), "paper")
+    return paper_part(every) + "\n" + closed_form_section()
+
+
+def paper_part(every: int = 1) -> str:
+    """Measure how good the judge is for paper Amos; return the page as far as the section of the closed form."""
+    answers = measure(part_of(jobs(), every), "paper")
     reports = {name: check(_path(target)) for name, target in PORTS.items()}
-    parts = [
-        _HEAD.format(method=METHOD),
-        _scores(answers),
-        _unseen(answers),
-        _alarms(answers),
-        _power(answers),
-        _matrix(reports),
-        closed_form_section(),
-    ]
+    parts = [_HEAD.format(method=METHOD)]
+    parts += [f"Of what is drawn, and of what is asked for its name, one in {every} was taken.\n"] if every > 1 else []
+    parts += [_scores(answers), _unseen(answers), _alarms(answers), _power(answers), _matrix(reports)]
     return "\n".join(parts)
 
 
@@ -430,8 +439,11 @@ def _path(target: str) -> str:
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
     write_file(folder / "deviations.md", catalogue_page())
+    every = int(sys.argv[sys.argv.index("--part") + 1]) if "--part" in sys.argv else 1
+    head, mark, section = (folder / "matrix.md").read_text(encoding="utf-8").partition(CLOSED_FORM_HEAD)
     if "--closed-form" in sys.argv:
-        before = (folder / "matrix.md").read_text(encoding="utf-8").partition(CLOSED_FORM_HEAD)[0]
-        write_file(folder / "matrix.md", before.rstrip() + "\n\n" + closed_form_section())
+        write_file(folder / "matrix.md", head.rstrip() + "\n\n" + closed_form_section())
+    elif "--paper" in sys.argv:
+        write_file(folder / "matrix.md", paper_part(every) + "\n" + mark + section)
     else:
-        write_file(folder / "matrix.md", matrix_page())
+        write_file(folder / "matrix.md", matrix_page(every))

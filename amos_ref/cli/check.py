@@ -91,7 +91,7 @@ def add_to(commands: Any, summary: str) -> None:
     ):
         text = f"{what}; several between commas, or repeated"
         check.add_argument(option, action="append", default=[], metavar=metavar, help=text)
-    check.add_argument("--quick", action="store_true", help="the port's most precise dtype only")
+    check.add_argument("--quick", action="store_true", help="the port's most precise dtype only, of those in --dtype")
     check.add_argument(
         "--timeout",
         type=float,

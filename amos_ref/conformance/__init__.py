@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from amos_ref.conformance.ports.command import CommandPort
     from amos_ref.conformance.ports.port import Port
     from amos_ref.conformance.report import Report
+    from amos_ref.conformance.selection import Texts
 
 __all__ = ["Case", "CommandPort", "Diagnosis", "Interrupted", "Port", "Report", "Result", "check", "table"]
 
@@ -64,7 +65,7 @@ def check(
         end, hang and print as it likes. Any other object runs in this process. None checks the installed backends
         against the page and the page against the stored vectors, bit for bit.
     suite : {"full", "quick"}
-        "quick" runs the most precise dtype of the port only.
+        "quick" runs the most precise dtype of the port only, or of those that `dtypes` asks for.
     algorithm : {"paper", "closed-form"}
         What the port is to be: paper Amos, or the closed form, which is :class:`amos_ref.ClosedFormAmos`.
     eta : rule, optional
@@ -148,7 +149,7 @@ def check(
     timeout, listed = check_timeout(timeout, alarm=not apart), expectations.read(expect, kind)
     driven, within = as_port(port, renamed, timeout, kind, known), None if apart else timeout
     try:
-        every = cases_of(suite, driven, kind)
+        every = cases_of(suite, driven, kind, dtypes)
         chosen = select(every, dtypes, cases, skip, kind)
         check_runnable(driven, chosen, every)
         check_eta(rule, chosen)
@@ -172,10 +173,10 @@ def check_suite(suite: str) -> None:
         raise TargetError(f"suite is {suite!r}; it must be 'full' or 'quick'")
 
 
-def cases_of(suite: str, port: "Port", algorithm: "Algorithm | None" = None) -> "list[Case]":
+def cases_of(suite: str, port: "Port", algorithm: "Algorithm | None" = None, dtypes: "Texts" = None) -> "list[Case]":
     """Return the cases of a suite in the dtypes that a port takes; "quick" in the most precise of them only.
 
-    They are paper Amos's unless another algorithm is given.
+    They are paper Amos's unless another algorithm is given. With `dtypes`, "quick" takes the most precise of these.
 
     The cases of an optimizer's life are in both suites, in the most precise dtype.
     """
@@ -183,10 +184,13 @@ def cases_of(suite: str, port: "Port", algorithm: "Algorithm | None" = None) -> 
     from amos_ref.conformance.cases import round_case
     from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES
     from amos_ref.conformance.life import is_life
+    from amos_ref.conformance.selection import as_list
 
     check_suite(suite)
-    dtypes = getattr(port, "dtypes", UNDECLARED_DTYPES)
-    taken = [name for name in ("float64", "float32", "bfloat16", "float16") if name in dtypes]
+    asked = as_list(dtypes) if dtypes is not None and suite == "quick" else None
+    known = getattr(port, "dtypes", UNDECLARED_DTYPES)
+    taken = [name for name in ("float64", "float32", "bfloat16", "float16") if name in known]
+    taken = [name for name in taken if asked is None or name in asked] or taken
     every = (algorithm or PAPER_AMOS).table()
     wanted = [case for case in every if not is_life(case) and case.dtype in (taken if suite == "full" else taken[:1])]
     return wanted + [round_case(case, dtype) for case in every if is_life(case) for dtype in taken[:1]]

@@ -39,7 +39,7 @@ def select(
     TargetError
         If there is no such dtype or case.
     """
-    dtypes, cases, skip = (None if texts is None else _list(texts) for texts in (dtypes, cases, skip))
+    dtypes, cases, skip = (None if texts is None else as_list(texts) for texts in (dtypes, cases, skip))
     names = list(dict.fromkeys(case.name for case in algorithm.table()))
     for dtype in dtypes or ():
         if dtype not in FLOATS:
@@ -71,7 +71,7 @@ def check_runnable(port: Port, chosen: Sequence[Case], every: Sequence[Case]) ->
         raise TargetError(f"nothing is left to run: {port.name} supports none of {len(chosen)} cases: {reasons[0]}")
 
 
-def _list(texts: str | Iterable[str]) -> list[str]:
+def as_list(texts: str | Iterable[str]) -> list[str]:
     """Return texts, of which each may hold several between commas."""
     return [part.strip() for text in ([texts] if isinstance(texts, str) else texts) for part in text.split(",")]
 

@@ -83,3 +83,11 @@ def test_the_command_takes_several_and_says_what_it_left_out(tmp_path, monkeypat
     assert main(["check", "--dtype", "float64"]) == 2
     assert main([*target, "--map", "beta=a", "--map", "beta=b"]) == 2
     assert "--map says beta twice: a and b" in capsys.readouterr().err
+
+
+def test_quick_takes_the_most_precise_dtype_of_those_that_are_asked_for():
+    report = check(ToyPort(), suite="quick", dtypes="bfloat16,float32", cases=["plain", "life-two-at-once"])
+    assert {(r.case, r.dtype) for r in report.results} == {("plain", "float32"), ("life-two-at-once", "float32")}
+    assert {r.dtype for r in check(ToyPort(), suite="quick", cases="plain").results} == {"float64"}
+    with pytest.raises(TargetError, match="nothing is left to run"):  # it does not take the one that is asked for
+        check(type("Double", (ToyPort,), {"dtypes": ("float64",)})(), suite="quick", dtypes="float32")

@@ -86,5 +86,17 @@ def test_the_page_is_made_of_the_answers(monkeypatch):
     assert "Not caught in float64: sum-for-mean" in page
 
 
+def test_a_part_has_every_kind_of_job_and_all_that_say_where_something_is_caught():
+    every = judge_quality.jobs()
+    part = judge_quality.part_of(every, 4)
+    kinds = {(dtype, method, len(names)) for dtype, method, names in every}
+    assert {(dtype, method, len(names)) for dtype, method, names in part} == kinds
+    assert [job for job in part if job[1] == "catch"] == [job for job in every if job[1] == "catch"]
+    for kind in kinds:
+        many, fewer = (sum((*job[:2], len(job[2])) == kind for job in some) for some in (every, part))
+        assert fewer == (many if kind[1] == "catch" else -(-many // 4))
+    assert sorted(judge_quality.part_of(every, 1)) == sorted(every)
+
+
 def test_the_documented_catalogue_is_the_catalogue():
     assert (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8") == judge_quality.catalogue_page()

@@ -8,7 +8,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.closed_form.schedules import CATALOGUE
-from amos_ref.conformance.diagnosis.grammar import Grammar, Target, scale_stage
+from amos_ref.conformance.diagnosis.grammar import Grammar, Target, offset, scale_stage, shift_stage
 
 #: Quantities that a formula may have as a factor, as far as they are known where it is computed.
 FACTORS: dict[str, Callable[[Any], Any]] = {
@@ -81,13 +81,16 @@ WORDS = {
 
 #: To what a number may be added.
 OFFSETS = {
-    "g": ("gradient", "every entry of the gradient"),
-    "u2": ("reduce", "the mean square"),
-    "sigma": ("sigma", "sigma"),
-    "shrink": ("schedule", "exp(-2S)"),
-    "alpha": ("step size", "the step size alpha"),
-    "rho": ("weight decay", "the decay rho"),
-    "delta": ("change", "every entry of the change"),
+    name: offset(words, stage, shift_stage(name))
+    for name, stage, words in (
+        ("g", "gradient", "every entry of the gradient"),
+        ("u2", "reduce", "the mean square"),
+        ("sigma", "sigma", "sigma"),
+        ("shrink", "schedule", "exp(-2S)"),
+        ("alpha", "step size", "the step size alpha"),
+        ("rho", "weight decay", "the decay rho"),
+        ("delta", "change", "every entry of the change"),
+    )
 }
 
 GRAMMAR = Grammar(

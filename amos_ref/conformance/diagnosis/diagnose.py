@@ -25,7 +25,7 @@ from amos_ref.errors import ShapeError
 BESIDE = 3  # deviations of a set beside which something must be said
 CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
 FEWEST = 12  # numbers that are all float32's by chance in no port
-TWINS = 3  # inputs on which what is one reading is one reading
+TWINS = 8  # inputs on which what is one reading is one reading: each option is in half of them
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 40_000  # steps of a leaf that a search may take with readings
 BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
@@ -237,7 +237,7 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
 
     What no input could tell apart is one reading; its simplest name is kept.
     """
-    found = _drop_twins(attempt.evidence, found)
+    found = _drop_twins(attempt.evidence, found, subject.port.options)
     for i in range(FURTHER):
         if len(found) < 2:
             break
@@ -255,15 +255,17 @@ def _draw(attempt: Attempt, seed: int, options: Collection[str]) -> Case:
     return round_case(draw(seed, options), attempt.dtype)
 
 
-def _drop_twins(evidence: Evidence, found: list[Names]) -> list[Names]:
-    """Leave out what gives the same numbers as one before it, on inputs with every option."""
+def _drop_twins(evidence: Evidence, found: list[Names], options: Collection[str]) -> list[Names]:
+    """Leave out what gives the same numbers as one before it, on inputs with every option that the port has."""
     algorithm = evidence.algorithm
-    cases = [algorithm.load("cases").random_case(i, tuple(algorithm.options)) for i in range(TWINS)]
+    cases = [algorithm.load("cases").random_case(i, tuple(options)) for i in range(TWINS)]
     kept: dict[bytes, Names] = {}
     for names in found:
         runs = (now for case in cases for now in evidence.reading_of(names).run(case, case.eta))
         shown = (getattr(step, what) for now in runs for step in now.values() for what in algorithm.stages)
-        kept.setdefault(np.concatenate([np.float32(a).ravel() for a in shown if a is not None]).tobytes(), names)
+        with np.errstate(over="ignore"):
+            numbers = np.concatenate([np.float32(a).ravel() for a in shown if a is not None])
+        kept.setdefault(numbers.tobytes(), names)
     return list(kept.values())
 
 

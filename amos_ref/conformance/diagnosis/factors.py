@@ -7,7 +7,16 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
-from amos_ref.conformance.diagnosis.grammar import Grammar, Target, scale_given, scale_share, scale_stage
+from amos_ref.conformance.diagnosis.grammar import (
+    Grammar,
+    Target,
+    offset,
+    scale_given,
+    scale_share,
+    scale_stage,
+    shift_stage,
+    shift_start,
+)
 
 #: Quantities that a formula may have as a factor, as far as they are known where it is computed.
 FACTORS: dict[str, Callable[[Any], Any]] = {
@@ -124,15 +133,45 @@ WORDS = {
     "gamma_in_rho": {-1.0: "gamma-sign", 2.0: "gamma-whole"},
 }
 
+
+def _shift_divisor(divisor: Callable[[Any, Any], Any], r_of: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Add something to what r divides by: `divisor` takes it from r and q = 1 - beta^t, and `r_of` goes back."""
+    return lambda f: {"r": lambda s, page: r_of(divisor(page(s), s.q) + f(s), s.q)}
+
+
 #: To what a number may be added.
 OFFSETS = {
-    "g": ("gradient", "every entry of the gradient"),
-    "v": ("second moment", "v"),
-    "gamma": ("gamma", "gamma"),
-    "alpha": ("step size", "the step size alpha"),
-    "rho": ("weight decay", "the whole decay rho"),
-    "b": ("clock", "b"),
-    "delta": ("change", "every entry of the change"),
+    name: offset(words, stage, shift_stage(name))
+    for name, stage, words in (
+        ("g", "gradient", "every entry of the gradient"),
+        ("v", "second moment", "v"),
+        ("gamma", "gamma", "gamma"),
+        ("alpha", "step size", "the step size alpha"),
+        ("rho", "weight decay", "the whole decay rho"),
+        ("b", "clock", "b"),
+        ("delta", "change", "every entry of the change"),
+    )
+} | {
+    "v_start": offset("v at its start", "second moment", shift_start("v"), "the first steps are small"),
+    "b_start": offset("b at its start", "clock", shift_start("b"), "steps and decay begin as if later"),
+    "divisor": offset(
+        "max(v, epsilon), by which r divides", "epsilon", _shift_divisor(lambda r, q: q / r, lambda x, q: q / x)
+    ),
+    "root_of_divisor": offset(
+        "sqrt(max(v, epsilon)), by which r divides twice",
+        "epsilon",
+        _shift_divisor(lambda r, q: np.sqrt(q / r), lambda x, q: q / (x * x)),
+    ),
+    "corrected_divisor": offset(
+        "max(v, epsilon) / (1-beta^t), which r is one over",
+        "epsilon",
+        _shift_divisor(lambda r, q: 1.0 / r, lambda x, q: 1.0 / x),
+    ),
+    "root_of_corrected_divisor": offset(
+        "sqrt(max(v, epsilon) / (1-beta^t)), which sqrt(r) is one over",
+        "epsilon",
+        _shift_divisor(lambda r, q: np.sqrt(1.0 / r), lambda x, q: 1.0 / (x * x)),
+    ),
 }
 
 GRAMMAR = Grammar(

@@ -54,7 +54,13 @@ def fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Nam
 
 
 def fitted_offsets(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    """Yield deviations that add a number: the one that most places have, as the secant method may miss it in some."""
+    """Yield deviations that add a number: the one that most places have, as the secant method may miss it in some.
+
+    An added number is no rounding error only if it shows beyond the bounds, with their slack, in most observations:
+    rounding errors show, at most, where everything else is tiny.
+    """
+    if 2 * len(failing) <= len(evidence.seen):
+        return
     grammar, (points, near) = evidence.known.grammar, _all_points(evidence, names, failing)
     for target, of in grammar.offsets.items() if points else ():
         ks = np.array([k for one in points for k, _ in _solve(evidence, of, names, one, 0.0) if k])
@@ -92,7 +98,7 @@ def _points(evidence: Evidence, names: Names, i: int) -> Points:
     misfit, one = evidence.misfit(names, i), evidence.seen[i]
     if misfit is None or not misfit.step:
         return Points(one, "theta", {}, {})
-    last = len(one.shown) if _is_whole(evidence, one) else misfit.step
+    last = len(one.shown) if evidence.is_whole(one) else misfit.step
     steps = _run(evidence, evidence.reading_of(names), one, last)
     got = {
         (leaf, t): one.shown[t - 1][misfit.stage][leaf].reshape(-1)
@@ -101,14 +107,6 @@ def _points(evidence: Evidence, names: Names, i: int) -> Points:
     }
     got = {place: a for place, a in got.items() if a.size == np.size(getattr(steps[place], misfit.stage))}
     return Points(one, misfit.stage, got, steps)
-
-
-def _is_whole(evidence: Evidence, one: Observation) -> bool:
-    """Whether the port shows all of the state that a step starts from."""
-    if evidence.algorithm.change:  # a momentum may be none
-        return all({"v", "b"} <= set(shown) for shown in one.shown)
-    needed = set(evidence.algorithm.parts) if one.case.options.get("direction") == "adam" else set()
-    return all(needed <= set(shown) for shown in one.shown)
 
 
 def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> dict[Place, Step]:
@@ -173,6 +171,9 @@ def _explain(grammar: Grammar, target: str, known: list[tuple[float, Step]], nea
         k = _rounded(float(np.median(ks)), near)
         if k != 1.0:
             yield _in_known_words(grammar, target, k)
+            # It may be an option that has one value wherever the target shows.
+            columns = dict(_columns(grammar, target, [step for _, step in known]))
+            yield from _powers(grammar, target, np.log(np.abs(ks)), float(np.sign(k)), columns, 1, near) if k else ()
     elif np.all(ks > 0) or np.all(ks < 0):
         columns = dict(_columns(grammar, target, [step for _, step in known]))
         for several in range(1, SEVERAL + 1):

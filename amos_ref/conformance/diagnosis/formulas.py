@@ -128,7 +128,18 @@ _add("reduce", "mean-of-nonzero", "takes the mean over the entries that are not 
 _add("reduce", "mean-over-first-axis", "divides the sum of squares by the size of the first axis",
      "steps shrink with the size of the other axes", g2=lambda s, page: page(s) * _count(s) / (s.g.shape or (1,))[0])
 
+_add("reduce", "mean-square-of-g-theta", "takes the mean square of g theta; the page takes that of g",
+     "steps depend on the weights, and those of zeros are huge",
+     g2=lambda s, page: page(s.but(g=s.g * s.old_theta)))
+_add("reduce", "mean-square-of-differences", "takes the mean square of g minus the g before; the page takes that of g",
+     "steps are large where gradients agree", g2=lambda s, page: page(s.but(g=s.g - _kept(s, "g", s.g, 0.0 * s.g))))
+_add("reduce", "mean-square-about-average",
+     "takes the mean square of g minus its average with beta, as AdaBelief; the page takes that of g",
+     "steps are large where gradients agree", g2=lambda s, page: page(s.but(g=s.g - _smoothed(s))))
+
 # second moment
+_add("second moment", "v-of-deviation", "averages (g2 - v)^2; the page averages g2", "v is of another order",
+     v=lambda s, page: page(s.but(g2=np.square(s.g2 - s.old_v))))
 _add("second moment", "v-never-falls", "keeps the larger of the old and the new v, as AMSGrad without its second state",
      "one outlier shrinks all later steps", v=lambda s, page: np.maximum(s.old_v, page(s)))
 _add("second moment", "v-corrected-in-place", "stores v / (1 - beta^t), and averages that again",
@@ -267,6 +278,9 @@ _add("clock", "b-one-late", "grows b by the gamma of the step before", "steps an
      b=lambda s, page: page(s.but(gamma=_kept(s, "late", s.gamma, 0.0 * s.gamma))))
 _add("clock", "b-averaged", "b = beta b + gamma (1 + b)", "the clock runs slow",
      b=lambda s, page: page(s) - (1.0 - s.beta) * s.old_b)
+_add("clock", "b-as-average", "b = beta b + (1 - beta) gamma (1 + b); the page has b + gamma (1 + b)",
+     "the clock comes to rest where the page's goes on",
+     b=lambda s, page: s.beta * s.old_b + (1.0 - s.beta) * (page(s) - s.old_b))
 _add("clock", "b-at-most-1", "does not let b grow beyond 1", "steps and decay stop falling",
      b=lambda s, page: np.minimum(page(s), 1.0))
 _add("clock", "b-mean-over-slots", "keeps one b for each array, grown by the mean gamma of its slots",
@@ -321,6 +335,9 @@ for _name in ("float32", "float16", "bfloat16"):
              "small growth is lost", **{_part: lambda s, page, name=_name: stored(page(s), name)})
     _add("storage", f"change-in-{_name}", f"rounds the change of theta to {_name}", "small changes are coarse",
          delta=lambda s, page, name=_name: stored(page(s), name))
+    _add("storage", f"movement-in-{_name}",
+         f"rounds what is added to theta, averaged by momentum or not, to {_name}", "small changes are coarse",
+         theta=lambda s, page, name=_name: s.old_theta + stored(s.delta if s.m is None else s.m, name))
 
 # count
 _add("count", "count-of-leaves", "counts every leaf's step in one count", "the bias correction ends too early",
@@ -353,6 +370,11 @@ def _averaged(s: Any, new: Any) -> Any:
     mu = s.momentum or 0.0
     s.memory["averaged"] = mu * s.memory.get("averaged", 0.0) + (1.0 - mu) * new
     return s.memory["averaged"]
+
+
+def _smoothed(s: Any) -> Any:
+    s.memory["smoothed"] = s.beta * s.memory.get("smoothed", 0.0) + (1.0 - s.beta) * s.g
+    return s.memory["smoothed"]
 
 
 def _summed(s: Any, new: Any) -> Any:

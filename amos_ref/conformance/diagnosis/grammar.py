@@ -46,6 +46,19 @@ def shift_stage(name: str) -> Callable[..., dict[str, Override]]:
     return lambda f: {name: lambda s, page: None if (x := page(s)) is None else x + f(s)}
 
 
+def shift_start(name: str) -> Callable[..., dict[str, Override]]:
+    """Add something to what a part of the state starts as."""
+
+    def shifted(f: Callable[[Any], Any]) -> dict[str, Override]:
+        def start(s: Any, page: Any) -> Any:
+            first = s.memory.setdefault(f"start of {name}", s.count) == s.count
+            return page(s) + f(s) if first else page(s)
+
+        return {f"old_{name}": start}
+
+    return shifted
+
+
 def scale_given(name: str, stage: str) -> Callable[..., dict[str, Override]]:
     """Scale something only where a stage uses it."""
     return lambda f: {stage: lambda s, page: page(s.but(**{name: getattr(s, name) * f(s)}))}
@@ -58,6 +71,11 @@ def scale_share(name: str, part: Callable[[Any], Any]) -> Callable[..., dict[str
 
 _EXPONENTS = tuple(map(fractions.Fraction, ("1", "-1", "1/2", "-1/2", "2", "-2", "3/2", "-3/2", "3")))
 _PLAIN = ("2", "0.5", "4", "0.25", "-1", "0", "3", repr(math.sqrt(2.0)), repr(math.sqrt(0.5)))
+
+
+def offset(words: str, stage: str, shifted: Callable[..., dict[str, Override]], effect: str = "") -> Target:
+    """Return something to which a number may be added."""
+    return Target(words, stage, effect or "where that is small, the number is most of it", (), shifted)
 
 
 class Grammar:
@@ -76,8 +94,8 @@ class Grammar:
         Factors of a target that the catalogue has words for.
     rough : collection of str
         Targets whose factor the fit may miss, since the port's numbers do not follow it smoothly.
-    offsets : dict of str to (str, str)
-        Stages to which a number may be added: where on the way of a step they are, and what they are in words.
+    offsets : dict of str to Target
+        To what a number may be added.
     catalogue : Catalogue
         Its names are left out.
     """
@@ -98,15 +116,12 @@ class Grammar:
         powers: Mapping[str, tuple[str, str]],
         words: Mapping[str, Mapping[float, str]],
         rough: Collection[str],
-        offsets: Mapping[str, tuple[str, str]],
+        offsets: Mapping[str, Target],
         catalogue: Catalogue,
     ) -> None:
         self.factors, self.own, self.targets, self.powers, self.words = factors, own, targets, powers, words
         self.rough, self.catalogue = tuple(rough), catalogue
-        self.offsets = {
-            name: Target(words, stage, "where that is small, the number is most of it", (), shift_stage(name))
-            for name, (stage, words) in offsets.items()
-        }
+        self.offsets = offsets
         parts = "|".join(map(re.escape, sorted(factors, key=len, reverse=True)))
         self._part = re.compile(rf"({parts})(?:\^(-?\d+(?:/\d+)?))?")
         self._times = re.compile(rf"({'|'.join(targets)})-times-(.+)")

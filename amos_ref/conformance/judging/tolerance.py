@@ -1,8 +1,8 @@
 """How far a right port may be from the page: proven for float64 and float32, measured for float16 and bfloat16."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,13 @@ class Moment(NamedTuple):
     allowed: dict[str, np.ndarray]
 
 
-def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Iterator[dict[str, Moment]]:
+def trajectory(
+    case: Case, etas: Mapping[str, float], reading: Reading, shown: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[dict[str, Moment]]:
     """Yield a case's steps in float64, leaf by leaf, with tolerances; a skipped leaf keeps its last moment.
+
+    With what a port has `shown` after each step, in float64 or float32, every step starts from that, and no rounding
+    error of an earlier step is left in what was shown.
 
     Raises
     ------
@@ -36,7 +41,7 @@ def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
         return
     make, bounds = ALGORITHMS[case.algorithm].load("bound").Bound, {}
     now: dict[str, Moment] = {}
-    for t, steps in enumerate(reading.run(case, etas), 1):
+    for t, steps in enumerate(reading.run(case, etas, shown), 1):
         for name, step in steps.items():
             if step.count == t:  # not a skipped leaf's last step
                 bound = bounds.setdefault(name, make(step, case.dtype))
@@ -46,6 +51,9 @@ def trajectory(case: Case, etas: Mapping[str, float], reading: Reading) -> Itera
         if t == 1 and case.inject:
             for name, bound in bounds.items():
                 bound.forget(what for what, arrays in case.inject.items() if name in arrays)
+        if shown:
+            for bound in bounds.values():
+                bound.forget(what for what in bound.like if shown[t - 1].get(what))
 
 
 def trajectory_of_page(case: Case, etas: Mapping[str, float]) -> tuple[dict[str, Moment], ...]:

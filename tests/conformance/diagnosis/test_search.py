@@ -11,6 +11,7 @@ from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, deviation, readi
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
+from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
 from amos_ref.conformance.diagnosis.lives import is_special
 from amos_ref.conformance.judging.drive import observe
 from amos_ref.conformance.judging.judge import run
@@ -178,3 +179,81 @@ def test_a_decay_that_cancels_is_bounded_by_its_parts():
     near = case._replace(options=case.options | {"extra_l2": spec.growth(1.0, xi, 1.0, 1.0) / 2.0 * (1 + 2.0**-30)})
     held = Evidence([observe(SimulatedPort("extra_l2-sign", seed=seed), near) for seed in range(8)])
     assert held.fits(("extra_l2-sign",))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("divisor-plus-1e-08", "adds 1e-08 to max(v, epsilon), by which r divides"),
+        ("root_of_divisor-plus-1e-08", "adds 1e-08 to sqrt(max(v, epsilon)), by which r divides twice"),
+        ("corrected_divisor-plus-1e-08", "adds 1e-08 to max(v, epsilon) / (1-beta^t), which r is one over"),
+        (
+            "root_of_corrected_divisor-plus-0.25",
+            "adds 0.25 to sqrt(max(v, epsilon) / (1-beta^t)), which sqrt(r) is one over",
+        ),
+        ("v_start-plus-0.001", "adds 0.001 to v at its start"),
+        ("b_start-plus-1.0", "adds 1 to b at its start"),
+    ],
+)
+def test_a_number_is_fitted_where_it_is_added(name, words):
+    assert deviation(name).does == words
+    held = Evidence(run(SimulatedPort(name, seed=5), DOUBLE[:10])[1])
+    found = list(fitted_offsets(held, (), list(held.failing(()))))
+    assert (name,) in found
+    assert [names for names in found if held.fits(names)] == [(name,)]
+
+
+def test_a_number_of_the_size_of_rounding_errors_is_no_name(monkeypatch):
+    """It shows where v is tiny, and there alone: so does the rounding of a v that something larger was added to."""
+    held = Evidence(run(SimulatedPort("v-plus-8.881784197001252e-16", seed=5), DOUBLE)[1])
+    failing = list(held.failing(()))
+    assert 0 < 2 * len(failing) <= len(held.seen)
+    assert list(fitted_offsets(held, (), failing)) == []
+    alone = Evidence([held.seen[i] for i in failing])  # asked of these alone, it is found: so it was named
+    assert ("v-plus-8.881784197001252e-16",) in fitted_offsets(alone, (), list(alone.failing(())))
+
+
+def test_what_grows_faster_than_the_page_is_followed_step_by_step(monkeypatch):
+    """Errors double at every step where b grows by its square: the bounds around the page's formulas are too narrow."""
+    names, case = ("gamma_in_b-times-(1+b)",), next(case for case in DOUBLE if case.name == "decayed")
+    one = observe(SimulatedPort(*names, seed=5), case)
+    assert Evidence([one]).misfit(names, 0) is None
+    for other in ("gamma_in_b-times-(1+b)^2", "gamma_in_b-times-1.0000001*(1+b)", "gamma-times-(1+b)"):
+        assert Evidence([one]).misfit((other,), 0) is not None
+    hidden = one._replace(shown=[{part: now[part] for part in ("theta", "v")} for now in one.shown])
+    assert Evidence([hidden]).fits(names)  # theta hardly heeds so large a b
+    monkeypatch.setattr(evidence, "AMPLIFIED", 0.0)
+    assert Evidence([one]).misfit(names, 0) is not None  # as it was
+
+
+def test_readings_that_differ_in_an_option_that_the_port_lacks_are_one():
+    class Plain(SimulatedPort):
+        def __init__(self, name):
+            super().__init__(name, seed=5, dtypes=("float64",))
+            self.options = set(ALIASES) - {"momentum"}
+
+    cases = [case for case in DOUBLE if "momentum" not in case.options][:8]
+    assert diagnosed(Plain("clip-the-average"), cases).candidates == [["clip-the-change"]]
+    assert diagnosed(SimulatedPort("clip-the-average", seed=5)).candidates == [["clip-the-average"]]
+
+
+def test_what_a_port_rounds_to_the_other_side_of_a_tie_is_no_misfit(monkeypatch):
+    """A mean of two neighbours in bfloat16 goes up or down as the error before it was: whole units off, and right."""
+    names = ("change-in-bfloat16",)
+    seen = run(SimulatedPort(*names, seed=7), DOUBLE)[1]
+    held = Evidence(seen)
+    assert 0 < len(list(held.failing(names))) < len(seen) / 2
+    assert held.fits(names)
+    for other in ("change-in-float16", "movement-in-bfloat16", "v-in-bfloat16"):
+        assert not Evidence(seen).fits((other,))
+    monkeypatch.setattr(evidence, "NUDGED", 1)
+    assert not Evidence(seen).fits(names)  # one error goes one way
+
+
+def test_a_factor_that_is_one_number_wherever_it_shows_may_be_an_option():
+    """No case of the table has both momentum and another d_coef, so d_coef and 1/4 are one there, and not beyond it."""
+    port, cases = SimulatedPort("m-times-d_coef", seed=5), [case for case in DOUBLE if "momentum" in case.options]
+    held = Evidence(run(port, cases)[1])
+    found = [names for names in fitted(held, (), list(held.failing(()))) if held.fits(names)]
+    assert {("m-times-0.25",), ("m-times-d_coef",)} <= set(found)
+    assert diagnosed(port, cases).candidates == [["m-times-d_coef"]]
