@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amos_ref.mpi.layout import Layout
+    from amos_ref.mpi.saving import load
     from amos_ref.mpi.sharded import Sharded
 
-__all__ = ["Layout", "Sharded"]
+__all__ = ["Layout", "Sharded", "load"]
 
-_MODULES = {"Layout": "layout", "Sharded": "sharded"}
+_MODULES = {"Layout": "layout", "Sharded": "sharded", "load": "saving"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ class Layout:
     """
 
     def __init__(self, shapes: Any, cuts: Mapping[str, Any], ranks: int | None = None) -> None:
-        self.shapes: dict[str, Shape] = {name: leaf.shape for name, leaf in read_tree(shapes).items()}
+        self.shapes: dict[str, Shape] = read_shapes(shapes)
         if odd := sorted(set(self.shapes) ^ set(cuts), key=str):
             word = "has no cut" if odd[0] in self.shapes else "has a cut, but there is no such leaf"
             raise LayoutError(f"leaf {odd[0]!r} {word}; the leaves are {', '.join(map(repr, list(self.shapes)[:8]))}")
@@ -124,8 +124,9 @@ class Layout:
         ranks = _as_ranks(ranks)
         if balance not in ("whole", "each"):
             raise LayoutError(f"balance is {balance!r:.60}; it must be 'whole' or 'each'")
-        sizes = {name: leaf.shape for name, leaf in read_tree(shapes).items()}
-        return cls(sizes, cut_evenly(sizes, slot_shapes(opt, sizes), ranks, each=balance == "each"), ranks)
+        sizes = read_shapes(shapes)
+        layout = cls(sizes, cut_evenly(sizes, slot_shapes(opt, sizes), ranks, each=balance == "each"), ranks)
+        return layout._in_order(sizes)
 
     def check(self, opt: Any) -> None:
         """Raise LayoutError if a leaf is cut where its slots could not have the bits of one process.
@@ -263,9 +264,15 @@ class Layout:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LayoutError(f"this is no layout in JSON: {type(error).__name__}: {error}") from None
         try:
-            return cls(shapes, cuts, ranks)
+            return cls(shapes, cuts, ranks)._in_order(shapes)
         except (ShapeError, TreeError) as error:
             raise LayoutError(f"this is no layout in JSON: {error}") from None
+
+    def _in_order(self, names: Iterable[str]) -> "Layout":
+        """Put the leaves in the order of a tree that is not at hand."""
+        self.shapes = {name: self.shapes[name] for name in names}
+        self.cuts = {name: self.cuts[name] for name in self.shapes}
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self.to_json() == other.to_json()
@@ -276,6 +283,14 @@ class Layout:
     def __repr__(self) -> str:
         cut = sum(isinstance(cut, Cut) for cut in self.cuts.values())
         return f"<Layout of {len(self.shapes)} leaves over {self.ranks} ranks, {cut} of them cut>"
+
+
+def read_shapes(shapes: Any) -> dict[str, Shape]:
+    """Return the shape of every leaf by name, in the order in which steps have the leaves of such a tree."""
+    found = {name: leaf.shape for name, leaf in read_tree(shapes).items()}
+    if isinstance(shapes, Mapping) and {str(key) for key in shapes} >= set(found):
+        return {name: found[name] for name in tree.flatten(dict.fromkeys(found))}
+    return found
 
 
 def _size(shape: Shape) -> int:

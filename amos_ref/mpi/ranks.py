@@ -65,6 +65,10 @@ class Ranks:
         """Return what all ranks say, for small things off the way of a step."""
         return self.comm.allgather(what)
 
+    def say(self, what: Any) -> Any:
+        """Return what rank 0 says."""
+        return self.comm.bcast(what, root=0)
+
     def send(self, data: np.ndarray, rank: int) -> None:
         """Send bytes to one rank."""
         self.comm.Send(data, rank)

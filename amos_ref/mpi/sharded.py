@@ -11,8 +11,10 @@ from amos_ref.mpi.agreement import Differ, Failed, NotFinite
 from amos_ref.mpi.layout import Layout
 from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
+from amos_ref.mpi.saving import name_parts, write_together
 from amos_ref.optimizers.scale import DefaultEta, measures
 from amos_ref.optimizers.trace import Trace
+from amos_ref.storage.checkpoint import Path
 from amos_ref.storage.options import encode_options
 
 T = TypeVar("T")
@@ -148,6 +150,34 @@ class Sharded:
     def trace(self, grads: Any, state: Any, params: Any) -> Trace:
         """Return every intermediate of one step of the parts, as ``opt.trace`` does; nothing is changed."""
         return self._step("trace", grads, state, params, lambda: self._view.trace(grads, state, params))
+
+    def save(self, path: Path, params: Any, state: Any) -> None:
+        """Write the parts of all ranks to one file, as :func:`amos_ref.save` writes whole arrays: to the same byte.
+
+        Rank 0 writes it, in pieces of bounded size; no rank has more than its parts and one such piece in memory. One
+        process reads the file with :func:`amos_ref.load`, any number of ranks with :func:`amos_ref.mpi.load`.
+
+        Parameters
+        ----------
+        path : str or path
+            On rank 0. An existing file is replaced when the new one is whole.
+        params, state
+            The parts that this rank has.
+
+        Raises
+        ------
+        StateError, DtypeError, TreeError, HyperParameterError, StorageError
+            As :func:`amos_ref.save`, on every rank; the old file is intact then.
+        """
+        view = self._view
+
+        def look() -> dict[str, Any]:
+            arrays = name_parts(params, state, view)
+            view._extent.shapes(named_arrays(params))
+            return arrays
+
+        arrays = self._together("save", look, getattr(state, "count", None))
+        write_together(path, arrays, state, view, view._extent)
 
     def _step(self, doing: str, grads: Any, state: Any, params: Any, call: Callable[[], T]) -> T:
         try:

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 MIN = "min"
-PATIENCE = 60.0  # seconds after which a rank that waits for others gives up
+PATIENCE = 20.0  # seconds after which a rank that waits for others gives up
 
 
 class Request:

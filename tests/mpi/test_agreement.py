@@ -121,7 +121,7 @@ def test_the_first_of_several_is_named_and_a_sum_that_overflows():
             grads["mixed"] = grads["mixed"] * np.nan
         return params, grads, state
 
-    same(fail(two), errors.NonFiniteError, "'mixed'[1, 0, 0, 0]")
+    same(fail(two), errors.NonFiniteError, "'element'[2, 0]")
 
     def large(rank, params, grads, state, comm):
         grads["vector"] = np.full_like(grads["vector"], 1.2e154 if rank == 0 else 1.1e154)

@@ -202,7 +202,9 @@ def test_json_both_ways():
     assert Layout.from_json(layout.to_json()).cuts == layout.cuts
     assert layout != one("columns", 0, 64)
     data = json.loads(layout.to_json())
-    assert list(data["leaves"]) == list(KINDS)
+    assert list(data["leaves"]) == sorted(KINDS)  # as a tree has them
+    nested = Layout({"a": [(4,)] * 11}, {f"a/{k}": 0 for k in range(11)})
+    assert list(Layout.from_json(nested.to_json()).shapes) == [f"a/{k}" for k in range(11)]
     for text in ("", "[]", "{}", '{"format": "amos-ref-layout", "ranks": 2, "leaves": {}}', layout.to_json()[:-1]):
         with pytest.raises(LayoutError, match="JSON"):
             Layout.from_json(text)
