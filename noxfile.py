@@ -220,6 +220,13 @@ def cuda(session: nox.Session) -> None:
 
 
 @nox.session
+def mpi(session: nox.Session) -> None:
+    """Parameters over the ranks of MPI: real ranks as processes, and ranks as threads."""
+    session.install(*PINNED, "-e", ".[test,mpi]", "mpich")
+    session.run("pytest", "tests/mpi", "docs/distributed.md", *session.posargs, env={"AMOS_REF_MPI": "needed"})
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """The CUDA kernels on a GPU, compiled as nox -s cuda checks it; where there is none, this says why."""
     session.install(*TOOLKIT, "-e", ".[test]")

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from amos_ref import adamw, closed_form, conformance, errors, exact, interop, plots, problems, rules, spec
+    from amos_ref import adamw, closed_form, conformance, errors, exact, interop, mpi, plots, problems, rules, spec
     from amos_ref.choosing import choose
     from amos_ref.errors import AmosError
     from amos_ref.minimizer import minimize
@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "load_state",
     "minimize",
+    "mpi",
     "plots",
     "problems",
     "rules",

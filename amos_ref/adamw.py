@@ -48,7 +48,7 @@ def decide(u2: float, scale: float, alpha: float, rho: float) -> tuple[float, fl
     return alpha, rho
 
 
-def compute_stages(leaf: DirectedLeaf, rates: AdamWRates) -> dict[str, Any]:
+def compute_stages(leaf: DirectedLeaf, rates: AdamWRates, mean: Any = None) -> dict[str, Any]:
     """Return every intermediate of a leaf's step."""
     theta, (_, u, m, v) = leaf.theta.astype(np.float64), aim(leaf, rates)
     with np.errstate(all="ignore"):
@@ -94,7 +94,7 @@ class AdamW(Optimizer):
     """
 
     state_type: type = AdamWState
-    method: ClassVar[Method] = Method(decide, 0, compute_stages, Adam)
+    method: ClassVar[Method] = Method(decide, 0, compute_stages, aim, Adam)
     lines: ClassVar[Lines] = LINES
     backends: ClassVar[tuple[str, ...]] = ("numpy", "cpu", "auto")
 

@@ -1,6 +1,7 @@
 """What an array must be before a step touches it: dtype, shape, finite, writeable, apart from the others."""
 
 import math
+import operator
 from collections.abc import Collection
 from typing import Any
 
@@ -111,16 +112,22 @@ def check_shape(a: np.ndarray, shape: tuple[int, ...], where: str) -> None:
         raise ShapeError(f"{where} has shape {a.shape}; its parameter has shape {shape}")
 
 
-def check_finite(a: np.ndarray, where: str, *, squared: bool = False) -> None:
-    """Raise NonFiniteError naming the first index whose value (or square) is not finite."""
+def check_finite(a: np.ndarray, where: str, *, squared: bool = False, origin: tuple[int, ...] | None = None) -> None:
+    """Raise NonFiniteError naming the first index whose value (or square) is not finite.
+
+    Of a part of an array `origin` says where in the whole it begins.
+    """
     with np.errstate(all="ignore"):
         wide = a.astype(np.float64)
         bad = ~np.isfinite(wide * wide if squared else wide)
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), a.shape))
         value = wide[index]
+        index = tuple(map(operator.add, index, origin or (0,) * a.ndim))
         why = ", whose square overflows float64" if np.isfinite(value) else ""
-        raise NonFiniteError(f"{where}[{', '.join(map(str, index))}] is {float(value)!r}{why}")
+        error = NonFiniteError(f"{where}[{', '.join(map(str, index))}] is {float(value)!r}{why}")
+        error.index = index
+        raise error
 
 
 def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:

@@ -112,9 +112,9 @@ def decide(u2, sigma, shrink, alpha_0, q, epsilon):
     return step_size(alpha_0, scale_ratio(sigma, u2, epsilon), shrink), weight_decay(alpha_0, q, shrink)
 
 
-def step(theta, u, sigma, slot_shape, shrink, alpha_0, q, epsilon):
+def step(theta, u, sigma, slot_shape, shrink, alpha_0, q, epsilon, mean=None):
     """One step of one array, float64 in and out: every intermediate by its name."""
-    u2 = spec.mean_square(u, slot_shape)
+    u2 = (mean or spec.mean_square)(u, slot_shape)
     alpha, rho = decide(u2, sigma, shrink, alpha_0, q, epsilon)
     rho = np.full_like(alpha, rho)
     delta = spec.change(alpha, u, rho, theta)

@@ -6,9 +6,9 @@ a step raises one of them, the parameters and the state have the bits that they 
 
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
-    "FloatModeError", "HyperParameterError", "MissingDependencyError", "NoAnswerError", "NonFiniteError",
-    "OutOfMemoryError", "OverlapError", "ProblemError", "ReadOnlyError", "RuleError", "ScheduleError", "ShapeError",
-    "StateError", "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
+    "FloatModeError", "HyperParameterError", "LayoutError", "MissingDependencyError", "NoAnswerError", "NonFiniteError",
+    "OutOfMemoryError", "OverlapError", "ProblemError", "RankError", "ReadOnlyError", "RuleError", "ScheduleError",
+    "ShapeError", "StateError", "StorageError", "TargetError", "TreeError", "UndecidedError", "VectorError",
 ]  # fmt: skip
 
 
@@ -74,6 +74,16 @@ class OutOfMemoryError(StorageError, MemoryError):
 
 class NonFiniteError(AmosError, ValueError):
     """A value that must be finite is NaN or infinite, or its square overflows float64."""
+
+    index: tuple[int, ...] | None = None  # of the first such entry; None where a sum overflows
+
+
+class LayoutError(AmosError, ValueError):
+    """A layout over ranks does not fit the arrays, the slots or the ranks, or it cuts where the bits would differ."""
+
+
+class RankError(AmosError, RuntimeError):
+    """The ranks of an MPI job are not about to do the same, or one of them failed or did not come."""
 
 
 class FloatModeError(AmosError, ArithmeticError):

@@ -185,13 +185,13 @@ def round_to(x, dtype):
     return x.astype(dtype)
 
 
-def step(theta, g, v, b, m, *, q, xi, eta, beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon):
+def step(theta, g, v, b, m, *, q, xi, eta, beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon, mean=None):
     """One step of one array, float64 in and out: every intermediate by its name.
 
     theta, g, m (None: no momentum) have the array's shape, v and b the slot's; q = 1 - beta^t.
     """
     g = clip(g, np.inf if clip_value is None else clip_value)
-    g2 = mean_square(g, v.shape)
+    g2 = (mean or mean_square)(g, v.shape)  # of a part, the mean over the whole array
     v, r, c, gamma, d, alpha, rho, b = decide(g2, v, b, q, xi, eta, beta, extra_l2, c_coef, d_coef, epsilon)
     delta = change(alpha, g, rho, theta)
     m = None if m is None else average(m, delta, momentum)

@@ -93,8 +93,11 @@ class Method(NamedTuple):
     #: How many arrays of a leaf's `state` *decide* takes: 2 or none, as compiled kernels have it.
     states: int
     #: ``page(leaf, rates)``: every intermediate of a leaf's step by the page, in NumPy. It raises NonFiniteError for a
-    #: gradient that is not finite.
-    page: Callable[[Any, Any], Mapping[str, Any]]
+    #: gradient that is not finite. Of a part of an array it is given ``mean(u, slot)`` too, the mean square.
+    page: Callable[..., Mapping[str, Any]]
+    #: ``aim(leaf, rates) -> (g, u, ...)``: the clipped gradient, and what the mean square is taken of. It raises as
+    #: `page` does.
+    aim: Callable[[Any, Any], tuple[Any, ...]]
     #: The class of what `Rates.aims` is at every step, a :class:`Direction`; None where that is None.
     direction: Any = None
     #: How many numbers a leaf has as its `own`: at most 2, as compiled kernels have it.
@@ -176,6 +179,33 @@ def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:
             late = late if isinstance(error, MemoryError) else error
 
 
+class Sharing(Protocol):
+    """The way to the other parts of leaves that are parts of larger arrays (see kernels/shared.py).
+
+    In every step `agree`, `gather` and `settle` are called once each, in this order, before anything is written.
+    """
+
+    def piece(self, name: str) -> Any:
+        """Return the Piece that a leaf is; None for an array that is here whole."""
+        ...
+
+    def agree(self, bad: str | None, names: Sequence[str], rates: Any) -> None:
+        """Say that everything is ready here to step these leaves with these numbers.
+
+        `bad` is the first leaf, of those that share no sums, whose gradient is not finite. Raise what any part raised
+        instead, or if parts differ in what they are about to do.
+        """
+        ...
+
+    def gather(self, sums: Any, route: Any) -> None:
+        """Send sums, and fill ``route.received`` with those of all parts."""
+        ...
+
+    def settle(self, bad: str | None) -> None:
+        """Say of which leaf the shared sums are not finite, and raise if any leaf has a gradient that is not."""
+        ...
+
+
 class Watch(Protocol):
     """What some arrays were like, to be compared with what they are like now."""
 
@@ -215,6 +245,10 @@ class Backend(Protocol):
         """Lay the leaves of a step out."""
         ...
 
+    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
+        """Lay the leaves of a step out, some of which are parts of larger arrays; raise BackendError if it cannot."""
+        ...
+
     def watch(self, arrays: Sequence[Any], fixed: int) -> Watch | None:
         """Return a watch over arrays, of which those behind the first `fixed` may lie elsewhere later, but apart from
         them; None where they cannot be watched.
@@ -238,6 +272,13 @@ class Backend(Protocol):
     def synchronize(self, work: Work | None, stream: Any) -> None:
         """Wait for launched steps; raise NonFiniteError if a gradient of theirs was not finite."""
         ...
+
+
+class WholeBackend:
+    """What backends have that step whole arrays only."""
+
+    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
+        raise BackendError("this backend steps whole arrays; 'cpu' and 'numpy' step parts of them")
 
 
 class HostBackend:

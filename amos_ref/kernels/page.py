@@ -1,29 +1,30 @@
 """The page itself as a backend, in NumPy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from amos_ref.dtypes import round_like, vanishes
-from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insist
+from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, Sharing, insist
+from amos_ref.kernels.shared import pages
 
 
 class Work(PlainWork):
     """The leaves of a step; see :class:`amos_ref.kernels.Work`."""
 
     leaves: Sequence[Any]
-    page: Callable[[Any, Any], Mapping[str, Any]]
+    method: Method
+    sharing: Sharing | None
     late: BaseException | None
     vanished: Sequence[int]
     keeps = False
 
-    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
-        self.leaves, self.page = leaves, method.page
+    def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
+        self.leaves, self.method, self.sharing = leaves, method, sharing
 
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; everything is computed before anything is written."""
         rows, vanished = [], []
-        for number, leaf in enumerate(self.leaves):
-            after = self.page(leaf, rates)
+        for number, (leaf, after) in enumerate(pages(self.leaves, self.method, rates, self.sharing)):
             rows += [(target, round_like(after[name], target)) for name, target in leaf.written().items()]
             if leaf.state and vanishes(after["g2"], round_like(after["v"], leaf.state[0])):
                 vanished.append(number)
@@ -45,6 +46,9 @@ class PageBackend(HostBackend):
 
     def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
         return Work(leaves, method)
+
+    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
+        return Work(leaves, method, sharing)
 
     def watch(self, arrays: Sequence[Any], fixed: int) -> None:
         return None

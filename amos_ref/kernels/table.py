@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.kernels.shared import Piece
 
 #: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, which backends
 #: fill in, or of a row of `own_rows`); the view (outer, n, inner); where the leaf's sums, slots and places (its slots,
@@ -20,6 +21,8 @@ THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS,
 COLUMNS = 15
 MOST_STATES = STATE_1 - STATE_0 + 1
 MOST_MOMENTS = MOMENT_1 - MOMENT_0 + 1
+
+Runs = list[tuple[bool, int]]
 
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
@@ -70,7 +73,7 @@ class Box(NamedTuple):
     slots: int
     groups: int  # sums in one outer index and column: of 8192 neighbours, or of 64 rows
     pieces: int  # tasks of apply in one outer index
-    runs: list[tuple[bool, int]]
+    runs: Runs
     cut: int  # which run is n
 
     @property
@@ -79,37 +82,52 @@ class Box(NamedTuple):
         return any(reduced for reduced, _ in self.runs[: self.cut])
 
 
-def box_of(shape: tuple[int, ...], slot: tuple[int, ...]) -> Box:
-    """Return how kernels see an array."""
-    runs, slots, size = spec.runs(shape, slot), math.prod(slot), math.prod(shape)
+def box_of(shape: tuple[int, ...], slot: tuple[int, ...], runs: Runs | None = None) -> Box:
+    """Return how kernels see an array, or a part of one whose runs are given."""
+    runs, slots, size = runs or spec.runs(shape, slot), math.prod(slot), math.prod(shape)
     cut = max((k for k, (reduced, _) in enumerate(runs) if reduced), default=-1)
     if cut < 0:
         tasks = -(-size // CHUNK)
         return Box("elements", 1, size, 1, slots, tasks, tasks, runs, cut)
     lengths = [n for _, n in runs]
     outer, n, inner = math.prod(lengths[:cut]), lengths[cut], math.prod(lengths[cut + 1 :])
-    if inner == 1:
+    if cut == len(runs) - 1:
         return Box("rows", outer, n, 1, slots, max(-(-n // CHUNK), 1), -(-n // PIECE), runs, cut)
     return Box("columns", outer, n, inner, slots, max(-(-n // ROWS), 1), -(-n // ROWS), runs, cut)
+
+
+def boxes_of(leaf: Any, piece: Piece | None) -> tuple[Box, Box]:
+    """Return how kernels see a leaf, and how they see the array whose sums make its slots: itself, or the whole one."""
+    if piece is None:
+        box = box_of(tuple(leaf.theta.shape), leaf.slot)
+        return box, box
+    here = box_of(tuple(leaf.theta.shape), leaf.slot, piece.runs_of(piece.part))
+    if not piece.shared:
+        return here, here
+    if piece.run == piece.sums:
+        here = here._replace(groups=piece.groups(here.n))  # an empty part has no sums
+    return here, box_of(piece.shape, piece.slot)
 
 
 class Mixed(NamedTuple):
     """A leaf with reduced runs before the innermost one, which alone the kernels reduce."""
 
-    box: Box
+    box: Box  # of what is here
+    whole: Box
     slots: slice
     places: slice
 
     def fold(self, totals: np.ndarray) -> None:
         """Sum what the kernels summed over the runs that are left."""
-        runs = self.box.runs[: self.box.cut] + self.box.runs[self.box.cut + 1 :]
+        runs = self.whole.runs[: self.whole.cut] + self.whole.runs[self.whole.cut + 1 :]
         totals[self.slots] = spec.fold(totals[self.places], runs).reshape(-1)
 
     def spread(self, per_slot: np.ndarray) -> None:
         """Give every (outer, inner) the value of its slot."""
         full = [1 if k == self.box.cut else n for k, (_, n) in enumerate(self.box.runs)]
         slots = [1 if reduced else n for reduced, n in self.box.runs]
-        per_slot[self.places].reshape(full)[...] = per_slot[self.slots].reshape(slots)  # nothing is allocated
+        places = slice(self.places.start, self.places.start + math.prod(full))  # fewer, of a part
+        per_slot[places].reshape(full)[...] = per_slot[self.slots].reshape(slots)  # nothing is allocated
 
 
 class Key(NamedTuple):
@@ -121,6 +139,10 @@ class Key(NamedTuple):
     state: np.dtype | None  # of state and momentum
     averages: bool
     moments: int
+    shared: bool = False  # parts of arrays, whose sums are put together with those of other parts
+
+
+Member = tuple[int, Any, Box, Box, Piece | None]
 
 
 class Table:
@@ -129,8 +151,8 @@ class Table:
     Parameters
     ----------
     key : Key
-    members : list of (int, leaf, Box)
-        With the leaf's number among those of the step.
+    members : list of (int, leaf, Box, Box, Piece)
+        With the leaf's number among those of the step; how kernels see it, and the whole array; None for what is whole.
     address : callable
         Where an array's first element lies.
 
@@ -138,61 +160,78 @@ class Table:
     ----------
     leaves : ndarray of int64, shape (members, 15)
         See the names of the columns.
+    whole : ndarray of int64, shape (members, 15)
+        The same of the arrays whose sums are combined: `leaves` itself, unless sums are shared.
     share : ndarray of float64, shape (members,)
         The number of elements that a slot is the mean of.
     reduce, combine, slots, apply : Tasks
-    sums, places : int
-        The sizes of the scratch arrays.
+    sums, all_sums, places : int
+        The sizes of the scratch arrays: of the sums that are computed, of those that are combined, and of the rest.
     boxes : list of Box
     mixed : list of Mixed
     """
 
     boxes: list[Box]
+    pieces: list[Piece | None]
     leaves: np.ndarray
+    whole: np.ndarray
     share: np.ndarray
     sums: int
+    all_sums: int
     places: int
     reduce: Tasks
     combine: Tasks
     slots: Tasks
     apply: Tasks
 
-    def __init__(self, key: Key, members: list[tuple[int, Any, Box]], address: Callable[[Any], int]) -> None:
+    def __init__(self, key: Key, members: list[Member], address: Callable[[Any], int]) -> None:
         self.key = key
-        self.boxes = boxes = [box for *_, box in members]
-        sizes = [math.prod(leaf.theta.shape) for _, leaf, _ in members]
+        self.boxes = boxes = [box for _, _, box, _, _ in members]
+        whole = [box for _, _, _, box, _ in members]
+        self.pieces = [piece for *_, piece in members]
+        sizes = [math.prod(leaf.theta.shape) for _, leaf, *_ in members]
         self.leaves = np.zeros((len(members), COLUMNS), np.int64)
-        self.share = np.array([float(max(n // max(b.slots, 1), 1)) for n, b in zip(sizes, boxes, strict=True)])
-        self.sums = self.places = 0
+        self.share = np.array(
+            [
+                float(max(n // max(b.slots, 1), 1) if piece is None else piece.share)
+                for n, b, piece in zip(sizes, boxes, self.pieces, strict=True)
+            ]
+        )
+        self.sums = self.all_sums = self.places = 0
         self.mixed: list[Mixed] = []
-        for row, (number, leaf, box) in zip(self.leaves, members, strict=True):
+        for row, (number, leaf, box, _, _) in zip(self.leaves, members, strict=True):
             held = {THETA: leaf.theta, G: leaf.g, M: leaf.momentum}
             held |= dict(enumerate(leaf.state, STATE_0)) | dict(enumerate(leaf.moments, MOMENT_0))
             for column, a in held.items():
                 row[column] = 0 if a is None else address(a)
             row[OUTER : INNER + 1] = box.outer, box.n, box.inner
             row[LEAF] = number
-            if key.kind != "elements":
-                self._place(row, box)
+        self.whole = self.leaves.copy() if key.shared else self.leaves
+        if key.kind != "elements":
+            for k in range(len(members)):
+                self._place(self.leaves[k], self.whole[k], boxes[k], whole[k])
         slow = 2 if 2 in (key.theta.itemsize, key.g.itemsize) else 1  # half precision is converted
         self.reduce = _tasks([b.outer * b.groups for b in boxes], [slow * n for n in sizes])
         self.combine = _tasks(
-            [b.outer * -(-b.inner // STRIP) for b in boxes], [b.outer * b.groups * b.inner for b in boxes]
+            [b.outer * -(-b.inner // STRIP) for b in whole], [b.outer * b.groups * b.inner for b in whole]
         )
         self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
         heavy = 6 if key.kind == "elements" else slow  # three divisions and two roots
         self.apply = _tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
 
-    def _place(self, row: np.ndarray, box: Box) -> None:
+    def _place(self, row: np.ndarray, all_row: np.ndarray, box: Box, whole: Box) -> None:
         """Give the leaf its part of the scratch arrays."""
-        places = box.outer * box.inner
-        row[SUMS], row[SLOTS] = self.sums, self.places
-        self.sums += places * box.groups
+        places = whole.outer * whole.inner
+        all_row[OUTER : INNER + 1] = whole.outer, whole.n, whole.inner
+        row[SUMS], all_row[SUMS] = self.sums, self.all_sums
+        self.sums += box.outer * box.inner * box.groups
+        self.all_sums += places * whole.groups
+        row[SLOTS] = all_row[SLOTS] = self.places
         if box.mixed:
             middle = self.places + box.slots
-            self.mixed.append(Mixed(box, slice(self.places, middle), slice(middle, middle + places)))
+            self.mixed.append(Mixed(box, whole, slice(self.places, middle), slice(middle, middle + places)))
             self.places = middle
-        row[PLACES] = self.places
+        row[PLACES] = all_row[PLACES] = self.places
         self.places += places
 
 
@@ -206,14 +245,16 @@ def own_rows(scales: Sequence[int], own: Sequence[tuple[float, ...]]) -> np.ndar
     return np.column_stack([np.array(scales, np.int64), np.array(own, np.float64).view(np.int64)])
 
 
-def tables(leaves: Iterable[Any], address: Callable[[Any], int]) -> list[Table]:
+def tables(leaves: Iterable[Any], address: Callable[[Any], int], sharing: Any = None) -> list[Table]:
     """Sort the leaves of a step into tables."""
-    found: dict[Key, list[tuple[int, Any, Box]]] = {}
+    found: dict[Key, list[Member]] = {}
     for number, leaf in enumerate(leaves):
-        box = box_of(tuple(leaf.theta.shape), leaf.slot)
+        piece = None if sharing is None else sharing.piece(leaf.name)
+        box, whole = boxes_of(leaf, piece)
+        shared = piece is not None and piece.shared
         kept = next((a.dtype for a in (*leaf.state, leaf.momentum) if a is not None), None)
-        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.momentum is not None, len(leaf.moments))
-        found.setdefault(key, []).append((number, leaf, box))
+        key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.momentum is not None, len(leaf.moments), shared)
+        found.setdefault(key, []).append((number, leaf, box, whole, piece))
     return [Table(key, members, address) for key, members in found.items()]
 
 

@@ -11,7 +11,7 @@ from amos_ref.dtypes import Shape
 from amos_ref.groups import number_of
 from amos_ref.kernels import At, Method
 from amos_ref.optimizers.base import Optimizer
-from amos_ref.optimizers.leaf import Leaf, refuse_gradient
+from amos_ref.optimizers.leaf import Leaf, aim, refuse_gradient
 from amos_ref.optimizers.scale import DefaultEta, measures, scale_at_start, warn_of_default
 from amos_ref.optimizers.state import AmosState, ScaledAmosState
 from amos_ref.optimizers.trace import Lines
@@ -85,12 +85,12 @@ def decide_own(g2, v, b, eta, lr_factor, own_l2, q, xi, beta, extra_l2, c_coef, 
     return decide(g2, v, b, eta, q, xi * lr_factor, beta, extra_l2 + own_l2, c_coef, d_coef, epsilon)
 
 
-def compute_stages(leaf: Leaf, rates: Rates) -> dict[str, Any]:
+def compute_stages(leaf: Leaf, rates: Rates, mean: Any = None) -> dict[str, Any]:
     """Return every intermediate of a leaf's step by the page, or raise NonFiniteError for its gradient."""
     theta, g, v, b = (a.astype(np.float64) for a in (leaf.theta, leaf.g, leaf.v, leaf.b))
     m = None if leaf.m is None else leaf.m.astype(np.float64)
     with np.errstate(all="ignore"):
-        after = spec.step(theta, g, v, b, m, **rates.of(leaf))
+        after = spec.step(theta, g, v, b, m, **rates.of(leaf), mean=mean)
     if not np.isfinite(after["g2"]).all():
         refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", leaf.g, rates.chi)
     return after
@@ -173,8 +173,8 @@ class Amos(Optimizer):
     """
 
     state_type: type = AmosState
-    method: ClassVar[Method] = Method(decide, 2, compute_stages)
-    own_method: ClassVar[Method] = Method(decide_own, 2, compute_stages, own=2)
+    method: ClassVar[Method] = Method(decide, 2, compute_stages, aim)
+    own_method: ClassVar[Method] = Method(decide_own, 2, compute_stages, aim, own=2)
     lines: ClassVar[Lines] = LINES
     example: ClassVar[dict[str, Any]] = dict(
         learning_rate=0.1,
@@ -246,17 +246,20 @@ class Amos(Optimizer):
         return eta, factor, own_l2, slot_shape_of(o["slot_shape"], name, shape)
 
     def _start(self, thetas: Arrays, place: Any) -> AmosState | ScaledAmosState:
+        entries = {name: self._extent.entries(name, a) for name, a in thetas.items()}
+        whole = {name: found.shape for name, found in entries.items()}
+
         def zeros(slot: bool) -> Arrays:
-            shapes = {name: self._leaf_rule(name, a.shape)[-1] if slot else a.shape for name, a in thetas.items()}
+            shapes = {name: self._rule_here(name, whole[name])[-1] if slot else a.shape for name, a in thetas.items()}
             return {name: place(np.zeros(shapes[name], self._state_dtype(a.dtype))) for name, a in thetas.items()}
 
         option = self.options["eta"]
         if isinstance(option, DefaultEta):
-            warn_of_default(option, thetas)
+            warn_of_default(option, entries)
         zero = AmosState(0, zeros(True), zeros(True), zeros(False) if self.averages else None)
         if not self._measures:
             return zero
-        scales = {name: scale_at_start(option, "eta", name, theta, self._warned) for name, theta in thetas.items()}
+        scales = {name: scale_at_start(option, "eta", name, a, self._warned) for name, a in entries.items()}
         eta = {name: place(np.array(scale)) for name, scale in scales.items()}
         return ScaledAmosState(0, eta, *zero[1:])
 

@@ -20,8 +20,10 @@ from amos_ref.foreign import mark_written, tensors_of
 from amos_ref.groups import is_frozen, is_neutral, warn_of_shadows, warn_of_unused
 from amos_ref.kernels import BACKENDS, Backend, Method, check_backend, load_backend
 from amos_ref.kernels.layout import KeptLayout, LastLayout
+from amos_ref.kernels.shared import pages
 from amos_ref.optimizers.bound import Bindable
 from amos_ref.optimizers.configured import Configured
+from amos_ref.optimizers.extent import WHOLE, Whole
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.leaf import aim, refuse_gradient
 from amos_ref.optimizers.state import PARTS, as_count, check_state, check_state_values, warn_once
@@ -67,6 +69,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
     first_step: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
     example: ClassVar[dict[str, Any]] = {}
+    _extent: Whole = WHOLE
     _directs_by_callable = False  # `_directions` calls the caller's code; elsewhere leaves have their gradients
 
     def __init__(self, **options: Any) -> None:
@@ -136,12 +139,13 @@ class Optimizer(Configured, Bindable, abc.ABC):
         """
         check_mode()
         thetas = named_arrays(self._backend.as_arrays(params, "params"))
+        whole = self._extent.shapes(thetas)
         for name, theta in thetas.items():
-            check_finite(theta, f"params leaf {name!r}")
+            check_finite(theta, f"params leaf {name!r}", origin=self._extent.origin(name))
         state = self._start(thetas, self._backend.placing(thetas))
-        for name, theta in thetas.items():
-            self._is_frozen(name, theta.shape)
-        warn_of_unused(self.options, thetas)
+        for name, shape in whole.items():
+            self._is_frozen(name, shape)
+        warn_of_unused(self.options, self._extent.names(thetas))
         return state
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -187,8 +191,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         named = zip(state._fields[1:], state[1:], strict=True)
         parts: dict[str, Any] = {part: None if a is None else dict(a) for part, a in named}
         vanished = []
-        for leaf in ready.leaves:
-            after = self.method.page(leaf, rates)
+        for leaf, after in pages(ready.leaves, self.method, rates, self._extent.sharing):
             deltas[leaf.name] = np.asarray(after["delta" if leaf.momentum is None else "m"])
             for part, old in leaf.written().items():
                 if part != "theta":
@@ -293,12 +296,13 @@ class Optimizer(Configured, Bindable, abc.ABC):
         rates = self._rates_of(state)
         ready = self._prepare(grads, state, params)
         check_mode()
-        steps = {leaf.name: (leaf, self._stages(leaf, ready, rates)) for leaf in ready.leaves}
+        found = pages(ready.leaves, self.method, rates, self._extent.sharing)
+        steps = {leaf.name: (leaf, self._stages(leaf, dict(after), ready, rates)) for leaf, after in found}
         return Trace(int(state.count) + self.first_step, rates, steps, self.lines)
 
-    def _stages(self, leaf: Any, ready: Prepared, rates: Any) -> dict[str, Any]:
-        """Return every intermediate of a leaf's step."""
-        return dict(self.method.page(leaf, rates))
+    def _stages(self, leaf: Any, after: dict[str, Any], ready: Prepared, rates: Any) -> dict[str, Any]:
+        """Return what a trace shows of a leaf's step, of which the page has computed all this."""
+        return after
 
     @property
     def _backend(self) -> Backend:
@@ -321,17 +325,18 @@ class Optimizer(Configured, Bindable, abc.ABC):
         """
         backend, given = self._backend, state
         thetas = named_arrays(backend.as_arrays(params, "params"))
-        asked = any((name, a.shape) not in self._rules for name, a in thetas.items())
-        frozen = {name for name, a in thetas.items() if self._is_frozen(name, a.shape)}
+        whole = self._extent.shapes(thetas)
+        asked = any((name, shape) not in self._rules for name, shape in whole.items())
+        frozen = {name for name, shape in whole.items() if self._is_frozen(name, shape)}
         gradients = named_gradients(backend.as_arrays(grads, "grads"), thetas, frozen)
         state = backend.as_state(state)
-        rules = {name: self._leaf_rule(name, a.shape) for name, a in thetas.items()}
+        rules = {name: self._rule_here(name, shape) for name, shape in whole.items()}
         shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
         dtypes = {name: self._state_dtype(a.dtype) for name, a in thetas.items()}
         check_state(state, shapes, dtypes, self.state_type, optional=self.averages)
         if self.options.get("validate", False):
             for name, theta in thetas.items():
-                check_finite(theta, f"params leaf {name!r}")
+                check_finite(theta, f"params leaf {name!r}", origin=self._extent.origin(name))
             check_state_values(state)
         if directions is None:
             directions = self._directions(gradients, state)
@@ -355,7 +360,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
         written |= {f"state {part}": a for part, a in parts.items() if part not in constants}
         read = {f"state {part} of leaf {n!r}": a for part in constants for n, a in parts[part].items()}
         check_written(written, ready.gradients, read)
-        work = self._backend.prepare(ready.leaves, self._method(ready.leaves))
+        work = self._extent.prepare(self._backend, ready.leaves, self._method(ready.leaves))
         if self.options.get("validate", False):
             return work, None, ready
         return work, KeptLayout.keep(self._backend, work, params, grads, state, list(ready.gradients)), ready
@@ -374,7 +379,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
     def _refuse(self, name: str, g: Any, state: Any, rates: Any) -> NoReturn:
         """Raise NonFiniteError for a leaf that a backend refused: its gradient, or the direction made of it."""
         g = self._backend.as_arrays(g, "grads")
-        leaf = self._leaf(name, g, g, self._backend.as_state(state), self._leaf_rule(name, tuple(g.shape)))
+        leaf = self._leaf(name, g, g, self._backend.as_state(state), self._rule_here(name, tuple(g.shape)))
         refuse_gradient(f"{leaf.source} of leaf {name!r}", aim(leaf, rates)[1], np.inf)
 
     def _has_rule(self, option: str) -> bool:
@@ -392,3 +397,8 @@ class Optimizer(Configured, Bindable, abc.ABC):
         if key not in self._rules:
             self._rules[key] = self._rule(name, shape)
         return self._rules[key]
+
+    def _rule_here(self, name: str, shape: Shape) -> Any:
+        """Return what the rules give for a leaf of this shape as a whole, with the shape of the slots that are here."""
+        *others, slot = self._leaf_rule(name, shape)
+        return (*others, self._extent.slot_of(name, slot))

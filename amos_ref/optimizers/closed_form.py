@@ -70,12 +70,14 @@ def decide_own(
     return page_decide(u2, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
 
 
-def compute_stages(leaf: DirectedLeaf, rates: ClosedRates) -> dict[str, Any]:
+def compute_stages(leaf: DirectedLeaf, rates: ClosedRates, mean: Any = None) -> dict[str, Any]:
     """Return every intermediate of a leaf's step by the page, or raise NonFiniteError for its direction."""
     theta, (g, u, *moments) = leaf.theta.astype(np.float64), aim(leaf, rates)
     with np.errstate(all="ignore"):
         shrink, alpha_0, *others = rates.numbers
-        after = closed_form.step(theta, u, float(leaf.sigma), leaf.slot, shrink, alpha_0 * leaf.own[0], *others)
+        after = closed_form.step(
+            theta, u, float(leaf.sigma), leaf.slot, shrink, alpha_0 * leaf.own[0], *others, mean=mean
+        )
     if not np.isfinite(after["u2"]).all():
         refuse_gradient(f"{leaf.source} of leaf {leaf.name!r}", u, np.inf)
     m, v = moments or (None, None)
@@ -155,8 +157,8 @@ class ClosedFormAmos(Optimizer):
     """
 
     state_type: type = ClosedFormState
-    method: ClassVar[Method] = Method(closed_form.decide, 0, compute_stages)
-    own_method: ClassVar[Method] = Method(decide_own, 0, compute_stages, own=1)
+    method: ClassVar[Method] = Method(closed_form.decide, 0, compute_stages, aim)
+    own_method: ClassVar[Method] = Method(decide_own, 0, compute_stages, aim, own=1)
     lines: ClassVar[Lines] = LINES
     first_step: ClassVar[int] = 0
     example: ClassVar[dict[str, Any]] = dict(alpha_0=0.1, half_life=10, direction="adam")
@@ -241,8 +243,9 @@ class ClosedFormAmos(Optimizer):
 
         sigma = {}
         for name, theta in thetas.items():
-            self._leaf_rule(name, theta.shape)
-            scale = scale_at_start(self.options["sigma"], "sigma", name, theta, self._warned)
+            entries = self._extent.entries(name, theta)
+            self._leaf_rule(name, entries.shape)
+            scale = scale_at_start(self.options["sigma"], "sigma", name, entries, self._warned)
             sigma[name] = place(np.array(scale))
         return ClosedFormState(0, sigma, zeros(), zeros())
 
@@ -258,7 +261,7 @@ class ClosedFormAmos(Optimizer):
         found = {}
         for name, g in gradients.items():
             wide = self._clipped(g)
-            check_finite(wide, f"gradient of leaf {name!r}", squared=True)
+            check_finite(wide, f"gradient of leaf {name!r}", squared=True, origin=self._extent.origin(name))
             found[name] = _call_direction(self.options["direction"], name, wide, int(state.count))
         return found
 
@@ -267,8 +270,7 @@ class ClosedFormAmos(Optimizer):
         chi = self.options["clip_value"]
         return np.asarray(spec.clip(g.astype(np.float64), np.inf if chi is None else chi))
 
-    def _stages(self, leaf: DirectedLeaf, ready: Prepared, rates: ClosedRates) -> dict[str, Any]:
-        after = super()._stages(leaf, ready, rates)
+    def _stages(self, leaf: DirectedLeaf, after: dict[str, Any], ready: Prepared, rates: ClosedRates) -> dict[str, Any]:
         if self._directs_by_callable:
             after["g"] = self._clipped(ready.gradients[leaf.name])
         return after | {"error": float(leaf.sigma) ** 2 * rates.shrink}

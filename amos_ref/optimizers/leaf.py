@@ -117,6 +117,9 @@ def refuse_gradient(where: str, g: Any, chi: float) -> NoReturn:
     with np.errstate(all="ignore"):
         clipped = spec.clip(g.astype(np.float64), chi)
     check_finite(np.asarray(clipped), where, squared=True)
-    raise NonFiniteError(
-        f"{where}: the sum of its squares overflows float64 (largest entry {float(np.abs(clipped).max())!r})"
-    )
+    raise NonFiniteError(where + overflows(float(np.abs(clipped).max())))
+
+
+def overflows(largest: float) -> str:
+    """Return what is wrong with a gradient of which no entry is."""
+    return f": the sum of its squares overflows float64 (largest entry {largest!r})"

@@ -4,10 +4,7 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
-
-from amos_ref import closed_form
-from amos_ref.checks import Arrays
+from amos_ref.optimizers.extent import Entries
 from amos_ref.optimizers.state import EtaWarning, SigmaWarning
 from amos_ref.rules import Preset, positive, resolve
 
@@ -29,32 +26,31 @@ def measures(rule: Any) -> bool:
     return any(isinstance(value, str) and value == "init" for value in values)
 
 
-def scale_at_start(rule: Any, option: str, name: str, theta: Any, warned: set[str]) -> float:
+def scale_at_start(rule: Any, option: str, name: str, entries: Entries, warned: set[str]) -> float:
     """Return eta or sigma of a leaf: what the rule gives, or, of "init", the root mean square of its entries.
 
     Raise RuleError if that is no finite number > 0. Warn, unless the leaf is among the `warned`, of a size that is that
     of one constant.
     """
-    value, where = resolve(rule, option, name, theta.shape), f"{option} of leaf {name!r}"
+    value, where = resolve(rule, option, name, entries.shape), f"{option} of leaf {name!r}"
     if not isinstance(value, str) or value != "init":
         return positive(value, where)
-    wide = theta.astype(np.float64)
-    with np.errstate(all="ignore"):
-        scale = positive(closed_form.initial_sigma(wide), f"{where}, the root mean square of its entries,")
-    _warn_of_constant(warned, option, name, scale, wide)
+    scale = positive(entries.initial_sigma(), f"{where}, the root mean square of its entries,")
+    _warn_of_constant(warned, option, name, scale, entries)
     return scale
 
 
-def _warn_of_constant(warned: set[str], option: str, name: str, scale: float, theta: np.ndarray) -> None:
+def _warn_of_constant(warned: set[str], option: str, name: str, scale: float, entries: Entries) -> None:
     """Warn of a leaf whose scale is the size of one constant, such as 1e-6.
 
     A single number is always constant, and a constant of 0.5 has the scale that it would be told to have.
     """
-    if theta.size > 1 and scale != 0.5 and name not in warned and (theta == theta.flat[0]).all():
+    asked = math.prod(entries.shape) > 1 and scale != 0.5 and name not in warned
+    if asked and (constant := entries.constant()) is not None:
         warned.add(name)
         step = {"sigma": "alpha_0", "eta": "xi"}[option]
         warnings.warn(
-            f"{option} of leaf {name!r} is {scale:.6g}, as all its entries start at {float(theta.flat[0]):.6g}: its "
+            f"{option} of leaf {name!r} is {scale:.6g}, as all its entries start at {constant:.6g}: its "
             f"first steps are {step} times that; if entries go further, give {option}=0.5, as zeros and ones have, or "
             "a rule",
             SigmaWarning,
@@ -62,14 +58,13 @@ def _warn_of_constant(warned: set[str], option: str, name: str, scale: float, th
         )
 
 
-def warn_of_default(eta: float, thetas: Arrays) -> None:
+def warn_of_default(eta: float, leaves: dict[str, Entries]) -> None:
     """Warn of leaves of two or more dimensions whose entries are far from the default eta."""
     far = {}
-    for name, theta in thetas.items():
-        if len(theta.shape) > 1 and math.prod(theta.shape) >= FEWEST_ENTRIES:
-            with np.errstate(all="ignore"):
-                size = closed_form.initial_sigma(theta.astype(np.float64))
-            if not eta / FARTHEST <= size <= eta * FARTHEST:
+    for name, entries in leaves.items():
+        if len(entries.shape) > 1 and math.prod(entries.shape) >= FEWEST_ENTRIES:
+            size = entries.root_mean_square()
+            if size and not eta / FARTHEST <= size <= eta * FARTHEST:
                 far[name] = size
     if far:
         listed = ", ".join(f"{name!r} ({size:.2g})" for name, size in list(far.items())[:4])

@@ -14,8 +14,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -55,18 +55,40 @@ class Header(NamedTuple):
 # writing
 
 
-def write(path: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+class Windows(Protocol):
+    """An array that is not here as a whole: it is described like one, and comes in windows, one behind the other."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    itemsize: int
+    nbytes: int
+
+    def view(self) -> Any:
+        """Return something of this kind that keeps its shape."""
+        ...
+
+    def windows(self) -> Iterator[np.ndarray]:
+        """Yield the array, flat, in windows of any size."""
+        ...
+
+
+def write(path: str, arrays: Mapping[str, np.ndarray | Windows], metadata: dict[str, str]) -> None:
     """Write a file of this format; if that fails, the old file stays as it was.
 
     What is written is what was hashed, even if somebody writes to the arrays meanwhile.
     """
     # Views, so that no array can be given another shape after the header has told its size.
-    arrays = {name: a.view() for name, a in sorted(arrays.items(), key=lambda item: -item[1].itemsize)}
+    arrays = {name: a.view() for name, a in in_file_order(arrays)}
     header = _build_header(arrays, metadata)
     replace_file(path, lambda file: _write_arrays(file, header, arrays))
 
 
-def _write_arrays(file: int, header: bytes, arrays: dict[str, np.ndarray]) -> None:
+def in_file_order(arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return arrays by name in the order in which a file has them: wider ones first."""
+    return sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+
+
+def _write_arrays(file: int, header: bytes, arrays: dict[str, Any]) -> None:
     sha = hashlib.sha256(header)
     files.write(file, header)
     for piece in _copy_pieces(arrays):
@@ -76,25 +98,33 @@ def _write_arrays(file: int, header: bytes, arrays: dict[str, np.ndarray]) -> No
     files.write(file, sha.hexdigest().encode())
 
 
-def _copy_pieces(arrays: dict[str, np.ndarray]) -> Iterator[memoryview]:
+def _copy_pieces(arrays: dict[str, Any]) -> Iterator[memoryview]:
     """Yield copies of the arrays' bytes, one array after the other, in one buffer that is filled again and again."""
     buffer, used = np.empty(BYTES_AT_ONCE, np.uint8), 0
     for a in arrays.values():
-        bits = a.view(f"u{a.itemsize}")
-        flat = bits.reshape(-1) if a.flags.c_contiguous else bits.flat  # a slice of the latter is a copy
-        at = 0
-        while at < a.size:
-            # Wider arrays come first, so that a whole number of items always fits.
-            room = buffer[used:].view(f"<u{a.itemsize}")[: a.size - at]
-            room[:] = flat[at : at + room.size]
-            at, used = at + room.size, used + room.nbytes
-            if used == buffer.size:
-                yield buffer.data
-                used = 0
+        for flat in _flat_windows(a):
+            at = 0
+            while at < len(flat):
+                # Wider arrays come first, so that a whole number of items always fits.
+                room = buffer[used:].view(f"<u{a.itemsize}")[: len(flat) - at]
+                room[:] = flat[at : at + room.size]
+                at, used = at + room.size, used + room.nbytes
+                if used == buffer.size:
+                    yield buffer.data
+                    used = 0
     yield buffer[:used].data
 
 
-def _build_header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+def _flat_windows(a: Any) -> Iterator[Any]:
+    """Yield the bits of an array, flat."""
+    if not isinstance(a, np.ndarray):
+        yield from (window.view(f"u{a.itemsize}") for window in a.windows())
+        return
+    bits = a.view(f"u{a.itemsize}")
+    yield bits.reshape(-1) if a.flags.c_contiguous else bits.flat  # a slice of the latter is a copy
+
+
+def _build_header(arrays: Mapping[str, Any], metadata: dict[str, str]) -> bytes:
     """Return the length and the header, with zeros for the digits of the hash."""
     entries: dict[str, Any] = {"__metadata__": metadata | {"sha256": _BLANK.decode()}}
     start = 0

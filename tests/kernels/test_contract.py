@@ -43,7 +43,9 @@ def test_auto_is_the_compiled_kernels():
 def test_a_member_hands_in_what_its_method_takes(name, monkeypatch):
     opt, params, given = make(name), tree_of(0), []
     method = opt.method
-    recording = method._replace(page=lambda leaf, rates: given.append((leaf, rates)) or method.page(leaf, rates))
+    recording = method._replace(
+        page=lambda leaf, rates, mean=None: given.append((leaf, rates)) or method.page(leaf, rates)
+    )
     monkeypatch.setattr(type(opt), "method", recording)
     opt.update(tree_of(1), opt.init(params), params)
     assert len(given) == len(amos_ref.tree.flatten(params))

@@ -81,10 +81,9 @@ def test_a_size_whose_square_is_out_of_range_is_named(size, found):
     one_line(error.value, [words.replace("eta", "sigma")])
 
 
-@pytest.mark.parametrize(("size", "found"), [(1e-300, "0"), (1e300, "inf")])
-def test_default_eta_warns_of_the_smallest_and_the_largest_entries_too(size, found):
-    with pytest.warns(EtaWarning, match=re.escape(f"'a' ({found})")):
-        Amos(0.1).init({"a": np.full((4, 4), size)})
+def test_default_eta_warns_of_the_largest_entries_too():
+    with pytest.warns(EtaWarning, match=re.escape("'a' (inf)")):
+        Amos(0.1).init({"a": np.full((4, 4), 1e300)})
 
 
 def test_a_mapping_is_looked_through_once_and_not_for_every_leaf(monkeypatch):

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numba.core import config
 
-from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, insist
+from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, Sharing, insist
 from amos_ref.kernels.cpu import loops
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, own_rows, tables
+from amos_ref.kernels.shared import Route
+from amos_ref.kernels.table import LEAF, SCALE, SUMS, G, Table, address, own_rows, tables
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -46,6 +47,7 @@ class Part:
     state: np.ndarray | None
     kernels: SimpleNamespace
     sums: np.ndarray
+    all_sums: np.ndarray
     means: np.ndarray
     alpha: np.ndarray
     rho: np.ndarray
@@ -68,6 +70,7 @@ class Part:
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
         self.kernels = loops.deciding(method.decide, method.states, method.own)
         self.sums = scratch(table.sums)
+        self.all_sums = scratch(table.all_sums) if key.shared else self.sums
         self.means, self.alpha, self.rho = scratch(3, table.places)
         self.decided, self.applied = Marks(table.slots), Marks(table.apply)
         half = method.states > 0 and key.state == np.float16
@@ -86,13 +89,22 @@ class Part:
         return bool(self.decided.done.any() or self.applied.done.any())
 
     def reduce(self, chi: float | None, aims: Any) -> int:
-        """Compute the mean square of each slot; return the first leaf for which it is not finite, or -1."""
+        """Sum the squares of each slot; return the first leaf for which they are not finite, or -1.
+
+        Where the sums are shared, `combine` says so when those of other parts have come.
+        """
         t, arrays = self.table, (self.g, self.moment)
         if t.key.kind == "elements":
             return first_bad(launch(loops.check_elements, t.reduce, t.leaves, *arrays, chi, aims))
         rows = t.key.kind == "rows"
         launch(loops.reduce_rows if rows else loops.reduce_columns, t.reduce, t.leaves, *arrays, chi, aims, self.sums)
-        launch(loops.combine_rows if rows else loops.combine_columns, t.combine, t.leaves, self.sums, self.means)
+        return -1 if t.key.shared else self.combine()
+
+    def combine(self) -> int:
+        """Make the mean square of each slot of the sums; return the first leaf for which it is not finite, or -1."""
+        t, rows = self.table, self.table.key.kind == "rows"
+        kernel = loops.combine_rows if rows else loops.combine_columns
+        launch(kernel, t.combine, t.whole, self.all_sums, self.means)
         for leaf in t.mixed:
             leaf.fold(self.means)
         return first_bad(launch(loops.mean_slots, t.slots, t.leaves, t.share, self.means))
@@ -118,6 +130,38 @@ class Part:
             launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
 
 
+class Way:
+    """The way of sums to the other parts of arrays and back; nothing on it is made anew at a step."""
+
+    def __init__(self, sharing: Sharing, leaves: Sequence[Any], parts: Sequence[Part]) -> None:
+        self.sharing, self.names = sharing, [leaf.name for leaf in leaves]
+        self.parts = [part for part in parts if part.table.key.shared]
+        # In the order of the leaves, which is the same in every part of a tree; that of the tables need not be.
+        rows = [(int(row[LEAF]), part, k) for part in self.parts for k, row in enumerate(part.table.leaves)]
+        rows.sort(key=lambda row: row[0])
+        self.route = Route([piece for _, part, k in rows if (piece := part.table.pieces[k]) is not None])
+        self.sent = scratch(self.route.here[-1])
+        self.goes = {id(part): np.empty(part.table.sums, np.int64) for part in self.parts}
+        self.comes = {id(part): np.empty(part.table.all_sums, np.int64) for part in self.parts}
+        for i, (_, part, k) in enumerate(rows):
+            first, last = self.route.here[i : i + 2]
+            begin, end = part.table.leaves[k, SUMS], part.table.whole[k, SUMS]
+            self.goes[id(part)][begin : begin + last - first] = np.arange(first, last)
+            comes = self.route.comes(i)
+            self.comes[id(part)][end : end + comes.size] = comes
+
+    def bring_together(self, bad: int, rates: Any) -> None:
+        """Fill the mean squares that need the sums of other parts, or raise what is wrong anywhere."""
+        self.sharing.agree(None if bad < 0 else self.names[bad], self.names, rates)
+        for part in self.parts:
+            self.sent[self.goes[id(part)]] = part.sums
+        self.sharing.gather(self.sent, self.route)
+        for part in self.parts:
+            np.take(self.route.received, self.comes[id(part)], out=part.all_sums, mode="clip")
+        bad = first_bad([part.combine() for part in self.parts])
+        self.sharing.settle(None if bad < 0 else self.names[bad])
+
+
 class Work(PlainWork):
     """The leaves of a step as tables; see :class:`amos_ref.kernels.Work`.
 
@@ -130,9 +174,11 @@ class Work(PlainWork):
     begun: bool
     late: BaseException | None
 
-    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
+    def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
-        self.parts = [Part(table, leaves, method) for table in tables(map(self._contiguous, leaves), address)]
+        found = tables(map(self._contiguous, leaves), address, sharing)
+        self.parts = [Part(table, leaves, method) for table in found]
+        self.way = None if sharing is None else Way(sharing, leaves, self.parts)
         self.halves = [part for part in self.parts if part.vanished is not None]
         self.count = len(leaves)
 
@@ -158,6 +204,8 @@ class Work(PlainWork):
             part.clear()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi, aims) for part in self.parts])
+            if self.way is not None:
+                self.way.bring_together(bad, rates)
         if bad >= 0:
             return bad
         self.begun = True
@@ -199,6 +247,9 @@ class CpuBackend(HostBackend):
 
     def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
         return Work(leaves, method)
+
+    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
+        return Work(leaves, method, sharing)
 
     def watch(self, arrays: Sequence[Any], fixed: int) -> ApartWatch | None:
         return watch_arrays(arrays, fixed)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.errors import BackendError, NonFiniteError
-from amos_ref.kernels import BEGINNING, At, Method, PlainWork
+from amos_ref.kernels import BEGINNING, At, Method, PlainWork, WholeBackend
 from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
@@ -345,7 +345,7 @@ class Work(PlainWork):
         return handle
 
 
-class CudaBackend:
+class CudaBackend(WholeBackend):
     """See :class:`amos_ref.kernels.Backend`."""
 
     def as_array(self, a: Any, where: str) -> Any:
