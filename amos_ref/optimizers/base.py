@@ -8,7 +8,7 @@ are decided.
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -25,20 +25,10 @@ from amos_ref.optimizers.bound import Bindable
 from amos_ref.optimizers.configured import Configured
 from amos_ref.optimizers.extent import WHOLE, Whole
 from amos_ref.optimizers.interrupt import InterruptGuard
-from amos_ref.optimizers.leaf import aim, refuse_gradient
+from amos_ref.optimizers.leaf import Prepared, aim, refuse_gradient
 from amos_ref.optimizers.state import PARTS, as_count, check_state, check_state_values, warn_once
 from amos_ref.optimizers.trace import Lines, Trace
 from amos_ref.optimizers.turn import Taking, check_unused, share
-
-
-class Prepared(NamedTuple):
-    """A step whose inputs were checked."""
-
-    thetas: Arrays
-    gradients: Arrays  # of the leaves that step
-    directions: list[Any]  # what their leaves have as g: gradients, or what a callable made of them
-    leaves: list[Any]
-    state: Any  # with its arrays as the backend sees them
 
 
 class Optimizer(Configured, Bindable, abc.ABC):

@@ -13,9 +13,9 @@ from amos_ref.dtypes import Shape
 from amos_ref.errors import AmosError, BackendError, DirectionError, RuleError
 from amos_ref.groups import number_of
 from amos_ref.kernels import Method
-from amos_ref.optimizers.base import Optimizer, Prepared
+from amos_ref.optimizers.base import Optimizer
 from amos_ref.optimizers.directions import Adam, Sign
-from amos_ref.optimizers.leaf import DirectedLeaf, aim, refuse_gradient
+from amos_ref.optimizers.leaf import DirectedLeaf, Prepared, aim, refuse_gradient
 from amos_ref.optimizers.scale import scale_at_start
 from amos_ref.optimizers.state import ClosedFormState
 from amos_ref.optimizers.trace import Lines

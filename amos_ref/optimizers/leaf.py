@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.checks import check_finite
+from amos_ref.checks import Arrays, check_finite
 from amos_ref.dtypes import Shape
 from amos_ref.errors import NonFiniteError
 from amos_ref.groups import list_own
@@ -123,3 +123,13 @@ def refuse_gradient(where: str, g: Any, chi: float) -> NoReturn:
 def overflows(largest: float) -> str:
     """Return what is wrong with a gradient of which no entry is."""
     return f": the sum of its squares overflows float64 (largest entry {largest!r})"
+
+
+class Prepared(NamedTuple):
+    """A step whose inputs were checked."""
+
+    thetas: Arrays
+    gradients: Arrays  # of the leaves that step
+    directions: list[Any]  # what their leaves have as g: gradients, or what a callable made of them
+    leaves: list[Any]
+    state: Any  # with its arrays as the backend sees them
