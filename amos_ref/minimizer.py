@@ -16,6 +16,7 @@ from amos_ref.batches import count_batches, rates_for, stream
 from amos_ref.checks import Arrays, check_shape, named_arrays, named_gradients
 from amos_ref.errors import HyperParameterError, NonFiniteError, ProblemError
 from amos_ref.foreign import as_array_tree, like_given
+from amos_ref.optimizers.configured import Configured
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.turn import check_unused
 from amos_ref.problems import Problem
@@ -34,7 +35,7 @@ OPTIMIZERS = {
 def minimize(
     fun: Any,
     x0: Any = None,
-    optimizer: Any = "paper",
+    optimizer: Any = None,
     *,
     steps: int | None = None,
     batches: Any = None,
@@ -60,10 +61,11 @@ def minimize(
     x0 : tree of arrays
         The start, of float16, bfloat16, float32 or float64. It is copied. What `fun`, `callback` and the result have as
         parameters are arrays of its kind: NumPy's, torch's (which require a gradient where it does) or JAX's.
-    optimizer : {"paper", "closed-form", "adamw"} or an instance
-        A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or :class:`amos_ref.adamw.AdamW`
-        with `options`. "closed-form" has a half-life of a tenth of `steps`, unless you give `half_life` or `p_0`;
-        ``result.opt.half_life`` says what it was.
+    optimizer : {"paper", "closed-form", "adamw"} or an instance, optional
+        By default "paper", or the optimizer of the Result that the training goes on from, with `options` in place of
+        its own. A name stands for :class:`amos_ref.Amos`, :class:`amos_ref.ClosedFormAmos` or
+        :class:`amos_ref.adamw.AdamW` with `options`. "closed-form" has a half-life of a tenth of `steps`, unless you
+        give `half_life` or `p_0`; ``result.opt.half_life`` says what it was.
     steps : int, optional
         The greatest number of steps, >= 0. It is 1000 by default. With `batches` it is by default one step for each
         batch in each epoch.
@@ -116,7 +118,7 @@ def minimize(
     (200, True)
     """
     check_counts(epochs=(epochs, 1))
-    x0, optimizer, state = _go_on_from(x0, optimizer, options, state)
+    x0, optimizer, options, state = _go_on_from(x0, optimizer, options, state)
     if isinstance(fun, Problem) and fun.batches is not None and batches is None:
         batches = fun.batches()
         epochs = epochs if steps is None else max(-(-steps // len(batches)), 1)
@@ -134,6 +136,10 @@ def minimize(
         x0 = fun.start if x0 is None else x0
         optimum = fun.reference if optimum is None and fun.unique else optimum
         fun = fun.fun
+    if x0 is None:
+        raise ProblemError("x0 is None; it must be the tree of arrays from which the training starts")
+    if batches is None and epochs != 1:
+        raise HyperParameterError(f"epochs is {epochs}, and there are no batches to go through; give batches or steps")
     check_callables(fun=fun, callback=fun if callback is None else callback)
     options = rates_for(optimizer, options, size)
     if steps is None and find_half_life(optimizer, options, 1):
@@ -190,14 +196,25 @@ def minimize(
     return Result(end, loss, taken, str(status), _collect(rows, named), grads, state, opt)
 
 
-def _go_on_from(x0: Any, optimizer: Any, options: Mapping[str, Any], state: Any) -> tuple[Any, Any, Any]:
-    """Return the start, the optimizer and a copy of the state that are gone on from."""
+def _go_on_from(x0: Any, optimizer: Any, options: dict[str, Any], state: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the start, the optimizer, its options and a copy of the state that are gone on from."""
     if isinstance(state, Result):
         x0 = state.params if x0 is None else x0
-        optimizer = state.opt if optimizer == "paper" and not options and state.opt is not None else optimizer
+        if optimizer is None and state.opt is not None:
+            optimizer, options = _with_options(state.opt, options), {}
         state = state.state
     check_unused(state)
-    return x0, optimizer, copy.deepcopy(state)
+    return x0, "paper" if optimizer is None else optimizer, options, copy.deepcopy(state)
+
+
+def _with_options(opt: Any, options: Mapping[str, Any]) -> Any:
+    """Return an optimizer with some of its options replaced."""
+    if not options or not isinstance(opt, Configured):
+        return build_optimizer(opt, options, 0)
+    if unknown := [repr(key) for key in options if key not in opt.options]:
+        name, known = type(opt).__name__, ", ".join(opt.options)
+        raise HyperParameterError(f"the result's {name} has no option {', '.join(unknown)}; it has {known}")
+    return type(opt)(**{**opt.options, **options})
 
 
 def find_half_life(optimizer: Any, options: Mapping[str, Any], steps: int) -> float | None:

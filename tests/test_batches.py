@@ -137,3 +137,30 @@ def test_a_problem_with_minibatches_brings_them(given, steps):
     for rows in [rows for _ in range(3) for rows in several][:steps]:
         state = result.opt.step(params, problem.fun(params, rows)[1], state)
     assert own.bits(result.params["hidden"]["kernel"]) == own.bits(params["hidden"]["kernel"])
+
+
+def bowl(params):
+    return sum(float(np.sum(a * a)) / 2 for a in params.values()), params
+
+
+def test_going_on_keeps_the_options_that_are_not_changed():
+    first = amos_ref.minimize(bowl, START, learning_rate=0.1, eta=0.01, momentum=0.9, steps=5)
+    again = amos_ref.minimize(bowl, state=first, learning_rate=0.2, steps=5)
+    assert dict(again.opt.options) == {**first.opt.options, "learning_rate": 0.2}
+    assert amos_ref.minimize(bowl, state=first, steps=1).opt is first.opt
+    with pytest.raises(
+        HyperParameterError, match="the result's Amos has no option 'alpha_0'; it has learning_rate, eta"
+    ):
+        amos_ref.minimize(bowl, state=first, alpha_0=0.2)
+    closed = amos_ref.minimize(bowl, START, "closed-form", steps=5)
+    changed = amos_ref.minimize(bowl, state=closed, alpha_0=0.2, steps=2).opt
+    assert (type(changed), changed.alpha_0, changed.half_life) == (amos_ref.ClosedFormAmos, 0.2, closed.opt.half_life)
+    with pytest.raises(StateError, match="state is not of type AmosState but ClosedFormState"):
+        amos_ref.minimize(bowl, state=closed, optimizer="paper", steps=1)
+
+
+def test_what_is_missing_is_said():
+    with pytest.raises(HyperParameterError, match="epochs is 3, and there are no batches"):
+        amos_ref.minimize(bowl, START, epochs=3)
+    with pytest.raises(ProblemError, match="x0 is None; it must be the tree of arrays"):
+        amos_ref.minimize(bowl, state=amos_ref.Amos().init(START))

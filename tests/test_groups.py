@@ -289,7 +289,9 @@ def test_a_state_for_other_leaves(kind, tmp_path):
     start = other.init(wider)
     with pytest.raises(StateError, match="missing leaf 'new'; extra leaf 'a'"):
         amos_ref.load_state(tmp_path / "all", like=wider)
-    with pytest.warns(LeavesWarning, match="missing leaf 'new'; extra leaf 'a'; a missing leaf starts anew"):
+    with pytest.warns(
+        LeavesWarning, match="missing leaf 'new'; extra leaf 'a'; a missing leaf starts anew, but at the file"
+    ):
         found = amos_ref.load_state(tmp_path / "all", like=wider, strict=False, start=start)
     with pytest.warns(LeavesWarning):
         checkpoint = amos_ref.load(tmp_path / "all", wider, strict=False)

@@ -25,7 +25,16 @@ from amos_ref.errors import HyperParameterError, RuleError, StateError, StorageE
 from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
-from amos_ref.optimizers.state import PARTS, AmosState, LeavesWarning, ScaledAmosState, State, check_fit, kind_of
+from amos_ref.optimizers.state import (
+    PARTS,
+    AmosState,
+    LeavesWarning,
+    ScaledAmosState,
+    State,
+    check_fit,
+    check_state,
+    kind_of,
+)
 from amos_ref.storage import container
 from amos_ref.storage.container import Header
 from amos_ref.storage.files import name_errors, regular
@@ -198,7 +207,8 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
     Raises
     ------
     StorageError, StateError
-        As in :func:`load_state`.
+        As in :func:`load_state`; and if the state in the file does not fit `options`: a `momentum` that it does not
+        have, or other slots. With another `state_dtype` it is converted.
     HyperParameterError
         If an option that was a callable is not given, or if an option is given that does not exist.
     RuleError
@@ -228,7 +238,22 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         arrays |= {f"theta/{name}": a.copy() for name, a in new.items()}
         params = tree.unflatten({name: like_given(arrays[f"theta/{name}"], a) for name, a in given.items()}, like)
         start = _start(opt, params, options) if new else None
-        return Checkpoint(params, _build_state(header, arrays, list(thetas), {}, new, start), opt)
+        state = _build_state(header, arrays, list(thetas), {}, new, start)
+        return Checkpoint(params, _fit(state, opt, thetas) if options else state, opt)
+
+
+def _fit(state: Any, opt: Any, thetas: Arrays) -> Any:
+    """Return the state in the dtype that the optimizer keeps; raise StateError unless it could be its own."""
+    rules = {name: opt._leaf_rule(name, a.shape) for name, a in thetas.items()}
+    dtypes = {name: opt._state_dtype(a.dtype) for name, a in thetas.items()}
+    parts: dict[str, Any] = dict(zip(state._fields[1:], state[1:], strict=True))
+    for part, arrays in parts.items():
+        if arrays is not None and part not in PARTS[type(state)].constants:
+            parts[part] = {name: as_dtype(a, dtypes[name]) for name, a in arrays.items()}
+    state = state._replace(**parts)
+    shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
+    check_state(state, shapes, dtypes, opt.state_type, optional=opt.averages)
+    return state
 
 
 def _start(opt: Any, params: Any, options: dict[str, Any]) -> Any:
@@ -323,7 +348,7 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
     if wrong:
         raise StateError(f"it does not match like: {'; '.join(wrong)}")
     if odd:
-        words = "a missing leaf starts anew, an extra one is dropped"
+        words = "a missing leaf starts anew, but at the file's count (see docs/storage.md), an extra one is dropped"
         warnings.warn(f"the file does not match like: {'; '.join(odd)}; {words}", LeavesWarning, stacklevel=3)
     return new
 

@@ -299,3 +299,27 @@ def test_importing_the_package_does_not_load_storage():
     code += "; amos_ref.save_state, amos_ref.load_state, amos_ref.save, amos_ref.load, amos_ref.interop"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.filterwarnings("ignore::amos_ref.groups.RuleWarning")
+def test_options_that_the_state_does_not_fit(tmp_path):
+    """Those that `load` is given are held against the state in the file, whose dtype it converts."""
+    params = {"w": np.full((2, 3), 0.5, np.float32), "b": np.ones(3, np.float32)}
+    opt = amos_ref.Amos(0.1, slot_shape={"w": (2, 1), "b": ()})
+    state = opt.step(params, {"w": params["w"] + 1, "b": None}, opt.init(params))
+    path = tmp_path / "state"
+    amos_ref.save(path, params, state, opt)
+    narrow = amos_ref.load(path, params, state_dtype="param")
+    assert {a.dtype.name for part in (narrow.state.v, narrow.state.b) for a in part.values()} == {"float32"}
+    assert narrow.state.v["w"].tobytes() == state.v["w"].astype(np.float32).tobytes()
+    amos_ref.save(path, narrow.params, narrow.state, narrow.opt)
+    wide = amos_ref.load(path, params, state_dtype="float64")
+    assert wide.state.v["w"].dtype == np.float64
+    for loaded in (narrow, wide, amos_ref.load(path, params, eta=0.25)):
+        loaded.opt.step(loaded.params, {"w": params["w"], "b": params["b"]}, loaded.state)
+    for options, words in (
+        (dict(momentum=0.9), "state has no momentum"),
+        (dict(slot_shape="element"), r"v of leaf '[wb]' has shape"),
+    ):
+        with pytest.raises(errors.StateError, match=words):
+            amos_ref.load(path, params, **options)
