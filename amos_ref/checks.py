@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ def check_array(a: Any, where: str) -> Any:
                 f"{where} is on a GPU, where only backend 'cuda' steps it: use that, or copy it to NumPy"
             )
         how = "; give dict(module.named_parameters()) of it" if hasattr(a, "named_parameters") else ""
+        how = "; give a dict of what it yields: dict(module.named_parameters())" if isinstance(a, Iterator) else how
         raise DtypeError(f"{where} is not a NumPy array but {type(a).__name__}: {a!r:.60}{how}")
     if type(a) not in (np.ndarray, np.memmap):
         raise DtypeError(f"{where} is a {type(a).__name__}, whose arithmetic is not that of a plain NumPy array")

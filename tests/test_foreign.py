@@ -134,6 +134,7 @@ def test_what_cannot_be_read_is_refused():
         (Broken(), "is a Broken that cannot be read as a NumPy array: RuntimeError: no numbers"),
         (Tracer(), "is a JAX tracer, which has no numbers: call the optimizer outside of jit and grad"),
         (type("Net", (), {"named_parameters": None})(), "give dict(module.named_parameters()) of it"),
+        (iter([("w", A)]), "; give a dict of what it yields: dict(module.named_parameters())"),
         (Elsewhere(), "is not a NumPy array but Elsewhere"),
         (Shared(np.ones(2, int)), "has dtype int64; it must be one of float16"),
         ("text", "is not a NumPy array but str"),
