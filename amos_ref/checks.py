@@ -124,7 +124,7 @@ def check_finite(a: np.ndarray, where: str, *, squared: bool = False, origin: tu
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), a.shape))
         value = wide[index]
-        index = tuple(map(operator.add, index, origin or (0,) * a.ndim))
+        index = tuple(map(operator.add, index, origin or (0,) * len(index)))
         why = ", whose square overflows float64" if np.isfinite(value) else ""
         error = NonFiniteError(f"{where}[{', '.join(map(str, index))}] is {float(value)!r}{why}")
         error.index = index

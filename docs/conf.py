@@ -61,7 +61,7 @@ autosummary_generate = True
 sphinx_gallery_conf = {
     "examples_dirs": ["../examples", "lectures"],
     "gallery_dirs": ["gallery", "course"],
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"(?<!mpi_training)\.py$",  # that one is started by mpiexec
     "ignore_pattern": r"ports",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,

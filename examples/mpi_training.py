@@ -1,8 +1,12 @@
-"""Train over the ranks of an MPI job, stop, and go on with another number of ranks, or in one process.
+"""
+Training over MPI ranks
+=======================
 
-mpiexec -n 4 python -m mpi4py examples/mpi_training.py run.amos --steps 20
-mpiexec -n 2 python -m mpi4py examples/mpi_training.py run.amos --steps 20
-python examples/mpi_training.py run.amos --steps 10 --compare
+Train over the ranks of an MPI job, stop, and go on with another number of ranks, or in one process::
+
+    mpiexec -n 4 python -m mpi4py examples/mpi_training.py run.amos --steps 20
+    mpiexec -n 2 python -m mpi4py examples/mpi_training.py run.amos --steps 20
+    python examples/mpi_training.py run.amos --steps 10 --compare
 
 The last line trains in one process from the beginning, too, and compares all bits.
 """
@@ -72,7 +76,7 @@ def train_alone(path, steps, compare):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Train over the ranks of an MPI job.")
     parser.add_argument("path")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--compare", action="store_true", help="train from the beginning in one process, and compare")

@@ -36,7 +36,7 @@ class Entries:
 
     def constant(self) -> float | None:
         """Return the number that all entries are, or None."""
-        theta = self._theta
+        theta = self._theta.astype(np.float64)  # also of an array on a GPU
         return float(theta.flat[0]) if theta.size and (theta == theta.flat[0]).all() else None
 
 

@@ -29,7 +29,7 @@ TWINS = 8  # inputs on which what is one reading is one reading: each option is 
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 40_000  # steps of a leaf that a search may take with readings
 BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
-BUDGET_LOW = 4_000  # the same in float16 and bfloat16, where each costs twenty-four evaluations
+BUDGET_LOW = 5_000  # the same in float16 and bfloat16, where each costs two dozen evaluations: once all names, and more
 GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
 SINGLE = "it holds in float32's bounds, not in float64's: something of it is float32"

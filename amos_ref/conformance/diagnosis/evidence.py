@@ -215,7 +215,8 @@ class Evidence:
         try:
             steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
             found, ratio = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
-            if found and names and shown is one.shown and ratio < AMPLIFIED and self.is_whole(one):
+            shows = shown is one.shown and one.case.dtype not in ENVELOPE_DTYPES and self.is_whole(one)
+            if found and names and shows and ratio < AMPLIFIED:
                 steps = trajectory(one.case, one.etas, self.reading_of(names), shown)
                 if self._first(shown, self._noting(steps, stepped, True), slack)[0] is None:
                     found = None

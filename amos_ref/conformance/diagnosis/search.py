@@ -51,9 +51,13 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names,
     found: dict[Names, tuple[int, ...]] = {}
     for added in source(evidence, names, failing):
         more = evidence.in_order(names + added)
-        if not set(added) & set(names) and _gain(evidence, names, more, failing[0]) > 0:
+        if set(added) & set(names):
+            continue
+        first = _gain(evidence, names, more, failing[0])
+        # What rounds may miss its first number by a tie, and show in the others.
+        if first > 0 or (first == 0 and all(evidence.deviation(name).stage == "storage" for name in added)):
             gains = [_gain(evidence, names, more, i) for i in probes]
-            if min(gains) >= 0:
+            if min(gains) >= 0 and max(first, *gains) > 0:
                 found[more] = (sum(gain > 1 for gain in gains), sum(gains), source is _known)
     return found
 
