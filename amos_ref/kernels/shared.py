@@ -43,6 +43,18 @@ class Piece:
         Whether the axis is reduced, so that parts have sums of the same slots.
     """
 
+    shape: tuple[int, ...]
+    slot: tuple[int, ...]
+    axis: int
+    edges: tuple[int, ...]
+    part: int
+    runs: list[tuple[bool, int]]
+    sums: int
+    run: int
+    before: int
+    after: int
+    shared: bool
+
     def __init__(self, shape: Any, slot: Any, axis: int, edges: Sequence[int], part: int = 0) -> None:
         self.shape, self.slot, self.axis = tuple(shape), tuple(slot), axis
         self.edges, self.part = tuple(edges), part
@@ -126,6 +138,14 @@ class Route:
     here, whole : list of int
         Where each array's own sums, and those of all its parts, begin; last where they end.
     """
+
+    pieces: Sequence[Piece]
+    parts: int
+    sizes: np.ndarray
+    counts: np.ndarray
+    here: list[int]
+    whole: list[int]
+    received: np.ndarray
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces

@@ -49,6 +49,14 @@ class Agreement:
         Whether every rank has a part of the leaf of this name.
     """
 
+    ranks: Ranks
+    order: dict[str, int]
+    everywhere: Callable[[str], bool]
+    names: list[str]
+    done: bool
+    doing: str
+    count: Any
+
     def __init__(self, ranks: Ranks, order: dict[str, int], everywhere: Callable[[str], bool]) -> None:
         self.ranks, self.order, self.everywhere = ranks, order, everywhere
         self.names = list(order)

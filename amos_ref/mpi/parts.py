@@ -22,6 +22,8 @@ from amos_ref.optimizers.extent import Entries, Whole
 class WholeEntries(Entries):
     """What `init` asks of the entries of a leaf, which all ranks have found out together."""
 
+    shape: Shape
+
     def __init__(self, shape: Shape, mean: float, constant: float | None) -> None:
         self.shape, self._mean, self._constant = shape, mean, constant
 
@@ -39,6 +41,13 @@ class WholeEntries(Entries):
 
 class Parts(Whole):
     """Parts of the leaves of a layout, and the way to the others; see :class:`amos_ref.kernels.Sharing`."""
+
+    layout: Layout
+    ranks: Ranks
+    sharing: Any
+    slots: dict[str, Shape]
+    here: dict[str, Shape | None]
+    agreement: Agreement
 
     def __init__(self, layout: Layout, opt: Any, ranks: Ranks) -> None:
         self.layout, self.ranks, self.sharing = layout, ranks, self

@@ -37,6 +37,9 @@ class Ranks:
         communicator cannot be used any more.
     """
 
+    rank: int
+    size: int
+
     def __init__(self, comm: Any = None, timeout: float | None = None) -> None:
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
             raise HyperParameterError(f"timeout is {timeout!r:.60}; it must be None or seconds > 0")

@@ -14,6 +14,7 @@ import numpy as np
 
 from amos_ref import tree
 from amos_ref.checks import named_arrays
+from amos_ref.dtypes import Shape
 from amos_ref.errors import AmosError, RankError, StateError, StorageError
 from amos_ref.mpi import windows
 from amos_ref.mpi.agreement import Agreement
@@ -30,6 +31,14 @@ from amos_ref.storage.options import encode_options
 
 class Incoming:
     """An array that lies over ranks, as the writer of a file sees it (see :class:`container.Windows`)."""
+
+    ranks: Ranks
+    spread: Spread
+    local: Any
+    dtype: np.dtype
+    shape: Shape
+    itemsize: int
+    nbytes: int
 
     def __init__(self, ranks: Ranks, spread: Spread, local: Any, dtype: np.dtype) -> None:
         self.ranks, self.spread, self.local = ranks, spread, local
@@ -230,6 +239,8 @@ def _local_shape(spread: Spread, rank: int) -> tuple[int, ...] | None:
 
 class Reader:
     """A file with parameters, on rank 0: checked as a whole when it is opened, and hashed again as it is read."""
+
+    header: container.Header
 
     def __init__(self, path: Path) -> None:
         with name_errors("read", path) as name:

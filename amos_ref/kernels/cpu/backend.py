@@ -133,6 +133,14 @@ class Part:
 class Way:
     """The way of sums to the other parts of arrays and back; nothing on it is made anew at a step."""
 
+    sharing: Sharing
+    names: list[str]
+    parts: list[Part]
+    route: Route
+    sent: np.ndarray
+    goes: dict[int, np.ndarray]
+    comes: dict[int, np.ndarray]
+
     def __init__(self, sharing: Sharing, leaves: Sequence[Any], parts: Sequence[Part]) -> None:
         self.sharing, self.names = sharing, [leaf.name for leaf in leaves]
         self.parts = [part for part in parts if part.table.key.shared]
@@ -173,6 +181,7 @@ class Work(PlainWork):
     count: int
     begun: bool
     late: BaseException | None
+    way: Way | None
 
     def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
