@@ -1,20 +1,13 @@
 """What a training loop returns, and how it is shown."""
 
-import html
 import math
 import pickle
-from collections.abc import Sized
 from typing import Any, NamedTuple
 
 from amos_ref import tree
-from amos_ref.terminal import format_number
+from amos_ref.terminal import Printed, counted, format_number
 
 SHOWN_ROWS = 10  # of a history that is shown
-
-
-def count(items: Sized, word: str, words: str = "") -> str:
-    n = len(items)
-    return f"{n} {word if n == 1 else words or word + 's'}"
 
 
 class History(NamedTuple):
@@ -40,7 +33,7 @@ class History(NamedTuple):
     b: dict[str, list[float]]
 
     def __repr__(self) -> str:
-        return f"<History of {count(self.step, 'recorded step')}: step, loss, error, alpha, rho, b>"
+        return f"<History of {counted(len(self.step), 'recorded step')}: step, loss, error, alpha, rho, b>"
 
 
 class Result(NamedTuple):
@@ -87,16 +80,13 @@ class Result(NamedTuple):
         lines += [f"{'step':>8}  {'loss':>12}"] * bool(shown)
         return "\n".join(lines + [f"{steps[k]:8}  {format_number(loss[k]):>12}" for k in shown])
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+    _repr_html_ = Printed._repr_html_  # a NamedTuple has no bases of its own
 
     def _describe_end(self) -> str:
         arrays = list(tree.present(self.params).values())
         size = sum(math.prod(a.shape) for a in arrays)
-        words = f"{count(arrays, 'leaf', 'leaves')}, {size} parameter{'s' * (size != 1)}"
-        return (
-            f"loss {format_number(self.loss)} after {self.steps} step{'s' * (self.steps != 1)} ({self.status}); {words}"
-        )
+        words = f"{counted(len(arrays), 'leaf', 'leaves')}, {counted(size, 'parameter')}"
+        return f"loss {format_number(self.loss)} after {counted(self.steps, 'step')} ({self.status}); {words}"
 
 
 class RaisedResult(Result):

@@ -104,6 +104,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Seq
         print("  ".join(cells).rstrip())
 
 
+def counted(n: int, word: str, words: str = "") -> str:
+    """Return a number with its word, in the plural unless it is 1."""
+    return f"{n} {word if n == 1 else words or word + 's'}"
+
+
 def format_number(x: float | None) -> str:
     """Return a number with six digits, and nothing for None."""
     return "" if x is None else f"{x:.6g}"

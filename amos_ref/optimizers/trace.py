@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.terminal import Printed
+from amos_ref.terminal import Printed, counted
 
 Lines = tuple[tuple[str, str], ...]
 
@@ -41,8 +41,7 @@ class Trace(Printed, Mapping[str, dict[str, Any]]):
         return len(self._steps)
 
     def __repr__(self) -> str:
-        leaves = "1 leaf" if len(self) == 1 else f"{len(self)} leaves"
-        return f"<Trace of step {self.t}, {leaves}; print() shows the numbers>"
+        return f"<Trace of step {self.t}, {counted(len(self), 'leaf', 'leaves')}; print() shows the numbers>"
 
     def __str__(self) -> str:
         lines = [f"step t={self.t}: {', '.join(f'{key}={value:.6g}' for key, value in _shared(self.rates))}"]
