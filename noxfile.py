@@ -26,7 +26,7 @@ TOOLKIT = (
 APART = (
     *("--ignore=tests/frameworks", "--ignore=tests/long", "--ignore=tests/elsewhere"),
     *("--ignore=tests/explorer/test_page.py", "--ignore=tests/explorer/test_look.py", "--ignore=amos_ref/ports"),
-    "--ignore=tests/site",
+    *("--ignore=tests/site", "--ignore=docs/conf.py"),
 )
 ALL = ("amos_ref", "tests", "docs", "README.md")
 # What is tried without the names that Windows lacks.
