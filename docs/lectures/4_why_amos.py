@@ -191,9 +191,10 @@ for length, losses in plans.items():
 # %%
 # At each of the three lengths the AdamW that was planned for it is better. The point of Amos is another one.
 # It was not told any of these lengths, and the same run serves for all three: you stop when you like, and you
-# may go on. Going on lowers the loss here. On MNIST it does not, because the network overfits there.
+# may go on. Going on about halves the loss here. On MNIST it does not lower it, because the network overfits
+# there.
 
-assert ours[-1] < before < ours[2]
+assert ours[-1] < 0.75 * before < before < ours[2]
 assert all(losses[-1] < ours[n - 1] for n, losses in plans.items())
 
 # %%
