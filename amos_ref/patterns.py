@@ -61,7 +61,7 @@ class Matcher:
         """
         text, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
         if not isinstance(text, str):
-            raise RuleError(f"{text!r} is not a regular expression: it is not a text")
+            raise RuleError(f"{text!r} is not a regular expression: it is not a string")
         try:
             if len(text) > MOST_PATTERN:
                 raise RuleError(f"it has {len(text)} characters; at most {MOST_PATTERN} are allowed")

@@ -175,7 +175,7 @@ def _are_open(bounds: Any) -> bool:
         return bool(np.all(np.isneginf(bounds.lb)) and np.all(np.isposinf(bounds.ub)))
     try:
         return all(low in (None, -np.inf) and high in (None, np.inf) for low, high in bounds)
-    except (TypeError, ValueError):  # of what are no pairs
+    except (TypeError, ValueError):  # they are not pairs
         return False
 
 
@@ -194,7 +194,7 @@ def _as_gradient(value: Any) -> np.ndarray:
         a = np.atleast_1d(np.asarray(value))
     except Exception as error:  # whatever another library raises
         pass_on(error)
-        raise ProblemError(f"jac returned {value!r:.60}, which is no array: {error}") from error
+        raise ProblemError(f"jac returned {value!r:.60}, which is not an array: {error}") from error
     if a.dtype.kind not in "fiu" and a.dtype.name != "bfloat16":
         raise ProblemError(f"jac returned {value!r:.60}, of dtype {a.dtype}; it must return real numbers")
     return a.astype(np.float64)

@@ -83,7 +83,7 @@ def test_what_is_left_to_re_is_what_it_does_at_once(monkeypatch):
         ("(?:(?<=a*)a)*b", "look-behind requires fixed-width pattern"),
         ("(?<=a*)a", "look-behind requires fixed-width pattern"),
         ("(", "missing ), unterminated subpattern at position 0"),
-        (b"a", "it is not a text"),
+        (b"a", "it is not a string"),
     ],
     ids=lambda x: str(x)[:20],
 )

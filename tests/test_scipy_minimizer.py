@@ -277,7 +277,7 @@ def test_bounds_that_bound_nothing_are_taken(bounds):
         (dict(jac=lambda x: x * 1j), ["jac returned array", "complex128"]),
         (dict(jac=lambda x: x > 0), ["jac returned array", "bool"]),
         (dict(jac=lambda x: "up"), ["jac returned 'up'"]),
-        (dict(jac=lambda x: [1, [2]]), ["jac returned [1, [2]], which is no array"]),
+        (dict(jac=lambda x: [1, [2]]), ["jac returned [1, [2]], which is not an array"]),
         (dict(jac=lambda x: x * np.nan), ["gradient of leaf ''[0] is nan"]),
         (dict(callback=3), ["callback is 3"]),
         (dict(x0=[1j, 2]), ["x0", "complex128"]),

@@ -154,7 +154,7 @@ def parse_tree(text: str) -> Workload:
         return Workload(text, bert_shapes(*BERTS[text]))
     match = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text, re.ASCII)
     if match is None or math.prod(map(int, match.groups())) > MOST_PARAMETERS or int(match[1]) > 10**6:
-        raise HyperParameterError(f"tree {text!r} is none of {', '.join(BERTS)}, nor of the form 1000x64")
+        raise HyperParameterError(f"tree is {text!r}; it must be one of {', '.join(BERTS)}, or of the form 1000x64")
     return Workload(text, int(match[1]) * ((int(match[2]),),))
 
 
@@ -194,7 +194,7 @@ def select(
     for what, given, known in (("slots", slots, SLOT_NAMES), ("dtype", dtypes, FLOATS)):
         for name in given:
             if name not in known:
-                raise HyperParameterError(f"{what} {name!r} is none of {', '.join(known)}")
+                raise HyperParameterError(f"{what} is {name!r}; it must be one of {', '.join(known)}")
     return [
         replace(base, slot=slot, dtype=dtype, threads=n, momentum=momentum, state=state)
         for base, slot, dtype, n in itertools.product(bases, slots, dtypes, numbers)

@@ -15,7 +15,7 @@ from amos_ref.storage.files import name_errors, regular
 MOST_HEADER = 100_000_000  # bytes of JSON before the arrays of a safetensors file; safetensors has the same bound
 STATE_FORMAT = "amos-ref-state"
 _SNIFFED = 64  # bytes at the start that say what a file is; JSON may begin with blanks
-_NO_FORMAT = "it is none of safetensors, npz and JSON; of a torch file write the shapes as JSON"
+_NO_FORMAT = "it is not a safetensors, npz or JSON file; for a torch file, write the shapes as JSON"
 
 
 class FileLeaf:
@@ -69,7 +69,7 @@ def _read_npz(file: BinaryIO) -> dict[str, FileLeaf]:
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if not name.endswith(".npy"):
-                    raise StorageError(f"it holds {name!r:.60}, which is no array; only npz files of arrays are read")
+                    raise StorageError(f"it holds {name!r:.60}, which is not an array; only arrays can be read")
                 with archive.open(name) as member:
                     version = np.lib.format.read_magic(member)
                     read = (
@@ -80,7 +80,7 @@ def _read_npz(file: BinaryIO) -> dict[str, FileLeaf]:
                     shape, _, dtype = read(member)
                 found[name.removesuffix(".npy")] = FileLeaf(shape, str(dtype))
     except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise StorageError(f"it is no npz file that can be read: {error}") from None
+        raise StorageError(f"it cannot be read as npz: {error}") from None
     return found
 
 
@@ -88,7 +88,7 @@ def _read_json(file: BinaryIO, folder: pathlib.Path) -> Any:
     try:
         found = json.loads(file.read())
     except (ValueError, RecursionError) as error:
-        raise StorageError(f"it is no JSON that can be read: {error}") from None
+        raise StorageError(f"it cannot be read as JSON: {error}") from None
     files = found.get("weight_map") if isinstance(found, dict) else None
     if isinstance(files, dict):
         return _read_index(files, folder)

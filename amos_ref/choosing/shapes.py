@@ -83,7 +83,7 @@ def _describe(name: str, leaf: Any) -> Described:
     if isinstance(leaf, _Shaped):
         if not _is_shape(leaf.shape):
             wrong = next(n for n in leaf.shape if type(n) is not int)
-            raise DtypeError(f"leaf {name!r} has shape {leaf.shape!r:.60}, of which {wrong!r:.30} is no integer")
+            raise DtypeError(f"leaf {name!r} has shape {leaf.shape!r:.60}, of which {wrong!r:.30} is not an integer")
         return Described(as_shape(name, leaf.shape), True, None)
     shape = getattr(leaf, "shape", None)
     if shape is None or isinstance(leaf, type):

@@ -138,7 +138,8 @@ def _select_directions(args: argparse.Namespace) -> list[str]:
     chosen = _split(args.directions, ",".join(workloads.BENCH_DIRECTIONS))
     for name in chosen:
         if name not in workloads.BENCH_DIRECTIONS:
-            raise HyperParameterError(f"direction {name!r} is none of {', '.join(workloads.BENCH_DIRECTIONS)}")
+            known = ", ".join(workloads.BENCH_DIRECTIONS)
+            raise HyperParameterError(f"direction is {name!r}; it must be one of {known}")
     return chosen
 
 

@@ -171,7 +171,7 @@ def _check_delimiter(form: Form) -> str:
     delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if delimiter != "\t" and not _DELIMITER.fullmatch(delimiter):
         raise ProblemError(
-            f"--delimiter is {delimiter!r}; it must be tab or one character that is no letter, digit, space, "
+            f"--delimiter is {delimiter!r}; it must be tab or one character that is not a letter, digit, space, "
             "quote, '.', '+' or '-'"
         )
     return delimiter

@@ -266,7 +266,7 @@ def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping
     """Return the groups and the state of each parameter."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         words = f"a dict of {', '.join(map(repr, state_dict))}" if isinstance(state_dict, Mapping) else repr(state_dict)
-        raise StateError(f"{words:.80} is no state_dict of an optimizer: it must have state and param_groups")
+        raise StateError(f"{words:.80} is not an optimizer's state_dict: it must have state and param_groups")
     groups, own = state_dict["param_groups"], state_dict["state"]
     if not isinstance(own, Mapping) or not isinstance(groups, list | tuple):
         kinds = f"{type(own).__name__} and {type(groups).__name__}"
@@ -274,7 +274,7 @@ def _split_state_dict(state_dict: Any) -> tuple[list[Mapping[str, Any]], Mapping
     try:
         for group in groups:
             if not all(isinstance(group.get(part, ()), list | tuple) for part in ("params", "param_names")):
-                raise TypeError("params or param_names is no list")
+                raise TypeError("params or param_names is not a list")
         keys, _ = ({key for group in groups for key in group.get(part, ())} for part in ("params", "param_names"))
     except (AttributeError, TypeError) as error:
         raise StateError(f"the param_groups are not dicts that have a list of params: {error}") from None

@@ -28,7 +28,7 @@ def name_errors(doing: str, path: Any) -> Iterator[str]:
         if b"\0" in os.fsencode(path):
             raise ValueError("embedded null byte")
     except (TypeError, ValueError) as error:
-        raise StorageError(f"{path!r:.200} is no path: {error}") from None
+        raise StorageError(f"{path!r:.200} is not a path: {error}") from None
     try:
         yield path
     except AmosError as error:
@@ -176,8 +176,8 @@ def _keep_owner(file: int, old: os.stat_result) -> int:
     new = os.fstat(file)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         warnings.warn(
-            f"the file that is replaced belongs to user {old.st_uid} and group {old.st_gid}, which the system lets this"
-            f" process not keep; the new one belongs to user {new.st_uid} and group {new.st_gid}",
+            f"the file that is replaced belongs to user {old.st_uid} and group {old.st_gid}, which the system did not"
+            f" let this process keep; the new one belongs to user {new.st_uid} and group {new.st_gid}",
             RuntimeWarning,
             stacklevel=2,
         )

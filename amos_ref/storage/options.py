@@ -98,7 +98,7 @@ def _encode_plain(value: Any, where: str) -> Any:
                 return whole
             value = type(value)  # Python writes no integer of so many digits
     raise HyperParameterError(
-        f"{where} is {value!r:.60}, which a file cannot hold: it holds numbers, texts, tuples of them and rules by text"
+        f"{where} is {value!r:.60}, which a file cannot hold: it holds numbers, texts, tuples of them and rules by name"
     )
 
 
@@ -144,4 +144,4 @@ def _decode(value: Any) -> Any:
                 raise StorageError(
                     f"an option is {kind} that cannot be read: {type(error).__name__}: {error}"
                 ) from None
-    raise StorageError(f"an option has the value {value!r:.80}, which is of no known kind")
+    raise StorageError(f"an option has the value {value!r:.80}, of an unknown kind")

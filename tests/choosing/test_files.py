@@ -94,7 +94,7 @@ def test_a_missing_part_of_an_index_is_named(tmp_path):
     (tmp_path / "part0").write_bytes(b"no safetensors at all")
     with pytest.raises(StorageError) as error:
         read_file(index)
-    one_line(error.value, ["part0", "none of safetensors, npz and JSON"])
+    one_line(error.value, ["part0", "not a safetensors, npz or JSON file"])
     index.write_text(json.dumps({"weight_map": {"a": 3}}), encoding="utf-8")
     with pytest.raises(StorageError, match="it names the file 3"):
         read_file(index)
@@ -115,7 +115,7 @@ def test_a_shape_with_something_else_among_its_numbers_says_which(shape, wrong, 
     path.write_text(f'{{"fc.weight": {shape}}}', encoding="utf-8")
     with pytest.raises(DtypeError) as error:
         amos_ref.choose(read_file(path))
-    one_line(error.value, ["leaf 'fc.weight'", f"of which {wrong} is no integer"])
+    one_line(error.value, ["leaf 'fc.weight'", f"of which {wrong} is not an integer"])
 
 
 BAD = {

@@ -40,11 +40,11 @@ def test_places_where_no_file_can_be(path):
 
 
 @pytest.mark.parametrize("place", [3, None, "a\0b", "\ud800", 0.5])
-def test_what_is_no_path_is_named(place):
+def test_what_is_not_a_path_is_named(place):
     for call in (amos_ref.load_state, save_new):
         with pytest.raises(errors.StorageError) as caught:
             call(place)
-        one_line(caught.value, [repr(place), "no path"])
+        one_line(caught.value, [repr(place), "is not a path"])
 
 
 def test_a_file_that_is_read_at_once_has_a_longest_length(path, monkeypatch):
