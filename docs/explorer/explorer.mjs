@@ -3,6 +3,7 @@
 import { drawLines, measure } from "./chart.mjs";
 import { addControls, player, showControls, showSlider } from "./controls.mjs";
 import { long, short } from "./digits.mjs";
+import { embed } from "./embedded.mjs";
 import { EQUATIONS, inNumbers, inSymbols, numbersOf } from "./equations.mjs";
 import { follow, rove } from "./links.mjs";
 import { drawMap, letDrag } from "./map.mjs";
@@ -181,8 +182,11 @@ function show() {
   showWords();
 }
 
+const whole = () => `${location.href.split(/[?#]/)[0]}#${toAddress(settings)}`;
+
 let writing;
 function writeAddress() {
+  byId("whole").href = whole();
   clearTimeout(writing); // browsers refuse too many changes in a short time
   writing = setTimeout(() => history.replaceState(null, "", `#${toAddress(settings)}`), 200);
 }
@@ -224,8 +228,7 @@ byId("align").addEventListener("click", () => change({
   xi: settings.alpha_0, eta: settings.sigma, q: 1, momentum: 0, direction: "gradient",
 }));
 byId("share").addEventListener("click", async () => {
-  const address = `${location.href.split("#")[0]}#${toAddress(settings)}`;
-  await navigator.clipboard.writeText(address);
+  await navigator.clipboard.writeText(whole());
   byId("share").textContent = "Copied";
   setTimeout(() => { byId("share").textContent = "Copy link"; }, 1500);
 });
@@ -237,7 +240,10 @@ addEventListener("hashchange", ({ newURL }) => { play.stop(); change(fromAddress
 byId("back").hidden = !/\/explorer\/(index\.html)?$/.test(location.pathname); // inside the site
 byId("not-started").remove();
 byId("explorer").hidden = false;
+byId("whole").href = whole();
+embed(new URLSearchParams(location.search).get("show"));
 const charts = document.querySelectorAll("svg[role=img]");
 measure(charts);
 show();
-new ResizeObserver(() => { measure(charts); draw(); }).observe(byId("map"));
+const observer = new ResizeObserver(() => { measure(charts); draw(); });
+for (const svg of charts) observer.observe(svg);

@@ -4,18 +4,18 @@ import pytest
 from helpers.explorer_reference import PAGE, STEPS
 
 PARTS = ("paper", "closed", "adamw", "schedules")
-PATHS = {"paper", "closed", "adamw"}
-# What a slider makes the page compute.
-ANEW = {
-    "t": set(),
-    **dict.fromkeys(("noise", "seed"), PATHS),
-    **dict.fromkeys(("xi", "eta"), {"paper", "schedules"}),
-    **dict.fromkeys(("beta", "momentum"), {"paper"}),
-    **dict.fromkeys(("alpha_0", "sigma", "q"), {"closed"}),
-    "half_life": {"closed", "schedules"},
-    **dict.fromkeys(("lr", "weight_decay", "beta1", "beta2"), {"adamw"}),
-    "end": {"adamw", "schedules"},
+# What a slider makes the page compute, and nothing else.
+COMPUTED = {
+    "t": "",
+    "noise seed": "paper closed adamw",
+    "xi eta": "paper schedules",
+    "beta momentum": "paper",
+    "alpha_0 sigma q": "closed",
+    "half_life": "closed schedules",
+    "lr weight_decay beta1 beta2": "adamw",
+    "end": "adamw schedules",
 }
+ANEW = {name: set(parts.split()) for names, parts in COMPUTED.items() for name in names.split()}
 # Counts what is changed inside the charts, and elsewhere.
 WATCH = """
 () => {
