@@ -102,7 +102,7 @@ def test_a_fault_is_seen(browser, tmp_path, fault):
     source = WRONG.get(fault, 'src="explorer/index.html?show=path,errors#xi=0.3&eta=0.2&noise=20"')
     text = f'<!doctype html><link rel="icon" href="data:,"><iframe class="explorer" {source}></iframe>'
     (tmp_path / "page.html").write_text(text)
-    (tmp_path / "explorer").symlink_to(SITE / "explorer")
+    (tmp_path / "explorer").symlink_to((SITE / "explorer").resolve())
     with serve(tmp_path) as address:
         page = browser.new_page()
         if fault in ("scrolls", "has room below"):
