@@ -13,16 +13,16 @@ __all__ = [
 
 
 def escape(text: str) -> str:
-    """Return the text with control characters and halves of characters escaped.
+    """Return the text with control characters and lone surrogates escaped.
 
-    Whatever others have written goes through here before it is printed, in an error or otherwise: any stream can hold
-    it, and there is nothing in it that a terminal would obey.
+    Text that others have written goes through here before it is printed, in an error or elsewhere. Every stream can
+    encode what comes out, and a terminal finds no command in it.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class AmosError(Exception):
-    """Base of all errors of this package; its message is one printable line, whatever it quotes."""
+    """The base of all errors of this package. Its message is one printable line, whatever it quotes."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(escape(" ".join(message.split())))
@@ -45,7 +45,7 @@ class RuleError(AmosError, ValueError):
 
 
 class ExpressionError(RuleError):
-    """The expression of a rule holds something that is not allowed, or cannot be evaluated."""
+    """The expression of a rule contains something that is not allowed, or it cannot be evaluated."""
 
 
 class TreeError(AmosError, ValueError):
@@ -53,7 +53,7 @@ class TreeError(AmosError, ValueError):
 
 
 class DtypeError(AmosError, TypeError):
-    """A leaf is not a NumPy array of float16, bfloat16, float32 or float64 in native byte order."""
+    """A leaf is not an array of float16, bfloat16, float32 or float64 in native byte order, or is not on the host."""
 
 
 class ShapeError(AmosError, ValueError):
@@ -61,11 +61,11 @@ class ShapeError(AmosError, ValueError):
 
 
 class StateError(AmosError, ValueError):
-    """The state does not belong to these parameters and options, or a step in place has taken its arrays over."""
+    """The state does not belong to these parameters and options, or a step in place has used up its arrays."""
 
 
 class StorageError(AmosError, OSError):
-    """A file cannot be written or read, or it is damaged, or it does not hold a state of this package."""
+    """A file cannot be written or read, is damaged, or does not hold a state of this package."""
 
 
 class OutOfMemoryError(StorageError, MemoryError):
@@ -79,11 +79,11 @@ class NonFiniteError(AmosError, ValueError):
 
 
 class LayoutError(AmosError, ValueError):
-    """A layout over ranks does not fit the arrays, the slots or the ranks, or it cuts where the bits would differ."""
+    """A layout over ranks does not fit the arrays, the slots or the ranks, or its cuts would change the bits."""
 
 
 class RankError(AmosError, RuntimeError):
-    """The ranks of an MPI job are not about to do the same, or one of them failed or did not come."""
+    """The ranks of an MPI job do not agree on what to do next, or one of them failed or did not arrive."""
 
 
 class FloatModeError(AmosError, ArithmeticError):
@@ -115,7 +115,7 @@ class TargetError(AmosError, ValueError):
 
 
 class NoAnswerError(TargetError):
-    """The port to check gave no answer at all: its process ended, was killed or did not go on."""
+    """The port to check gave no answer at all: its process ended, was killed or hung."""
 
 
 class ExpectationError(AmosError, ValueError):
@@ -127,4 +127,4 @@ class VectorError(AmosError, ValueError):
 
 
 class UndecidedError(AmosError, ArithmeticError):
-    """At its greatest precision the exact oracle cannot tell to which of two floats a number rounds."""
+    """Even at its greatest precision the exact oracle cannot tell to which of two floats a number rounds."""

@@ -12,7 +12,7 @@ Every stage is a function below, in that order; :func:`step` strings them togeth
 * c and d use the *old* b; b grows after use.
 * r divides by max(v, epsilon), not by v + epsilon.
 * Momentum averages the whole change, decay included, and is not debiased.
-* xi = 0 is legal and moves nothing unless v does; the mean of an empty slot is 0.
+* xi = 0 is legal: then extra_l2 alone moves theta, while v goes on. The mean of an empty slot is 0.
 * All arithmetic is IEEE float64, only + - * / sqrt and comparisons, in the order written here, without
   fused multiply-add; sign and payload of a NaN are left open. Storing rounds once, nothing else rounds.
 

@@ -1,4 +1,4 @@
-"""Parameter trees to named leaves and back. A leaf's name is its path joined by "/", as in "dense/0/kernel"."""
+"""From trees of parameters to named leaves and back. A leaf's name is its path, as in "dense/0/kernel"."""
 
 import copy
 import dataclasses
@@ -66,12 +66,12 @@ def names_of(structure: Any) -> tuple[str, ...]:
 
 
 def is_leaf(node: Any) -> bool:
-    """Whether a part of a tree is no container, of any library."""
+    """Say whether a part of a tree is a leaf, and not a container of any library."""
     return isinstance(node, np.ndarray) or hasattr(node, "__array__") or children_of(node) is None
 
 
 def _holds_more(leaf: Any) -> bool:
-    """Whether what optree takes for a leaf is a container of another library."""
+    """Say whether a leaf of optree is really a container of another library."""
     return type(leaf) is not np.ndarray and not is_leaf(leaf)
 
 
@@ -122,7 +122,7 @@ def match(named: dict[str, Any], like: dict[str, Any], what: str) -> dict[str, A
 
 
 def children_of(node: Any) -> dict[Any, Any] | None:
-    """Return what a container holds by its keys (of tuples, numbers), or None if it is none."""
+    """Return what a container holds by its keys, which are numbers for a list; return None if it is no container."""
     if isinstance(node, Mapping):
         return dict(node)
     if isinstance(node, tuple | list):
@@ -137,7 +137,7 @@ def children_of(node: Any) -> dict[Any, Any] | None:
 
 
 def _registered(node: Any) -> Any:
-    """Return how a type is taken apart that is registered with optree in a namespace, which has no other way in."""
+    """Return how to take apart a type that was registered with optree in a namespace: there is no public way to ask."""
     if isinstance(node, np.ndarray):
         return None
     known = getattr(getattr(optree, "registry", None), "_NODETYPE_REGISTRY", {})
@@ -146,19 +146,19 @@ def _registered(node: Any) -> Any:
 
 
 def _is_static(field: dataclasses.Field) -> bool:
-    """Whether equinox or flax say that a field holds no arrays."""
+    """Say whether equinox or flax mark a field as one that holds no arrays."""
     return bool(field.metadata.get("static")) or field.metadata.get("pytree_node") is False
 
 
 def fields_of(node: Any) -> dict[str, Any]:
-    """Return what a container holds by names, which lists and plain tuples do not have."""
+    """Return what a container holds by its names; lists and plain tuples have none."""
     if isinstance(node, tuple | list):
         return dict(zip(getattr(node, "_fields", ()), node, strict=False))
     return children_of(node) or {}
 
 
 def rebuild(node: Any, children: dict[Any, Any]) -> Any:
-    """Return a container of the same kind that holds these instead."""
+    """Return a container of the same kind that holds these children instead."""
     if isinstance(node, dict):
         new = copy.copy(node)
         new.update(children)
@@ -176,7 +176,7 @@ def rebuild(node: Any, children: dict[Any, Any]) -> Any:
 
 
 def walk(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield all containers and leaves with their paths, each container before what it holds."""
+    """Yield every container and leaf with its path, a container before what it holds."""
     if len(path) > DEEPEST:
         raise TreeError("nested too deeply, or within itself")
     yield path, node
@@ -185,7 +185,7 @@ def walk(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def replace_parts(node: Any, parts: Container[Path], change: Callable[[Path, Any], Any], path: Path = ()) -> Any:
-    """Return containers like these with ``change(path, part)`` in place of the parts at these paths."""
+    """Return the same tree with ``change(path, part)`` in place of each part whose path is in `parts`."""
     if path in parts:
         return change(path, node)
     children = children_of(node) or {}
@@ -198,7 +198,7 @@ def name_of(path: Path) -> str:
 
 
 def flatten_any(leaves: Any, what: str) -> dict[str, Any]:
-    """Return the leaves by name, as :func:`amos_ref.tree.present` does, in any containers that states have."""
+    """Return the leaves by name, as :func:`amos_ref.tree.present` does, from the containers of any state."""
     named = {}
     for path, leaf in walk(leaves):
         if leaf is not None and children_of(leaf) is None:

@@ -1,6 +1,7 @@
 """The oracle of the closed form: its steps and schedules over the real numbers, from an independent reading.
 
-No formula here comes from :mod:`amos_ref.closed_form`. The names are that module's, S is S_t and shrink exp(-2 S_t).
+No formula here comes from :mod:`amos_ref.closed_form`. The names are those of that module; S
+stands for S_t, and shrink for exp(-2 S_t).
 """
 
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ SHARED = ("S", "shrink", "alpha", "rho")
 
 
 def schedule(t: Any, *, dtype: str = "float64", **options: Any) -> Reals:
-    """Return what all leaves share at steps t, correctly rounded.
+    """Return the numbers that all leaves share at steps t, correctly rounded.
 
     Parameters
     ----------
@@ -42,7 +43,8 @@ def schedule(t: Any, *, dtype: str = "float64", **options: Any) -> Reals:
         Step numbers from 0, of any size.
     dtype : {"float64", "float32", "float16", "bfloat16"}
     **options
-        alpha_0, half_life or p_0, decay, p_t, q, as in :class:`amos_ref.closed_form.Schedule`; p_t is a word.
+        alpha_0, half_life or p_0, decay, p_t, q, as in :class:`amos_ref.closed_form.Schedule`. p_t is a word
+        here, not a function.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def schedule(t: Any, *, dtype: str = "float64", **options: Any) -> Reals:
 
 
 def enclose_schedule(t: Any, *, precision: int = 2 * LEAST_BITS, **options: Any) -> Reals:
-    """Enclose what :func:`schedule` rounds, each number a rational or a ball of `precision` bits."""
+    """Enclose what :func:`schedule` rounds, each number in a rational or in a ball of `precision` bits."""
     steps = np.asarray(t, object)
     out: Reals = {name: np.empty(steps.shape, object) for name in SHARED}
     with load_flint().ctx.workprec(precision):
@@ -85,7 +87,7 @@ def _whole(t: Any) -> int:
 
 
 def initial_sigma(theta: Any, *, dtype: str = "float64") -> Any:
-    """Return the root mean square of an array, 0.5 where all entries are 0 or all are 1, correctly rounded.
+    """Return the root mean square of an array, or 0.5 if all entries are 0 or all are 1, correctly rounded.
 
     Examples
     --------
@@ -110,9 +112,9 @@ def step(theta: Any, g: Any, m: Any = None, v: Any = None, *, dtype: str = "floa
     Parameters
     ----------
     theta, g, m, v : array_like
-        Parameters, gradient, and with direction "adam" its moments, of one shape.
+        Parameters, gradient, and for the direction "adam" its moments, all of the same shape.
     dtype : {"float64", "float32", "float16", "bfloat16"}
-        What the results are rounded to.
+        The format that results are rounded to.
     **options
         t, sigma, slot_shape, direction, ..., as in :func:`enclose`.
 
@@ -156,13 +158,13 @@ def trajectory(
     theta, m, v : array_like
         Before the first step.
     grads : iterable of array_like or None
-        One a step. A step without a gradient gives None and changes nothing but the count.
+        One for each step. A step whose gradient is None returns None, and changes nothing but the count.
     sigma : float or "init"
-        "init" is that of theta before the first step, unrounded.
+        "init" takes :func:`initial_sigma` of theta before the first step, unrounded.
     t : int
         The first step.
     stored : (str, str), optional
-        The dtypes of theta and of m, v. If they are given, these are rounded after each step, as storing does.
+        The dtypes of theta, and of m and v. If given, these arrays are rounded after each step, as by storing.
     dtype, **options
         As for :func:`step`.
 
@@ -191,7 +193,7 @@ def enclose(
     direction: str = "gradient", beta1: float = 0.9, beta2: float = 0.999, adam_epsilon: float = 1e-8,
     epsilon: float = 2.0**-125, clip_value: float | None = None, precision: int = 2 * LEAST_BITS, **options: Any,
 ) -> Reals:  # fmt: skip
-    """Enclose every quantity of one step, each a rational or a ball of `precision` bits.
+    """Enclose every quantity of one step, each in a rational number or in a ball of `precision` bits.
 
     ::
 
@@ -205,24 +207,26 @@ def enclose(
     Parameters
     ----------
     theta, g, m, v
-        As for :func:`step`, or arrays that this function returned. Finite; with clip_value g may be infinite.
+        As for :func:`step`, or arrays that this function returned. They are finite, but g may be infinite if there is
+        a clip_value.
     t : int
         The step, from 0.
-    sigma : float
-        Or a number of this module.
+    sigma : float, fmpq or arb
+        The scale of the array's entries.
     slot_shape : tuple of int
-        Of u2, alpha and rho; it broadcasts to theta's shape.
+        The shape of u2, alpha and rho, which broadcasts to theta's.
     direction : {"gradient", "sign", "adam"}
     beta1, beta2, adam_epsilon, epsilon, clip_value
         As in :class:`amos_ref.ClosedFormAmos`.
     precision : int
-        Bits of the balls.
+        How many bits the balls have.
     **options
         As for :func:`schedule`.
 
     Returns
     -------
-    dict of str to ndarray of fmpq and arb
+    dict of str to ndarray
+        The quantities by name, in arrays of fmpq (rationals) and arb (balls) from python-flint.
     """
     theta, g = rationals(theta, "theta"), rationals(g, "g", clip_value)
     m, v = (None if a is None else rationals(a, name) for a, name in ((m, "m"), (v, "v")))

@@ -34,7 +34,7 @@ PER_ENTRY = ("delta", "m", "theta")
 def step(theta: Any, g: Any, v: Any, b: Any, m: Any = None, *, dtype: str = "float64", **hyper: Any) -> Reals:
     """Return every quantity of one step of one array, correctly rounded (to nearest, ties to even).
 
-    The real-number result of the formulas in :func:`enclose`, from inputs taken as the binary numbers that they are.
+    The formulas are those of :func:`enclose`, over the real numbers. Inputs are the binary numbers that they are.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Real numbers as rationals and balls, and how they become floats: what the oracles of both algorithms stand on.
+"""Real numbers as rationals and balls, and how they become floats: the basis of both oracles.
 
 Numbers are rationals (python-flint's ``fmpq``) up to the first irrational root, logarithm or power, and from there on
 balls (``arb``: a middle and a radius around the real number). A result is rounded by rounding both ends of its ball;
@@ -34,7 +34,7 @@ Reals = dict[str, Any]  # name -> object array of fmpq and arb; None where the a
 
 
 def power(x: Any, n: int) -> Any:
-    """Return x^n, a ball where the rational would be long."""
+    """Return x^n, as a ball if the rational would be long."""
     return (x if n * x.height_bits() <= LONGEST_RATIONAL else load_flint().arb(x)) ** n
 
 
@@ -45,7 +45,7 @@ def product(*factors: Any) -> Any:
 
 
 def root(x: Any) -> Any:
-    """Return the square root, rational if it is."""
+    """Return the square root, as a rational if it is one."""
     if is_rational(x) and x.p.is_square() and x.q.is_square():
         return load_flint().fmpq(x.p.isqrt(), x.q.isqrt())
     return load_flint().arb(x).sqrt()
@@ -181,17 +181,18 @@ def through_slots(
     per_entry: Sequence[str],
     formulas: Callable[..., dict[str, Any]],
 ) -> Reals:
-    """Call the formulas once a slot, and return what they give in arrays of the slots' shape or of theta's.
+    """Call the formulas once for each slot, and return the results in arrays of the slots' shape or of theta's.
 
     Parameters
     ----------
     slot_shape : tuple of int
+        A shape that broadcasts to theta's.
     entries : dict of str to ndarray or None
         Arrays of theta's shape, theta first; the formulas get their entries in the slot.
     numbers : dict of str to ndarray
         Arrays of the slots' shape; the formulas get the slot's number.
     per_slot, per_entry : sequence of str
-        The results that are one number a slot, and one an entry.
+        The results that are one number for each slot, and those that are one for each entry.
     formulas : callable
         ``formulas(**entries, **numbers)``.
     """
@@ -221,7 +222,7 @@ def walk(
     stored: tuple[str, str] | None,
     bits: int,
 ) -> list[Reals | None]:
-    """Take a step for each gradient, ``take(k, now)``, and hand theta and the state on; one without gives None."""
+    """Take a step ``take(k, now)`` for each gradient, handing theta and the state on; None where there is none."""
     out: list[Reals | None] = []
     for k, g in enumerate(grads):
         after = None if g is None else take(k, now)
@@ -256,7 +257,7 @@ def rationals(a: Any, name: str, chi: float | None = None) -> np.ndarray:
 
 
 def each(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
-    """Return an object array of what the function makes of each entry."""
+    """Return the function's results for each entry, as an object array."""
     return np.asarray(np.frompyfunc(function, len(arrays), 1)(*arrays), object)
 
 

@@ -23,7 +23,7 @@ from amos_ref.options import check_options
 
 
 class Plan(NamedTuple):
-    """What S_t follows from: the options of a schedule, checked."""
+    """The options of a schedule, checked: S_t follows from them."""
 
     alpha_0: Any  # rationals, here and below
     half_life: Any

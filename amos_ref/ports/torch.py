@@ -77,7 +77,7 @@ class _Family(torch.optim.Optimizer):
                 raise ValueError(f"{option} has entries for {extra}; the parameters are {names}")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its count of steps is that of the others, so that it joins them."""
+        """Add a group, which goes on from the count of steps that the others have."""
         given = dict(param_group)
         if unknown := sorted(given.keys() - self.defaults.keys() - _OF_TORCH):
             raise ValueError(f"a group has unknown options {unknown}; there are {', '.join(self.defaults)}")
@@ -201,7 +201,7 @@ class _Family(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take a step, in which parameters without a gradient stay; return what the closure, called once, returned."""
+        """Take a step, in which parameters without a gradient stay; return what the closure returned, called once."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         stepping = [self._collect(group) for group in self.param_groups]
         for group, leaves in zip(self.param_groups, stepping, strict=True):

@@ -45,9 +45,16 @@ function label(x, log) {
   return `10${power < 0 ? "⁻" : ""}${[...String(Math.abs(power))].map((digit) => SUPERSCRIPTS[digit]).join("")}`;
 }
 
+const widths = new Map(); // of charts, in pixels
+
+// To be called when the page has another size: asked between two drawings, a browser would lay out the page each time.
+export function measure(charts) {
+  for (const svg of charts) widths.set(svg, svg.clientWidth || 320);
+}
+
 // How many pixels there are for what is drawn.
 export function room(svg, height) {
-  const width = svg.clientWidth || 320;
+  const width = widths.get(svg);
   return { width, w: width - MARGIN.left - MARGIN.right, h: height - MARGIN.top - MARGIN.bottom };
 }
 

@@ -1,8 +1,9 @@
 // The page: controls, charts, numbers and equations, kept at the same settings.
 
-import { drawLines } from "./chart.mjs";
+import { drawLines, measure } from "./chart.mjs";
 import { addControls, player, showControls, showSlider } from "./controls.mjs";
 import { long, short } from "./digits.mjs";
+import { embed } from "./embedded.mjs";
 import { EQUATIONS, inNumbers, inSymbols, numbersOf } from "./equations.mjs";
 import { follow, rove } from "./links.mjs";
 import { drawMap, letDrag } from "./map.mjs";
@@ -18,7 +19,7 @@ const T = Array.from({ length: STEPS + 1 }, (_, t) => t);
 let settings = fromAddress(location.hash);
 let preset = presetOf(settings); // whose sentence is shown
 let result;
-let moves = []; // what the charts do when another step is shown
+const moves = {}; // what the charts do when another step is shown
 let mapScale;
 let pointed; // the link that is pointed at
 
@@ -103,7 +104,7 @@ function showPaths() {
   const problem = PROBLEMS[settings.problem];
   const map = drawMap(byId("map"), { problem, paths: NAMES.toReversed().map((name) => ({ name, points: result[name].map(({ theta }) => theta) })) });
   mapScale = map.scale;
-  moves.push(map.move);
+  moves.map = map.move;
   const of = (who, read, name = who) => ({ name, x: T, y: result[who].map(read) });
   const errors = [...NAMES.toReversed().map((who) => of(who, (at) => at.error)), of("closed", (at) => at.predicted, "plan")];
   const decay = (who) => ({ ...of(who, ({ slots }) => slots[0].rho, `${who} second`), link: `${who} rho` });
@@ -111,10 +112,10 @@ function showPaths() {
     { ...of(who, (at) => at.length), link: `${who} alpha` }, decay(who),
   ]);
   for (const [id, lines, label, most] of [["errors", errors, "distance |ε|", 5], ["sizes", sizes, "α·RMS(u) and ρ", 8]])
-    moves.push(drawLines(byId(id), {
+    moves[id] = drawLines(byId(id), {
       x: { domain: [0, STEPS], label: "steps taken, t" },
       y: { domain: decades(lines.map(({ y }) => y), most), log: true, label }, lines,
-    }));
+    });
 }
 
 function showSchedules() {
@@ -133,7 +134,7 @@ function showSchedules() {
       line("closed", "inverse-square recurrence", { dots: true }),
     ],
   });
-  moves.push((t) => move(Math.max(t, 1)));
+  moves.factors = (t) => move(Math.max(t, 1));
 }
 
 function showStart() {
@@ -160,14 +161,13 @@ function showWords() {
 function showStep() {
   window.explorer = { settings: { ...settings }, ...result };
   showSlider("t", settings.t);
-  for (const move of moves) move(settings.t);
+  for (const move of Object.values(moves)) move(settings.t);
   showNumbers();
 }
 
-function draw() {
-  moves = [];
+function draw({ schedulesToo = true } = {}) {
   showPaths();
-  showSchedules();
+  if (schedulesToo) showSchedules();
   showStart();
   for (const item of document.querySelectorAll("#equations [data-link]"))
     item.children[1].innerHTML = inSymbols(equationOf(item.dataset.link), settings);
@@ -175,14 +175,18 @@ function draw() {
 }
 
 function show() {
+  const before = result?.schedules;
   result = compute(settings);
   showControls(settings);
-  draw();
+  draw({ schedulesToo: result.schedules !== before });
   showWords();
 }
 
+const whole = () => `${location.href.split(/[?#]/)[0]}#${toAddress(settings)}`;
+
 let writing;
 function writeAddress() {
+  byId("whole").href = whole();
   clearTimeout(writing); // browsers refuse too many changes in a short time
   writing = setTimeout(() => history.replaceState(null, "", `#${toAddress(settings)}`), 200);
 }
@@ -224,8 +228,7 @@ byId("align").addEventListener("click", () => change({
   xi: settings.alpha_0, eta: settings.sigma, q: 1, momentum: 0, direction: "gradient",
 }));
 byId("share").addEventListener("click", async () => {
-  const address = `${location.href.split("#")[0]}#${toAddress(settings)}`;
-  await navigator.clipboard.writeText(address);
+  await navigator.clipboard.writeText(whole());
   byId("share").textContent = "Copied";
   setTimeout(() => { byId("share").textContent = "Copy link"; }, 1500);
 });
@@ -237,5 +240,10 @@ addEventListener("hashchange", ({ newURL }) => { play.stop(); change(fromAddress
 byId("back").hidden = !/\/explorer\/(index\.html)?$/.test(location.pathname); // inside the site
 byId("not-started").remove();
 byId("explorer").hidden = false;
+byId("whole").href = whole();
+embed(new URLSearchParams(location.search).get("show"));
+const charts = document.querySelectorAll("svg[role=img]");
+measure(charts);
 show();
-new ResizeObserver(draw).observe(byId("map"));
+const observer = new ResizeObserver(() => { measure(charts); draw(); });
+for (const svg of charts) observer.observe(svg);

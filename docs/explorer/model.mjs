@@ -105,12 +105,25 @@ export function recent(path, t) {
   return Math.sqrt(last.reduce((sum, { error }) => sum + error * error, 0) / last.length);
 }
 
-export function compute(settings) {
-  return {
-    paper: paperPath(settings),
-    closed: closedPath(settings),
-    adamw: adamwPath(settings),
-    schedules: schedules(settings),
-    cosine: closed.cosine[settings.decay](settings.alpha_0, settings.half_life),
+// Makes a part anew only if one of the settings has changed that it depends on: most sliders move one path.
+function kept(make, names) {
+  let [wanted, made] = [];
+  return (settings) => {
+    const given = JSON.stringify(names.map((name) => settings[name]));
+    if (given !== wanted) [wanted, made] = [given, make(settings)];
+    return made;
   };
+}
+
+const WALK = ["problem", "start", "noise", "seed"];
+const PARTS = {
+  paper: kept(paperPath, [...WALK, "slots", "xi", "eta", "beta", "momentum"]),
+  closed: kept(closedPath, [...WALK, "slots", "alpha_0", "half_life", "decay", "q", "sigma", "direction"]),
+  adamw: kept(adamwPath, [...WALK, "lr", "weight_decay", "beta1", "beta2", "schedule", "end"]),
+  schedules: kept(schedules, ["xi", "eta", "half_life", "schedule", "end"]),
+};
+
+export function compute(settings) {
+  const found = Object.fromEntries(Object.entries(PARTS).map(([name, make]) => [name, make(settings)]));
+  return { ...found, cosine: closed.cosine[settings.decay](settings.alpha_0, settings.half_life) };
 }
