@@ -201,6 +201,7 @@ def find_means(leaves: Sequence[Any], method: Any, rates: Any, sharing: Any) -> 
 
     What is not finite anywhere is told by `sharing`, which raises.
     """
+    sharing = sharing.of(leaves)
     means: list[Any] = [None] * len(leaves)
     pieces = [sharing.piece(leaf.name) for leaf in leaves]
     shared = [k for k, piece in enumerate(pieces) if piece is not None and piece.shared]

@@ -1,22 +1,23 @@
 """The parts of parameters that one rank has, as an optimizer steps them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from amos_ref import closed_form, spec
 from amos_ref.checks import Arrays, check_finite
-from amos_ref.dtypes import Shape
+from amos_ref.dtypes import Shape, dtype_of
 from amos_ref.errors import NonFiniteError, ShapeError, TreeError
 from amos_ref.kernels import Backend, Method, Work
 from amos_ref.kernels.shared import Piece, Route
-from amos_ref.mpi.agreement import Agreement, Found
+from amos_ref.mpi.agreement import Agreement, Found, Plan
 from amos_ref.mpi.cutting import slot_shapes
 from amos_ref.mpi.layout import Cut, Layout
 from amos_ref.mpi.ranks import Ranks
 from amos_ref.mpi.windows import Spread, windows_at_root
 from amos_ref.optimizers.extent import Entries, Whole
+from amos_ref.storage.options import encode_options
 
 
 class WholeEntries(Entries):
@@ -39,8 +40,41 @@ class WholeEntries(Entries):
         return self._constant
 
 
+class Stepping:
+    """The way to the other parts of some leaves that are stepped; see :class:`amos_ref.kernels.Sharing`."""
+
+    plan: Plan
+
+    def __init__(self, parts: "Parts", leaves: Sequence[Any]) -> None:
+        self.parts, self.plan = parts, parts.plan_of({leaf.name: leaf.theta.dtype for leaf in leaves})
+
+    def of(self, leaves: Sequence[Any]) -> "Stepping":
+        return self
+
+    def piece(self, name: str) -> Piece | None:
+        return self.parts.pieces[name]
+
+    def agree(self, bad: str | None, names: Sequence[str], rates: Any) -> None:
+        self.parts.agreement.agree(bad, self.plan, rates)
+
+    def gather(self, sums: np.ndarray, route: Route) -> None:
+        if route.received.size:
+            self.parts.ranks.gather(sums, route.received, route.counts)
+
+    def settle(self, bad: str | None) -> None:
+        self.parts.agreement.settle(bad)
+
+
 class Parts(Whole):
-    """Parts of the leaves of a layout, and the way to the others; see :class:`amos_ref.kernels.Sharing`."""
+    """Parts of the leaves of a layout.
+
+    Parameters
+    ----------
+    layout : Layout
+    opt : Amos or ClosedFormAmos
+    ranks : Ranks
+    agreement : Agreement
+    """
 
     layout: Layout
     ranks: Ranks
@@ -49,16 +83,18 @@ class Parts(Whole):
     here: dict[str, Shape | None]
     agreement: Agreement
 
-    def __init__(self, layout: Layout, opt: Any, ranks: Ranks) -> None:
-        self.layout, self.ranks, self.sharing = layout, ranks, self
+    def __init__(self, layout: Layout, opt: Any, ranks: Ranks, agreement: Agreement) -> None:
+        self.layout, self.ranks, self.agreement, self.sharing = layout, ranks, agreement, self
         slots = slot_shapes(opt, layout.shapes)
         self.slots = slots
         self.pieces: dict[str, Piece | None] = {
             name: layout.piece(name, ranks.rank, slots[name]) for name in layout.shapes
         }
         self.here = {name: layout.shape(name, ranks.rank) for name in layout.shapes}
-        order = {name: k for k, name in enumerate(layout.shapes)}
-        self.agreement = Agreement(ranks, order, lambda name: isinstance(layout.cuts[name], Cut))
+        # The learning rate is among the numbers of a step.
+        self.options: dict[str, str] = {
+            name: repr(value) for name, value in encode_options(opt.options).items() if name != "learning_rate"
+        }
         self.found: dict[str, WholeEntries] = {}
 
     # what an optimizer asks
@@ -91,25 +127,27 @@ class Parts(Whole):
         return tuple(piece.edges[piece.part] if k == piece.axis else 0 for k in range(len(piece.shape)))
 
     def prepare(self, backend: Backend, leaves: list[Any], method: Method) -> Work:
-        return backend.prepare_parts(leaves, method, self)
+        return backend.prepare_parts(leaves, method, self.of(leaves))
 
     def entries(self, name: str, theta: Any) -> Entries:
         return self.found.get(name) or WholeEntries(self.layout.shapes[name], np.nan, None)
 
     # the way to the other parts
 
-    def piece(self, name: str) -> Piece | None:
-        return self.pieces[name]
+    def of(self, leaves: Sequence[Any]) -> Stepping:
+        """Return the way to the other parts of leaves that are stepped."""
+        return Stepping(self, leaves)
 
-    def agree(self, bad: str | None, names: Sequence[str], rates: Any) -> None:
-        self.agreement.agree(bad, names, rates)
+    def plan_of(self, dtypes: Mapping[str, np.dtype]) -> Plan:
+        """Return what must be the same on all ranks to do something with the parts of these dtypes."""
+        cut = {name: "skipped" for name, cut in self.layout.cuts.items() if isinstance(cut, Cut)}
+        cut |= {name: dtype.name for name, dtype in dtypes.items() if name in cut}
+        return Plan(**{"stepped leaves": cut, "options": self.options})
 
-    def gather(self, sums: np.ndarray, route: Route) -> None:
-        if route.received.size:
-            self.ranks.gather(sums, route.received, route.counts)
-
-    def settle(self, bad: str | None) -> None:
-        self.agreement.settle(bad)
+    def plan(self, thetas: Arrays) -> Plan:
+        """Return the same for all that a rank has, which must have the shapes of the layout."""
+        self.shapes(thetas)
+        return self.plan_of({name: theta.dtype for name, theta in thetas.items()})
 
     # off the way of a step
 
@@ -125,13 +163,14 @@ class Parts(Whole):
 
     def measure(self, thetas: Arrays) -> None:
         """Find out together what `init` asks of entries: their mean square, summed as that of one array."""
+        told = self.ranks.tell({name: theta.dtype.name for name, theta in thetas.items()})
+        dtypes = {name: dtype_of(dtype) for here in told for name, dtype in here.items()}
         for name in self.layout.shapes:
-            told = self.ranks.tell(self._measure(name, thetas.get(name)))[0]
+            told = self.ranks.tell(self._measure(name, thetas.get(name), dtypes[name]))[0]
             self.found[name] = WholeEntries(self.layout.shapes[name], *told)
 
-    def _measure(self, name: str, theta: Any) -> tuple[float, float | None]:
+    def _measure(self, name: str, theta: Any, dtype: np.dtype) -> tuple[float, float | None]:
         """Return mean square and constant at rank 0, where windows of the whole array come by."""
-        dtype = next(d for d in self.ranks.tell(None if theta is None else theta.dtype) if d is not None)
         sums, first, same, size = [np.zeros(0)], None, True, 0
         for window in windows_at_root(self.ranks, self.spread(name), theta, dtype):
             wide = window.astype(np.float64)

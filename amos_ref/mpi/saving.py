@@ -4,6 +4,7 @@ The file is that of :func:`amos_ref.save`, to the byte: one process reads it wit
 of ranks with :func:`load`. So a run that was stopped on 4 ranks goes on with 3, or in one process.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,15 +15,16 @@ import numpy as np
 
 from amos_ref import tree
 from amos_ref.checks import named_arrays
-from amos_ref.dtypes import Shape
-from amos_ref.errors import AmosError, RankError, StateError, StorageError
+from amos_ref.dtypes import Shape, as_dtype
+from amos_ref.errors import LayoutError, RankError, StateError, StorageError
 from amos_ref.mpi import windows
-from amos_ref.mpi.agreement import Agreement
+from amos_ref.mpi.agreement import Agreement, Plan
 from amos_ref.mpi.layout import Cut, Layout
 from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
 from amos_ref.mpi.windows import DONE, STOP, Spread, Stopped, fill_from_root, windows_at_root
-from amos_ref.optimizers.state import PARTS
+from amos_ref.optimizers.interrupt import InterruptGuard
+from amos_ref.optimizers.state import PARTS, check_state
 from amos_ref.storage import checkpoint, container
 from amos_ref.storage.checkpoint import Checkpoint, Path
 from amos_ref.storage.files import name_errors, regular
@@ -93,7 +95,10 @@ def write_together(path: Path, arrays: dict[str, np.ndarray], state: Any, opt: A
 
 
 def lead(ranks: Ranks, agreement: Agreement, first: Any, others: Any) -> None:
-    """Have rank 0 do what the others follow window by window; raise its error on all."""
+    """Have rank 0 do what the others follow window by window; raise its error on all.
+
+    Signals must wait outside: what rank 0 has announced is sent, and what is sent is received.
+    """
     if ranks.rank == 0:
         try:
             first()
@@ -104,7 +109,7 @@ def lead(ranks: Ranks, agreement: Agreement, first: Any, others: Any) -> None:
         return
     try:
         others()
-        if ranks.say(None) == DONE:
+        if ranks.say(DONE) == DONE:
             return
     except Stopped:
         pass
@@ -154,58 +159,95 @@ def load(
         If the layout is for another number of ranks, or illegal for the slots.
     """
     ranks = Ranks(comm, timeout)
-    agreement = Agreement(ranks, {}, lambda name: False)
-    reader = None
-    mine: Any = None
-    if ranks.rank == 0:
-        try:
-            reader = Reader(path)
-            mine = reader.header._replace(blanked=b"")
-        except AmosError as error:
-            mine = error
-    header = ranks.say(mine)
-    try:
-        if isinstance(header, AmosError):
-            raise header
-        return _read(header, reader, path, layout, ranks, agreement, like, options)
-    finally:
+    with InterruptGuard(), contextlib.ExitStack() as opened:
+        return _Loading(path, layout, ranks, like, options, opened).load()
+
+
+class _Loading:
+    """One call of :func:`load`."""
+
+    def __init__(self, path: Path, layout: Layout, ranks: Ranks, like: Any, options: Any, opened: Any) -> None:
+        self.path, self.layout, self.ranks, self.like, self.options = path, layout, ranks, like, options
+        self.agreement = Agreement(ranks)
+        self.opened: contextlib.ExitStack = opened
+
+    def load(self) -> Checkpoint:
+        reader = self.agreement.together("load", self._begin)
+        header = self.ranks.tell(None if reader is None else reader.header._replace(blanked=b""))[0]
+        opt, spreads, arrays = self.agreement.together("load", lambda: self._prepare(header))
+
+        def give() -> None:
+            for entry in header.entries:
+                source = reader.windows(entry) if reader is not None else iter(())
+                fill_from_root(self.ranks, spreads[entry.name], arrays.get(entry.name), entry.dtype, source)
+            if reader is not None:
+                with name_errors("read", self.path):
+                    reader.check()
+
+        lead(self.ranks, self.agreement, give, give)
+        return self.agreement.together("load", lambda: self._build(header, opt, arrays))
+
+    def _begin(self) -> "Reader | None":
+        """Open the file on rank 0."""
+        self.ranks.check()
+        layout = self.layout
+        if not isinstance(layout, Layout):
+            raise LayoutError(f"layout is {layout!r:.60}; it must be a Layout")
+        if layout.ranks != self.ranks.size:
+            raise LayoutError(f"the layout is for {layout.ranks} ranks; the communicator has {self.ranks.size}")
+        options = {name: repr(value) for name, value in encode_options(self.options).items()}
+        reader = Reader(self.path) if self.ranks.rank == 0 else None
         if reader is not None:
-            reader.file.close()
+            self.opened.callback(reader.file.close)
+        self.agreement.agree(None, Plan(layout=layout.to_json(), options=options), None)
+        return reader
 
-
-def _read(
-    header: Any, reader: Any, path: Path, layout: Layout, ranks: Ranks, agreement: Agreement, like: Any, options: Any
-) -> Checkpoint:
-    with name_errors("read", path):
-        _match_leaves(header, layout)
-        opt = checkpoint._build_optimizer(header, options)
-        if layout.ranks != ranks.size:
-            raise StateError(f"the layout is for {layout.ranks} ranks; the communicator has {ranks.size}")
-        layout.check(opt)
-        parts, kind = Parts(layout, opt, ranks), opt.state_type
-        spreads = _match(header, parts, kind)
-    arrays: dict[str, np.ndarray] = {}
-    for entry in header.entries:
-        shape = _local_shape(spreads[entry.name], ranks.rank)
-        if shape is not None:
-            arrays[entry.name] = np.empty(shape, entry.dtype)
-
-    def give() -> None:
+    def _prepare(self, header: Any) -> tuple[Any, dict[str, Spread], dict[str, np.ndarray]]:
+        """Return the optimizer, how each array of the file lies over ranks, and room for what is here."""
+        with name_errors("read", self.path):
+            _match_leaves(header, self.layout)
+            opt = checkpoint._build_optimizer(header, self.options)
+            self.layout.check(opt)
+            spreads = _match(header, Parts(self.layout, opt, self.ranks, self.agreement), opt.state_type)
+        self._as_like(dict.fromkeys(self.layout.shapes))
+        arrays: dict[str, np.ndarray] = {}
         for entry in header.entries:
-            source = reader.windows(entry) if reader is not None else iter(())
-            fill_from_root(ranks, spreads[entry.name], arrays.get(entry.name), entry.dtype, source)
-        if reader is not None:
-            with name_errors("read", path):
-                reader.check()
+            shape = _local_shape(spreads[entry.name], self.ranks.rank)
+            if shape is not None:
+                arrays[entry.name] = np.empty(shape, entry.dtype)
+        return opt, spreads, arrays
 
-    lead(ranks, agreement, give, give)
-    here = [name for name in layout.shapes if layout.shape(name, ranks.rank) is not None]
-    state = checkpoint._build_state(header, arrays, here, {}, {}, None)
-    named = {name: arrays.get(f"theta/{name}") for name in layout.shapes}
-    if like is None:
-        return Checkpoint(named, state, opt)
-    wanted = tree.match(named, tree.flatten(like, "like"), "the file's leaves")
-    return Checkpoint(tree.unflatten(wanted, like), state, opt)
+    def _build(self, header: Any, opt: Any, arrays: dict[str, np.ndarray]) -> Checkpoint:
+        """Return what was read, as these options want it."""
+        layout, rank = self.layout, self.ranks.rank
+        thetas = {name: a for name in layout.shapes if (a := arrays.get(f"theta/{name}")) is not None}
+        state = checkpoint._build_state(header, arrays, list(thetas), {}, {}, None)
+        if self.options:
+            slots = {name: opt._leaf_rule(name, shape)[-1] for name, shape in layout.shapes.items()}
+            pieces = {name: layout.piece(name, rank, slots[name]) for name in thetas}
+            here = {name: slots[name] if piece is None else piece.slot_here for name, piece in pieces.items()}
+            with name_errors("read", self.path):
+                state = _fit(state, opt, thetas, here)
+        return Checkpoint(self._as_like({name: thetas.get(name) for name in layout.shapes}), state, opt)
+
+    def _as_like(self, named: dict[str, Any]) -> Any:
+        if self.like is None:
+            return named
+        wanted = tree.match(named, tree.flatten(self.like, "like"), "the file's leaves")
+        return tree.unflatten(wanted, self.like)
+
+
+def _fit(state: Any, opt: Any, thetas: dict[str, np.ndarray], slots: dict[str, Shape]) -> Any:
+    """Return the state in the dtype that the optimizer keeps; raise StateError unless it could be its own."""
+    dtypes = {name: opt._state_dtype(a.dtype) for name, a in thetas.items()}
+    parts: dict[str, Any] = dict(zip(state._fields[1:], state[1:], strict=True))
+    for part, arrays in parts.items():
+        if arrays is not None and part not in PARTS[type(state)].constants:
+            parts[part] = {name: as_dtype(a, dtypes[name]) for name, a in arrays.items()}
+    state = state._replace(**parts)
+    shapes = {name: (a.shape, slots[name]) for name, a in thetas.items()}
+    check_state(state, shapes, dtypes, opt.state_type, optional=opt.averages)
+    return state
 
 
 def _match(header: Any, parts: Parts, kind: Any) -> dict[str, Spread]:

@@ -1,21 +1,23 @@
 """An optimizer whose parameters lie over the ranks of an MPI job."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from amos_ref.checks import named_arrays
-from amos_ref.errors import BackendError, LayoutError, RankError
+from amos_ref.checks import Arrays, named_arrays
+from amos_ref.errors import BackendError, LayoutError
 from amos_ref.kernels.layout import LastLayout
-from amos_ref.mpi.agreement import Differ, Failed, NotFinite
+from amos_ref.mpi.agreement import Agreement, Found, NotFinite, Plan
+from amos_ref.mpi.cutting import slot_shapes
 from amos_ref.mpi.layout import Layout
 from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
 from amos_ref.mpi.saving import name_parts, write_together
+from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.scale import DefaultEta, measures
 from amos_ref.optimizers.trace import Trace
 from amos_ref.storage.checkpoint import Path
-from amos_ref.storage.options import encode_options
 
 T = TypeVar("T")
 
@@ -24,7 +26,8 @@ class Sharded:
     """An optimizer that steps the parts of parameters that each rank has, with the bits of one process.
 
     All ranks call the same methods in the same order. An error of any rank is raised on every rank, before anything is
-    written; the communicator can be used after it.
+    written; the communicator can be used after it. A signal with a handler in Python, such as Ctrl-C, waits until what
+    the ranks do together is done.
 
     Parameters
     ----------
@@ -36,8 +39,8 @@ class Sharded:
     comm : mpi4py.MPI.Comm, optional
         By default ``MPI.COMM_WORLD``.
     timeout : float, optional
-        How many seconds a step waits for the other ranks before a RankError, after which the job must end; by default
-        for ever.
+        How many seconds a rank waits for the others, in whatever they do together, before a RankError, after which the
+        job must end; by default for ever. Rank 0 writes files meanwhile: a minute may be too little for large ones.
 
     Attributes
     ----------
@@ -54,6 +57,8 @@ class Sharded:
         process, or differs between ranks.
     RankError
         If optimizers differ between ranks.
+    HyperParameterError
+        If `timeout` is not a number of seconds, or `opt` is another optimizer.
     BackendError
         If the optimizer's arrays lie on a GPU.
 
@@ -73,37 +78,47 @@ class Sharded:
         self.layout: Layout = layout
         self._ranks = Ranks(comm, timeout)
         self.rank: int = self._ranks.rank
+        self._agreement = Agreement(self._ranks, layout.shapes if isinstance(layout, Layout) else ())
+        self._given: Any = None
+        self._optimizer: Any = None
+        with InterruptGuard():
+            self._agreement.together("Sharded", self._check)
+
+    def _check(self) -> None:
+        """Raise if these cannot be stepped, here or on any other rank."""
+        layout = self.layout
+        self._ranks.check()
         if not isinstance(layout, Layout):
             raise LayoutError(f"layout is {layout!r:.60}; it must be a Layout")
         if layout.ranks != self._ranks.size:
             raise LayoutError(f"the layout is for {layout.ranks} ranks; the communicator has {self._ranks.size}")
-        layout.check(opt)
-        if opt.options["backend"] == "cuda":
-            raise BackendError("parts over ranks are stepped by backend 'cpu' or 'numpy'; 'cuda' steps whole arrays")
-        self._check_same()
-        self._given: Any = None
-        self._optimizer: Any = None
-
-    def _check_same(self) -> None:
-        """Raise on every rank if layouts or optimizers differ."""
-        opt = self.opt
-        mine = {"layout": self.layout.to_json(), "optimizer": f"{type(opt).__name__}: {encode_options(opt.options)}"}
-        told = self._ranks.tell(mine)
-        for rank, other in enumerate(told):
-            if other["layout"] != told[0]["layout"]:
-                raise LayoutError(f"the layouts of rank 0 and rank {rank} differ; make one and give it to all ranks")
-            if other["optimizer"] != told[0]["optimizer"]:
-                raise RankError(
-                    f"the optimizers of rank 0 and rank {rank} differ: {told[0]['optimizer']} and {other['optimizer']}"
-                )
+        slot_shapes(self.opt, {})  # raises what is wrong with another optimizer
+        options = self._view._extent.options
+        kind = {"layout": layout.to_json(), "optimizer": type(self.opt).__name__}
+        self._agreement.agree(None, Plan(**kind, options=options), None)
 
     @property
     def _view(self) -> Any:
         """The optimizer as it steps parts; it follows whoever sets an option of the given one."""
-        if self.opt.options is not self._given:
+        options, given = self.opt.options, self._given
+        if options is given:
+            return self._optimizer
+        rate_alone = given is not None and all(
+            options[name] is given.get(name) for name in options if name != "learning_rate"
+        )
+        if rate_alone:
+            self._optimizer.__dict__["options"] = options
+        else:
+            self.layout.check(self.opt)
+            if options["backend"] == "cuda":
+                raise BackendError(
+                    "parts over ranks are stepped by backend 'cpu' or 'numpy'; 'cuda' steps whole arrays"
+                )
             view = copy.copy(self.opt)
-            view.__dict__["_last"], view.__dict__["_extent"] = LastLayout(), Parts(self.layout, self.opt, self._ranks)
-            self._given, self._optimizer = self.opt.options, view
+            parts = Parts(self.layout, self.opt, self._ranks, self._agreement)
+            view.__dict__["_last"], view.__dict__["_extent"] = LastLayout(), parts
+            self._optimizer = view
+        self._given = options
         return self._optimizer
 
     def init(self, params: Any) -> Any:
@@ -112,21 +127,24 @@ class Sharded:
         Parameters
         ----------
         params : tree of arrays
-            The parts that this rank has; None for a leaf that is whole on another rank.
+            The parts that this rank has, of the same dtype on every rank; None for a leaf that is whole on another
+            rank.
         """
-        view = self._view
-        parts = view._extent
+        with InterruptGuard():
+            return self._init(params)
 
-        def look() -> Any:
-            thetas = named_arrays(params)
-            parts.shapes(thetas)
-            return thetas
+    def _init(self, params: Any) -> Any:
+        def look() -> tuple[Any, Arrays]:
+            view = self._view
+            thetas = named_arrays(view._backend.as_arrays(params, "params"))
+            self._agreement.agree(None, view._extent.plan(thetas), None)
+            return view, thetas
 
-        thetas = self._together("init", look)
+        view, thetas = self._agreement.together("init", look)
         rules = [view.options[name] for name in ("eta", "sigma") if name in view.options]
         if any(measures(rule) or isinstance(rule, DefaultEta) for rule in rules):
-            parts.measure(thetas)
-        return self._together("init", lambda: view.init(params))
+            view._extent.measure(thetas)
+        return self._agreement.together("init", lambda: view.init(params))
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """Compute one step of the parts and change nothing, as ``opt.update`` does."""
@@ -169,50 +187,47 @@ class Sharded:
         StateError, DtypeError, TreeError, HyperParameterError, StorageError
             As :func:`amos_ref.save`, on every rank; the old file is intact then.
         """
-        view = self._view
 
-        def look() -> dict[str, Any]:
-            arrays = name_parts(params, state, view)
-            view._extent.shapes(named_arrays(params))
-            return arrays
+        def look() -> tuple[Any, dict[str, Any]]:
+            view = self._view
+            here = view._backend.as_arrays(params, "params")
+            plan = view._extent.plan(named_arrays(here))
+            arrays = name_parts(here, state, view)
+            self._agreement.agree(None, plan, None)
+            return view, arrays
 
-        arrays = self._together("save", look, getattr(state, "count", None))
-        write_together(path, arrays, state, view, view._extent)
+        with InterruptGuard():
+            view, arrays = self._agreement.together("save", look, getattr(state, "count", None))
+            write_together(path, arrays, state, view, view._extent)
 
     def _step(self, doing: str, grads: Any, state: Any, params: Any, call: Callable[[], T]) -> T:
+        """Call together; signals wait for that, so that no rank waits for one that was interrupted."""
+        result: Any = None
         try:
-            return self._together(doing, call, getattr(state, "count", None))
-        except NotFinite as error:
-            (name,) = error.args
-        view = self._view
-        parts, found = view._extent, None
-        if parts.here[name] is not None:  # and a gradient is there, as the round was agreed on
-            rates = view._rates_of(state)
-            leaf = next((leaf for leaf in view._prepare(grads, state, params).leaves if leaf.name == name), None)
-            found = None if leaf is None else parts.look(leaf, rates)
-        return parts.agreement.raise_not_finite(name, found)
-
-    def _together(self, doing: str, call: Callable[[], T], count: Any = None) -> T:
-        """Call, and return what that returns; raise the same error on every rank if one of them fails before it writes.
-
-        What is raised after all have agreed is a rank's own.
-        """
-        agreement = self._view._extent.agreement
-        agreement.begin(doing, count)
-        try:
-            result = call()
-            if not agreement.done:
-                agreement.agree(None, (), None)
-            return result
-        except Failed:
-            pass
-        except Differ:
-            agreement.raise_difference()
+            with InterruptGuard():
+                try:
+                    result = self._agreement.together(doing, call, getattr(state, "count", None))
+                except NotFinite as error:
+                    self._agreement.raise_not_finite(error.args[0], self._find(error.args[0], grads, state, params))
         except BaseException as error:
-            if not agreement.done:
-                agreement.fail(error)
+            if doing == "step" and result is not None:
+                with contextlib.suppress(Exception):
+                    error.amos_state = result  # pyright: ignore[reportAttributeAccessIssue]
             raise
-        return agreement.raise_told(None)
+        return result
+
+    def _find(self, name: str, grads: Any, state: Any, params: Any) -> Found | None:
+        """Return what is not finite in the part of a leaf that is here, if there is one."""
+        view = self._view
+        parts = view._extent
+        if parts.here[name] is None:
+            return None
+        try:
+            rates = view._rates_of(state)
+            leaf = next(leaf for leaf in view._prepare(grads, state, params).leaves if leaf.name == name)
+            return parts.look(leaf, rates)
+        except Exception:  # the caller's code has changed its mind
+            return None
 
     def __repr__(self) -> str:
         return f"Sharded({self.opt!r}, {self.layout!r}, rank={self.rank})"

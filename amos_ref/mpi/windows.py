@@ -8,7 +8,6 @@ import numpy as np
 
 from amos_ref.dtypes import Shape
 from amos_ref.mpi.ranks import Ranks
-from amos_ref.optimizers.interrupt import InterruptGuard
 
 WINDOW = 2**17  # elements, a multiple of 8192
 GO, STOP, DONE = 0, 1, 2  # what rank 0 says between windows, and behind the last
@@ -68,17 +67,16 @@ def windows_at_root(ranks: Ranks, spread: Spread, local: np.ndarray | None, dtyp
     mine, buffer = _bits(local, dtype), np.empty(min(WINDOW, spread.size), f"u{dtype.itemsize}")
     for start, stop in _windows(spread):
         _go_on(ranks)
-        with InterruptGuard():  # what is sent is received
-            window = buffer[: stop - start]
-            for rank, first, last in _holders(ranks, spread, start, stop):
-                if ranks.rank != 0:
-                    ranks.send(np.ascontiguousarray(mine[first:last]), 0)
-                    continue
-                part = mine[first:last]
-                if rank != 0:
-                    part = np.empty(last - first, buffer.dtype)
-                    ranks.receive(part, rank)
-                window[_behind(spread.places(rank, first, last), start)] = part
+        window = buffer[: stop - start]
+        for rank, first, last in _holders(ranks, spread, start, stop):
+            if ranks.rank != 0:
+                ranks.send(np.ascontiguousarray(mine[first:last]), 0)
+                continue
+            part = mine[first:last]
+            if rank != 0:
+                part = np.empty(last - first, buffer.dtype)
+                ranks.receive(part, rank)
+            window[_behind(spread.places(rank, first, last), start)] = part
         if ranks.rank == 0:
             yield window.view(dtype)
 
@@ -91,18 +89,17 @@ def fill_from_root(
     for start, stop in _windows(spread):
         window = next(source) if ranks.rank == 0 else None  # if that fails, nobody waits for it
         _go_on(ranks)
-        with InterruptGuard():
-            for rank, first, last in _holders(ranks, spread, start, stop):
-                if window is None:
-                    part = np.empty(last - first, mine.dtype)
-                    ranks.receive(part, 0)
-                    mine[first:last] = part
-                    continue
-                part = window[_behind(spread.places(rank, first, last), start)]
-                if rank == 0:
-                    mine[first:last] = part
-                else:
-                    ranks.send(np.ascontiguousarray(part), rank)
+        for rank, first, last in _holders(ranks, spread, start, stop):
+            if window is None:
+                part = np.empty(last - first, mine.dtype)
+                ranks.receive(part, 0)
+                mine[first:last] = part
+                continue
+            part = window[_behind(spread.places(rank, first, last), start)]
+            if rank == 0:
+                mine[first:last] = part
+            else:
+                ranks.send(np.ascontiguousarray(part), rank)
 
 
 def _windows(spread: Spread) -> Iterator[tuple[int, int]]:

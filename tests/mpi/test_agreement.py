@@ -1,5 +1,8 @@
 """An error of one rank is the same named error on every rank, before anything is written; then ranks go on."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 from helpers import ranks
@@ -8,7 +11,7 @@ from helpers.layouts import KINDS, slot_of, tree_of
 
 import amos_ref
 from amos_ref import errors
-from amos_ref.mpi import Layout, Sharded
+from amos_ref.mpi import Layout, Sharded, load, windows
 
 CUTS = {
     **dict.fromkeys(KINDS, 1),
@@ -206,26 +209,22 @@ def test_a_schedule_that_raises_on_one_rank(call):
 
 
 def test_what_is_no_error_of_the_package_stays_on_its_rank():
-    def schedule(t):
-        raise KeyboardInterrupt
+    def schedule_of(rank):
+        def schedule(t):
+            if rank == 1:
+                raise KeyboardInterrupt
+            return 0.1
+
+        return schedule
 
     def work(comm):
-        opt = make(learning_rate=schedule if comm.rank == 1 else (lambda t: 0.1))
-        opt.options  # noqa: B018
-        sharded, params = Sharded.__new__(Sharded), LAYOUT.pieces(PARAMS, comm.rank)
-        sharded.__dict__.update(opt=opt, layout=LAYOUT, rank=comm.rank, _given=None, _optimizer=None)
-        sharded._ranks = ranks_of(comm)
+        sharded = Sharded(make(learning_rate=schedule_of(comm.rank)), LAYOUT, comm)
+        params = LAYOUT.pieces(PARAMS, comm.rank)
         sharded.step(params, LAYOUT.pieces(GRADS, comm.rank), sharded.init(params))
 
     found = ranks.run(3, work)
     assert [type(error) for error in found] == [errors.RankError, KeyboardInterrupt, errors.RankError]
     assert "rank 1: KeyboardInterrupt" in str(found[0])
-
-
-def ranks_of(comm):
-    from amos_ref.mpi.ranks import Ranks
-
-    return Ranks(comm)
 
 
 def test_ranks_that_are_not_about_to_do_the_same():
@@ -290,11 +289,228 @@ def test_parameters_that_are_not_finite_at_init():
     same(ranks.run(3, work), errors.NonFiniteError, "params leaf 'vector'[20000] is inf")
 
 
-def test_a_rank_that_does_not_come():
+@pytest.mark.parametrize("call", ["init", "step", "save"])
+def test_a_dtype_that_one_rank_alone_has(call, tmp_path):
+    """A leaf that is cut has one dtype; of one that is whole somewhere the others know nothing."""
+
+    def narrow(tree):
+        return {name: None if a is None else a.astype("float32") for name, a in tree.items()}
+
     def work(comm):
-        sharded, params = Sharded(make(), LAYOUT, comm, timeout=0.05), LAYOUT.pieces(PARAMS, comm.rank)
-        sharded.init(params)
+        sharded, params = Sharded(make(), LAYOUT, comm), LAYOUT.pieces(PARAMS, comm.rank)
+        state, grads = sharded.init(params), LAYOUT.pieces(GRADS, comm.rank)
+        given = {**params, "vector": narrow(params)["vector"]} if comm.rank == 2 else params
+        try:
+            if call == "init":
+                sharded.init(given)
+            elif call == "step":
+                sharded.step(given, grads, state)
+            else:
+                sharded.save(tmp_path / "run", given, state)
+        except errors.RankError as error:
+            assert sharded.step(params, grads, state).count == 1
+            return error
+        return None
+
+    same(ranks.run(3, work), errors.RankError, "'vector' float64 and float32", "rank 2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_that_is_set_on_one_rank_alone():
+    def work(comm):
+        opt = make()
+        sharded, params = Sharded(opt, LAYOUT, comm), LAYOUT.pieces(PARAMS, comm.rank)
+        state, grads = sharded.init(params), LAYOUT.pieces(GRADS, comm.rank)
+        if comm.rank == 1:
+            opt.set_params(eta=0.75)
+        sharded.step(params, grads, state)
+
+    same(ranks.run(3, work), errors.RankError, "options: 'eta' 0.5 and 0.75", "rank 1")
+
+
+def test_an_option_that_makes_a_cut_illegal():
+    def work(comm):
+        opt = make()
+        sharded, params = Sharded(opt, LAYOUT, comm), LAYOUT.pieces(PARAMS, comm.rank)
+        state, grads = sharded.init(params), LAYOUT.pieces(GRADS, comm.rank)
+        opt.set_params(slot_shape="tensor")
+        sharded.step(params, grads, state)
+
+    same(ranks.run(3, work), errors.LayoutError, "leaf 'columns'")
+
+
+OTHER = Layout(LAYOUT.shapes, {**LAYOUT.cuts, "vector": (0, (0, 8192, 16384, 20001))})
+#: What one rank alone makes wrong: arguments of Sharded.
+WRONG_ARGUMENTS = {
+    "another layout": ({"layout": OTHER}, errors.LayoutError, "differ"),
+    "another number of ranks": ({"layout": Layout({"w": (3,)}, {"w": 0})}, errors.LayoutError, "is for 1 ranks"),
+    "an illegal cut": (
+        {"layout": Layout(LAYOUT.shapes, {**LAYOUT.cuts, "vector": (0, (0, 5, 6, 20001))})},
+        errors.LayoutError,
+        "nearest legal edges",
+    ),
+    "no layout": ({"layout": "even"}, errors.LayoutError, "must be a Layout"),
+    "timeout": ({"timeout": -1}, errors.HyperParameterError, "timeout is -1"),
+    "an optimizer that is none": ({"opt": 3}, errors.HyperParameterError, "opt is 3"),
+    "another member": ({"opt": amos_ref.ClosedFormAmos(0.1, half_life=5)}, errors.RankError, "ClosedFormAmos"),
+}
+
+
+@pytest.mark.parametrize("owner", [0, 2])
+@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
+def test_what_one_rank_alone_is_made_with(name, owner):
+    change, kind, words = WRONG_ARGUMENTS[name]
+    if name == "another member":
+        change = {"opt": make("gradient")}
+
+    def work(comm):
+        given = {"opt": make(), "layout": LAYOUT, "comm": comm} | (change if comm.rank == owner else {})
+        with pytest.raises(errors.AmosError) as error:
+            Sharded(**given)
+        sharded, params = Sharded(make(), LAYOUT, comm), LAYOUT.pieces(PARAMS, comm.rank)
+        assert sharded.step(params, LAYOUT.pieces(GRADS, comm.rank), sharded.init(params)).count == 1
+        return error.value
+
+    same(ranks.run(3, work), kind, words)
+
+
+def test_a_file_that_one_rank_alone_wants_otherwise(tmp_path):
+    path, opt = tmp_path / "run", make(slot_shape={name: slot for name, (_, slot) in KINDS.items()})
+    amos_ref.save(path, PARAMS, opt.init(PARAMS), opt)
+    wrong = {
+        "layout": ({"layout": OTHER}, errors.LayoutError, "differ"),
+        "like": ({"like": {"w": None}}, errors.TreeError, "'w'"),
+        "option": ({"beta": 0.5}, errors.RankError, "options: 'beta'"),
+        "no option": ({"gamma": 0.5}, errors.AmosError, "gamma"),
+        "state": ({"momentum": 0.5}, errors.AmosError, "momentum"),
+    }
+    for change, kind, words in wrong.values():
+
+        def work(comm, change=change):
+            given = {"layout": LAYOUT, "comm": comm} | (change if comm.rank == 1 else {})
+            with pytest.raises(errors.AmosError) as error:
+                load(path, **given)
+            assert load(path, LAYOUT, comm).state.count == 0
+            return error.value
+
+        found = ranks.run(3, work)
+        assert len({(type(error), str(error)) for error in found}) == 1
+        assert isinstance(found[0], kind)
+        assert words in str(found[0])
+
+
+@pytest.mark.parametrize("absent", [0, 2])
+@pytest.mark.parametrize("call", ["Sharded", "init", "step", "update", "trace", "save", "load"])
+def test_a_rank_that_does_not_come(call, absent, tmp_path):
+    """The others wait for as long as they are told to, whatever they do; then everything else fails at once."""
+    opt = make(slot_shape={name: slot for name, (_, slot) in KINDS.items()})
+    path = tmp_path / "run"
+    amos_ref.save(path, PARAMS, opt.init(PARAMS), opt)
+    before = path.read_bytes()
+
+    def begin(comm):
+        """The call that is to be waited for, which the absent rank does not make."""
+        if call == "load":
+            return lambda: load(path, LAYOUT, comm, timeout=0.05)
+        if call == "Sharded":
+            return lambda: Sharded(opt, LAYOUT, comm, timeout=0.05)
+        sharded = Sharded(opt, LAYOUT, comm, timeout=20.0)
+        params, grads = LAYOUT.pieces(PARAMS, comm.rank), LAYOUT.pieces(GRADS, comm.rank)
+        state = sharded.init(params)
+        comm.allgather(None)
+
+        def late():
+            sharded._ranks._limit = 0.05
+            try:
+                if call == "init":
+                    sharded.init(params)
+                elif call == "step":
+                    sharded.step(params, grads, state)
+                elif call == "save":
+                    sharded.save(path, params, state)
+                else:
+                    getattr(sharded, call)(grads, state, params)
+            finally:
+                sharded._ranks._limit, begun = 60.0, time.monotonic()
+                with pytest.raises(errors.RankError, match="has waited"):
+                    sharded.init(params)
+                assert time.monotonic() - begun < 30.0
+
+        return late
+
+    def work(comm):
+        late = begin(comm)
+        return None if comm.rank == absent else late()
 
     for rank, error in enumerate(ranks.run(3, work)):
-        assert isinstance(error, errors.RankError)
-        assert f"rank {rank} has waited 0.05 s" in str(error)
+        if rank != absent:
+            assert f"rank {rank} has waited 0.05 s" in str(error)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_rank_that_goes_away_while_all_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "WINDOW", 8192)
+    opt = make(slot_shape={name: slot for name, (_, slot) in KINDS.items()})
+    path = tmp_path / "run"
+    path.write_bytes(b"old")
+    right = windows._go_on
+
+    def go_on(ranks, counted=[0]):  # noqa: B006
+        right(ranks)
+        if ranks.rank == 1:
+            counted[0] += 1
+            if counted[0] == 4:
+                raise SystemExit
+
+    monkeypatch.setattr(windows, "_go_on", go_on)
+
+    def work(comm):
+        sharded, params = Sharded(opt, LAYOUT, comm, timeout=5.0), LAYOUT.pieces(PARAMS, comm.rank)
+        state = sharded.init(params)
+        sharded._ranks._limit = 0.2
+        sharded.save(path, params, state)
+
+    found = ranks.run(3, work)
+    assert [type(error) for error in found] == [errors.RankError, SystemExit, errors.RankError]
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_time_limit_that_is_kept_changes_nothing():
+    def work(comm):
+        # One rank alone has a limit: calls match all the same.
+        sharded = Sharded(make(), LAYOUT, comm, timeout=60 if comm.rank else None)
+        params = LAYOUT.pieces(PARAMS, comm.rank)
+        sharded.step(params, LAYOUT.pieces(GRADS, comm.rank), sharded.init(params))
+        return params
+
+    whole, opt = {name: a.copy() for name, a in PARAMS.items()}, make()
+    opt.step(whole, GRADS, opt.init(whole))
+    assert bits(LAYOUT.join(ranks.results(3, work))) == bits(whole)
+
+
+def test_ranks_that_call_different_things(tmp_path):
+    opt = make(slot_shape={name: slot for name, (_, slot) in KINDS.items()})
+    path = tmp_path / "run"
+    amos_ref.save(path, PARAMS, opt.init(PARAMS), opt)
+
+    def work(comm):
+        sharded, params = Sharded(opt, LAYOUT, comm), LAYOUT.pieces(PARAMS, comm.rank)
+        state, grads = sharded.init(params), LAYOUT.pieces(GRADS, comm.rank)
+        calls = [
+            lambda: load(path, LAYOUT, comm),
+            lambda: Sharded(opt, LAYOUT, comm),
+            lambda: sharded.init(params),
+            lambda: sharded.save(path, params, state),
+            lambda: sharded.trace(grads, state, params),
+        ]
+        found = []
+        for first, second in itertools.combinations(calls, 2):
+            with pytest.raises(errors.RankError) as error:
+                (second if comm.rank == 1 else first)()
+            found.append(str(error.value))
+        return found
+
+    for message in ranks.results(3, work)[0]:
+        assert "rank 0 and rank 1 are not about to do the same: method" in message
