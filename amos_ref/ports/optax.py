@@ -38,9 +38,8 @@ class ClosedFormAmosState(NamedTuple):
 
 
 def amos(
-    learning_rate: Any, eta: Any, slot_shape: Any = "tensor",
-    beta: Any = 0.999, momentum: Any = None, clip_value: Any = None, extra_l2: Any = 0.0,
-    c_coef: Any = 0.25, d_coef: Any = 0.25, epsilon: Any = 2.0**-125,
+    learning_rate: Any, eta: Any, slot_shape: Any = "tensor", beta: Any = 0.999, momentum: Any = None,
+    clip_value: Any = None, extra_l2: Any = 0.0, c_coef: Any = 0.25, d_coef: Any = 0.25, epsilon: Any = 2.0**-125,
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """Paper Amos; the equations stand over the code below, for steps t = 1, 2, ...
 
@@ -91,10 +90,10 @@ def amos(
     def update(updates: Any, state: AmosState, params: Any = None, **extra_args: Any) -> tuple[Any, AmosState]:
         leaves = _Leaves(params)
         etas = leaves.scales(eta, "eta")
-        if (state.m is None) != (momentum is None):
-            raise ValueError(f"momentum is {momentum!r:.40}, and the state is not one of that: init makes a new one")
+        _check_state(state, AmosState, momentum is not None, f"momentum is {momentum!r:.40}")
         t = optax.safe_increment(state.count)
         rate = learning_rate(t) if callable(learning_rate) else learning_rate
+        _require("learning_rate", rate, *_LIMITS["learning_rate"], coarse=callable(learning_rate))
         shared = (rate, _one_minus_power(beta, t), beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon)
 
         def step(leaf: _Leaf, g: Any, v: Any, b: Any, m: Any) -> tuple[Any, ...]:
@@ -127,8 +126,7 @@ def closed_form_amos(
     alpha_0: Any = 1e-3, half_life: Any = None, p_0: Any = None,
     decay: str = "inverse-time", p_t: str | None = None, q: Any = 1.0, sigma: Any = "init",
     slot_shape: Any = "tensor", direction: str | Callable[[str, Any, Any], Any] = "gradient",
-    beta1: Any = 0.9, beta2: Any = 0.999, adam_epsilon: Any = 1e-8,
-    clip_value: Any = None, epsilon: Any = 2.0**-125,
+    beta1: Any = 0.9, beta2: Any = 0.999, adam_epsilon: Any = 1e-8, clip_value: Any = None, epsilon: Any = 2.0**-125,
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """The closed form, which is *not* paper Amos; the equations stand over the code below, for steps t = 0, 1, ...
 
@@ -181,8 +179,7 @@ def closed_form_amos(
     def update(updates: Any, state: ClosedFormAmosState, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         leaves = _Leaves(params)
         slots = leaves.slots(slot_shape)
-        if by_adam != (state.m is not None):
-            raise ValueError(f"direction is {direction!r:.40}, and the state is not one of that: init makes a new one")
+        _check_state(state, ClosedFormAmosState, by_adam, f"direction is {direction!r:.40}")
         t, n = state.count, optax.safe_increment(state.count)
         corrections = [_one_minus_power(beta, n) for beta in (beta1, beta2)] if by_adam else [None, None]
         # exp(-2 S_t) = 1 / (1 + x) for a falling p, 1 / (1 + x)^2 for a constant one; S = R/2 or R in the recurrence
@@ -304,8 +301,7 @@ class _Leaves:
                 dtype = jnp.result_type(theta)
                 if not jnp.issubdtype(dtype, jnp.floating):
                     raise ValueError(f"leaf {name!r} is {dtype}; Amos steps real floating-point arrays: mask it")
-                wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
-                self.here.append(_Leaf(name, theta, jnp.shape(theta), wide))
+                self.here += [_Leaf(name, theta, jnp.shape(theta), jnp.float64 if dtype == "float64" else jnp.float32)]
 
     def make(self, function: Callable[[_Leaf], Any]) -> Any:
         return self.form.unflatten((self.all | {leaf.name: function(leaf) for leaf in self.here}).values())
@@ -319,8 +315,8 @@ class _Leaves:
             # A leaf that is skipped gets -0.0, which changes no number that it is added to, not even another -0.0.
             skipped = isinstance(g, _ABSENT) and (jnp.full_like(leaf.theta, -0.0), *parts)
             rows[leaf.name] = skipped or function(leaf, leaf.fit(g, "gradient"), *parts)
-        unflatten = lambda i: self.form.unflatten(row[i] for row in rows.values())  # noqa: E731
-        return [None if tree is None else unflatten(i) for i, tree in enumerate(trees)]
+        found = zip(trees, zip(*rows.values(), strict=True) if rows else [()] * len(trees), strict=True)
+        return [None if tree is None else self.form.unflatten(leaves) for tree, leaves in found]
 
     def scales(self, rule: Any, option: str) -> dict[str, Any]:
         found = self._apply(rule, option, "eta")
@@ -382,19 +378,22 @@ _KINDS |= {"direction": ("gradient", "adam", "sign")}
 
 def _check(options: dict[Any, Any]) -> None:
     for name, value in options.items():
-        if callable(value) and name in ("learning_rate", "direction"):
-            continue
-        if name in _KINDS and value not in _KINDS[name]:
+        if name in _KINDS and value not in _KINDS[name] and not (callable(value) and name == "direction"):
             raise ValueError(f"{name} is {value!r:.60}; it must be one of {', '.join(map(repr, _KINDS[name]))}")
-        if name in _LIMITS and not (value is None and name in ("momentum", "clip_value", "half_life", "p_0")):
+        lacking = value is None and name in ("momentum", "clip_value", "half_life", "p_0")
+        if name in _LIMITS and not lacking and not (callable(value) and name == "learning_rate"):
             _require(name, value, *_LIMITS[name])
 
 
-def _require(where: str, value: Any, test: Callable[[float], bool], words: str) -> None:
-    # What JAX holds may be traced, or lie on a device: its dtype is all that is looked at.
-    traced, dtype = isinstance(value, jax.Array), getattr(value, "dtype", jnp.dtype(bool))
-    number = isinstance(value, int | float) or jnp.issubdtype(dtype, jnp.floating)
+def _require(where: str, value: Any, test: Callable[[float], bool], words: str, coarse: bool = False) -> None:
+    traced, dtype = isinstance(value, jax.core.Tracer), getattr(value, "dtype", jnp.dtype(bool))
+    number = isinstance(value, int | float) or any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer))
     if not number or isinstance(value, bool) or jnp.shape(value) or not (traced or test(float(value))):
         raise ValueError(f"{where} is {value!r:.60}; it must be {words}")
-    if traced and dtype.itemsize < 4:
+    if isinstance(value, jax.Array) and dtype.itemsize < 4 and not coarse:
         raise ValueError(f"{where} is a {dtype}, too coarse: inject_hyperparams(..., hyperparam_dtype='float32')")
+
+
+def _check_state(state: Any, kind: Any, has_m: bool, given: str) -> None:
+    if getattr(state, "_fields", None) != kind._fields or (state.m is not None) != has_m:
+        raise ValueError(f"{given}, and the state is not one of that ({type(state).__name__}): init makes a new one")

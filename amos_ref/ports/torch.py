@@ -12,6 +12,7 @@ Each class says how it decides alpha and rho. Results are those of amos_ref with
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -42,8 +43,8 @@ class _Leaf(NamedTuple):
 
 def _pieces(theta: Tensor, *arrays: Tensor) -> list[tuple[Tensor, ...]]:
     """Cut arrays along theta's first axis; one of another size there belongs to every piece."""
-    size, rows = _CACHED * torch.get_num_threads(), theta.shape[0] if theta.ndim else 0
-    if theta.device.type != "cpu" or theta.numel() <= size or rows < 2 or torch.compiler.is_compiling():
+    rows = theta.shape[0] if theta.ndim and theta.device.type == "cpu" and not torch.compiler.is_compiling() else 0
+    if rows < 2 or theta.numel() <= (size := _CACHED * torch.get_num_threads()):
         return [(theta, *arrays)]
     few = max(size * rows // theta.numel(), 1)
     cut = (a.split(few) if a.shape[0] == rows else [a] * -(-rows // few) for a in (theta, *arrays))
@@ -55,12 +56,11 @@ def _root_mean_square(u: Tensor, leaf: _Leaf) -> Tensor:
     axes = [i for i, (n, kept) in enumerate(zip(u.shape, leaf.slot, strict=True)) if n != kept]
     if not axes:
         return u.to(leaf.wide).abs()
-    if math.prod(leaf.slot) > 1:
-        norm = torch.linalg.vector_norm(u, dim=axes, keepdim=True, dtype=leaf.wide)
-    else:  # in pieces, since a float32 cannot sum up the squares of millions
-        norms = [torch.linalg.vector_norm(piece, dtype=leaf.wide) for (piece,) in _pieces(u)]
-        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    return norm / max(math.prod(u.shape[i] for i in axes), 1) ** 0.5
+    # of a single slot in pieces, since a float32 cannot sum up the squares of millions
+    pieces = [(u,)] if math.prod(leaf.slot) > 1 else _pieces(u)
+    norms = [torch.linalg.vector_norm(piece, dim=axes, keepdim=True, dtype=leaf.wide) for (piece,) in pieces]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return norm / max(math.prod([u.shape[i] for i in axes]), 1) ** 0.5
 
 
 class _Family(torch.optim.Optimizer):
@@ -78,28 +78,24 @@ class _Family(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, which goes on from the count of steps that the others have."""
-        given = dict(param_group)
-        if unknown := sorted(given.keys() - self.defaults.keys() - _OF_TORCH):
+        if unknown := sorted(set(param_group) - self.defaults.keys() - _OF_TORCH):
             raise ValueError(f"a group has unknown options {unknown}; there are {', '.join(self.defaults)}")
-        super().add_param_group(given)
-        group = self.param_groups[-1]
-        try:
-            self._check(group)
-            group |= {option: self._resolve(option, group) for option in (self._scale, "slot_shape")}
-        except BaseException:
-            self.param_groups.pop()
-            raise
-        group["step"] = max((int(other["step"]) for other in self.param_groups[:-1]), default=0)
+        super().add_param_group(dict(param_group))
+        group = self.param_groups.pop()  # until it is checked
+        self._check(group)
+        group |= {option: self._resolve(option, group) for option in (self._scale, "slot_shape")}
+        group["step"] = max((int(other["step"]) for other in self.param_groups), default=0)
         self._place_count(group)
+        self.param_groups.append(group)
 
     def _check(self, group: dict[str, Any]) -> None:
         for name in self.defaults.keys() - {self._scale, "slot_shape"}:
-            self._check_option(name, group[name], name)
+            group[name] = self._check_option(name, group[name], name)
         for i, p in enumerate(group["params"]):
             if getattr(p, "_fsdp_flattened", False) or hasattr(p, "placements"):
                 raise TypeError(f"{self._name(group, i)} is a part of an array (FSDP, DTensor), whose means it lacks")
-            if not p.is_floating_point():
-                raise TypeError(f"{self._name(group, i)} has dtype {p.dtype}; it must be real and floating-point")
+            if not p.is_floating_point() or p.dtype.itemsize < 2:
+                raise TypeError(f"{self._name(group, i)} has dtype {p.dtype}; it must be real, of 16 bits or more")
         devices, lr = {str(p.device) for p in group["params"]}, group.get("lr")
         if len(devices) > 1:
             raise ValueError(f"a group has parameters on {' and '.join(sorted(devices))}; make a group for each device")
@@ -109,17 +105,17 @@ class _Family(torch.optim.Optimizer):
             warnings.warn("state_dtype='param' in half precision: v underflows, small changes are lost", stacklevel=6)
 
     def _check_option(self, name: str, x: Any, where: str) -> Any:
-        allowed, words = _RANGES[name], f"a number in {_RANGES[name]}"
+        """Return an option's value if it fits, a number of NumPy as one of Python, which every state_dict can hold."""
+        allowed, number = _RANGES[name], isinstance(x, Real) and not isinstance(x, bool)
+        fits, words = x is None and "None" in allowed, f"a number in {allowed}"
         if isinstance(allowed, tuple):
             fits, words = any(type(x) is type(word) and x == word for word in allowed), f"one of {allowed}"
-        elif isinstance(x, int | float) and not isinstance(x, bool):
+        elif number or (name == "lr" and isinstance(x, Tensor) and x.numel() == 1 and not x.is_complex()):
             low, high = map(float, allowed[1 : allowed.index(")")].split(","))
-            fits = (low <= x if "[" in allowed else low < x) and x < high
-        else:
-            fits = x.numel() == 1 if name == "lr" and isinstance(x, Tensor) else x is None and "None" in allowed
+            fits = getattr(x, "is_meta", False) or ((low <= x if "[" in allowed else low < x) and x < high)
         if not fits:
             raise ValueError(f"{where} is {x!r:.60}; it must be {words}")
-        return x
+        return float(x) if number and type(x) is not int else x
 
     def _resolve(self, option: str, group: dict[str, Any]) -> Any:
         """Return an option as plain data, which can be saved: one value for all, or a list with each parameter's."""
@@ -141,8 +137,9 @@ class _Family(torch.optim.Optimizer):
                 wide = p.detach().cpu().double()
                 x = 0.5 if bool((wide == 0).all() | (wide == 1).all()) else float(wide.square().mean().sqrt())
             each[i] = self._slot_of(x, p, where) if option == "slot_shape" else self._check_option(option, x, where)
-        one = isinstance(rule, int | float | tuple | list) or rule in ("tensor", "element")
-        return (tuple(rule) if isinstance(rule, list) else rule) if one else each
+        if isinstance(rule, tuple | list):
+            return tuple(map(int, rule))
+        return float(rule) if isinstance(rule, Real) else rule if rule in ("tensor", "element") else each
 
     def _name(self, group: dict[str, Any], i: int) -> str:
         return f"parameter {group['param_names'][i]!r}" if "param_names" in group else f"parameter {i} of its group"
@@ -150,9 +147,9 @@ class _Family(torch.optim.Optimizer):
     def _slot_of(self, rule: Any, p: Tensor, where: str = "slot_shape") -> tuple[int, ...]:
         slot = {"tensor": (), "element": tuple(p.shape)}.get(rule, rule) if isinstance(rule, str) else rule
         pairs = zip(slot[::-1], p.shape[::-1], strict=False) if isinstance(slot, tuple | list) else [(0, 1)]
-        if any(type(n) is not int or n not in (1, m) for n, m in pairs) or len(slot) > p.ndim:
+        if any(not isinstance(n, Integral) or n is True or n not in (1, m) for n, m in pairs) or len(slot) > p.ndim:
             raise ValueError(f"{where} is {rule!r:.60}; it must be 'tensor', 'element' or broadcast to {(*p.shape,)}")
-        return tuple(slot)
+        return tuple(map(int, slot))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state_dict: by names if both sides have them, and else by order, as torch does."""
@@ -182,13 +179,13 @@ class _Family(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # which torch puts there
         for group in self.param_groups:
             group |= {name: default for name, default in self.defaults.items() if name not in group}
             self._place_count(group)
-            for p in group["params"]:
-                for part, x in self.state.get(p, {}).items():
-                    if not isinstance(x, Tensor):
-                        self.state[p][part] = x().detach().to(p.device, self._dtypes(group, p)[0], copy=True)
+            own = [(p, part, x) for p in group["params"] for part, x in self.state.get(p, {}).items()]
+            for p, part, x in [entry for entry in own if callable(entry[-1])]:  # hidden by _match
+                self.state[p][part] = x().detach().to(p.device, self._dtypes(group, p)[0], copy=True)
 
     def _place_count(self, group: dict[str, Any]) -> None:
         step, device = int(group["step"]), group["params"][0].device if group["params"] else None
@@ -216,6 +213,8 @@ class _Family(torch.optim.Optimizer):
     def _collect(self, group: dict[str, Any]) -> list[_Leaf]:
         """Return the leaves that step, with their state, which is made with the first gradient."""
         found, paper = [], self._scale == "eta"
+        if isinstance(lr := group.get("lr"), Real) and not torch.compiler.is_compiling():  # schedulers write it
+            group["lr"] = self._check_option("lr", lr, "lr")
         parts = ("vbm" if group["momentum"] else "vb") if paper else "mv" * (group["direction"] == "adam")
         params, options = group["params"], (group[self._scale], group["slot_shape"])
         each = [x if isinstance(x, list) else [x] * len(params) for x in options]

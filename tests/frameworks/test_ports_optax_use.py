@@ -126,6 +126,7 @@ WRONG_RULES = {
     "eta: no rule for leaf ['scale']": dict(eta={"enc.*": 1.0}),
     "a key of the rules is not a regular expression: nothing to repeat": dict(eta={"*kernel": 1.0}),
     "eta of leaf 'encoder/0/bias' is 0.0; it must be a finite number > 0": dict(eta=0.0),
+    "eta of leaf 'encoder/0/bias' is Array(0.": dict(eta=jnp.zeros(())),
     "eta of leaf 'scale' is 'sqrt(2)'": dict(eta={"scale.*": "sqrt(2)", ".*": 1.0}),
     "slot_shape of leaf 'encoder/0/bias' is (2,)": dict(slot_shape=(2,)),
     "slot_shape of leaf 'encoder/1/kernel' is (4, 1)": dict(slot_shape={".*1/kernel": (4, 1), ".*": "tensor"}),
@@ -145,6 +146,8 @@ def test_a_wrong_rule_is_one_clear_error_at_init(words, options):
 WRONG_OPTIONS = {
     "learning_rate is -0.1; it must be a finite number >= 0": (ports.amos, dict(learning_rate=-0.1)),
     "learning_rate is '0.1'": (ports.amos, dict(learning_rate="0.1")),
+    "learning_rate is Array(-0.1": (ports.amos, dict(learning_rate=jnp.float32(-0.1))),
+    "beta is Array(1.": (ports.amos, dict(beta=jnp.ones(()))),
     "beta is 1.0; it must be a number in [0, 1)": (ports.amos, dict(beta=1.0)),
     "momentum is True": (ports.amos, dict(momentum=True)),
     "clip_value is 0; it must be a finite number > 0": (ports.amos, dict(clip_value=0)),
@@ -187,6 +190,15 @@ def test_wrong_trees_are_clear_errors():
             "momentum is None, and the state is not one of that",
         ),
         (lambda: optimizer.update({"kernel": params["kernel"]}, state, params), "bias"),
+        (
+            lambda: optimizer.update(params, optax.adam(0.1).init(params), params),
+            "momentum is 0.5, and the state is not one of that (tuple): init makes a new one",
+        ),
+        (
+            lambda: ports.amos(0.1, 0.5).update(params, ports.closed_form_amos(half_life=3.0).init(params), params),
+            "the state is not one of that (ClosedFormAmosState)",
+        ),
+        (lambda: ports.closed_form_amos(half_life=3.0).update(params, state, params), "not one of that (AmosState)"),
     ]
     for call, words in cases:
         with pytest.raises(ValueError, match=r".") as caught:
@@ -232,6 +244,28 @@ def test_a_schedule_is_called_with_1_first_and_may_return_any_number():
         same = optax.apply_updates(same, updates)
     assert_equal(params, same)
     assert params["bias"].dtype == state.v["bias"].dtype == "float32"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("value", [[0.5, 0.5, 0.5], "0.5", None, True, 1j])
+def test_a_schedule_that_gives_no_number_is_refused(value, compiled):
+    def schedule(t):
+        return jnp.asarray(value) if isinstance(value, list | complex) else value
+
+    params, optimizer = draw(0), ports.amos(schedule, 0.5)
+    update = jax.jit(optimizer.update) if compiled else optimizer.update
+    with pytest.raises(ValueError, match=r"learning_rate is .*; it must be a finite number >= 0"):
+        update(draw(1), optimizer.init(params), params)
+
+
+def test_a_schedule_may_count_and_its_values_below_0_are_refused_where_they_are_seen():
+    params, optimizer = draw(0), ports.amos(lambda t: t, 0.5)
+    one, _ = optimizer.update(draw(1), optimizer.init(params), params)
+    same, _ = ports.amos(1, 0.5).update(draw(1), optimizer.init(params), params)
+    assert_equal(one, same)
+    falling = ports.amos(lambda t: 0.5 - t, 0.5)
+    with pytest.raises(ValueError, match=r"learning_rate is Array\(-0.5"):
+        falling.update(draw(1), falling.init(params), params)
 
 
 def test_a_warm_up_from_0_moves_v_alone():

@@ -178,6 +178,45 @@ def test_a_state_rounded_to_half_precision_would_be_seen():
     assert loaded(RoundsState).dtype == torch.bfloat16
 
 
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path):
+    def halve(name, shape):
+        return np.sqrt(1 / np.float32(shape[0]))
+
+    net = model()
+    options = dict(lr=1 / np.sqrt(100), beta=np.float32(0.75), clip_value=np.int64(2), momentum=np.float64(0.5))
+    optimizer = port.Amos(
+        net.named_parameters(), eta=halve, slot_shape=lambda _, shape: tuple(np.array(shape)), **options
+    )
+    steps(net, optimizer, range(2))
+    numbers = [x for x in optimizer.param_groups[0].values() if not isinstance(x, list)]
+    numbers += optimizer.param_groups[0]["eta"] + [n for slot in optimizer.param_groups[0]["slot_shape"] for n in slot]
+    assert {type(x) for x in numbers} <= {int, float, bool, str, type(None)}
+    torch.save(optimizer.state_dict(), tmp_path / "saved.pt")
+    port.Amos(model().named_parameters()).load_state_dict(torch.load(tmp_path / "saved.pt"))
+    torch.save({"lr": np.float64(0.1)}, tmp_path / "wrong.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "wrong.pt")
+
+
+@both
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), None])
+def test_a_group_joins_a_copy_and_a_loaded_one(cls, options, how):
+    net = model()
+    own = {k: x for k, x in options.items() if k not in ("slot_shape", "eta", "sigma")}
+    optimizer = cls(net[0].parameters(), **own)
+    fresh = cls(net[0].parameters(), **own)
+    steps(net, optimizer, range(2))
+    if how is None:
+        fresh.load_state_dict(optimizer.state_dict())
+    else:
+        net, fresh = how((net, optimizer))
+    fresh.add_param_group({"params": net[3].parameters()})
+    assert fresh.defaults.keys() == optimizer.defaults.keys()
+    assert fresh.param_groups[1].keys() == optimizer.param_groups[0].keys()
+    assert fresh.param_groups[1]["step"] == fresh.param_groups[0]["step"] == 2
+    steps(net, fresh, range(2, 4))
+
+
 @both
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
 def test_copies_go_on_to_the_bit(cls, options, how):
@@ -306,13 +345,27 @@ def test_schedulers_warm_up_from_0():
     assert not torch.equal(net[0].weight, before)
 
 
+def test_a_schedule_that_falls_below_0_is_refused_before_anything_moves():
+    net = model()
+    optimizer = port.Amos(net.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 - t / 2)
+    for seed in range(3):
+        fill(net, seed)
+        optimizer.step()
+        scheduler.step()
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match=r"lr is -0.25; it must be a number in \[0, inf\)"):
+        optimizer.step()
+    assert same(before, net.parameters())
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @both
 def test_a_compiled_step(cls, options, backend):
     options = options | {"capturable": True}
     net, other = model(), model()
     optimizer, again = cls(net.named_parameters(), **options), cls(other.named_parameters(), **options)
-    compiled = torch.compile(again.step, backend=backend)
+    compiled = torch.compile(again.step, backend=backend, fullgraph=True)
     for seed in range(4):
         fill(net, seed)
         fill(other, seed)
@@ -335,6 +388,10 @@ def one(shape=(3, 4), **kind):
         ({"lr": -1.0}, r"lr is -1.0; it must be a number in \[0, inf\)"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"lr": torch.ones(2)}, "lr is tensor"),
+        ({"lr": torch.tensor(-0.1)}, r"lr is tensor\(-0.1000\); it must be a number in \[0, inf\)"),
+        ({"lr": torch.tensor(float("nan"))}, r"lr is tensor\(nan\)"),
+        ({"lr": torch.tensor(1j)}, r"lr is tensor\(0.\+1.j\)"),
+        ({"eta": np.float32(0.0)}, r"eta of parameter 0 of its group is .*0.0"),
         ({"beta": 1}, r"beta is 1; it must be a number in \[0, 1\)"),
         ({"momentum": True}, "momentum is True"),
         ({"eta": 0.0}, r"eta of parameter 0 of its group is 0.0; it must be a number in \(0, inf\)"),
@@ -387,6 +444,8 @@ def test_names_that_are_wrong():
 def test_arrays_that_are_wrong():
     with pytest.raises(TypeError, match=r"parameter 0 of its group has dtype torch\.complex64"):
         port.Amos([one(dtype=torch.complex64)])
+    with pytest.raises(TypeError, match=r"has dtype torch\.float8_e4m3fn; it must be real, of 16 bits"):
+        port.Amos([torch.zeros(3).to(torch.float8_e4m3fn)])
     with pytest.raises(ValueError, match="a group has parameters on cpu and meta; make a group for each device"):
         port.Amos([one(), one(device="meta")])
     with pytest.raises(ValueError, match="lr is a tensor on meta; the parameters of its group are on cpu"):
