@@ -151,6 +151,9 @@ def copy_explorer(app, exception):
 
 
 def setup(app):
+    from tools.chinese_search import EnglishAndChinese
+
+    app.add_search_language(EnglishAndChinese)  # in the place of Sphinx's own, "en"
     app.add_html_math_renderer("mathml", inline_renderers=mathml(False), block_renderers=mathml(True))
     app.connect("source-read", fence_sessions)
     app.connect("source-read", link_slides)

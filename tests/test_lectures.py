@@ -36,6 +36,27 @@ def test_there_are_lectures():
     assert len(LECTURES) == 4
 
 
+EXTRAS = {"matplotlib": "plot", "sklearn": "digits"}  # what has to be installed for an import
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_a_lecture_says_what_to_install(path):
+    assert missing_extras(path.read_text(encoding="utf-8")) == set()
+
+
+def missing_extras(text):
+    """Return the extras that a lecture's imports need, and its line for pip lacks."""
+    [line] = re.findall(r"``pip install '?\.(.*?)'? notebook``", text.split('"""')[1])
+    needed = {EXTRAS[name] for name in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE) if name in EXTRAS}
+    return needed - set(line.strip("[]").split(","))
+
+
+def test_a_missing_extra_is_seen():
+    text = '"""Run ``pip install \'.[plot]\' notebook``."""\nimport matplotlib.pyplot\nfrom sklearn import x\n'
+    assert missing_extras(text) == {"digits"}
+    assert missing_extras(text.replace("[plot]", "[plot,digits]")) == set()
+
+
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_every_exercise_has_its_solution(path):
     text = path.read_text(encoding="utf-8")

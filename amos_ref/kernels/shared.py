@@ -100,7 +100,7 @@ class Piece:
         """How many elements of the innermost reduced run make one sum."""
         return spec.CHUNK if self.sums == len(self.runs) - 1 else spec.ROWS
 
-    def groups(self, n: int) -> int:
+    def groups(self, n: Any) -> Any:
         """Return how many sums so many elements of the innermost reduced run have."""
         return -(-n // self.group)
 
@@ -108,21 +108,26 @@ class Piece:
         """Return (A, units, B) of the sums of one part, or of the whole array: parts lie along the second axis."""
         lengths = [n for _, n in self.runs]
         edges = (0, self.shape[self.axis]) if part is None else self.edges[part : part + 2]
+        units = self._units(edges[1]) - self._units(edges[0])
         if self.run == self.sums:
-            first, last = (self.groups(edge * self.after) for edge in edges)
-            return math.prod(lengths[: self.sums]), last - first, math.prod(lengths[self.sums + 1 :])
+            return math.prod(lengths[: self.sums]), units, math.prod(lengths[self.sums + 1 :])
         lengths[self.sums] = max(self.groups(lengths[self.sums]), 1)
-        return (
-            math.prod(lengths[: self.run]) * self.before,
-            edges[1] - edges[0],
-            self.after * math.prod(lengths[self.run + 1 :]),
-        )
+        return math.prod(lengths[: self.run]) * self.before, units, self.after * math.prod(lengths[self.run + 1 :])
+
+    def counts(self) -> np.ndarray:
+        """Return how many sums each part has."""
+        a, _, b = self.sums_shape()
+        return a * b * np.diff(self._units(np.array(self.edges, np.int64)))
+
+    def _units(self, edges: Any) -> Any:
+        """Return how many sums along the second axis lie before edges that are legal."""
+        return self.groups(edges * self.after) if self.run == self.sums else edges
 
     def places(self, part: int) -> np.ndarray:
         """Return where the sums of one part lie among those of the whole array."""
         a, units, b = self.sums_shape(part)
         _, all_units, _ = self.sums_shape()
-        first = sum(self.sums_shape(k)[1] for k in range(part))
+        first = self._units(self.edges[part])
         return np.add.outer(
             np.arange(a) * (all_units * b), np.add.outer(np.arange(first, first + units) * b, np.arange(b))
         ).reshape(-1)
@@ -150,8 +155,7 @@ class Route:
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
         self.parts = len(pieces[0].edges) - 1 if pieces else 0
-        sizes = np.array([[math.prod(p.sums_shape(k)) for p in pieces] for k in range(self.parts)], np.int64)
-        self.sizes = sizes.reshape(self.parts, len(pieces))
+        self.sizes = np.array([p.counts() for p in pieces], np.int64).reshape(len(pieces), self.parts).T
         self.counts = self.sizes.sum(axis=1)
         mine = self.sizes[pieces[0].part] if pieces else np.zeros(0, np.int64)
         self.here = np.concatenate([[0], np.cumsum(mine)]).tolist()

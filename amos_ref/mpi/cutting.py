@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from amos_ref.kernels.shared import Piece
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
 
-#: By how much the largest part may exceed the smallest possible one, for the sake of sending less.
+#: By how much the largest part may exceed the smallest possible one, for the sake of sending less, and by how much what
+#: a rank has may exceed the mean, for the sake of cutting less.
 TOLERATED = 1.1
 
 
@@ -23,39 +24,60 @@ def slot_shapes(opt: Any, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     return {name: opt._leaf_rule(name, shape)[-1] for name, shape in shapes.items()}
 
 
+class Way(NamedTuple):
+    """A way to cut a leaf: along an axis, at multiples of a unit."""
+
+    axis: int
+    unit: int
+    units: int
+    entries: int  # of one unit
+
+
 def cut_evenly(shapes: Mapping[str, Shape], slots: Mapping[str, Shape], ranks: int, *, each: bool) -> dict[str, Any]:
-    """Return a cut for every leaf: of all that can be cut, or only of those that are too large for one rank."""
+    """Return a cut for every leaf: of all that can be cut, or only where a rank would have too much otherwise."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     wanted = sum(sizes.values()) / ranks
-    load, cuts = np.zeros(ranks), {}
+    load, cuts = np.zeros(ranks, np.int64), {}
+    ways: dict[tuple[Shape, Shape], Way | None] = {}
     for name in sorted(shapes, key=lambda name: -sizes[name]):
-        best = best_cut(shapes[name], slots[name], ranks) if ranks > 1 and (each or sizes[name] > wanted) else None
-        if best is None:
-            cuts[name] = int(np.argmin(load))
-            load[cuts[name]] += sizes[name]
+        least = int(np.argmin(load))
+        fits = sizes[name] <= wanted and load[least] + sizes[name] <= TOLERATED * wanted
+        key = shapes[name], slots[name]
+        if key not in ways:
+            ways[key] = best_way(*key, ranks)
+        way = ways[key]
+        if way is None or ranks == 1 or (fits and not each):
+            cuts[name] = least
+            load[least] += sizes[name]
         else:
-            cuts[name] = best
-            axis, edges = best
-            load += np.diff(edges) * (sizes[name] // shapes[name][axis])
+            counts = spread_units(way, load)
+            load += counts * way.entries
+            ends = np.minimum(np.cumsum(counts) * way.unit, shapes[name][way.axis])
+            cuts[name] = way.axis, (0, *ends.tolist())
     return {name: cuts[name] for name in shapes}
 
 
-def best_cut(shape: Shape, slot: Shape, ranks: int) -> tuple[int, tuple[int, ...]] | None:
-    """Return the axis and edges that send least among those whose largest part is about the smallest; None of none."""
+def spread_units(way: Way, load: np.ndarray) -> np.ndarray:
+    """Return how many units each rank gets: about as many as any other, and those with less to do one more."""
+    counts, more = np.divmod(np.full(load.size, way.units), load.size)
+    counts[np.argsort(load, kind="stable")[: more[0]]] += 1
+    return counts
+
+
+def best_way(shape: Shape, slot: Shape, ranks: int) -> Way | None:
+    """Return the way that sends least among those whose largest part is about the smallest; None if there is none."""
     found = []
     for axis, n in enumerate(shape):
         if n < 2 or not math.prod(shape):
             continue
-        unit = Piece(shape, slot, axis, (0, n)).unit
+        piece = Piece(shape, slot, axis, (0, n))
+        unit = piece.unit
         if unit == 0 or unit >= n:
             continue
-        units = -(-n // unit)
-        edges = (*(min(k * units // ranks * unit, n) for k in range(ranks)), n)
-        piece = Piece(shape, slot, axis, edges)
+        units, row = -(-n // unit), math.prod(shape) // n
         sent = math.prod(piece.sums_shape()) if piece.shared else 0
-        found.append((max(np.diff(edges)) * (math.prod(shape) // n), sent, axis, edges))
+        found.append((-(-units // ranks) * unit * row, sent, Way(axis, unit, units, unit * row)))
     if not found:
         return None
     least = min(largest for largest, *_ in found)
-    _, axis, edges = min((sent, axis, edges) for largest, sent, axis, edges in found if largest <= TOLERATED * least)
-    return axis, edges
+    return min((sent, way) for largest, sent, way in found if largest <= TOLERATED * least)[1]

@@ -11,7 +11,7 @@ from amos_ref import tree
 from amos_ref.choosing.shapes import as_shape, read_tree
 from amos_ref.dtypes import Shape, dtype_of
 from amos_ref.errors import LayoutError, ShapeError, TreeError
-from amos_ref.kernels.shared import Piece, Route
+from amos_ref.kernels.shared import Piece
 from amos_ref.mpi.cutting import cut_evenly, slot_shapes
 from amos_ref.optimizers.state import PARTS
 
@@ -104,8 +104,9 @@ class Layout:
         opt : Amos or ClosedFormAmos
             Says what the slots are, and with them where a leaf can be cut.
         balance : {"whole", "each"}
-            "whole" cuts as few leaves as it can: those with more entries than a rank should have. All others go, the
-            largest first, to the rank that has least. "each" cuts every leaf, as far as it can be cut.
+            "whole" cuts as few leaves as it can: those with more entries than a rank should have, and those with which
+            a rank would have a tenth more than that. All others go, the largest first, to the rank that has least.
+            "each" cuts every leaf, as far as it can be cut.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class Layout:
         >>> opt = amos_ref.Amos(slot_shape={"bias": "tensor", ".*": "(1, SHAPE[1])"})
         >>> layout = amos_ref.mpi.Layout.even(shapes, 3, opt)
         >>> layout.cuts["embedding"], layout.cuts["kernel"], layout.cuts["bias"]
-        (Cut(axis=1, edges=(0, 21, 42, 64)), 0, 1)
+        (Cut(axis=1, edges=(0, 22, 43, 64)), 1, 2)
         """
         ranks = _as_ranks(ranks)
         if balance not in ("whole", "each"):
@@ -227,18 +228,24 @@ class Layout:
         self.check(opt)
         slots, width = slot_shapes(opt, self.shapes), dtype_of(dtype).itemsize
         kept = opt._state_dtype(dtype_of(dtype)).itemsize
-        parts, found = PARTS[opt.state_type], []
-        for rank in range(self.ranks):
-            pieces = {name: self.piece(name, rank, slots[name]) for name in self.shapes}
-            shapes = {name: self.shape(name, rank) for name in self.shapes}
-            here = {name: _size(shape) for name, shape in shapes.items() if shape is not None}
-            sizes = {name: _size(slots[name] if p is None else p.slot_here) for name, p in pieces.items()}
-            each = sum(sizes[name] for name in here) * len(parts.slots)
-            entries = sum(here.values()) * len(parts.entries) * opt.averages
-            state = kept * (each + entries) + 8 * len(here) * len(parts.constants)
-            shared = [p for p in pieces.values() if p is not None and p.shared]
-            found.append(Share(width * sum(here.values()), state, 8 * int(Route(shared).counts[rank]) if shared else 0))
-        return found
+        parts = PARTS[opt.state_type]
+        entries, in_slots, leaves, sent = np.zeros((4, self.ranks), np.int64)
+        for name, cut in self.cuts.items():
+            size, slot = _size(self.shapes[name]), _size(slots[name])
+            if not isinstance(cut, Cut):
+                entries[cut] += size
+                in_slots[cut] += slot
+                leaves[cut] += 1
+                continue
+            piece, here = Piece(self.shapes[name], slots[name], *cut), np.diff(cut.edges)
+            n = self.shapes[name][cut.axis]
+            entries += here * (size // n)
+            in_slots += slot if piece.shared else here * (slot // n)
+            leaves += 1
+            sent += piece.counts() if piece.shared else 0
+        state = kept * (in_slots * len(parts.slots) + entries * len(parts.entries) * opt.averages)
+        state += 8 * leaves * len(parts.constants)
+        return [Share(*map(int, each)) for each in zip(width * entries, state, 8 * sent, strict=True)]
 
     def to_json(self) -> str:
         """Return the layout as JSON, which :meth:`from_json` reads."""

@@ -6,7 +6,8 @@ Which step size and which weight decay should an optimizer use, and how should t
 an answer from a single equation. The answer is the *closed form* of Amos, and at the end you have written it
 yourself.
 
-Allow an hour. The exercises come after the lecture, and their solutions at the very end.
+Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself,
+install what it needs in a clone of the repository: ``pip install '.[plot]' notebook``.
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,8 @@ The Amos of the paper is never told how long a training will be, and yet its ste
 at the right time. It keeps a clock, a number :math:`b` for each slot. In this lecture you build the clock,
 read the time from it, and find out when it stops being useful.
 
-Allow an hour. The exercises come after the lecture, and their solutions at the very end.
+Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself,
+install what it needs in a clone of the repository: ``pip install '.[plot]' notebook``.
 """
 
 import matplotlib.pyplot as plt

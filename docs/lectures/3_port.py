@@ -6,7 +6,8 @@ You understand an algorithm when you have written it. In this lecture you write 
 function of 15 lines. A judge runs it beside ``amos_ref/spec.py``, the reference in plain NumPy, and tells you
 which formula you misread. Then you fix it.
 
-Allow an hour. The exercises come after the lecture, and their solutions at the very end.
+Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself,
+install what it needs in a clone of the repository: ``pip install . notebook``.
 """
 
 import textwrap

@@ -6,8 +6,8 @@ You know what Amos does and how to write it. Should you use it? A fair answer ne
 every chance. In this lecture you tune AdamW, run Amos without tuning anything, and look at where it loses and
 at what it saves. What comes out is not what an advertisement would say.
 
-Allow an hour. Besides ``amos_ref[plot]`` you need scikit-learn: ``pip install scikit-learn``. The exercises
-come after the lecture, and their solutions at the very end.
+Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself,
+install what it needs in a clone of the repository: ``pip install '.[plot,digits]' notebook``.
 """
 
 import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ from amos_ref import spec, tree
 from amos_ref.errors import LayoutError, ShapeError, TreeError
 from amos_ref.kernels.shared import Piece
 from amos_ref.mpi import Layout
-from amos_ref.mpi.cutting import best_cut, slot_shapes
+from amos_ref.mpi.cutting import best_way, slot_shapes
 
 OPT = amos_ref.Amos(slot_shape=slot_of)
 SHAPES = {name: shape for name, (shape, _) in KINDS.items()}
@@ -177,9 +177,32 @@ def test_even_layouts_are_legal_and_even(balance):
         layout.check(opt)
         assert layout.ranks == ranks
         slots = slot_shapes(opt, shapes)
+        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
         for name, cut in layout.cuts.items():
-            can = best_cut(shapes[name], slots[name], ranks) if ranks > 1 else None
-            assert isinstance(cut, int) == (can is None or (balance == "whole" and cut != can))
+            way = best_way(shapes[name], slots[name], ranks) if ranks > 1 else None
+            if balance == "each" or sizes[name] * ranks > sum(sizes.values()):
+                assert isinstance(cut, int) == (way is None)
+            if not isinstance(cut, int):
+                assert cut.axis == way.axis
+                least, most = (int(f(np.diff(cut.edges))) for f in (min, max))
+                assert most - least < 2 * way.unit  # a unit more, or the last one is not whole
+
+
+def test_ranks_that_have_less_get_more_where_there_are_fewer_units_than_ranks():
+    """64 leaves of 12 units each over 64 ranks: not always the same 12 have one."""
+    opt = amos_ref.Amos(slot_shape=lambda name, shape: (1, shape[1]))
+    shapes = {f"{k}": (768, 3) for k in range(64)}
+    layout = Layout(shapes, dict(Layout.even(shapes, 64, opt, "each").cuts))
+    layout.check(opt)
+    assert {share.parameters for share in layout.bytes(opt)} == {64 * 768 * 3 * 4 // 64}
+
+
+def test_a_leaf_is_cut_where_a_rank_would_have_too_much():
+    """Three leaves of one size over two ranks: the third is cut."""
+    opt = amos_ref.Amos(slot_shape="element")
+    layout = Layout.even(dict.fromkeys("abc", (100, 10)), 2, opt)
+    assert [layout.cuts[name] for name in "abc"] == [0, 1, (0, (0, 50, 100))]
+    assert {share.parameters for share in layout.bytes(opt)} == {6000}
 
 
 def test_an_even_layout_of_a_language_model():
