@@ -15,7 +15,7 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 def run(name):
     """Run an example with one thread: a busy machine lets threads wait for each other."""
     command, one = [sys.executable, "-W", "error", EXAMPLES / name], {"NUMBA_NUM_THREADS": "1"}
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env={**os.environ, **one})
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600, env={**os.environ, **one})
     assert found.stderr == ""
     return found.stdout
 
