@@ -16,7 +16,7 @@ WIDE = {"jax", "matrix", "performance", "torch"}  # these scroll
 KEPT_NARROW = sorted(path.stem for path in DOCS.glob("*.md") if path.stem not in WIDE)
 # Their commands print up to 90 columns, which fit a page on a desk.
 TABLES = {"docs/choosing.md", "docs/choosing_zh.md", "docs/run.md"}
-PROTOCOL = ("> {", "< {")  # of a transcript; a line is one JSON object, of any length
+ONE_LINE = ("> {", "< {", "amos_ref.errors.")  # of any length: JSON objects of a transcript, and errors
 # There "the page" is another one, or a tool writes them.
 UNEXPLAINED = set("changelog derivation deviations diagnosis matrix ports checking storage why_amos".split())
 
@@ -78,13 +78,14 @@ def test_a_bare_fraction_is_seen():
 
 
 def wide_lines(text, most=80):
-    """Return the lines of code blocks, fenced or indented, that are longer than a site shows without scrolling."""
-    found, fence = [], None
+    """Return the lines of code, fenced, indented or after >>>, that are longer than a site shows without scrolling."""
+    found, fence, session = [], None, False
     for line in text.splitlines():
         if line.startswith("```"):
             fence = line if fence is None else None
             continue
-        indented = re.match(r"^    |^(?=>>> |\.\.\. )", line) if fence is None else None
+        session = line.startswith(">>> ") or (session and line != "")
+        indented = re.match(r"" if session else r"    ", line) if fence is None else None
         code = line[indented.end() :] if indented else line if fence and "{" not in fence else ""
         found += [code] if len(code) > most else []
     return found
@@ -93,7 +94,9 @@ def wide_lines(text, most=80):
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in KEPT_NARROW)])
 def test_code_blocks_fit_a_page(name):
     most = 90 if name in TABLES else 80
-    found = [line for line in wide_lines((DOCS.parent / name).read_text(encoding="utf-8")) if line[:3] not in PROTOCOL]
+    found = [
+        line for line in wide_lines((DOCS.parent / name).read_text(encoding="utf-8")) if not line.startswith(ONE_LINE)
+    ]
     assert [line for line in found if len(line) > most or line.startswith((">>> ", "... ", "$ "))] == []
 
 
@@ -103,9 +106,9 @@ def test_no_page_is_called_wide_that_is_not():
 
 def test_a_wide_line_is_seen():
     wide = "x" * 81
-    for text in (f"    {wide}", f">>> {wide}", f"```python\n{wide}\n```", f"    >>> {wide[4:]}x"):
+    for text in (f"    {wide}", f">>> {wide}", f">>> x\n{wide}", f"```python\n{wide}\n```", f"    >>> {wide[4:]}x"):
         assert len(wide_lines(text)) == 1
-    assert wide_lines(f"{wide}\n```{{figure}} a.png\n:alt: {wide}\n```\n    {wide[1:]}") == []
+    assert wide_lines(f">>> x\n\n{wide}\n```{{figure}} a.png\n:alt: {wide}\n```\n    {wide[1:]}") == []
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
