@@ -335,8 +335,12 @@ def test_options_can_be_set():
         mine_opt = amos_ref.Amos(0.5, eta=0.5, slot_shape=slot_of)
         sharded, mine = Sharded(mine_opt, layout, comm), layout.pieces(params, comm.rank)
         state = sharded.step(mine, layout.pieces(grads, comm.rank), sharded.init(mine))
+        kept = sharded._view._last.peek()
         mine_opt.set_learning_rate(0.25)
-        return mine, sharded.step(mine, layout.pieces(grads, comm.rank), state)
+        state = sharded.step(mine, layout.pieces(grads, comm.rank), state)
+        assert sharded._view._last.peek() is kept  # as schedulers call it before every step
+        assert kept is not None
+        return mine, state
 
     found = ranks.results(2, work)
     state = opt.init(params)
