@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 MIN = "min"
-PATIENCE = 20.0  # seconds after which a rank that waits for others gives up
+PATIENCE = 120.0  # seconds after which a rank that waits for others gives up; they may be compiling
 
 
 class HangsError(Exception):
