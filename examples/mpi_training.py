@@ -71,7 +71,8 @@ def train_alone(path, steps, compare):
         begun = opt.init(again)
         for _ in range(state.count):
             begun = opt.step(again, gradients(again, begun.count), begun)
-        same = all(params[name].tobytes() == again[name].tobytes() for name in params)
+        pairs = [(params, again), (state.v, begun.v), (state.b, begun.b)]
+        same = all(one[name].tobytes() == other[name].tobytes() for one, other in pairs for name in params)
         print("all bits are those of one process" if same else "THE BITS DIFFER")
 
 

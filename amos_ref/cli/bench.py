@@ -64,6 +64,8 @@ def add_to(commands: Any, summary: str) -> None:
     bench.add_argument("--seconds", type=float, metavar="S", help="for each workload (default 6; 0.6 with --quick)")
     bench.add_argument("--rounds", type=int, metavar="N", help="at most for each workload (default 200)")
     bench.add_argument("--start", action="store_true", help="instead: how long import and the first step take")
+    bench.add_argument("--mpi", action="store_true", help="instead: steps over MPI ranks beside one process")
+    bench.add_argument("--network", metavar="S,B", help="of --mpi: seconds a message, bytes a second (5e-6,12.5e9)")
     bench.add_argument("--from", dest="path", metavar="FILE", help="instead: show what --json printed before")
     bench.add_argument("--json", action="store_true", help="print as JSON")
     bench.add_argument("--plot", metavar="FILE", help=f"draw the figures; FILE ends in {', '.join(plots.ENDINGS)}")
@@ -73,6 +75,8 @@ def add_to(commands: Any, summary: str) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, print, draw; return 0, or 130 if it was interrupted."""
     _check_alone(args)
+    if args.mpi:
+        return _compare_ranks(args)
     with plots.picture(args.plot, 13.0, 8.0) as figure, _name_file(args.path):
         report = _measure(args) if args.path is None else _load(args.path)
         if args.json:
@@ -84,6 +88,21 @@ def main(args: argparse.Namespace) -> int:
             plots.speeds(report, one)
             plots.over_roof(report, other)
         return INTERRUPTED if report["interrupted"] else OK
+
+
+def _compare_ranks(args: argparse.Namespace) -> int:
+    """Do what --mpi says."""
+    from amos_ref.bench import ranks
+
+    network = ranks.parse_network(args.network)
+    if args.seconds is not None and not 0 < args.seconds < float("inf"):
+        raise HyperParameterError(f"--seconds is {args.seconds}; it must be a finite number > 0")
+    report = ranks.measure(quick=args.quick, seconds=args.seconds, network=network)
+    if args.json:
+        print(json.dumps(report, indent=1))
+    else:
+        ranks.show(report)
+    return OK
 
 
 # options
@@ -101,6 +120,13 @@ def _check_alone(args: argparse.Namespace) -> None:
         if getattr(args, what) and clash:
             first, second = ("from" if name == "path" else name for name in (what, clash[0]))
             raise HyperParameterError(f"--{first} goes without --{second}")
+    if args.network is not None and not args.mpi:
+        raise HyperParameterError("--network goes with --mpi")
+    given = [name for name in given if name not in ("quick", "seconds")]
+    clash = [*given, *(name for name in ("start", "plot", "path") if getattr(args, name))]
+    clash += ["backend"] * (args.backend != "cpu")
+    if args.mpi and clash:
+        raise HyperParameterError(f"--mpi goes without --{'from' if clash[0] == 'path' else clash[0]}")
     is_closed_form = args.algorithm == "closed-form"
     if args.directions is not None and not is_closed_form:
         raise HyperParameterError("--directions goes with --algorithm closed-form")

@@ -14,6 +14,7 @@ from amos_ref.errors import LayoutError, ShapeError, TreeError
 from amos_ref.kernels.shared import Piece
 from amos_ref.mpi.cutting import cut_evenly, slot_shapes
 from amos_ref.optimizers.state import PARTS
+from amos_ref.terminal import counted
 
 FORMAT = "amos-ref-layout"
 
@@ -289,7 +290,8 @@ class Layout:
 
     def __repr__(self) -> str:
         cut = sum(isinstance(cut, Cut) for cut in self.cuts.values())
-        return f"<Layout of {len(self.shapes)} leaves over {self.ranks} ranks, {cut} of them cut>"
+        leaves, ranks = counted(len(self.shapes), "leaf", "leaves"), counted(self.ranks, "rank")
+        return f"<Layout of {leaves} over {ranks}, {cut} of them cut>"
 
 
 def read_shapes(shapes: Any) -> dict[str, Shape]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from amos_ref.errors import HyperParameterError, MissingDependencyError, RankError
 
+TAG = 20110  # of messages between two ranks, so that those of the caller are not taken for them
 LOOKS = 200  # at whether the others have come, before a rank begins to sleep in between
 LOOK_EVERY = 1e-4  # seconds between two looks
 
@@ -85,11 +86,11 @@ class Ranks:
 
     def send(self, data: np.ndarray, rank: int) -> None:
         """Send bytes to one rank."""
-        self._do(self.comm.Isend, data, rank)
+        self._do(self.comm.Isend, data, rank, TAG)
 
     def receive(self, data: np.ndarray, rank: int) -> None:
         """Fill an array of bytes with what one rank sends."""
-        self._do(self.comm.Irecv, data, rank)
+        self._do(self.comm.Irecv, data, rank, TAG)
 
     def _do(self, begin: Any, *args: Any, **how: Any) -> None:
         """Begin a call and wait until it is done; raise RankError if that takes too long."""

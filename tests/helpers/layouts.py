@@ -29,6 +29,21 @@ def slot_of(name, shape):
     return KINDS[name.partition(" #")[0]][1]
 
 
+def random_kinds(rng, count):
+    """Shapes and slots of so many leaves: up to four axes, of 0, of 1, and around the sizes of groups."""
+    sizes = [0, 1, 1, 2, 3, 5, 7, 64, 65, 127, 128, 200, 300]
+    found = {}
+    for k in range(count):
+        shape: list[int] = []
+        for _ in range(rng.integers(0, 5)):
+            n = int(rng.choice(sizes if rng.random() < 0.8 else [4096, 4100, 8192, 8193, 16385, 20000]))
+            shape.append(n if np.prod([*shape, n], dtype=float) < 150_000 else 2)
+        kept = shape[rng.integers(0, len(shape) + 1) :]
+        slot = [n if rng.random() < 0.4 else 1 for n in kept] if rng.random() < 0.85 else shape
+        found[f"leaf {k}"] = tuple(shape), tuple(slot)
+    return found
+
+
 def edges(rng, n, unit, ranks):
     """Random legal edges, some of them equal."""
     legal = np.append(np.arange(0, n, unit), n)

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 MIN = "min"
-PATIENCE = 20.0  # seconds after which a rank that waits for others gives up
+PATIENCE = 120.0  # seconds after which a rank that waits for others gives up; they may be compiling
 
 
 class HangsError(Exception):
@@ -99,14 +99,14 @@ class Comm:
         self.letters[way] = number = self.letters.get(way, 0) + 1
         return (*way, number)
 
-    def Isend(self, data, rank):
+    def Isend(self, data, rank, tag):
         with self.shared.changed:
-            self.shared.mail[self._letter((self.rank, rank))] = data.copy()
+            self.shared.mail[self._letter((self.rank, rank, tag))] = data.copy()
             self.shared.changed.notify_all()
         return Request(self.shared, lambda: True, lambda: None)
 
-    def Irecv(self, data, rank):
-        letter = self._letter((rank, self.rank))
+    def Irecv(self, data, rank, tag):
+        letter = self._letter((rank, self.rank, tag))
 
         def finish():
             got = self.shared.mail.pop(letter)

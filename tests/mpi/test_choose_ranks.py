@@ -35,6 +35,14 @@ def test_the_table_of_a_model(balance, capsys):
     assert errors == []
 
 
+def test_the_document_has_what_is_printed(capsys):
+    assert main(["choose", str(GPT2), "--ranks", "4"]) == 0
+    lines, _ = output_lines(capsys)
+    page = (TESTS.parent / "docs" / "distributed.md").read_text(encoding="utf-8").splitlines()
+    at = page.index("    $ amos-ref choose tests/models/gpt2.json --ranks 4 | tail -n 11") + 1
+    assert [line[4:] for line in page[at : at + 11]] == lines[-11:]
+
+
 def test_json_has_the_layout_and_the_bytes(capsys):
     written = run_json(capsys, "choose", str(GPT2), "--ranks", "5")
     layout, shares = expected(5)

@@ -240,4 +240,5 @@ def test_json_both_ways():
 
 
 def test_a_layout_prints_what_it_is():
-    assert repr(one("columns", 0, 64)) == "<Layout of 1 leaves over 2 ranks, 1 of them cut>"
+    assert repr(one("columns", 0, 64)) == "<Layout of 1 leaf over 2 ranks, 1 of them cut>"
+    assert repr(Layout({"a": (2,), "b": (2,)}, {"a": 0, "b": 0})) == "<Layout of 2 leaves over 1 rank, 0 of them cut>"

@@ -1,5 +1,6 @@
 """Real ranks of MPI, as processes with a time limit: the example, errors, and a rank that is killed while it saves."""
 
+import json
 import os
 import pathlib
 import re
@@ -281,3 +282,25 @@ def test_an_interrupt_from_outside_ends_the_job(script, tmp_path, whom):
 def test_a_rank_that_stops_is_waited_for_as_long_as_is_said(script):
     text = mpiexec(3, script(STOPS), fails=True)
     assert "has waited 2 s for the other ranks" in text
+
+
+def test_bench_measures_real_ranks():
+    command = [sys.executable, "-c", "import sys; from amos_ref.cli import main; sys.exit(main(sys.argv[1:]))"]
+    done = subprocess.run(
+        [*command, "bench", "--mpi", "--quick", "--seconds", "0.01", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [(row["kind"], row["payload"]) for row in report["steps"]] == [
+        ("rows (n, 1)", 0),
+        ("tensor ()", 8 * 13),  # ceil(100,000 / 8192)
+        ("columns (1, n)", 8 * 2 * 1000),  # ceil(100 / 64) rows of sums
+        ("rows (n, 1)", 0),
+        ("tensor ()", 8 * 123),
+        ("columns (1, n)", 8 * 16 * 1000),
+    ]
+    assert min(row[name] for row in report["steps"] for name in ("alone", "apart", "together", "predicted")) > 0

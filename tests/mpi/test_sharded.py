@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import ranks
+from helpers import layouts, ranks
 from helpers.layouts import KINDS, alone, differing, layout_of, slot_of, together, tree_of
 
 import amos_ref
 from amos_ref import spec
 from amos_ref.adamw import AdamW
-from amos_ref.errors import BackendError, HyperParameterError, LayoutError, MissingDependencyError, RankError
+from amos_ref.errors import AmosError, BackendError, HyperParameterError, LayoutError, MissingDependencyError, RankError
 from amos_ref.kernels import shared
 from amos_ref.mpi import Layout, Sharded
 from amos_ref.mpi import ranks as real
@@ -96,6 +96,74 @@ def test_the_bits_are_those_of_one_process(run, backend):
         layout = layout_of(rng, size)
         found = together(opt, layout, params, steps)
         assert differing(layout, found, *wanted) == [], layout.to_json()
+
+
+def random_run(rng, names):
+    """An optimizer with random options, and dtypes of parameters and gradients."""
+
+    def pick(*values):
+        return values[rng.integers(len(values))]
+
+    def rules(one, other):
+        return pick(one, {names[0]: one, ".*": other})
+
+    groups = dict(lr_factor=rules(1.0, 0.5), frozen=pick(False, {names[0]: True, ".*": False}))
+    groups |= dict(slot_shape=slot_of, clip_value=pick(None, 2.5), backend=pick(*["numpy"] * 5, "cpu"))
+    dtype = pick("float16", "bfloat16", "float32", "float64")
+    dtypes = dtype, pick(dtype, "float16", "bfloat16", "float32", "float64")
+    if rng.random() < 0.5:
+        eta = pick(0.5, "init", {names[0]: "init", ".*": 0.7}, lambda name, shape: 0.3)
+        own = dict(momentum=pick(None, 0.6), extra_l2=rules(0.01, 0.05), state_dtype=pick("float64", "param"))
+        rate = pick(0.1, lambda t: 0.2 / t)
+        return amos_ref.Amos(rate, eta=eta, beta=pick(0.75, 0.999), **own, **groups), dtypes
+    decay, direction = pick("inverse-time", "inverse-square", "recurrence"), pick("gradient", "adam", "sign", half_of)
+    sigma = pick("init", 0.4, {names[0]: "init", ".*": 0.7})
+    return amos_ref.ClosedFormAmos(0.2, half_life=3, decay=decay, direction=direction, sigma=sigma, **groups), dtypes
+
+
+@pytest.mark.filterwarnings("ignore::amos_ref.optimizers.state.SigmaWarning")
+@pytest.mark.parametrize("seed", range(24))
+def test_random_trees_and_options_over_one_to_six_ranks(seed, monkeypatch):
+    """Also where one process raises, which every rank does with the same words."""
+    rng = np.random.default_rng(seed)
+    names = [f"leaf {k}" for k in range(rng.integers(1, 6))]
+    monkeypatch.setattr(layouts, "KINDS", layouts.random_kinds(rng, len(names)))
+    opt, (dtype, of_gradients) = random_run(rng, names)
+    params, steps = tree_of(rng, names, dtype), [tree_of(rng, names, of_gradients) for _ in range(3)]
+    for grads in steps[1:]:
+        grads |= {name: None for name in names if rng.random() < 0.15}
+    size, shapes = 1 + seed % 6, {name: shape for name, (shape, _) in layouts.KINDS.items()}
+    layout = Layout.even(shapes, size, opt, "each") if seed % 3 else layout_of(rng, size, names)
+    (wanted,) = ranks.run(1, lambda comm: alone(opt, params, steps))
+    if isinstance(wanted, AmosError):
+        found = ranks.run(size, lambda comm: stepped(opt, layout, params, steps, comm))
+        assert {(type(each), str(each)) for each in found} == {(type(wanted), str(wanted))}
+    else:
+        found = together(opt, layout, params, steps, update=bool(rng.random() < 0.3))
+        assert differing(layout, found, *wanted) == [], layout.to_json()
+
+
+def stepped(opt, layout, params, steps, comm):
+    sharded, mine = Sharded(opt, layout, comm), layout.pieces(params, comm.rank)
+    state = sharded.init(mine)
+    for grads in steps:
+        state = sharded.step(mine, layout.pieces(grads, comm.rank), state)
+
+
+def test_ten_million_elements(monkeypatch):
+    kinds = {"vector": ((10**7,), ()), "columns": ((10_000, 1000), (1, 1000))}
+    monkeypatch.setattr(layouts, "KINDS", kinds)
+    opt = amos_ref.Amos(0.1, eta=0.5, slot_shape=slot_of)
+    rng = np.random.default_rng(0)
+    params, grads = ({name: rng.standard_normal(s, np.float32) for name, (s, _) in kinds.items()} for _ in range(2))
+    units = {"vector": (8192, 1221), "columns": (64, 157)}
+    cuts = {
+        name: (0, tuple(min(k * count // 4 * unit, kinds[name][0][0]) for k in range(4)) + kinds[name][0][:1])
+        for name, (unit, count) in units.items()
+    }
+    layout = Layout({name: shape for name, (shape, _) in kinds.items()}, cuts)
+    found, wanted = together(opt, layout, params, [grads, grads]), alone(opt, params, [grads, grads])
+    assert differing(layout, found, *wanted) == []
 
 
 @pytest.mark.parametrize("run", ["float32, averaged and clipped", "closed form, adam"])
@@ -267,8 +335,12 @@ def test_options_can_be_set():
         mine_opt = amos_ref.Amos(0.5, eta=0.5, slot_shape=slot_of)
         sharded, mine = Sharded(mine_opt, layout, comm), layout.pieces(params, comm.rank)
         state = sharded.step(mine, layout.pieces(grads, comm.rank), sharded.init(mine))
+        kept = sharded._view._last.peek()
         mine_opt.set_learning_rate(0.25)
-        return mine, sharded.step(mine, layout.pieces(grads, comm.rank), state)
+        state = sharded.step(mine, layout.pieces(grads, comm.rank), state)
+        assert sharded._view._last.peek() is kept  # as schedulers call it before every step
+        assert kept is not None
+        return mine, state
 
     found = ranks.results(2, work)
     state = opt.init(params)
