@@ -165,9 +165,11 @@ class Model:
         return next((module[role] for role in roles if role in module), None)
 
     def bias_of(self, leaf: Leaf) -> Shape | None:
-        """Return the shape of the bias beside a weight, or None."""
+        """Return the shape of the bias beside a weight, or None; (out,) where equinox has (out, 1, 1)."""
         bias = self.sibling(leaf, "bias")
-        return None if bias is None or bias is leaf else bias.shape
+        if bias is None or bias is leaf:
+            return None
+        return bias.shape[:1] if is_of_equinox(leaf.shape, bias.shape) else bias.shape
 
     def beside(self, leaf: Leaf, up: int = 1) -> set[str]:
         """Return what the modules and leaves beside this leaf's module (or `up` levels above) are called."""
@@ -230,6 +232,12 @@ class Model:
 
     def __iter__(self) -> Iterator[Leaf]:
         return iter(self.leaves.values())
+
+
+def is_of_equinox(weight: Shape, bias: Shape) -> bool:
+    """Whether a bias is that of a convolution of equinox: (out, 1, 1) beside (out, in, height, width)."""
+    sure = len(weight) > 3 or (len(weight) == 3 and 1 not in weight[1:])  # else (layers, 1), of layers in one array
+    return sure and bias == weight[:1] + (1,) * (len(weight) - 2)
 
 
 def order_of(name: str) -> list[tuple[int, int, str]]:

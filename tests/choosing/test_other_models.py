@@ -9,7 +9,7 @@ import pytest
 from helpers import TESTS
 
 import amos_ref
-from amos_ref.choosing import convolutions, kinds, names, weights
+from amos_ref.choosing import alike, convolutions, kinds, names, stacks, weights
 
 P = math.prod
 
@@ -45,6 +45,7 @@ WORDS = {
     "in-out-second": fan(2, lambda s: s[0], 1),
     "conv": fan(2, lambda s: P(s[1:]), 0),
     "conv-first": fan(8, lambda s: P(s[1:]), 0),
+    "conv-modulated": fan(2, lambda s: P(s[2:]), 1),  # (1, out, in, *window)
     "conv-transposed": fan(2, lambda s: s[0] * P(s[2:]), 1),
     "conv-flax": fan(2, lambda s: P(s[:-1]), -1),
     "conv-flax-first": fan(8, lambda s: P(s[:-1]), -1),
@@ -127,6 +128,13 @@ def test_there_are_models_of_every_kind():
         (kinds, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),
+        (weights, "_FIRST", set(), "qwen2-moe"),
+        (weights, "_LOW_RANK", set(), "lora-llama"),
+        (weights, "_are_one_and_two", lambda *args: False, "openelm"),
+        (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
+        (convolutions, "_is_of_mlx", lambda *args: False, "mlx-cnn"),
+        (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
+        (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
 )
 def test_a_wrong_version_is_caught(module, attribute, wrong, model, monkeypatch):
