@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from amos_ref.choosing.shapes import Described
 
 # Parts of a name that are numbers, and numbers of two digits in other parts. fc1 and fc2 are not alike.
-_NUMBER = re.compile(r"(?<![^./])\d+(?=[./]|$)|\d{2,}")
+_BLOCK_NUMBER = re.compile(r"(?<![^./])\d+(?=[./]|$)|\d{2,}")
 _MANY_DIGITS = re.compile(r"\d{2,}")
 
 
@@ -59,11 +59,11 @@ def group(leaves: Mapping[str, Described]) -> tuple[list[list[str]], dict[str, N
 
 def _read(module: str) -> _Module:
     places = []
-    for matched in _NUMBER.finditer(module):
+    for matched in _BLOCK_NUMBER.finditer(module):
         start, stop = matched.span()
         end = min((k for k in (module.find(".", stop), module.find("/", stop)) if k >= 0), default=len(module))
         places.append(_Place(module[:end], (module[:start], module[stop:end]), int(matched[0])))
-    return _Module(_NUMBER.sub("*", module), places)
+    return _Module(_BLOCK_NUMBER.sub("*", module), places)
 
 
 def _find_neighbours(places: Iterable[_Place]) -> dict[str, tuple[str, str]]:

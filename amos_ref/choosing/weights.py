@@ -21,7 +21,7 @@ _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "o
 _SHORT = {"wq", "wk", "wv", "wo", "wqkv", "wkv"}  # parameters of attention, as they are called by hand
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
-_FIRST = _UP | {"gate_proj", "up_proj", "gate_up_proj", "linear1", "lin1", "c_fc", "pwconv1", "dense_h_to_4h"}
+_FIRST_LAYERS = _UP | {"gate_proj", "up_proj", "gate_up_proj", "linear1", "lin1", "c_fc", "pwconv1", "dense_h_to_4h"}
 _LOW_RANK = {"lora", "adapter", "adapters"}  # their down is the way in, and they have no MLP's scales
 
 
@@ -157,7 +157,7 @@ def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
     """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
     if _in_attention(leaf, model):
         return ""
-    if leaf.own.lower() in _FIRST or is_low_rank(leaf):
+    if leaf.own.lower() in _FIRST_LAYERS or is_low_rank(leaf):
         return ""
     inputs, outputs = axes.sizes(leaf.shape)
     mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN or "down" in words_of(leaf.own)

@@ -128,7 +128,7 @@ def test_there_are_models_of_every_kind():
         (kinds, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),
-        (weights, "_FIRST", set(), "qwen2-moe"),
+        (weights, "_FIRST_LAYERS", set(), "qwen2-moe"),
         (weights, "_LOW_RANK", set(), "lora-llama"),
         (weights, "_are_one_and_two", lambda *args: False, "openelm"),
         (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
