@@ -66,9 +66,9 @@ def read_tree(params: Any) -> dict[str, Described]:
     if hasattr(params, "state_dict"):
         raise TreeError("params is a module; give choose its parameters, as in choose(dict(model.named_parameters()))")
     if isinstance(params, str | os.PathLike):
-        raise TreeError(f"params is {str(params)!r:.60}; choose takes arrays or shapes; `amos-ref choose FILE` reads a file")
+        raise TreeError(f"params is {str(params)!r:.60}; choose takes arrays; `amos-ref choose FILE` reads a file")
     if isinstance(params, Iterator):
-        raise TreeError("params is an iterator, which has no names; give a mapping, as in dict(model.named_parameters())")
+        raise TreeError("params is an iterator; give a mapping, as in dict(model.named_parameters())")
     try:
         shaped = _shape_leaves(params)
     except RecursionError:

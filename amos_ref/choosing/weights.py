@@ -93,7 +93,7 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
     ndim = len(leaf.shape)
     if ndim != 3:
         return None
-    words = {*words_of(leaf.own), *words_of(leaf.name.last)}
+    words = {*words_of(leaf.own), *words_of(leaf.name.last), leaf.own.lower(), leaf.name.last.lower()}
     down = bool(words & {"down", "wo", "w2", "fc2", "out", "4h"}) or leaf.own in _DOWN
     axes = model.axes(leaf)
     if is_weight(leaf) and axes.inputs[0] > 0 and axes.inputs[-1] < ndim - 1:
