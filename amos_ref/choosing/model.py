@@ -9,6 +9,9 @@ from amos_ref.choosing.names import GRAPH_WORDS, INTO_HEADS, Name, is_norm, pars
 from amos_ref.dtypes import Shape
 
 _DIGITS = re.compile(r"\d+")
+_PARTS = re.compile(r"[./]")
+_EARLY = {"stem", "input", "encoder", "backbone", "features", "embed", "embedding", "embeddings"}
+_LATE = {"decoder", "head", "heads", "classifier", "output", "logits", "predictions"}
 _RELATIVE_BIAS = re.compile(r"relative_attention_bias|relpos_bias|rel_embedding$")
 _TORCH_WEIGHT = re.compile(r"weight(?!s)")
 _ORDERS = {"out-in": "(out, in)", "in-out": "(in, out)"}
@@ -240,10 +243,19 @@ def is_of_equinox(weight: Shape, bias: Shape) -> bool:
     return sure and bias == weight[:1] + (1,) * (len(weight) - 2)
 
 
-def order_of(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts names, and the numbers in them by their size."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
+def order_of(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
+    """Return a key that sorts names: inputs before outputs, where they say so, and numbers by their size."""
+    return [(_phase(part), _split_digits(part)) for part in _PARTS.split(name)]
+
+
+def _phase(part: str) -> int:
+    words = {*words_of(part)}
+    return 0 if words & _EARLY else 2 if words & _LATE else 1
+
+
+def _split_digits(part: str) -> list[tuple[int, int, str]]:
+    pieces = re.split(r"(\d+)", part)
+    return [(0, int(piece), "") if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces)]
 
 
 def pattern_of(name: str) -> str:

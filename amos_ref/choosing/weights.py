@@ -204,9 +204,9 @@ def _hidden(model: Model) -> set[str]:
         images = [model.rank[leaf.full] for leaf in model if len(leaf.shape) > 2 and is_weight(leaf)]
         sizes = {leaf.full: model.axes(leaf).sizes(leaf.shape) for leaf in layers}
         for leaf, after in itertools.pairwise(layers):
-            behind = not model.ordered or model.rank[leaf.full] > min(images, default=0)
-            alike = leaf.module[:-1] == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]
-            if alike and behind:
+            above = leaf.module[:-1]
+            behind = model.rank[leaf.full] > min(images, default=0) and not (above and above[-1].isdigit())
+            if behind and above == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:
                 found.add(leaf.full)
     return found
 

@@ -10,6 +10,7 @@ from helpers import TESTS
 
 import amos_ref
 from amos_ref.choosing import alike, convolutions, kinds, names, stacks, weights
+from amos_ref.choosing import model as model_module
 
 P = math.prod
 
@@ -108,6 +109,17 @@ def count_right(leaves):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_leaf_is_what_it_is_in_the_model(name):
     assert count_right(MODELS[name])[1] == []
+
+
+def test_files_that_sort_their_names_say_the_same():
+    """As safetensors files do. A single block of xLSTM has nothing that tells its convolution from a first one."""
+    wrong = {name: count_right(dict(sorted(leaves.items())))[1] for name, leaves in MODELS.items() if name != "xlstm"}
+    assert [lines for lines in wrong.values() if lines] == []
+
+
+def test_names_in_the_order_of_the_alphabet_alone_are_caught(monkeypatch):
+    monkeypatch.setattr(model_module, "_phase", lambda part: 1)
+    assert count_right(dict(sorted(MODELS["tacotron2"].items())))[1] != []
 
 
 def test_there_are_models_of_every_kind():
