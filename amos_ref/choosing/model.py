@@ -10,8 +10,8 @@ from amos_ref.dtypes import Shape
 
 _DIGITS = re.compile(r"\d+")
 _PARTS = re.compile(r"[./]")
-_EARLY = {"stem", "input", "encoder", "backbone", "features", "embed", "embedding", "embeddings"}
-_LATE = {"decoder", "head", "heads", "classifier", "output", "logits", "predictions"}
+_INPUT_WORDS = {"stem", "input", "encoder", "backbone", "features", "embed", "embedding", "embeddings"}
+_OUTPUT_WORDS = {"decoder", "head", "heads", "classifier", "output", "logits", "predictions"}
 _RELATIVE_BIAS = re.compile(r"relative_attention_bias|relpos_bias|rel_embedding$")
 _TORCH_WEIGHT = re.compile(r"weight(?!s)")
 _ORDERS = {"out-in": "(out, in)", "in-out": "(in, out)"}
@@ -250,7 +250,7 @@ def order_of(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
 
 def _phase(part: str) -> int:
     words = {*words_of(part)}
-    return 0 if words & _EARLY else 2 if words & _LATE else 1
+    return 0 if words & _INPUT_WORDS else 2 if words & _OUTPUT_WORDS else 1
 
 
 def _split_digits(part: str) -> list[tuple[int, int, str]]:
