@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from amos_ref.choosing.shapes import Described
 
 # Parts of a name that are numbers, and numbers of two digits in other parts. fc1 and fc2 are not alike.
-_BLOCK_NUMBER = re.compile(r"(?<![^./])\d+(?=[./]|$)|\d{2,}")
+_BLOCK_NUMBER = re.compile(r"((?<![^./])\d+(?=[./]|$)|\d{2,})(?=([^./]*))")
 _MANY_DIGITS = re.compile(r"\d{2,}")
 
 
@@ -42,13 +42,14 @@ def group(leaves: Mapping[str, Described]) -> tuple[list[list[str]], dict[str, N
     kinds: dict[tuple[Any, ...], int] = {}
     kind_of = {module: kinds.setdefault(tuple(held), len(kinds)) for module, held in holds.items()}
     beside = _find_neighbours(place for found in modules.values() for place in found.places)
-    around = {module: _describe(module, found.places, kind_of, beside) for module, found in modules.items()}
+    around = {module: _describe(module, found, kind_of, beside) for module, found in modules.items()}
     alike: dict[Any, list[str]] = {}
+    lasts: dict[str, str] = {}  # the last parts of names, of which there are few, with stars
     for name, leaf in leaves.items():
         module = module_of[name]
-        last = _MANY_DIGITS.sub("*", name[len(module) :])
-        key = modules[module].starred, around[module], last, leaf.shape, leaf.trains
-        alike.setdefault(key, []).append(name)
+        rest = name[len(module) :]
+        last = lasts[rest] if rest in lasts else lasts.setdefault(rest, _MANY_DIGITS.sub("*", rest))
+        alike.setdefault((around[module], last, leaf.shape, leaf.trains), []).append(name)
     groups = list(alike.values())
     seen = {name for names in groups for name in names[:2]}
     for first, *_ in groups:
@@ -61,8 +62,8 @@ def _read(module: str) -> _Module:
     places = []
     for matched in _BLOCK_NUMBER.finditer(module):
         start, stop = matched.span()
-        end = min((k for k in (module.find(".", stop), module.find("/", stop)) if k >= 0), default=len(module))
-        places.append(_Place(module[:end], (module[:start], module[stop:end]), int(matched[0])))
+        number, rest = matched.groups()
+        places.append(_Place(module[: stop + len(rest)], (module[:start], rest), int(number)))
     return _Module(_BLOCK_NUMBER.sub("*", module), places)
 
 
@@ -79,7 +80,8 @@ def _find_neighbours(places: Iterable[_Place]) -> dict[str, tuple[str, str]]:
 
 
 def _describe(
-    module: str, places: list[_Place], kind_of: Mapping[str, int], beside: Mapping[str, tuple[str, str]]
-) -> tuple[int | None, ...]:
-    """Return what the numbered modules hold that a leaf is in, and what those before and after its own hold."""
-    return tuple(kind_of[place.module] for place in places) + tuple(map(kind_of.get, beside.get(module, ())))
+    module: str, found: _Module, kind_of: Mapping[str, int], beside: Mapping[str, tuple[str, str]]
+) -> tuple[Any, ...]:
+    """Return a module's name, what its numbered modules hold, and what those before and after it hold."""
+    kinds = [kind_of[place.module] for place in found.places]
+    return found.starred, *kinds, *map(kind_of.get, beside.get(module, ()))
