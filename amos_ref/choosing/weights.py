@@ -157,7 +157,8 @@ def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
     """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
     if _in_attention(leaf, model):
         return ""
-    if leaf.own.lower() in _FIRST_LAYERS or is_low_rank(leaf):
+    into = leaf.own.lower() in _FIRST_LAYERS and not (leaf.own == "w3" and "w12" in model.beside(leaf))  # of DINOv2
+    if into or is_low_rank(leaf):
         return ""
     inputs, outputs = axes.sizes(leaf.shape)
     mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN or "down" in words_of(leaf.own)
