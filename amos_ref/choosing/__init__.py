@@ -1,15 +1,15 @@
 """eta and slot shape for every leaf of a model, by what its name, its shape and its neighbours say.
 
-:func:`choose` takes the names apart (`names.py`) and layers that lie in one array (`stacks.py`), looks at what stands
-around a leaf (`model.py`), decides what the leaf is (`kinds.py`, `weights.py`, `convolutions.py`, `recurrent.py`), and
-gives it what the authors' models have there.
+:func:`choose` takes the names apart (`names.py`) and layers that lie in one array (`stacks.py`), decides leaves that
+are alike together (`alike.py`), looks at what stands around a leaf (`model.py`), decides what the leaf is (`kinds.py`,
+`weights.py`, `convolutions.py`, `recurrent.py`), and gives it what the authors' models have there.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from amos_ref.choosing.alike import group
 from amos_ref.choosing.choice import Choice, Entry
 from amos_ref.choosing.kinds import recognise
 from amos_ref.choosing.model import Found, Leaf, Model
@@ -28,8 +28,6 @@ MODEL_FAMILIES = (
 AXIS_ORDERS = {"torch": "out-in", "equinox": "out-in", "flax": "in-out", "keras": "in-out", "haiku": "in-out"}
 # Biases that the authors' recurrent model adds to vectors of a smaller size, and how many such vectors they are for.
 _SMALL_BIASES: dict[tuple[str, ...], int] = {("cell", "out"): 1, ("lstm", "normalize"): 2}
-# The numbers of blocks: parts of a name that are numbers, and numbers of two digits. fc1 and fc2 are not alike.
-_BLOCK = re.compile(r"(?<![^./])\d+(?=[./])|\d{2,}")
 
 
 def choose(
@@ -82,28 +80,16 @@ def choose(
     _check_name("family", family, MODEL_FAMILIES)
     _check_name("layout", layout, AXIS_ORDERS)
     leaves = read_tree(params_or_shapes)
-    alike = _group(leaves)
-    single, stacked = unstack({name: leaves[name].shape for names in alike.values() for name in names[:2]})
+    groups, seen = group(leaves)
+    single, stacked = unstack({name: leaves[name].shape for name in seen})
     model = Model(single, None if layout is None else AXIS_ORDERS[layout], family)
-    found = {
-        key: _enter(model.leaves[names[0]], leaves[names[0]], model, stacked.get(names[0], []))
-        for key, names in alike.items()
-    }
-    of_leaf = {name: found[key] for key, names in alike.items() for name in names}
-    entries = {name: of_leaf[name] for name in leaves}
+    found: dict[str, Entry] = {}
+    for names in groups:
+        entry = _enter(model.leaves[names[0]], leaves[names[0]], model, stacked.get(names[0], []))
+        found |= dict.fromkeys(names, entry)
+    entries = {name: found[name] for name in leaves}
     entries |= _tie(leaves, entries)
     return Choice(entries | _override(entries, overrides), model.family)
-
-
-def _group(leaves: Mapping[str, Described]) -> dict[tuple[Any, ...], list[str]]:
-    """Return the names of leaves that have the same shape, and names that differ only in the numbers of their blocks.
-
-    They are decided together, and two of them stand for all: a model of 100,000 leaves has few kinds of blocks.
-    """
-    alike: dict[tuple[Any, ...], list[str]] = {}
-    for name, leaf in leaves.items():
-        alike.setdefault((_BLOCK.sub("*", name), leaf.shape, leaf.trains), []).append(name)
-    return alike
 
 
 def _check_name(option: str, value: Any, names: Any) -> None:

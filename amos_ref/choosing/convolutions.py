@@ -15,7 +15,8 @@ _TRANSPOSED = re.compile(
 )
 _OF_KERAS = re.compile(r"conv\d_?d_transpose(_\d+)?")  # haiku writes conv2_d, and has the same axes
 _UPWARD = {"up", "ups", "upconv", "upsample", "upsampler", "upsampling", "upscale", "upscaling"}
-_DECODING = _UPWARD | {"decoder", "dec", "generator", "gen"}
+_DECODING = _UPWARD | {"mask", "decoder", "dec", "generator", "gen"}
+_GPT2 = {"c_attn", "c_proj", "c_fc"}  # convolutions of window 1 where TensorFlow 1 wrote it
 LARGEST_WINDOW = 32  # a patch of ViT-B/32; what is larger may be something else
 
 
@@ -30,10 +31,12 @@ class _Convolution(NamedTuple):
 def _lie(leaf: Leaf, model: Model) -> _Convolution:
     """Return how a kernel lies, by its bias, its name and its shape."""
     ndim, shape, bias = len(leaf.shape), leaf.shape, model.bias_of(leaf)
+    if ndim == 5 and shape[0] == 1 and shape[2] > LARGEST_WINDOW:
+        return _Convolution(Axes((2, 3, 4), "its axes are (1, out, in, *window)", True), 2, "modulated")
     says = _TRANSPOSED.search(" ".join((*leaf.module, leaf.name.last)).lower()) is not None
     axes = model.axes(leaf)
     if axes.inputs[0] or len(axes.inputs) < ndim - 1:
-        return _lie_as_in_torch(leaf, model, axes, says)
+        return _Convolution(axes, ndim - 1) if _is_of_mlx(model) else _lie_as_in_torch(leaf, model, axes, says)
     window = tuple(range(ndim - 2))  # (*window, in, out)
     if _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) and shape[-1] <= shape[-2]:
         return _Convolution(Axes(window, "its axes are (*window, channels, 1)", True), ndim - 2, "depthwise")
@@ -48,6 +51,15 @@ def _lie(leaf: Leaf, model: Model) -> _Convolution:
         certain = leaf.own != leaf.own.lower()
         axes = axes._replace(evidence="flax has (*window, in, out) there", certain=certain)
     return _Convolution(axes, ndim - 2, "transposed")
+
+
+def _is_of_mlx(model: Model) -> bool:
+    """Whether all windows lie in the middle, as MLX has them: (out, *window, in)."""
+    if "mlx" not in model.memo:
+        shapes = {leaf.shape for leaf in model if len(leaf.shape) == 4 and is_weight(leaf)}
+        sides = {shape[1] == shape[2] and shape[0] > 1 for shape in shapes}
+        model.memo["mlx"] = sides == {True} and any(shape[2] != shape[3] for shape in shapes)
+    return model.memo["mlx"]
 
 
 def _lie_as_in_torch(leaf: Leaf, model: Model, axes: Axes, says: bool) -> _Convolution:
@@ -112,11 +124,20 @@ def _find(model: Model) -> dict[str, _Convolution]:
     earliest = min(found, key=model.rank.__getitem__, default="")
     made = {n for leaf in model if is_weight(leaf) and len(leaf.shape) == 2 for n in leaf.shape}
     made |= {leaf.shape[0] for leaf in model if len(leaf.shape) == 1}
-    first = {full for full, n in plain.items() if n in (2, 3) or (n == 4 and (n not in made or full == earliest))}
+    first = {full for full, n in plain.items() if n == 3 or (full == earliest and n in (2, 4))}
+    told = made | {lies.axes.sizes(model.leaves[full].shape)[1] for full, lies in found.items()}
+    first |= {full for full, n in plain.items() if n == 4 and n not in told and not _is_in_groups(full, plain, model)}
     first |= _tell_depthwise(found, [full for full, n in plain.items() if n == 1], bool(first), model)
     if not first and found and plain.get(earliest, 0) not in made | {0} and not found[earliest].kind:
         first = {earliest}
     return found | {full: found[full]._replace(kind="first") for full in first}
+
+
+def _is_in_groups(full: str, plain: dict[str, int], model: Model) -> bool:
+    """Whether a kernel has groups, as ResNeXt's: few input channels, behind one in its block with as many outputs."""
+    leaf = model.leaves[full]
+    before = [model.leaves[other] for other in plain if model.rank[other] < model.rank[full]]
+    return any(other.shape[0] == leaf.shape[0] and other.module[:-1] == leaf.module[:-1] for other in before)
 
 
 def _tell_depthwise(found: dict[str, _Convolution], single: list[str], seen: bool, model: Model) -> set[str]:
@@ -150,6 +171,8 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         rule, gain = "first convolution", 8
         why = f"the first convolution, of data with {size} {'channel' if size == 1 else 'channels'}"
         source = "recipe" if size == 1 else "analogy"
+    if leaf.own in _GPT2 and leaf.shape[0] == 1:
+        axes = axes._replace(evidence=f"{axes.evidence}; of a linear layer eta would be sqrt(1/fan-in)", certain=False)
     if not _may_be_stacked(leaf, model):
         return scaled(rule, gain, axes, leaf, why, source)
     return scaled(

@@ -12,12 +12,12 @@ from amos_ref.choosing.convolutions import convolution
 from amos_ref.choosing.model import Axes, Found, Leaf, Model
 from amos_ref.choosing.names import HEAD_WORDS, PROJECTION_WORDS, is_norm, side_of, words_of
 from amos_ref.choosing.recurrent import recurrent
-from amos_ref.choosing.weights import einsum, experts, heads, linear, scaled
+from amos_ref.choosing.weights import einsum, experts, heads, is_low_rank, linear, scaled
 
 BIAS, GAIN = 0.5, 1.0
 _BUFFERS = re.compile(
     r"running_(mean|var)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
-    r"|relative_coords_table|rotary_emb|freqs(_cis)?|attn_mask|_u|_v|mean|var(iance)?|count|moving_(mean|variance)|seed|rng.*"
+    r"|relative_coords_table|rotary_emb|freqs(_cis)?|attn_mask|resample_filter|noise_const|w_avg|cluster_size|embed_avg|inited|_u|_v|mean|var(iance)?|count|moving_(mean|variance)|seed|rng.*"
 )
 _RELATIVE = re.compile(
     r"rel(ative)?(_?pos(ition)?)?(_?attn|_?attention)?_?(bias|embed|emb|table|h$|w$)|relpos_bias", re.I
@@ -46,7 +46,6 @@ _EMBEDDING_WORDS = {
     "embedder",
     "codebook",
     "lookup",
-    "shared",
 }
 _EMBEDDING_WORDS |= {"embeds", "vocab", "posembed"}
 _SCORES = {"att", "att_src", "att_dst", "att_edge", "att_l", "att_r", "attn", "attn_l", "attn_r"}
@@ -62,6 +61,7 @@ def name_buffer(leaf: Leaf, model: Model) -> Found | None:
         last in ("mean", "var", "variance", "count", "_u", "_v", "seed")
         and not is_norm(leaf.own)
         and leaf.name.tag == ""
+        and (model.sibling(leaf, "mean") is None or model.sibling(leaf, "var", "variance") is None)
     ):
         return None
     return Found("buffer", None, None, "not a parameter: it gets no gradient", "buffer")
@@ -92,6 +92,8 @@ def name_relative(leaf: Leaf, model: Model) -> Found | None:
 def name_bias(leaf: Leaf, model: Model) -> Found | None:
     """Biases, and the shift of a norm."""
     last = leaf.name.last.lower()
+    if leaf.name.last == "B" and len(leaf.shape) > 1 and model.sibling(leaf, "weight", "kernel") is None:
+        return None  # a matrix of a state space, or of low rank
     if leaf.role == "weight" and len(leaf.shape) == 2 and leaf.shape[1] == 1 and words_of(leaf.own)[-1:] == ("bias",):
         return Found("bias", BIAS, (leaf.shape[0], 1), "a table with one bias in each row", "analogy")
     if leaf.role != "bias" and last != "beta" and "bias" not in words_of(leaf.name.last) and last != "shift":
@@ -112,7 +114,7 @@ def name_token(leaf: Leaf, model: Model) -> Found | None:
     words = set(words_of(leaf.name.last))
     token = bool(words & _TOKEN_WORDS) and bool(words & {"token", "tokens", "embedding", "embeddings", "embed"})
     token |= len(leaf.shape) != 2 and bool(words & {"embed", "embedding", "emb"})
-    token |= leaf.name.last == "cls" and len(leaf.shape) > 1
+    token |= leaf.name.last in ("cls", "probe", "codevectors") and len(leaf.shape) > 1
     token |= bool(words & {"token", "tokens", "latents", "queries"}) and len(leaf.shape) > 2
     position = bool(words & {"pos", "position", "positional", "positions", "posembed"}) and not words & {"log"}
     if not token and not position:
@@ -184,8 +186,8 @@ def name_state_space(leaf: Leaf, model: Model) -> Found | None:
     if len(leaf.shape) > 1 and re.fullmatch(r"time_\w+_w\d", last):  # RWKV
         axes = Axes((len(leaf.shape) - 2,), "parameters that inputs are multiplied by have the outputs last", True)
         return scaled("linear", 1, axes, leaf, "a factor of a matrix of low rank", "analogy")
-    if last == "D" and len(leaf.shape) <= 2:
-        return Found("skip", GAIN, (), "the gain of a path around a state space", "analogy")
+    if (last == "D" and len(leaf.shape) <= 2) or ("skip" in words and sum(n != 1 for n in leaf.shape) == 1):
+        return Found("skip", GAIN, (), "the gain of a path around a state space or a layer", "analogy")
     logs = {"log", "decay", "faaaa", "first"} if "time" in words else {"log"}
     if words & logs or ("logit" in words and "scale" in words):
         why = "a logarithm: a change of 1 is a factor of e"
@@ -227,12 +229,13 @@ def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
 
 def name_embedding(leaf: Leaf, model: Model) -> Found | None:
     """Tables with one row of numbers a token, position or category."""
-    if len(leaf.shape) != 2 or model.bias_of(leaf) is not None or leaf.name.tag:
+    if len(leaf.shape) != 2 or model.bias_of(leaf) is not None or leaf.name.tag or is_low_rank(leaf):
         return None
     last, own = set(words_of(leaf.name.last)), words_of(leaf.own)
     own_says = bool(
         set(own) & (_EMBEDDING_WORDS | {"token", "tokens", "pos"})
         or leaf.own.endswith(("embedding", "embeddings", "embed"))
+        or leaf.own == "shared"
     ) and not (set(own) & PROJECTION_WORDS)
     eta, slot = math.sqrt(2 / max(leaf.shape[1], 1)), (leaf.shape[0], 1)
     if last & _EMBEDDING_WORDS and not last & PROJECTION_WORDS:
@@ -250,6 +253,9 @@ def name_embedding(leaf: Leaf, model: Model) -> Found | None:
         )
     if leaf.role == "weight" and not set(own) & HEAD_WORDS and vocabulary >= 8 * dim and alone:
         why = "it has no bias, and far more rows than columns; if it is a linear layer, give overrides"
+        if dim == 1:
+            why = "a table with one bias in each of many rows; if it is a linear layer, give overrides"
+            return Found("bias", BIAS, slot, why, "guess")
         return Found("embedding", eta, slot, why, "guess")
     return None
 

@@ -9,6 +9,9 @@ from amos_ref.choosing.names import GRAPH_WORDS, INTO_HEADS, Name, is_norm, pars
 from amos_ref.dtypes import Shape
 
 _DIGITS = re.compile(r"\d+")
+_PARTS = re.compile(r"[./]")
+_INPUT_WORDS = {"stem", "input", "encoder", "backbone", "features", "embed", "embedding", "embeddings"}
+_OUTPUT_WORDS = {"decoder", "head", "heads", "classifier", "output", "logits", "predictions"}
 _RELATIVE_BIAS = re.compile(r"relative_attention_bias|relpos_bias|rel_embedding$")
 _TORCH_WEIGHT = re.compile(r"weight(?!s)")
 _ORDERS = {"out-in": "(out, in)", "in-out": "(in, out)"}
@@ -165,9 +168,11 @@ class Model:
         return next((module[role] for role in roles if role in module), None)
 
     def bias_of(self, leaf: Leaf) -> Shape | None:
-        """Return the shape of the bias beside a weight, or None."""
+        """Return the shape of the bias beside a weight, or None; (out,) where equinox has (out, 1, 1)."""
         bias = self.sibling(leaf, "bias")
-        return None if bias is None or bias is leaf else bias.shape
+        if bias is None or bias is leaf:
+            return None
+        return bias.shape[:1] if is_of_equinox(leaf.shape, bias.shape) else bias.shape
 
     def beside(self, leaf: Leaf, up: int = 1) -> set[str]:
         """Return what the modules and leaves beside this leaf's module (or `up` levels above) are called."""
@@ -232,10 +237,25 @@ class Model:
         return iter(self.leaves.values())
 
 
-def order_of(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts names, and the numbers in them by their size."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
+def is_of_equinox(weight: Shape, bias: Shape) -> bool:
+    """Whether a bias is that of a convolution of equinox: (out, 1, 1) beside (out, in, height, width)."""
+    sure = len(weight) > 3 or (len(weight) == 3 and 1 not in weight[1:])  # else (layers, 1), of layers in one array
+    return sure and bias == weight[:1] + (1,) * (len(weight) - 2)
+
+
+def order_of(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
+    """Return a key that sorts names: inputs before outputs, where they say so, and numbers by their size."""
+    return [(_phase(part), _split_digits(part)) for part in _PARTS.split(name)]
+
+
+def _phase(part: str) -> int:
+    words = {*words_of(part)}
+    return 0 if words & _INPUT_WORDS else 2 if words & _OUTPUT_WORDS else 1
+
+
+def _split_digits(part: str) -> list[tuple[int, int, str]]:
+    pieces = re.split(r"(\d+)", part)
+    return [(0, int(piece), "") if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces)]
 
 
 def pattern_of(name: str) -> str:

@@ -8,13 +8,14 @@ _SEPARATORS = re.compile(r"[./\[\]'\"]+")
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _AFFIXED = re.compile(
     r"(?P<before>.+)_(?P<role>weight|bias|kernel|w|b)"
+    r"|(?P<of>output|depthwise|pointwise)_weights"  # of TensorFlow 1
     r"|(?P<short>weights?|bias(?:es)?|kernel|[WwBb])(?:_(?P<after>\w+)|(?P<number>\d+))"
 )
 _NORMALISED = re.compile(r"(weight)_(g|v|orig)")  # by torch.nn.utils.weight_norm and spectral_norm
 _GENERIC = frozenset({"default", "module", "base", "wrapped"})
 _ROLES = {"w": "weight", "weights": "weight", "b": "bias", "biases": "bias", "offset": "bias"}
 _ROLES |= {"coef_": "weight", "intercept_": "bias"}  # scikit-learn
-_NORMS = frozenset({"ln", "bn", "gn", "rms", "normalization", "normalizer", "instancenorm"})
+_NORMS = frozenset({"ln", "bn", "gn", "grn", "rms", "normalization", "normalizer", "instancenorm"})
 _ATTENTION_WORDS = frozenset({"attn", "attention", "selfattention", "mha", "selfattn", "crossattention"})
 INTO_HEADS = frozenset({"q", "k", "v", "query", "key", "value", "queries", "keys", "values", "qkv", "kv"})
 GRAPH_WORDS = frozenset({"gc", "gcn", "graph", "sage", "gat", "cheb", "gin", "conv"})  # of weights with two axes
@@ -61,8 +62,8 @@ def parse(name: str) -> Name:
     elif normalised := _NORMALISED.fullmatch(last):
         role, tag = normalised[1], normalised[2]
     elif affixed := _AFFIXED.fullmatch(last):
-        role = (affixed["role"] or affixed["short"]).lower()
-        module = (*module, affixed["before"] or affixed["after"] or affixed["number"])
+        role = (affixed["role"] or affixed["short"] or "weight").lower()
+        module = (*module, affixed["before"] or affixed["after"] or affixed["number"] or affixed["of"])
     own = next((part for part in reversed(module) if not part.isdigit() and part not in _GENERIC), "")
     return Name(module, own, last, _ROLES.get(role, role), tag)
 

@@ -1,7 +1,8 @@
 """Names and shapes of a tree of arrays, or of shapes."""
 
 import operator
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,10 @@ def read_tree(params: Any) -> dict[str, Described]:
     """Return every leaf by name; raise TreeError, DtypeError or ShapeError for what is no tree of arrays or shapes."""
     if hasattr(params, "state_dict"):
         raise TreeError("params is a module; give choose its parameters, as in choose(dict(model.named_parameters()))")
+    if isinstance(params, str | os.PathLike):
+        raise TreeError(f"params is {str(params)!r:.60}; choose takes arrays; `amos-ref choose FILE` reads a file")
+    if isinstance(params, Iterator):
+        raise TreeError("params is an iterator; give a mapping, as in dict(model.named_parameters())")
     try:
         shaped = _shape_leaves(params)
     except RecursionError:

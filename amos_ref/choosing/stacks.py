@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from amos_ref.choosing.model import Found
+from amos_ref.choosing.model import Found, is_of_equinox
 from amos_ref.choosing.names import INTO_HEADS, Name, is_norm, parse, side_of, words_of
 from amos_ref.dtypes import Shape
 
@@ -48,6 +48,7 @@ def restack(full: str, found: Found, single: Shape, taken: list[Stack]) -> Found
 
 def _find(shapes: Mapping[str, Shape], names: Mapping[str, Name]) -> dict[str, Stack]:
     """Return the leaves that are stacked once more: all of a module, or layers with their biases and what is around."""
+    shapes = _flatten_biases(shapes, names)
     inside: dict[tuple[str, ...], list[str]] = {}
     for full, name in names.items():
         for depth in range(len(name.module) + 1):
@@ -65,6 +66,16 @@ def _find(shapes: Mapping[str, Shape], names: Mapping[str, Name]) -> dict[str, S
             shape = shapes[full]
             if shape[:1] == (layers,) and len(shape) == 2 + (not _is_vector(names[full])):
                 found.setdefault(full, Stack(0, shape[0]))
+    return found
+
+
+def _flatten_biases(shapes: Mapping[str, Shape], names: Mapping[str, Name]) -> dict[str, Shape]:
+    """Return the shapes, with (out,) for the biases of equinox's convolutions, whose other axes count nothing."""
+    weights = {names[full].module: shape for full, shape in shapes.items() if names[full].role == "weight"}
+    found = dict(shapes)
+    for full, shape in shapes.items():
+        if names[full].role == "bias" and is_of_equinox(weights.get(names[full].module, ()), shape):
+            found[full] = shape[:1]
     return found
 
 

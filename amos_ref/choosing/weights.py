@@ -21,6 +21,8 @@ _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "o
 _SHORT = {"wq", "wk", "wv", "wo", "wqkv", "wkv"}  # parameters of attention, as they are called by hand
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
+_FIRST_LAYERS = _UP | {"gate_proj", "up_proj", "gate_up_proj", "linear1", "lin1", "c_fc", "pwconv1", "dense_h_to_4h"}
+_LOW_RANK = {"lora", "adapter", "adapters"}  # their down is the way in, and they have no MLP's scales
 
 
 def is_weight(leaf: Leaf) -> bool:
@@ -91,7 +93,7 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
     ndim = len(leaf.shape)
     if ndim != 3:
         return None
-    words = {*words_of(leaf.own), *words_of(leaf.name.last)}
+    words = {*words_of(leaf.own), *words_of(leaf.name.last), leaf.own.lower(), leaf.name.last.lower()}
     down = bool(words & {"down", "wo", "w2", "fc2", "out", "4h"}) or leaf.own in _DOWN
     axes = model.axes(leaf)
     if is_weight(leaf) and axes.inputs[0] > 0 and axes.inputs[-1] < ndim - 1:
@@ -155,11 +157,16 @@ def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
     """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
     if _in_attention(leaf, model):
         return ""
+    into = leaf.own.lower() in _FIRST_LAYERS and not (leaf.own == "w3" and "w12" in model.beside(leaf))  # of DINOv2
+    if into or is_low_rank(leaf):
+        return ""
     inputs, outputs = axes.sizes(leaf.shape)
-    mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN
+    mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN or "down" in words_of(leaf.own)
     for block in _blocks(leaf):
         for made in (inputs, 2 * inputs) if mlp else (inputs,):
             for first in _pairs(model).get((block, outputs, made), ()):
+                if mlp and _are_one_and_two(model.leaves[first].own, leaf.own):
+                    named = True
                 if first == leaf.full or (made == outputs and not named) or _are_ends(leaf, model.leaves[first], block):
                     continue
                 if (inputs > outputs and (mlp or named or model.rank[first] < model.rank[leaf.full])) or (
@@ -168,6 +175,16 @@ def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
                     partner = _called(model.leaves[first])
                     return f"the second layer of an MLP, after {partner!r} ({outputs} -> {made})"
     return "the second layer of an MLP, by its name" if mlp and named and inputs > outputs else ""
+
+
+def _are_one_and_two(first: str, second: str) -> bool:
+    """Whether two layers are called alike but for their numbers, 1 and 2."""
+    return first[-1:] == "1" and second[-1:] == "2" and first[:-1] == second[:-1]
+
+
+def is_low_rank(leaf: Leaf) -> bool:
+    """Whether a layer is half of a product of low rank that is added to another one: LoRA, an adapter."""
+    return any(_LOW_RANK & {*words_of(part)} for part in (*leaf.module, leaf.name.last))
 
 
 def _called(leaf: Leaf) -> str:
@@ -185,9 +202,12 @@ def _hidden(model: Model) -> set[str]:
     if model.family in ("cnn", "mnist"):
         layers = [leaf for leaf in model if len(leaf.shape) == 2 and is_weight(leaf)]
         layers.sort(key=lambda leaf: model.rank[leaf.full])
+        images = [model.rank[leaf.full] for leaf in model if len(leaf.shape) > 2 and is_weight(leaf)]
         sizes = {leaf.full: model.axes(leaf).sizes(leaf.shape) for leaf in layers}
         for leaf, after in itertools.pairwise(layers):
-            if leaf.module[:-1] == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:
+            above = leaf.module[:-1]
+            behind = model.rank[leaf.full] > min(images, default=0) and not (above and above[-1].isdigit())
+            if behind and above == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:
                 found.add(leaf.full)
     return found
 
@@ -213,7 +233,7 @@ def linear(leaf: Leaf, model: Model) -> Found | None:
         return scaled(
             "linear", 1, axes, leaf, "a linear layer, unless it is a table of vectors: then give overrides", "guess"
         )
-    known = is_weight(leaf) and "lora" not in words_of(leaf.own)
+    known = is_weight(leaf) and not is_low_rank(leaf)
     return scaled("linear", 1, axes, leaf, "a linear layer", "recipe" if known else "analogy")
 
 

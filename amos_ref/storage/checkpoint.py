@@ -8,6 +8,7 @@ example. A file with parameters holds "theta/<leaf>" too. The texts beside them:
 - optimizer, options (only with parameters): the class, and its options as JSON.
 """
 
+import inspect
 import io
 import json
 import os
@@ -334,7 +335,7 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
     known = set(leaves)
     new = {name: a for name, a in thetas.items() if name not in known}
     odd = [f"missing leaf {name!r}" for name in new] + [f"extra leaf {name!r}" for name in leaves if name not in thetas]
-    wrong = odd if strict else []
+    wrong, sizes = odd if strict else [], False
     for entry in header.entries:
         part, _, name = entry.name.partition("/")
         if name not in thetas or (part == "theta" and not parameters):
@@ -343,10 +344,12 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
         slot = part in PARTS[_state_type(header)].always
         if not (broadcasts(entry.shape, theta.shape) if slot else entry.shape == theta.shape):
             wrong.append(f"{part} of leaf {name!r} has shape {entry.shape} and the parameter {theta.shape}")
+            sizes = True
         if part == "theta" and entry.dtype != theta.dtype:
             wrong.append(f"{part} of leaf {name!r} has dtype {entry.dtype} and the parameter {theta.dtype}")
     if wrong:
-        raise StateError(f"it does not match like: {'; '.join(wrong)}")
+        hint = "" if strict or not sizes else "; a leaf of another shape starts anew under another name"
+        raise StateError(f"it does not match like: {'; '.join(wrong)}{hint}")
     if odd:
         words = "a missing leaf starts anew, but at the file's count (see docs/storage.md), an extra one is dropped"
         warnings.warn(f"the file does not match like: {'; '.join(odd)}; {words}", LeavesWarning, stacklevel=3)
@@ -359,6 +362,9 @@ def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
     states = (AmosState, ScaledAmosState) if kind is Amos else (getattr(kind, "state_type", None),)
     if wanted not in states or not isinstance(written, dict):
         raise StorageError(f"its optimizer is {name!r:.80} with options {written!r:.80}")
+    known = inspect.signature(OPTIMIZER_CLASSES[name]).parameters
+    if unknown := [repr(key) for key in options if key not in known]:
+        raise HyperParameterError(f"its {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     try:
         opt = OPTIMIZER_CLASSES[name](**decode_options(written, options))
     except TypeError as error:

@@ -6,6 +6,7 @@ index has a slot of its own (None: one slot for all).
 
 import json
 import math
+import pathlib
 import re
 import subprocess
 import sys
@@ -321,6 +322,20 @@ def test_bad_trees_are_named(error, params):
     with pytest.raises(error) as caught:
         amos_ref.choose(params)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ("model.safetensors", "`amos-ref choose FILE` reads a file"),
+        (pathlib.Path("model.npz"), "`amos-ref choose FILE` reads a file"),
+        (iter([("w", (3, 4))]), "give a mapping"),
+    ],
+)
+def test_what_has_no_names_is_told_what_to_give(params, words):
+    with pytest.raises(TreeError) as caught:
+        amos_ref.choose(params)
+    assert words in str(caught.value)
 
 
 def test_odd_leaves_have_an_answer():

@@ -9,7 +9,8 @@ import pytest
 from helpers import TESTS
 
 import amos_ref
-from amos_ref.choosing import convolutions, kinds, names, weights
+from amos_ref.choosing import alike, convolutions, kinds, names, stacks, weights
+from amos_ref.choosing import model as model_module
 
 P = math.prod
 
@@ -45,6 +46,7 @@ WORDS = {
     "in-out-second": fan(2, lambda s: s[0], 1),
     "conv": fan(2, lambda s: P(s[1:]), 0),
     "conv-first": fan(8, lambda s: P(s[1:]), 0),
+    "conv-modulated": fan(2, lambda s: P(s[2:]), 1),  # (1, out, in, *window)
     "conv-transposed": fan(2, lambda s: s[0] * P(s[2:]), 1),
     "conv-flax": fan(2, lambda s: P(s[:-1]), -1),
     "conv-flax-first": fan(8, lambda s: P(s[:-1]), -1),
@@ -109,6 +111,17 @@ def test_every_leaf_is_what_it_is_in_the_model(name):
     assert count_right(MODELS[name])[1] == []
 
 
+def test_files_that_sort_their_names_say_the_same():
+    """As safetensors files do. A single block of xLSTM has nothing that tells its convolution from a first one."""
+    wrong = {name: count_right(dict(sorted(leaves.items())))[1] for name, leaves in MODELS.items() if name != "xlstm"}
+    assert [lines for lines in wrong.values() if lines] == []
+
+
+def test_names_in_the_order_of_the_alphabet_alone_are_caught(monkeypatch):
+    monkeypatch.setattr(model_module, "_phase", lambda part: 1)
+    assert count_right(dict(sorted(MODELS["tacotron2"].items())))[1] != []
+
+
 def test_there_are_models_of_every_kind():
     words = {word for leaves in MODELS.values() for _, word in leaves.values()}
     assert words == set(WORDS)
@@ -127,6 +140,13 @@ def test_there_are_models_of_every_kind():
         (kinds, "recurrent", lambda *args: None, "keras-lstm"),
         (names, "parse", lambda name: names.Name((), "", name, "weight", ""), "dinov2"),
         (kinds, "_BUFFERS", kinds.re.compile("nothing"), "efficientnet-timm"),
+        (weights, "_FIRST_LAYERS", set(), "qwen2-moe"),
+        (weights, "_LOW_RANK", set(), "lora-llama"),
+        (weights, "_are_one_and_two", lambda *args: False, "openelm"),
+        (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
+        (convolutions, "_is_of_mlx", lambda *args: False, "mlx-cnn"),
+        (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
+        (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
 )
 def test_a_wrong_version_is_caught(module, attribute, wrong, model, monkeypatch):

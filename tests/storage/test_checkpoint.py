@@ -184,6 +184,29 @@ def test_odd_state_dtypes_are_refused(state_dtype, like, tmp_path):
 # what does not fit
 
 
+def test_an_option_that_does_not_exist_is_named_with_those_that_do(tmp_path):
+    params, opt = {"w": np.ones(2)}, Amos()
+    amos_ref.save(tmp_path / "file", params, opt.init(params), opt)
+    with pytest.raises(errors.HyperParameterError) as caught:
+        amos_ref.load(tmp_path / "file", params, lr=0.1)
+    one_line(caught.value, ["no option 'lr'", "learning_rate"])
+    assert amos_ref.load(tmp_path / "file", params, learning_rate=0.2).opt.learning_rate == 0.2
+
+
+def test_a_leaf_of_another_shape_is_told_what_to_do(tmp_path):
+    params, opt = {"body": np.ones(3), "head": np.ones((2, 3))}, Amos(slot_shape="element")
+    amos_ref.save(tmp_path / "file", params, opt.init(params), opt)
+    wider = {"body": np.ones(3), "head": np.ones((4, 3))}
+    hint = "a leaf of another shape starts anew under another name"
+    for strict in (True, False):
+        with pytest.raises(errors.StateError) as caught:
+            amos_ref.load(tmp_path / "file", wider, strict=strict)
+        assert (hint in str(caught.value)) is not strict
+    renamed = {"body": wider["body"], "head4": wider["head"]}
+    with pytest.warns(amos_ref.storage.checkpoint.LeavesWarning):
+        assert amos_ref.load(tmp_path / "file", renamed, strict=False).state.v["head4"].shape == (4, 3)
+
+
 def test_one_error_lists_every_leaf_that_does_not_fit(tmp_path):
     params = {"a": np.ones((2, 3)), "b": np.ones(3), "c": np.ones(1), "d": np.ones(2)}
     opt = Amos(slot_shape="element", momentum=0.5)
