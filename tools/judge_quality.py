@@ -24,7 +24,7 @@ from amos_ref.conformance import check
 from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case, table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, KNOWN, in_order, reading_of
-from amos_ref.conformance.diagnosis.deviation import Catalogue
+from amos_ref.conformance.diagnosis.deviation import STORED, Catalogue
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.diagnosis.lives import is_special
@@ -70,13 +70,13 @@ class Judge:
 
     def catch(self, *names: str) -> list[Catch | None]:
         """Return where a simulated port is caught soonest, with its state shown and in theta alone."""
-        port = self._port(*names)
+        port = self.port(*names)
         found = [self._departures(port, i) for i in range(len(self.cases))]
         return [min(filter(None, some), default=None) for some in zip(*found, strict=True)]
 
     def catches(self, *names: str) -> bool:
         """Whether a simulated port is caught in any case."""
-        port = self._port(*names)
+        port = self.port(*names)
         return any(self._departures(port, i)[0] for i in range(len(self.cases)))
 
     def false_alarms(self, seed: int) -> list[str]:
@@ -85,36 +85,37 @@ class Judge:
 
     def departing(self, seed: int, several: int) -> list[str]:
         """Return the cases, of several, in which a right evaluation departs."""
-        port, n = self._port(seed=seed), len(self.cases)
+        port, n = self.port(seed=seed), len(self.cases)
         return [self.cases[i % n].name for i in range(seed, seed + several) if self._departures(port, i % n)[0]]
 
     def names(self, *names: str) -> bool:
         """Whether every candidate of the diagnosis of a simulated port does what the port does, on inputs held out."""
-        return self._called(self._port(*names), names) == "the same"
+        return self._called(self.port(*names), names) == "the same"
 
     def dropped(self, name: str) -> str:
         """Return what a port is called whose deviation the catalogue lacks: "nothing", "the same" or "another"."""
         catalogue = KNOWN[self.algorithm].catalogue
-        every, port = dict(catalogue), self._port(name)
+        every, port = dict(catalogue), self.port(name)
         del catalogue[name]
         try:
             candidates = self._candidates(port)
         finally:
             catalogue.clear()
             catalogue.update(every)  # in the same order
-        return self._word_of(candidates, (name,))
+        return self.word_of(candidates, (name,))
 
     def names_as(self, name: str) -> str:
         """Return what a port with a deviation is called: "nothing", "the same" or "another"."""
-        return self._called(self._port(name), (name,))
+        return self._called(self.port(name), (name,))
 
     def _called(self, port: SimulatedPort, names: tuple[str, ...]) -> str:
-        return self._word_of(self._candidates(port), names)
+        return self.word_of(self._candidates(port), names)
 
-    def _port(self, *names: str, seed: int = SEED) -> SimulatedPort:
+    def port(self, *names: str, seed: int = SEED) -> SimulatedPort:
+        """Return a simulated port with some deviations."""
         return SimulatedPort(*names, seed=seed, dtypes=(self.dtype,), algorithm=self.algorithm)
 
-    def _word_of(self, candidates: list[list[str]], names: tuple[str, ...]) -> str:
+    def word_of(self, candidates: list[list[str]], names: tuple[str, ...]) -> str:
         """Return what candidates are to a set of deviations: "nothing", "the same" or "another"."""
         if not candidates:
             return "nothing"
@@ -171,9 +172,7 @@ def _near(x: np.ndarray, y: np.ndarray) -> bool:
 
 def is_wrong_in(name: str, dtype: str, algorithm: str = "paper") -> bool:
     """Whether a deviation is one in this dtype: to store in the parameters' dtype, or in a wider one, is right."""
-    right = {"float64": (), "float32": ("float32",), "float16": ("float32", "float16")}
-    stored = right.get(dtype, ("float32", "bfloat16"))
-    return KNOWN[algorithm].catalogue[name].stage != "storage" or name.rpartition("-")[2] not in stored
+    return KNOWN[algorithm].catalogue[name].stage != "storage" or name.rpartition("-")[2] not in STORED[dtype]
 
 
 def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:

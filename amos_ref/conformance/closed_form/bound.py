@@ -38,6 +38,7 @@ class Bound(RunningBound):
     """Error bounds of one leaf of the closed form."""
 
     like: ClassVar[Mapping[str, str]] = {"theta": "old_theta", "m": "old_theta", "v": "old_theta"}
+    held: ClassVar[tuple[str, ...]] = ("m", "v", "u2", "alpha", "rho", "delta", "theta")
     theta: np.ndarray
     m: np.ndarray
     v: np.ndarray

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from amos_ref import closed_form, spec
-from amos_ref.conformance.judging.paper import Override, Stage, add_at_once, add_one_by_one, mean_over, power
+from amos_ref.conformance.judging.paper import (
+    Override,
+    Stage,
+    add_at_once,
+    add_one_by_one,
+    mean_over,
+    mean_square,
+    power,
+)
 
 OPTIONS = (
     *("alpha_0", "half_life", "p_0", "decay", "p_t", "q", "clip_value", "direction"),
@@ -60,7 +68,7 @@ FORMULAS: dict[str, Stage] = {
     "v": lambda s: spec.second_moment(s.old_v, s.g * s.g, s.beta2) if s.direction == "adam" else None,
     "u": directed,
     # reduce
-    "u2": lambda s: spec.mean_square(s.u, s.slot),
+    "u2": lambda s: mean_square(s, s.u, s.slot),
     # decide
     "sigma": lambda s: closed_form.initial_sigma(s.initial[s.name]) if "sigma" in s.asked else s.etas[s.name],
     "falling": lambda s: s.decay == "inverse-time" or (s.decay == "recurrence" and s.p_t != "constant"),

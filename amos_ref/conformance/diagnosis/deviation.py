@@ -1,5 +1,6 @@
 """A deviation: one way to depart from the page; a catalogue of them, and what catalogues share."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.conformance.cases import Case
-from amos_ref.conformance.judging.paper import Override
+from amos_ref.conformance.judging.paper import Override, add_at_once, over_slot
 from amos_ref.dtypes import dtype_of
 
 
@@ -38,13 +39,29 @@ class Deviation(NamedTuple):
     only: Callable[[Case], bool] = lambda case: True
 
 
+#: Dtype of the parameters -> what is right to store in, beside wider ones: a deviation that does so is none there.
+STORED = {
+    "float64": (),
+    "float32": ("float32",),
+    "float16": ("float32", "float16"),
+    "bfloat16": ("float32", "bfloat16"),
+}
+
+
 class Catalogue(dict[str, Deviation]):
     """Deviations by name, in the order in which they were added."""
 
     def add(self, stage: str, name: str, does: str, effect: str, only: Any = None, **overrides: Override) -> None:
-        """Add a deviation of a new name."""
+        """Add a deviation of a new name; that of a storage ends in the dtype in which it stores."""
         assert name not in self, name
+        if stage == "storage":
+            assert only is None, name
+            only = functools.partial(_is_narrower, name.rpartition("-")[2])
         self[name] = Deviation(name, stage, does, effect, overrides, *([only] if only else []))
+
+
+def _is_narrower(stored: str, case: Case) -> bool:
+    return stored not in STORED[case.dtype]
 
 
 def norm(*arrays: Any) -> float:
@@ -71,6 +88,11 @@ def global_mean_square(s: Any) -> Any:
 def over_all_leaves(s: Any, page: Any) -> Any:
     """Override a mean square of gradients by that of all leaves."""
     return page(s) * 0.0 + global_mean_square(s)
+
+
+def mean_of_slot(x: Any, slot: tuple[int, ...]) -> Any:
+    """Return the mean of an array over each slot."""
+    return over_slot(x, slot, add_at_once) / max(x.size // max(math.prod(slot), 1), 1)
 
 
 def bessel(n: int) -> float:

@@ -17,6 +17,7 @@ from amos_ref.conformance.diagnosis.deviation import (
     bessel,
     chi,
     largest,
+    mean_of_slot,
     norm,
     other_axes,
     over_all_leaves,
@@ -51,6 +52,10 @@ _add("gradient", "clip-after-mean", "takes the mean square of the unclipped grad
 _add("gradient", "clip-by-norm", "scales the array's gradient to the norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the array's size",
      g=lambda s, page: shrunk(s, norm(s.grad)))
+_add("gradient", "clip-by-largest",
+     "scales the array's gradient so that no entry is larger than clip_value; the page clips each entry",
+     "one outlier shrinks the steps of all",
+     g=lambda s, page: shrunk(s, np.max(np.abs(s.grad), initial=0.0)))
 _add("gradient", "clip-by-global-norm",
      "scales all gradients to the joint norm clip_value; the page clips each entry",
      "clip_value means something else, which depends on the whole model",
@@ -71,6 +76,9 @@ _add("reduce", "root-mean-square", "takes the root of the mean square; the page 
 _add("reduce", "variance", "subtracts the gradient's mean before squaring; the page does not",
      "steps grow where gradients agree",
      g2=lambda s, page: page(s.but(g=s.g - np.add.reduce(s.g, None) / max(s.g.size, 1))))
+_add("reduce", "variance-per-slot", "subtracts the gradient's mean over the slot before squaring; the page does not",
+     "steps grow where gradients agree, without limit in slots of one entry",
+     g2=lambda s, page: page(s.but(g=s.g - mean_of_slot(s.g, s.old_v.shape))))
 _add("reduce", "mean-over-n-1", "divides the sum of squares by n - 1; the page by n", "small arrays step too little",
      g2=lambda s, page: page(s) * bessel(s.g.size // max(s.old_v.size, 1)))
 _add("reduce", "mean-absolute", "squares the mean of |g|; the page takes the mean of g^2",

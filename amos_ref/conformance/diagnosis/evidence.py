@@ -1,5 +1,6 @@
 """What a port did, held against readings: which observations a set of deviations explains, and which decide nothing."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +20,11 @@ from amos_ref.errors import ShapeError
 #: The bounds are derived for the page's formulas; under another's they may be somewhat larger.
 SLACK = 8.0
 ROUGHLY = 4.0 * SLACK
-NUDGED = (
-    12  # runs of a reading with rounding errors in all that enters: each takes about half of all ties the other way
-)
-AMPLIFIED = 1e6  # times the bounds: what a reading that grows faster than the page may make of a rounding error
+#: Runs of a reading with rounding errors in all that enters: each takes about half of all ties the other way.
+NUDGED = 12
+#: In how many observations a reading may make more of rounding errors than the page does. Each costs NUDGED runs, and
+#: wrong readings miss more: this saves work and decides nothing, and any number up to half of what departs would do.
+FEW = 3
 
 
 class BudgetSpent(Exception):
@@ -124,10 +126,14 @@ class Evidence:
 
     def outcome(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits, UNDECIDED if no bound holds."""
-        names = tuple(name for name in names if self.deviation(name).only(self.seen[i].case))
+        names = self._acting(names, i)
         if (names, i) not in self._outcomes:
             self._outcomes[names, i] = self._compare(names, self.seen[i])
         return self._outcomes[names, i]
+
+    def _acting(self, names: Names, i: int) -> Names:
+        """Return the deviations that can show in observation i."""
+        return tuple(name for name in names if self.deviation(name).only(self.seen[i].case))
 
     def misfit(self, names: Names, i: int) -> Misfit | None:
         """Return where observation i departs from the reading first; None if it fits or is undecided."""
@@ -140,30 +146,38 @@ class Evidence:
 
     def fits(self, names: Names) -> bool:
         """Whether all that could be decided fits, and more than half could: of all, and of what departs."""
-        if next(self.failing(names), None) is not None and not self._fits_but_for_ties(names):
+        if next(self.failing(names), None) is not None and not self._fits_but_for_errors(names):
             return False
         decided = [self.decides(names, i) for i in range(len(self.seen))]
         departing = [one for i, one in enumerate(decided) if self.outcome((), i) is not None]
         return 2 * sum(decided) > len(decided) and (not departing or 2 * sum(departing) > len(departing))
 
-    def _fits_but_for_ties(self, names: Names) -> bool:
-        """Whether the few observations that do not fit do so where what a reading rounds lies next to a tie."""
-        failing = list(self.failing(names))
+    def _fits_but_for_errors(self, names: Names) -> bool:
+        """Whether the few observations that do not fit do so where a reading makes much of a rounding error.
+
+        What a reading rounds may lie next to a tie, and terms that the page adds may cancel.
+        """
         rounds = any(self.deviation(name).stage == "storage" for name in names)
-        if not rounds or self.seen[0].case.dtype in ENVELOPE_DTYPES:
-            return False
-        if 2 * len(failing) >= sum(self.outcome((), i) is not None for i in range(len(self.seen))):
+        departing = sum(self.outcome((), i) is not None for i in range(len(self.seen)))
+        most = (departing - 1) // 2 if rounds else min((departing - 1) // 2, FEW)
+        failing = list(itertools.islice(self.failing(names), most + 1))
+        if self.seen[0].case.dtype in ENVELOPE_DTYPES or len(failing) > most:
             return False
         for i in failing:
-            try:
-                if self._first(self.seen[i].shown, self._beside_ties(names, self.seen[i]), SLACK)[0] is not None:
-                    return False
-            except Unbounded:
+            acting = self._acting(names, i)
+            if not acting:  # the page's own bounds are what they are
                 return False
-        self._outcomes |= {(names, i): None for i in failing}
+            try:
+                steps = list(self._amid_errors(acting, self.seen[i]))
+            except (Unbounded, ShapeError):
+                return False
+            if self._first(self.seen[i].shown, steps, SLACK) is not None:
+                return False
+            admits = self._first(self._shown_by_page(self.seen[i]), steps, 1.0) is None
+            self._outcomes[acting, i] = UNDECIDED if admits else None
         return True
 
-    def _beside_ties(self, names: Names, one: Observation) -> Iterator[dict[str, Moment]]:
+    def _amid_errors(self, names: Names, one: Observation) -> Iterator[dict[str, Moment]]:
         """Yield a reading's steps; its bounds reach as far as it goes if all that enters is off by rounding errors."""
         reading, u = self.reading_of(names), SLACK * UNIT_ROUNDOFF[one.case.dtype]
         others = [Reading(reading.overrides, _off_by(u, seed)).run(one.case, one.etas) for seed in range(NUDGED)]
@@ -192,7 +206,7 @@ class Evidence:
     def _far_off(self, names: Names, one: Observation) -> Misfit | None:
         """Return where a reading is beyond the page's own bounds, widened: its own would cost two dozen evaluations."""
         steps = self._roughly(self.reading_of(names).run(one.case, one.etas), self._page(one))
-        return self._first(one.shown, steps, ROUGHLY)[0]
+        return self._first(one.shown, steps, ROUGHLY)
 
     def _roughly(self, steps: Iterable[dict[str, Any]], page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for now, of_page in zip(steps, page, strict=True):
@@ -214,11 +228,11 @@ class Evidence:
         stepped: set[str] = set()
         try:
             steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
-            found, ratio = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
+            found = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
             shows = shown is one.shown and one.case.dtype not in ENVELOPE_DTYPES and self.is_whole(one)
-            if found and names and shows and ratio < AMPLIFIED:
+            if found and found.step > 1 and names and shows:  # no earlier error is left where each step starts anew
                 steps = trajectory(one.case, one.etas, self.reading_of(names), shown)
-                if self._first(shown, self._noting(steps, stepped, True), slack)[0] is None:
+                if self._first(shown, self._noting(steps, stepped, True), slack) is None:
                     found = None
         except Unbounded:
             return UNDECIDED
@@ -233,15 +247,13 @@ class Evidence:
         )
         return next(moves, None)
 
-    def _first(self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float) -> tuple[Misfit | None, float]:
-        """Return where what is shown departs from a reading's steps first, and how many times the bounds that is."""
+    def _first(self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float) -> Misfit | None:
+        """Return where what is shown departs from a reading's steps first."""
         try:
-            found, ratio = first_departure(shown, steps, self.stages, slack)
+            found = first_departure(shown, steps, self.stages, slack)[0]
         except ShapeError as error:
-            return Misfit(0, next(iter(self.algorithm.parts)), "", str(error)), np.inf
-        if found is None:
-            return None, ratio
-        return Misfit(found["step"], found["stage"], found["leaf"], found["detail"]), ratio
+            return Misfit(0, next(iter(self.algorithm.parts)), "", str(error))
+        return found and Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
 
     def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:
         """Pass steps on; note which leaves they step, and charge them."""
@@ -262,11 +274,14 @@ class Evidence:
 
     def _admits_page(self, names: Names, one: Observation) -> bool:
         """Whether the bounds around a reading are so wide that the page would fit as well."""
-        page = [
+        return self._against(names, one, self._shown_by_page(one), 1.0) is None
+
+    def _shown_by_page(self, one: Observation) -> list[dict[str, Any]]:
+        """Return what a port would show, of what this one does, if it were the page."""
+        return [
             {
                 what: {k: np.asarray(x) for k, m in now.items() if (x := getattr(m.step, what)) is not None and k in of}
                 for what, of in shown.items()
             }
             for now, shown in zip(self._page(one), one.shown, strict=False)
         ]
-        return self._against(names, one, page, 1.0) is None

@@ -46,6 +46,8 @@ _EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "beta^t", "(1+beta)", "
 OWN: dict[str, dict[str, str]] = {
     "g2": {},
     "v": {},
+    "beta_in_v": {"beta": "1"},
+    "beta_in_correction": {"beta": "1"},
     "r": {"v": "-1", "(1-beta^t)": "1"},
     "c_coef": {"xi": "1/2"},
     "gamma": {"xi": "2", "r": "1", "g2": "1", "c": "1"},
@@ -71,6 +73,10 @@ _WHOLE = "steps, decay and clock have another size"
 TARGETS: dict[str, Target] = {
     "g2": Target("the mean square", "reduce", _STEP, _EARLY, scale_stage("g2")),
     "g2_in_v": Target("the mean square that enters v", "second moment", _STEP, _EARLY, scale_given("g2", "v")),
+    "beta_in_v": Target("the beta of v", "second moment", _STEP, ("beta",), scale_given("beta", "v")),
+    "beta_in_correction": Target(
+        "the beta of 1 - beta^t", "bias correction", _STEP, ("beta",), scale_given("beta", "q")
+    ),
     "v_in_v": Target("the old v in the new one", "second moment", _STEP, _EARLY, scale_given("old_v", "v")),
     "v": Target("v", "second moment", _STEP, _EARLY, scale_stage("v")),
     "r": Target("r = (1-beta^t)/v", "bias correction", _STEP, (*_EARLY, "v", "g2"), scale_stage("r")),
@@ -162,6 +168,11 @@ OFFSETS = {
         "epsilon",
         _shift_divisor(lambda r, q: np.sqrt(q / r), lambda x, q: q / (x * x)),
     ),
+    "root_of_divisor_in_step": offset(
+        "sqrt(max(v, epsilon)), by which the step divides",
+        "epsilon",
+        lambda f: {"alpha": lambda s, page: page(s.but(r=s.q / np.square(np.sqrt(s.q / s.r) + f(s))))},
+    ),
     "corrected_divisor": offset(
         "max(v, epsilon) / (1-beta^t), which r is one over",
         "epsilon",
@@ -183,4 +194,5 @@ GRAMMAR = Grammar(
     rough=("clip_value", "epsilon", "momentum", "c_coef", "d_coef"),
     offsets=OFFSETS,
     catalogue=CATALOGUE,
+    fixed=("beta_in_v", "beta_in_correction"),
 )

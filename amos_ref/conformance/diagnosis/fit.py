@@ -8,7 +8,7 @@ one number at all steps, it is the factor; if it varies, quantities of the step 
 import fractions
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.grammar import Grammar, Target
+from amos_ref.conformance.diagnosis.replay import Place, Replay, are_apart
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.paper import Override
@@ -28,19 +29,22 @@ UNFIT = ("momentum",)  # has no least squares: without it, no m
 ROUNDS = 8  # of the secant method
 ROUNDING = 16  # units in the last place that a step may be off
 NEAR = {"float64": 1e-7, "float32": 1e-3}  # how well a product of powers must give K
+FINEST = 1e-6  # of a number that many places tell: ROUNDING errors in float32
 
 _SIMPLE = {sign * n / d for sign in (1, -1) for n in range(1, 13) for d in (1, 2, 3, 4, 5, 8, 10)}
 
-Place = tuple[str, int]  # a leaf and a step
-
 
 class Points(NamedTuple):
-    """Places of an observation, and what the port has there of the first quantity that is off."""
+    """Places of an observation, and what the port has there of the first quantity that is off.
+
+    `apart` says that each of the steps hangs on nothing of another.
+    """
 
     seen: Observation
     stage: str
     got: Mapping[Place, np.ndarray]
     steps: Mapping[Place, Step]
+    apart: bool = False
 
 
 def fitted(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
@@ -66,7 +70,7 @@ def fitted_offsets(evidence: Evidence, names: Names, failing: list[int]) -> Iter
         ks = np.array([k for one in points for k, _ in _solve(evidence, of, names, one, 0.0) if k])
         middle = float(np.median(ks)) if ks.size else 0.0
         if middle and 2 * np.count_nonzero(np.abs(ks - middle) <= near * abs(middle)) > ks.size:
-            yield (grammar.shifted(target, _rounded(middle, near)).name,)
+            yield (grammar.shifted(target, _rounded(middle, _finer(ks, near))).name,)
 
 
 def _all_points(evidence: Evidence, names: Names, failing: list[int]) -> tuple[list[Points], float]:
@@ -106,7 +110,7 @@ def _points(evidence: Evidence, names: Names, i: int) -> Points:
         if t >= misfit.step and math.prod(step.slot) == 1 and leaf in one.shown[t - 1].get(misfit.stage, {})
     }
     got = {place: a for place, a in got.items() if a.size == np.size(getattr(steps[place], misfit.stage))}
-    return Points(one, misfit.stage, got, steps)
+    return Points(one, misfit.stage, got, steps, are_apart(one, steps, misfit.step))
 
 
 def _run(evidence: Evidence, reading: Reading, one: Observation, last: int) -> dict[Place, Step]:
@@ -123,17 +127,11 @@ def _solve(
 
     `neutral` is the number that changes nothing: 1 for a factor, 0 for what is added.
     """
-    last, dtype = max(t for _, t in points.got), points.seen.case.dtype
+    dtype = points.seen.case.dtype
     near, unit = NEAR[dtype], UNIT_ROUNDOFF[dtype]
-    overrides = evidence.reading_of(names).overrides
-
-    def values(ks: Mapping[Place, float]) -> dict[Place, np.ndarray]:
-        factor: Mapping[str, Override] = target.scaled(lambda s: ks.get((s.name, s.count), neutral))
-        steps = _run(evidence, Reading([*overrides, factor]), points.seen, last)
-        return {place: np.asarray(getattr(steps[place], points.stage)).reshape(-1) for place in points.got}
-
+    values = _computing(evidence, target, names, points, neutral)
     old, new = dict.fromkeys(points.got, neutral - 0.25), dict.fromkeys(points.got, neutral)
-    at_old, at_new = values(old), values(new)
+    at_old, at_new = values(old, old), values(new, new)
     left = set(points.got)
     with np.errstate(all="ignore"):
         slopes = {place: (at_new[place] - at_old[place]) / 0.25 for place in points.got}
@@ -144,7 +142,7 @@ def _solve(
                 break
             old, at_old = new, at_new
             new = new | {place: new[place] + changes[place] for place in left}
-            at_new = values(new)
+            at_new = at_new | values(new, left)
             slopes |= {place: (at_new[place] - at_old[place]) / (new[place] - old[place]) for place in left}
         for place, got in points.got.items():
             k, slope = new[place], float(np.abs(slopes[place]).max())
@@ -154,6 +152,30 @@ def _solve(
                     yield k, points.steps[place]
             elif noise <= near * slope and gap <= noise:  # a K of 1 would show, and there is none
                 yield 0.0, points.steps[place]
+
+
+def _computing(
+    evidence: Evidence, target: Target, names: Names, points: Points, neutral: float
+) -> Callable[[Mapping[Place, float], Collection[Place]], dict[Place, np.ndarray]]:
+    """Return what computes the quantity at some places with the number of a target at each; `neutral` elsewhere."""
+    ks: dict[Place, float] = {}
+    overrides, last = evidence.reading_of(names).overrides, max(t for _, t in points.got)
+    factor: Mapping[str, Override] = target.scaled(lambda s: ks.get((s.name, s.count), neutral))
+    there = {place: points.steps[place] for place in points.got}
+    restarts = any(name.startswith("old_") for name in factor)  # what a step starts from is no longer the port's
+    replay = Replay(overrides, factor, points.stage, there, points.seen) if points.apart and not restarts else None
+
+    def values(numbers: Mapping[Place, float], wanted: Collection[Place]) -> dict[Place, np.ndarray]:
+        ks.update(numbers)
+        if replay is not None:
+            found = {place: replay.at(place) for place in wanted}
+            if all(a is not None for a in found.values()):
+                evidence.charge(last)
+                return found  # type: ignore[return-value]
+        steps = _run(evidence, Reading([*overrides, factor]), points.seen, last)
+        return {place: np.asarray(getattr(steps[place], points.stage)).reshape(-1) for place in wanted}
+
+    return values
 
 
 def _change(gap: np.ndarray, slope: np.ndarray) -> float:
@@ -168,7 +190,7 @@ def _explain(grammar: Grammar, target: str, known: list[tuple[float, Step]], nea
     known = [pair for pair in known if pair[0]] or known[:1]  # where K is tiny, it may be told as 0
     ks = np.array([k for k, _ in known])
     if np.ptp(ks) <= near * np.abs(ks).max():
-        k = _rounded(float(np.median(ks)), near)
+        k = _rounded(float(np.median(ks)), _finer(ks, near))
         if k != 1.0:
             yield _in_known_words(grammar, target, k)
             # It may be an option that has one value wherever the target shows.
@@ -212,7 +234,7 @@ def _powers(
     near: float,
 ) -> Iterator[Names]:
     """Yield products of so many powers, with a number, that give K everywhere."""
-    for chosen, constant in itertools.product(itertools.combinations(columns, several), (0, 1)):
+    for chosen, constant in itertools.product(_near_enough(logs, columns, several, 10 * near), (0, 1)):
         # Without a number of its own first: fewer inputs tell that.
         basis = np.stack([*(columns[quantity] for quantity in chosen), *[np.ones(len(logs))] * constant], axis=1)
         there = np.isfinite(basis).all(axis=1)
@@ -225,14 +247,46 @@ def _powers(
         left = wanted - basis[:, :several] @ np.array([float(x) for x in exponents])
         spread = np.ptp(left) if constant else np.abs(left).max()
         if rank == several + constant and spread <= 10 * near and all(exponents) and max(map(abs, exponents)) <= 4:
-            number = _rounded(sign * math.exp(float(np.median(left))), 10 * near)
-            if constant and number not in _SIMPLE:  # powers of halves and any number fit too much
+            finer = _finer(np.exp(left), 10 * near) if constant else 10 * near
+            number = _rounded(sign * math.exp(float(np.median(left))), finer)
+            factors = tuple(zip(chosen, exponents, strict=True))
+            # Powers of halves and any number fit too much.
+            if constant and number not in _SIMPLE and target not in grammar.fixed:
                 continue
-            yield (grammar.scaled(target, tuple(zip(chosen, exponents, strict=True)), number).name,)
+            yield (grammar.scaled(target, factors, number).name,)
+
+
+def _near_enough(
+    logs: np.ndarray, columns: Mapping[str, np.ndarray], several: int, near: float
+) -> list[tuple[str, ...]]:
+    """Return the products of so many powers that can give K, whatever the exponents and the number: all at once.
+
+    No exponents come nearer than those of least squares, in the sum over the places where every quantity is known.
+    """
+    chosen = list(itertools.combinations(columns, several))
+    if not chosen:
+        return []
+    known = np.stack(list(columns.values()), axis=1)
+    there = np.isfinite(known).all(axis=1)
+    places = {quantity: i for i, quantity in enumerate(columns)}
+    bases = known[there][:, [[places[quantity] for quantity in some] for some in chosen]].transpose(1, 0, 2)
+    q = np.linalg.qr(np.concatenate([bases, np.ones((*bases.shape[:2], 1))], axis=2)).Q
+    wanted = logs[there][:, None]
+    left = np.linalg.norm(wanted - q @ (q.transpose(0, 2, 1) @ wanted), axis=(1, 2))
+    limit = math.sqrt(there.sum()) * near + 1e-12 * np.linalg.norm(wanted)
+    return [some for some, gap in zip(chosen, left, strict=True) if gap <= limit]
+
+
+def _finer(ks: np.ndarray, near: float) -> float:
+    """Return how well a number is known that many places tell: some tell it badly, and half of them well."""
+    middle = float(np.median(ks))
+    known = 8.0 * float(np.median(np.abs(ks - middle))) / abs(middle) if middle else near
+    return min(near, max(known, FINEST))
 
 
 def _rounded(k: float, near: float) -> float:
     """Return the simplest number near k: a fraction, a short decimal, the root of a fraction, or k."""
-    simple = [float(fractions.Fraction(k).limit_denominator(64)), *(float(f"{k:.{digits}g}") for digits in range(2, 7))]
-    simple.append(math.copysign(math.sqrt(float(fractions.Fraction(k * k).limit_denominator(16))), k))
+    short = [float(f"{k:.{digits}g}") for digits in range(2, 7)]
+    root = math.copysign(math.sqrt(float(fractions.Fraction(k * k).limit_denominator(16))), k)
+    simple = [float(fractions.Fraction(k).limit_denominator(64)), *short[:2], root, *short[2:]]
     return next((x for x in simple if abs(x - k) <= near * abs(k)), k)

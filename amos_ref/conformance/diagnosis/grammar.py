@@ -96,6 +96,8 @@ class Grammar:
         Targets whose factor the fit may miss, since the port's numbers do not follow it smoothly.
     offsets : dict of str to Target
         To what a number may be added.
+    fixed : collection of str
+        Targets in whose place any number may stand, where a port has fixed an option. Only the fit looks for these.
     catalogue : Catalogue
         Its names are left out.
     """
@@ -118,10 +120,11 @@ class Grammar:
         rough: Collection[str],
         offsets: Mapping[str, Target],
         catalogue: Catalogue,
+        fixed: Collection[str] = (),
     ) -> None:
         self.factors, self.own, self.targets, self.powers, self.words = factors, own, targets, powers, words
         self.rough, self.catalogue = tuple(rough), catalogue
-        self.offsets = offsets
+        self.offsets, self.fixed = offsets, tuple(fixed)
         parts = "|".join(map(re.escape, sorted(factors, key=len, reverse=True)))
         self._part = re.compile(rf"({parts})(?:\^(-?\d+(?:/\d+)?))?")
         self._times = re.compile(rf"({'|'.join(targets)})-times-(.+)")
@@ -200,6 +203,8 @@ class Grammar:
 
     def _all(self) -> Iterator[Deviation]:
         for target, of in self.targets.items():
+            if target in self.fixed:
+                continue
             yield from (self.scaled(target, (), float(number)) for number in _PLAIN)
             yield from (self.scaled(target, ((factor, x),)) for factor in of.factors for x in _EXPONENTS)
         for quantity in self.powers:

@@ -46,7 +46,8 @@ def diagnose(
     base = tuple(found.candidates[0]) if found and found.candidates else ()
     if found and SINGLE in found.text:
         lives = [one._replace(case=one.case._replace(dtype="float32")) for one in lives]
-    ways = [("theta",)] if found and LEFT_OUT in found.text else [None, ("theta",)]
+    shows = any(set(now) > {"theta"} for one in lives for now in one.shown)
+    ways = [("theta",)] if found and LEFT_OUT in found.text else [None, ("theta",)] if shows else [None]
     best: tuple[list[str], list[str], int] = ([], [], len(lives) + 1)
     for stages in ways:  # the latter for a state of the port's own form
         evidence = Evidence(lives, stages, BUDGET)

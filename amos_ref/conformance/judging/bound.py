@@ -29,7 +29,8 @@ smaller ones to zero. Terms of second order are at most the square of the relati
 every case (else Unbounded is raised), so 1 % is added.
 
 Where a reading has NaN or infinity, a port must have it as well: there the bounds are 0, and those of other slots are
-what they are without it.
+what they are without it. Where a reading other than the page has a number that is larger than any of the port's
+precision, the port has infinity, or NaN later on: no bound holds (Unbounded).
 
 One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
 xi^2 is small.
@@ -61,18 +62,21 @@ class RunningBound:
     dtype: np.dtype
     u: float
     tiny: float
+    largest: float
     like: ClassVar[Mapping[str, str]]  # theta and each part of the state -> what of a step has its shape
+    held: ClassVar[tuple[str, ...]]  # stages that a port has numbers of, in its precision
 
     def __init__(self, step: Step, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
         self.u = UNIT_ROUNDOFF[dtype] + 2.0**-53
-        self.tiny = float(np.finfo(self.dtype).tiny)
+        self.tiny, self.largest = (float(x) for x in (np.finfo(self.dtype).tiny, np.finfo(self.dtype).max))
         for what, other in self.like.items():
             setattr(self, what, np.zeros(getattr(step, other).shape))
 
     def advance(self, s: Step) -> None:
-        """Take a step; renew the bounds."""
+        """Take a step; renew the bounds, or raise Unbounded where none would hold."""
         with np.errstate(all="ignore"):
+            self._check_range(s)
             self._advance(s)
 
     def _advance(self, s: Step) -> None:
@@ -86,6 +90,13 @@ class RunningBound:
     def allowed(self) -> dict[str, np.ndarray]:
         """Return the bounds with the second-order terms added."""
         return {what: 1.01 * getattr(self, what) for what in self.like}
+
+    def _check_range(self, s: Step) -> None:
+        """Raise Unbounded if a number is larger than any of the port's precision, as it is on no page."""
+        for what in self.held if self.dtype.itemsize < 8 else ():
+            size = np.abs(np.asarray(getattr(s, what), dtype=np.float64))  # NaN where there is none
+            if np.any((size > self.largest) & (size < np.inf)):
+                raise Unbounded(f"{what} is larger than any number in {self.dtype}")
 
     def _check(self, *relative: Any) -> None:
         """Raise Unbounded if a relative error is too large for a bound of first order."""
@@ -111,6 +122,7 @@ class Bound(RunningBound):
     """Error bounds of one leaf of paper Amos."""
 
     like: ClassVar[Mapping[str, str]] = {"theta": "old_theta", "v": "old_v", "b": "old_v", "m": "old_theta"}
+    held: ClassVar[tuple[str, ...]] = ("g2", "v", "r", "gamma", "alpha", "rho", "b", "delta", "m", "theta")
     theta: np.ndarray
     v: np.ndarray
     b: np.ndarray

@@ -13,6 +13,16 @@ Override = Callable[[Any, Stage], Any]  # is given the step so far, and the stag
 
 OPTIONS = ("beta", "momentum", "clip_value", "extra_l2", "c_coef", "d_coef", "epsilon")
 
+
+def mean_square(s: Any, x: Any, slot: tuple[int, ...]) -> Any:
+    """Return the page's mean square; that of the same numbers is computed once for all readings of a case."""
+    kept, known, found = s.squares.get((s.name, s.count), (None, None, None))
+    if kept != slot or known.dtype != x.dtype or not np.array_equal(known, x):
+        found = spec.mean_square(x, slot)
+        s.squares[s.name, s.count] = slot, x, found
+    return found
+
+
 #: Name -> how the page computes it from what stands before it.
 FORMULAS: dict[str, Stage] = {
     # what the step is given
@@ -27,7 +37,7 @@ FORMULAS: dict[str, Stage] = {
     **{name: lambda s, name=name: s.options[name] for name in OPTIONS},
     # gradient, reduce
     "g": lambda s: spec.clip(s.grad, np.inf if s.clip_value is None else s.clip_value),
-    "g2": lambda s: spec.mean_square(s.g, s.old_v.shape),
+    "g2": lambda s: mean_square(s, s.g, s.old_v.shape),
     # decide
     "v": lambda s: spec.second_moment(s.old_v, s.g2, s.beta),
     "q": lambda s: spec.one_minus_power(s.beta, s.t),

@@ -6,6 +6,7 @@ formula; what it overrides may itself be overridden already, so that deviations 
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ class Step:
         Of this leaf, kept from step to step, for readings that remember more than v, b and m; `tree` is that of all.
     options_of, rates_of : dict
         Each leaf's options and learning rates, and under None those of the leaves that have none of their own.
+    squares : dict
+        Mean squares of the case, kept for other readings of it.
     asked : set of str
         The options that the case sets.
     """
@@ -121,7 +124,7 @@ class Reading:
                 options = {k: x[count - 1] if isinstance(x, list) else x for k, x in options_of[name].items()}
                 own = dict(ahead=ahead, memory=memory[name], options=options, rates=rates_of[name], slot=slots[name])
                 step = Step(name=name, count=count, grads=grads, **own, **old, **shared)
-                if _take(stages, step):
+                if take(stages, step):
                     now[name] = step
                     state[name] = {
                         f"old_{what}": self.store(what, getattr(step, what)) for what in algorithm.quantities
@@ -142,8 +145,7 @@ class Reading:
             for name, a in arrays.items():
                 own = state[name].get(f"old_{what}")
                 if own is not None and np.shape(own) == np.shape(a):
-                    opposite = what == change and np.abs(own + a).max(initial=0.0) < np.abs(own - a).max(initial=0.0)
-                    state[name][f"old_{what}"] = self.number(-a if opposite else a)
+                    state[name][f"old_{what}"] = self.number(-a if what == change and is_opposite(own, a) else a)
 
     def _shared(self, case: Case, etas: Mapping[str, float]) -> dict[str, Any]:
         """Return what every step of every leaf is given."""
@@ -161,6 +163,7 @@ class Reading:
             asked=set(case.options),
             events=case.events,
             tree={},
+            squares=_squares_of(case) if self.number is np.float64 else {},
             etas={name: self.number(eta) for name, eta in etas.items()},
             shapes={name: a.shape for name, a in case.params.items()},
             initial={name: self.number(a) for name, a in case.params.items()},
@@ -187,7 +190,18 @@ class Reading:
         return dict(old_theta=self.number(theta), **zeros)
 
 
-def _take(stages: Mapping[str, Stage], step: Step) -> bool:
+@functools.lru_cache(maxsize=256)
+def _squares_of(case: Case) -> dict[Any, Any]:
+    """Return where the mean squares of a case are kept."""
+    return {}
+
+
+def is_opposite(own: Any, shown: np.ndarray) -> bool:
+    """Whether a momentum that a port shows is nearer to a reading's with the opposite sign."""
+    return bool(np.abs(own + shown).max(initial=0.0) < np.abs(own - shown).max(initial=0.0))
+
+
+def take(stages: Mapping[str, Stage], step: Step) -> bool:
     """Compute every stage; False if the leaf is skipped."""
     with np.errstate(all="ignore"):
         for name, stage in stages.items():

@@ -62,6 +62,13 @@ def test_what_a_life_shows_beside_a_state_of_another_form():
     assert any(line.startswith("deepcopy-loses-b (life)") for line in lines)
 
 
+def test_a_life_of_a_port_that_shows_no_state_leaves_nothing_out():
+    """There was nothing to list, and the check ended with a ValueError."""
+    names, lines = told(SimulatedPort("state-keyed-by-shape", seed=5, shows=()), "plain", "life-equal-shapes")
+    assert names == ["state-keyed-by-shape"]
+    assert not any("left out" in line for line in lines)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_epsilon_at_all_is_told_from_one_that_is_not_heeded(algorithm):
     """Both were called epsilon-ignored; a guard against 0 cannot be told from an epsilon that is small enough."""

@@ -6,13 +6,14 @@ from helpers.toy_port import ToyPort
 
 from amos_ref import spec
 from amos_ref.conformance import table
-from amos_ref.conformance.diagnosis import evidence
+from amos_ref.conformance.diagnosis import evidence, fit
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE, deviation, reading_of
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
 from amos_ref.conformance.diagnosis.lives import is_special
+from amos_ref.conformance.judging.bound import RunningBound
 from amos_ref.conformance.judging.drive import observe
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.ports.port import ALIASES
@@ -222,8 +223,63 @@ def test_what_grows_faster_than_the_page_is_followed_step_by_step(monkeypatch):
         assert Evidence([one]).misfit((other,), 0) is not None
     hidden = one._replace(shown=[{part: now[part] for part in ("theta", "v")} for now in one.shown])
     assert Evidence([hidden]).fits(names)  # theta hardly heeds so large a b
-    monkeypatch.setattr(evidence, "AMPLIFIED", 0.0)
+    monkeypatch.setattr(Evidence, "is_whole", lambda self, one: False)
     assert Evidence([one]).misfit(names, 0) is not None  # as it was
+
+
+SINGLE = [case for case in table() if case.dtype == "float32" and not is_special(case)]
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [("gamma_in_rho-times-r^-1", "huge-gradients"), ("r-times-n", "zero-gradients")]
+)
+def test_what_overflows_in_the_ports_precision_decides_nothing(name, case, monkeypatch):
+    """A port in float32 has infinity where the reading, in float64, has 1e45: no reading is missed for that."""
+    one = observe(SimulatedPort(name, seed=3), next(one for one in SINGLE if one.name == case))
+    assert not all(np.isfinite(a).all() for now in one.shown for arrays in now.values() for a in arrays.values())
+    assert Evidence([one]).outcome((name,), 0) is UNDECIDED
+    monkeypatch.setattr(RunningBound, "_check_range", lambda self, s: None)
+    assert Evidence([one]).misfit((name,), 0) is not None  # as it was
+
+
+def test_a_reading_that_makes_more_of_rounding_errors_than_the_page_keeps_its_name(monkeypatch):
+    """In one case in float32, an m that is many times the page's is one rounding error farther off than its bound."""
+    names = ("m-times-v^-1",)
+    seen = run(SimulatedPort(*names, seed=3), SINGLE)[1]
+    assert 0 < len(list(Evidence(seen).failing(names))) <= evidence.FEW
+    assert Evidence(seen).fits(names)
+    for other in ("d-times-v^-1", "m-times-1.0001*v^-1", "m-times-v^-3/4"):
+        assert not Evidence(seen).fits((other,))
+    monkeypatch.setattr(evidence, "FEW", 0)
+    assert not Evidence(seen).fits(names)  # as it was
+
+
+def test_a_deviation_that_does_not_act_in_a_case_is_not_excused_there():
+    """A count of groups acts where there are groups; where there are none it would fit, if it acted."""
+    seen = run(SimulatedPort("count-of-leaves", seed=5), DOUBLE)[1]
+    held, names = Evidence(seen), ("groups-count-each",)
+    assert [held.seen[i].case.name for i in held.failing(names)] == ["slots-fewer-axes"]
+    assert not held.fits(names)
+    assert held.fits(("count-of-leaves",))
+    assert all(held.misfit((), i) == Evidence([held.seen[i]]).misfit((), 0) for i in range(len(seen)))
+
+
+def test_to_store_in_the_parameters_own_dtype_is_no_deviation():
+    """It moves a reading by a rounding error, and so stood beside names of float32 ports that were off by one."""
+    for name, dtype in (("theta-in-float32", "float32"), ("v-in-float32", "bfloat16"), ("state-float16", "float16")):
+        case = next(case for case in table() if case.dtype == dtype)
+        assert not deviation(name).only(case)
+        assert deviation(name).only(DOUBLE[0])
+    assert deviation("theta-in-bfloat16").only(SINGLE[0])
+
+
+@pytest.mark.parametrize("number", ["1.4142135623730951", "0.7071067811865476", "1.07"])
+def test_a_number_is_told_in_float32_as_well_as_most_places_know_it(number, monkeypatch):
+    held = Evidence(run(SimulatedPort(f"v-times-{number}", seed=3), SINGLE[:10])[1])
+    failing = list(held.failing(()))
+    assert (f"v-times-{number}",) in fitted(held, (), failing)
+    monkeypatch.setattr(fit, "_finer", lambda ks, near: near)
+    assert number == "1.07" or (f"v-times-{number}",) not in fitted(held, (), failing)  # 41/29
 
 
 def test_readings_that_differ_in_an_option_that_the_port_lacks_are_one():

@@ -42,3 +42,22 @@ def test_a_quotient_of_plain_numbers_by_0_is_no_number():
     case = CASES[0]
     (first, *_) = Reading([{"alpha": lambda s, page: 0.5 / (0.0 * float(s.xi))}]).run(case, case.eta)
     assert all(np.isnan(step.alpha) and np.isnan(step.theta).all() for step in first.values())
+
+
+def test_mean_squares_that_are_kept_are_those_of_the_same_numbers():
+    """They are kept for all readings of a case; a reading with another gradient, slot or precision has its own."""
+    case = CASES[0]
+    readings = [
+        {},
+        {"g": lambda s, page: 2.0 * page(s)},
+        {"slot": lambda s, page: s.shapes[s.name]},
+        {"g": lambda s, page: page(s).astype(np.float32)},
+    ]
+    fresh = [list(Reading([one], lambda x: np.float64(x)).run(case, case.eta)) for one in readings]  # keeps nothing
+    for _ in range(2):
+        for overrides, steps in zip(readings, fresh, strict=True):
+            for now, then in zip(Reading([overrides]).run(case, case.eta), steps, strict=True):
+                for name in now:
+                    assert np.array_equal(now[name].g2, then[name].g2)
+                    assert np.asarray(now[name].g2).dtype == np.asarray(then[name].g2).dtype
+    assert len({str(steps[0][name].g2) for steps in fresh for name in steps[0]}) > 3
