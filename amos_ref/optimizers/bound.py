@@ -21,6 +21,7 @@ class BoundStep:
 
     def __init__(self, optimizer: Any, params: Any, grads: Any, state: Any, stream: Any, sync: bool) -> None:
         self._optimizer: Any = optimizer
+        self._rules: Any = optimizer._rules
         self._state: Any = state
         self._turn = threading.Lock()
         self._held: Any = (params, grads)
@@ -55,7 +56,8 @@ class BoundStep:
         Raises
         ------
         StateError
-            If it is closed, or if another thread or its own schedule is stepping it already.
+            If it is closed, if the optimizer's ``set_params`` was called since, or if another thread or its own
+            schedule is stepping it already.
         NonFiniteError, ScheduleError, BackendError
             As for :meth:`amos_ref.Amos.step`.
         """
@@ -75,6 +77,8 @@ class BoundStep:
 
     def _step_on(self, work: Any) -> Any:
         opt, state = self._optimizer, self._state
+        if opt._rules is not self._rules:
+            raise StateError("set_params has set the options since this step was bound: bind again")
         rates, directions = opt._rates_of(state), self._gradients
         if self._named is not None:
             directions = list(opt._directions(self._named, state).values())

@@ -53,7 +53,7 @@ class Configured:
     def set_params(self, **params: Any) -> Self:
         """Set options by name, as scikit-learn does, and return this optimizer.
 
-        A state goes on to work if it fits the new options too.
+        A state goes on to work if it fits the new options too. A step that was bound before must be bound again.
 
         Raises
         ------

@@ -222,3 +222,22 @@ def test_where_no_layout_can_be_kept_it_is_a_step_like_any_other(change):
         state = other.step(expected, {"a": np.array(grads["a"])}, state)
         assert step().count == state.count
     assert own.bits(params["a"]) == own.bits(expected["a"])
+
+
+def test_options_that_are_set_want_the_step_bound_again():
+    """The kernels' work holds eta of each leaf, which the bound step would go on with."""
+    params, grads = {"a": np.ones(3), "b": np.ones((2, 3))}, {"a": np.full(3, 0.5), "b": np.full((2, 3), 0.25)}
+    opt = amos_ref.Amos(0.1, eta=0.5, backend="cpu")
+    bound = opt.bind(params, grads, opt.init(params))
+    bound()
+    opt.set_learning_rate(0.05)
+    bound()
+    opt.set_params(frozen={"a": True, "b": False})
+    before = {name: a.copy() for name, a in params.items()}
+    with pytest.raises(StateError, match="set_params has set the options since this step was bound: bind again"):
+        bound()
+    assert all(np.array_equal(a, before[name]) for name, a in params.items())
+    state = opt.bind(params, grads, bound.state)()
+    assert state.count == 3
+    assert np.array_equal(params["a"], before["a"])
+    assert not np.array_equal(params["b"], before["b"])
