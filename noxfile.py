@@ -114,7 +114,8 @@ def ports(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[ports]")
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3", "zij==0.1.1")
-    session.run("pytest", "tests/frameworks", "amos_ref/ports", *session.posargs)
+    # Keras takes its backend from here where a test does not say another.
+    session.run("pytest", "tests/frameworks", "amos_ref/ports", *session.posargs, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session

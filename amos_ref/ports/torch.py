@@ -28,7 +28,7 @@ _RANGES: dict[str, Any] = {  # what an option may be: a number in a range, or on
     **{"decay": ("inverse-time", "inverse-square", "recurrence"), "p_t": (None, "falling", "constant")},
 }
 _OF_TORCH = {"params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
-_CACHED = 1 << 16  # entries that a thread of a CPU passes over several times while they are in its cache
+_CACHED = 1 << 17  # entries that a thread of a CPU passes over several times while they are in its cache
 _SUMS: dict[float, list[float]] = {}  # of the recurrence: k -> R_0, R_1, ... as far as they were asked for
 
 
