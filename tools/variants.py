@@ -8,6 +8,7 @@ Adam's direction costs apart from the memory. All threads that Numba may use tak
 """
 
 import collections
+import functools
 import re
 import statistics
 import sys
@@ -21,9 +22,9 @@ from numba.extending import intrinsic
 
 from amos_ref.bench.roof import read
 from amos_ref.kernels.cpu import backend as cpu
-from amos_ref.kernels.cpu import loops as cpu_kernels
-from amos_ref.kernels.cpu import threads
-from amos_ref.kernels.cpu.loops import add_eight_squares, add_squares, move, move_four
+from amos_ref.kernels.cpu import loops, reduce, threads
+from amos_ref.kernels.cpu.loops import TURN, move, move_four
+from amos_ref.kernels.cpu.reduce import add_eight_squares, add_squares
 from amos_ref.kernels.jit import inline, kernel
 from amos_ref.kernels.table import CHUNK, PIECE, ROWS, Tasks
 from amos_ref.optimizers.amos import Amos, Rates
@@ -31,6 +32,7 @@ from amos_ref.optimizers.directions import Adam
 from amos_ref.optimizers.leaf import Leaf
 from amos_ref.spec import LANES, average, second_moment
 
+PARTS = (1, 2, 3, 4, 8)  # that are gone through by turns; a remainder of tasks is left out
 NO_CLIP = np.inf  # a bound that every gradient is compared with, though it clips none
 
 
@@ -83,6 +85,36 @@ def apply_backwards(first, last, starts, g, theta, chi, alpha, rho):
     for task in range(last - 1, first - 1, -1):
         start, stop = task * PIECE, (task + 1) * PIECE
         move(theta[start:stop], g[start:stop], None, (), alpha, rho, chi, 0.0, None)
+
+
+# rows in several parts that lie far apart, some elements of each by turns
+
+
+@functools.cache
+def by_turns(parts):
+    """Return kernels that sum, and apply, so many parts of their tasks by turns: 128 elements, and 512."""
+
+    @kernel
+    def reduce_parts(first, last, starts, g, out):
+        acc, apart = np.zeros(parts * LANES), (last - first) // parts
+        for task in range(first, first + apart):
+            for left in range(0, CHUNK, LANES):
+                for k in range(parts):
+                    start = (task + k * apart) * CHUNK + left
+                    add_squares(acc[k * LANES : (k + 1) * LANES], g[start : start + LANES], (), None, None)
+        out[first] = acc[0]
+
+    @kernel
+    def apply_parts(first, last, starts, g, theta, alpha, rho):
+        apart = (last - first) // parts
+        for task in range(first, first + apart):
+            for left in range(0, PIECE, TURN):
+                for k in range(parts):
+                    start = (task + k * apart) * PIECE + left
+                    stop = start + TURN
+                    move(theta[start:stop], g[start:stop], None, (), alpha, rho, None, 0.0, None)
+
+    return reduce_parts, apply_parts
 
 
 # columns: `rows` of them at once, in strips of `width` columns
@@ -203,7 +235,9 @@ def row_ways(g, theta):
         "reduce": (reduce_lanes, chunks, g, None, out),
         "reduce, with clipping": (reduce_lanes, chunks, g, NO_CLIP, out),
         "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),
+        **{f"reduce, {k} parts": (by_turns(k)[0], chunks, g, out) for k in PARTS},
         "stream": (stream, pieces, g, theta, np.float32(1), tiny),
+        **{f"apply, {k} parts": (by_turns(k)[1], pieces, g, theta, 1e-9, 1e-9) for k in PARTS},
         "apply": (apply_forwards, pieces, g, theta, None, 1e-9, 1e-9),
         "apply, with clipping": (apply_forwards, pieces, g, theta, NO_CLIP, 1e-9, 1e-9),
         "apply, backwards": (apply_backwards, pieces, g, theta, None, 1e-9, 1e-9),
@@ -276,8 +310,9 @@ def assembly():
         leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
         cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
-    kernels = {"step elements": cpu_kernels.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
-    kernels |= {n: getattr(cpu_kernels, n) for n in ("reduce_rows", "reduce_columns", "apply_rows", "apply_columns")}
+    kernels = {"step elements": loops.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
+    kernels |= {n: getattr(reduce, n) for n in ("reduce_rows", "reduce_far_rows", "reduce_columns")}
+    kernels |= {n: getattr(loops, n) for n in ("apply_rows", "apply_columns")}
     for name, kept in kernels.items():
         fresh = numba.njit(fastmath=False, error_model="numpy")(kept.py_func)  # what comes from the disk has no text
         fresh.compile(kept.signatures[0])

@@ -78,7 +78,7 @@ def to_bfloat(x):
     return np.int16(np.float32(y).view(np.int32) >> 16)
 
 
-# float16 by the instructions of the processor, where it has them: faster than from_half and to_half.
+# Faster on a CPU: float16 by the instructions of the processor, where it has them, and fewer steps for bfloat16.
 
 
 @intrinsic
@@ -103,12 +103,29 @@ def from_half_fast(bits):
 
 
 @inline
+def cut_odd(x, drop):
+    """Cut x to 53 - drop significant bits, and set the last one if anything was cut; still a float64.
+
+    It lies on the same side as x of every number of fewer bits, so where it is rounded to two bits less, x would be
+    rounded to the same number.
+    """
+    word, tail = np.float64(x).view(np.int64), (np.int64(1) << drop) - 1
+    return np.int64((word | ((word & tail) + tail)) & ~tail).view(np.float64)
+
+
+@inline
 def to_half_fast(x):
-    # Cut to the 24 bits of a float32, the last one set if anything was cut: such a number lies between the same two
-    # float16, on the same side of their middle, so that the second rounding is that of x.
-    word, cut_off = np.float64(x).view(np.int64), np.int64(0x1FFFFFFF)
-    odd = np.int64((word | ((word & cut_off) + cut_off)) & ~cut_off).view(np.float64)
-    return _single_to_half(np.float32(odd))  # pyright: ignore[reportCallIssue]
+    # A float32 holds 24 bits, but for numbers of which both roundings make 0.
+    return _single_to_half(np.float32(cut_odd(x, 29)))  # pyright: ignore[reportCallIssue]
+
+
+@inline
+def to_bfloat_fast(x):
+    # A bfloat16 is the upper half of a float32, which holds 16 bits of all numbers from 2^-134, half of the least
+    # bfloat16, on; less does not become more than that, and so 0.
+    y = np.float32(cut_odd(x, 37))
+    bits = np.float32(y if y == y else np.nan).view(np.int32)
+    return np.int16(np.int32(bits + np.int32(0x7FFF + ((bits >> 16) & 1))) >> 16)
 
 
 def _converts_halves() -> bool:
@@ -175,9 +192,10 @@ def _load(a, i):
 
 @specialise(store)
 def _store(a, i, x):
-    write = types.float32 if a.dtype == types.float32 else _writer(a.dtype)
-    if a.dtype == types.uint16 and _converts_halves():
-        write = to_half_fast
+    fast = {types.float32: types.float32, types.int16: to_bfloat_fast}
+    if _converts_halves():
+        fast[types.uint16] = to_half_fast
+    write = fast.get(a.dtype) or _writer(a.dtype)
 
     def put(a, i, x):
         a[i] = write(x)

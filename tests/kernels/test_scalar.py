@@ -36,7 +36,35 @@ def stored_by_integers(wide, target):
         target[i] = scalar.to_half(wide[i])
 
 
-WAYS = {"float16": copied, "bfloat16": copied, "float16 without the processor's help": copied_by_integers}
+@numba.njit(fastmath=False, error_model="numpy")
+def copied_bfloats_by_integers(source, wide, target):
+    for i in range(source.size):
+        wide[i] = scalar.from_bfloat(source[i])
+        target[i] = scalar.to_bfloat(wide[i])
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def stored_bfloats_by_integers(wide, target):
+    for i in range(wide.size):
+        target[i] = scalar.to_bfloat(wide[i])
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def stored_by_way_of_float32(wide, target):
+    for i in range(wide.size):
+        scalar.store(target, i, np.float64(np.float32(wide[i])))
+
+
+WAYS = {
+    "float16": copied,
+    "bfloat16": copied,
+    "float16 without the processor's help": copied_by_integers,
+    "bfloat16 as on a GPU": copied_bfloats_by_integers,
+}
+STORED = {
+    "float16 without the processor's help": stored_by_integers,
+    "bfloat16 as on a GPU": stored_bfloats_by_integers,
+}
 
 
 @pytest.mark.no_cover
@@ -57,7 +85,7 @@ def test_every_bit_pattern_survives_load_and_store(way):
 
 @pytest.mark.parametrize("way", [*WAYS, "float32", "float64"])
 def test_numbers_are_stored_as_the_page_rounds_them(way):
-    name, stored_by = way.split()[0], stored_by_integers if way.endswith("help") else stored
+    name, stored_by = way.split()[0], STORED.get(way, stored)
     rng, dtype, count = np.random.default_rng(9), own.DTYPES[name], 2_000 if PYTHON else 200_000
     x = np.ldexp(rng.uniform(-2, 2, count), rng.integers(-160, 160, count))
     anything = rng.integers(0, 2**64, count, dtype=np.uint64).view(np.float64)
@@ -69,3 +97,36 @@ def test_numbers_are_stored_as_the_page_rounds_them(way):
         ref, got = spec.round_to(x, dtype), np.empty(x.size, scalar.BITS.get(name, dtype))
         stored_by(x, got)
         same(got.view(dtype).astype(np.float64), ref.astype(np.float64), "store")
+
+
+def around_every_result(dtype):
+    """Every number of a dtype of 16 bits, the middle between it and the next, and float64 on both sides of these.
+
+    The nearest ones, and some at the distance of each bit that a rounding in two steps could lose.
+    """
+    infinity = np.array(np.inf).astype(dtype).view(np.uint16)
+    exact = np.arange(infinity, dtype=np.uint16).view(dtype).astype(np.float64)
+    beyond = 2 * exact[-1] - exact[-2]  # where the next number would lie, if it were not infinity
+    middles = (exact + np.append(exact[1:], beyond)) / 2
+    found = [exact, middles]
+    for a in (exact, middles):
+        found += [(a.view(np.int64)[1:] + step).view(np.float64) for step in (-2, -1, 1, 2)]
+    found += [middles * (1 + sign * 2.0**-bit) for bit in range(8, 53, 1 if not PYTHON else 22) for sign in (-1, 1)]
+    x = np.concatenate(found)[:: 101 if PYTHON else 1]
+    return np.concatenate([x, -x])
+
+
+def rounds_as_the_page(x, dtype, stored_by):
+    with np.errstate(all="ignore"):
+        got = np.empty(x.size, scalar.BITS[dtype.name])
+        stored_by(x, got)
+        return np.array_equal(got.view(np.uint16), spec.round_to(x, dtype).view(np.uint16))
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("way", WAYS)
+def test_numbers_around_every_result_and_every_tie_are_rounded_as_the_page_does(way):
+    dtype = own.DTYPES[way.split()[0]]
+    x = around_every_result(dtype)
+    assert rounds_as_the_page(x, dtype, STORED.get(way, stored))
+    assert not rounds_as_the_page(x, dtype, stored_by_way_of_float32)

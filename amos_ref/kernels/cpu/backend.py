@@ -8,8 +8,9 @@ import numpy as np
 from numba.core import config
 
 from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, Sharing, insist
-from amos_ref.kernels.cpu import loops
+from amos_ref.kernels.cpu import loops, reduce
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
+from amos_ref.kernels.cpu.tasks import FAR
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.shared import Route
@@ -95,19 +96,21 @@ class Part:
         """
         t, arrays = self.table, (self.g, self.moment)
         if t.key.kind == "elements":
-            return first_bad(launch(loops.check_elements, t.reduce, t.leaves, *arrays, chi, aims))
-        rows = t.key.kind == "rows"
-        launch(loops.reduce_rows if rows else loops.reduce_columns, t.reduce, t.leaves, *arrays, chi, aims, self.sums)
+            return first_bad(launch(reduce.check_elements, t.reduce, t.leaves, *arrays, chi, aims))
+        kernel = reduce.reduce_rows if t.key.kind == "rows" else reduce.reduce_columns
+        if kernel is reduce.reduce_rows and t.reduce.work[-1] > FAR and self.g.itemsize < 8:
+            kernel = reduce.reduce_far_rows
+        launch(kernel, t.reduce, t.leaves, *arrays, chi, aims, self.sums)
         return -1 if t.key.shared else self.combine()
 
     def combine(self) -> int:
         """Make the mean square of each slot of the sums; return the first leaf for which it is not finite, or -1."""
         t, rows = self.table, self.table.key.kind == "rows"
-        kernel = loops.combine_rows if rows else loops.combine_columns
+        kernel = reduce.combine_rows if rows else reduce.combine_columns
         launch(kernel, t.combine, t.whole, self.all_sums, self.means)
         for leaf in t.mixed:
             leaf.fold(self.means)
-        return first_bad(launch(loops.mean_slots, t.slots, t.leaves, t.share, self.means))
+        return first_bad(launch(reduce.mean_slots, t.slots, t.leaves, t.share, self.means))
 
     def decide(self, numbers: tuple[float, ...]) -> None:
         """Fill alpha and rho, and write the new state."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import amos_ref
-from amos_ref.kernels.cpu import loops
+from amos_ref.kernels.cpu import loops, reduce
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -41,7 +41,7 @@ def codes():
         opt.step(params, {"elements": g, "rows": g}, opt.init(params))
         for kernel in (
             loops.deciding(opt.method.decide, opt.method.states, opt.method.own).elements,
-            loops.reduce_rows,
+            reduce.reduce_rows,
         ):
             adam = isinstance(opt, amos_ref.ClosedFormAmos)
             signature = next(one for one in kernel.signatures if ("Adam(" in str(one)) == adam)
