@@ -22,7 +22,7 @@ from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.judging.judge import run
 from tools.judge_quality import MUTANTS, SEED, Judge, same
 
-HEAD = "| dtype | mutants | caught | named, of those | named wrong | without a name | seconds |"
+COLUMNS = "| dtype | mutants | caught | named, of those | named wrong | without a name | seconds |"
 
 
 def drawn() -> list[str]:
@@ -62,7 +62,7 @@ def read(file: pathlib.Path) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the figures by dtype as a table in Markdown, with what was missed or named wrong below it."""
-    lines, notes = [HEAD, "|---" * HEAD.count(" |") + "|"], []
+    lines, notes = [COLUMNS, "|---" * COLUMNS.count(" |") + "|"], []
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         of = [row for row in rows if row["dtype"] == dtype]
         words = collections.Counter(row["word"] for row in of)

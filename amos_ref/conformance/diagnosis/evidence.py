@@ -24,7 +24,7 @@ ROUGHLY = 4.0 * SLACK
 NUDGED = 12
 #: In how many observations a reading may make more of rounding errors than the page does. Each costs NUDGED runs, and
 #: wrong readings miss more: this saves work and decides nothing, and any number up to half of what departs would do.
-FEW = 3
+EXCUSED = 3
 
 
 class BudgetSpent(Exception):
@@ -159,7 +159,7 @@ class Evidence:
         """
         rounds = any(self.deviation(name).stage == "storage" for name in names)
         departing = sum(self.outcome((), i) is not None for i in range(len(self.seen)))
-        most = (departing - 1) // 2 if rounds else min((departing - 1) // 2, FEW)
+        most = (departing - 1) // 2 if rounds else min((departing - 1) // 2, EXCUSED)
         failing = list(itertools.islice(self.failing(names), most + 1))
         if self.seen[0].case.dtype in ENVELOPE_DTYPES or len(failing) > most:
             return False
@@ -253,7 +253,7 @@ class Evidence:
             found = first_departure(shown, steps, self.stages, slack)[0]
         except ShapeError as error:
             return Misfit(0, next(iter(self.algorithm.parts)), "", str(error))
-        return found and Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
 
     def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:
         """Pass steps on; note which leaves they step, and charge them."""

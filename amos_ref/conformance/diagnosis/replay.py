@@ -68,9 +68,12 @@ class Replay:
 
     def _sign(self, step: Step, place: Place) -> bool:
         leaf, t = place
-        shown = self._seen.shown[t - 1].get(self._change or "", {}).get(leaf)
-        own = None if shown is None else getattr(step, self._change or "")
-        return own is not None and np.shape(own) == np.shape(shown) and is_opposite(own, shown)
+        if self._change is None:
+            return False
+        shown, own = self._seen.shown[t - 1].get(self._change, {}).get(leaf), getattr(step, self._change)
+        if shown is None or own is None or np.shape(own) != np.shape(shown):
+            return False
+        return is_opposite(own, shown)
 
 
 def are_apart(seen: Observation, steps: Mapping[Place, Step], first: int) -> bool:

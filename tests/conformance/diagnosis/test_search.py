@@ -246,11 +246,11 @@ def test_a_reading_that_makes_more_of_rounding_errors_than_the_page_keeps_its_na
     """In one case in float32, an m that is many times the page's is one rounding error farther off than its bound."""
     names = ("m-times-v^-1",)
     seen = run(SimulatedPort(*names, seed=3), SINGLE)[1]
-    assert 0 < len(list(Evidence(seen).failing(names))) <= evidence.FEW
+    assert 0 < len(list(Evidence(seen).failing(names))) <= evidence.EXCUSED
     assert Evidence(seen).fits(names)
     for other in ("d-times-v^-1", "m-times-1.0001*v^-1", "m-times-v^-3/4"):
         assert not Evidence(seen).fits((other,))
-    monkeypatch.setattr(evidence, "FEW", 0)
+    monkeypatch.setattr(evidence, "EXCUSED", 0)
     assert not Evidence(seen).fits(names)  # as it was
 
 
