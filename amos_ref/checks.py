@@ -143,7 +143,9 @@ def check_targets(targets: dict[str, np.ndarray], others: dict[str, np.ndarray])
     """
     for where, a in targets.items():
         if not (a.writeable if isinstance(a, ForeignArray) else a.flags.writeable):
-            raise ReadOnlyError(f"{where} is read-only, and a step writes to it; copy it, or call update, which does not")
+            raise ReadOnlyError(
+                f"{where} is read-only, and a step writes to it; copy it, or call update, which does not"
+            )
         if _overlaps_itself(a):
             raise OverlapError(f"{where} has strides {a.strides} by which its own elements may share memory")
     # Sorted by address, only neighbours whose bounds meet can share memory.
