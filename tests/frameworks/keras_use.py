@@ -426,7 +426,8 @@ def test_mixed_precision_with_a_scaled_loss():
     stateless(optimizer, variables, [np.full_like(g, np.inf) for g in draw(3).values()])
     assert all(map(np.array_equal, ends[1], numpy_of(variables)))
     assert int(amos_ref.interop.from_keras(optimizer).count) == 2
-    assert all(map(np.array_equal, *ends))
+    # Under JAX the other one is compiled, which may fuse multiplications and additions.
+    assert_close(*ends, 2 * STEP * EPS["float32"] if BACKEND == "jax" else 0.0)
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = make_model()
