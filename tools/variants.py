@@ -231,7 +231,7 @@ def row_ways(g, theta):
     tiny = np.float32(1e-9)
     chunks, pieces, out = make_tasks(g.size, CHUNK), make_tasks(g.size, PIECE), np.zeros(g.size // CHUNK)
     return {
-        "read": (read, pieces, (g.view(np.uint64),), np.zeros(g.size // PIECE, np.uint64)),
+        "read": (read, pieces, 1, (g.view(np.uint64),), np.zeros(g.size // PIECE, np.uint64)),
         "reduce": (reduce_lanes, chunks, g, None, out),
         "reduce, with clipping": (reduce_lanes, chunks, g, NO_CLIP, out),
         "reduce, 8 x 128 at once": (reduce_eight_lanes, chunks, g, None, out),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from amos_ref import plots
-from amos_ref.bench import contenders, gpu, workloads
+from amos_ref.bench import contenders, gpu, verdict, workloads
 from amos_ref.cli.status import INTERRUPTED, OK
 from amos_ref.errors import AmosError, HyperParameterError, StorageError, escape
 from amos_ref.storage.files import read_file
@@ -225,6 +225,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
                 _print_start(report["start"])
     except KeyboardInterrupt:
         report["interrupted"] = True
+    if not args.json:
+        _print_verdict(report)
     return report
 
 
@@ -271,6 +273,15 @@ def _print_report(report: dict[str, Any]) -> None:
         _print_workload(work)
     if report["start"] is not None:
         _print_start(report["start"])
+    _print_verdict(report)
+
+
+def _print_verdict(report: dict[str, Any]) -> None:
+    """Print what the figures say in words."""
+    lines = verdict.describe(report)
+    if lines and "gpu" not in report["machine"]:
+        print("\nWhere this machine stands:")
+        print("\n".join(lines))
 
 
 def _print_head(report: dict[str, Any]) -> None:

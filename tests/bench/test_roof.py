@@ -49,8 +49,8 @@ def test_the_roof_moves_every_byte_once(changed, size):
 
 
 def leave_out_tail(r):
-    roof.launch(roof.read, r.tasks, (r.g[:-1],), r.out)
-    roof.launch(roof.write, r.tasks, r.backward, r.g[:-1], r.theta[:-1], r.others)
+    roof.launch(roof.read, r.tasks, r.streams, (r.g[:-1],), r.out)
+    roof.launch(roof.write, r.tasks, r.backward, r.streams, r.g[:-1], r.theta[:-1], r.others)
 
 
 def test_a_roof_that_leaves_something_out_would_be_seen():

@@ -104,7 +104,7 @@ def around_every_result(dtype):
 
     The nearest ones, and some at the distance of each bit that a rounding in two steps could lose.
     """
-    infinity = np.array(np.inf).astype(dtype).view(np.uint16)
+    infinity = int(np.array(np.inf).astype(dtype).view(np.uint16))
     exact = np.arange(infinity, dtype=np.uint16).view(dtype).astype(np.float64)
     beyond = 2 * exact[-1] - exact[-2]  # where the next number would lie, if it were not infinity
     middles = (exact + np.append(exact[1:], beyond)) / 2
