@@ -61,7 +61,7 @@ def uncompiled(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[test]")
     report = ("--cov=amos_ref/kernels", "--cov-report=term-missing")
     files = ("tests/kernels/cpu", "tests/kernels/test_layout.py", "tests/kernels/test_scalar.py")
-    session.run("pytest", *report, *files, *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
+    session.run("pytest", "-n", "auto", *report, *files, *session.posargs, env={"NUMBA_DISABLE_JIT": "1"})
 
 
 @nox.session
@@ -115,7 +115,9 @@ def ports(session: nox.Session) -> None:
     # jestimator does not import on today's JAX, and asks for old packages; its amos.py alone is loaded, by path.
     session.install("--no-deps", "jestimator==0.3.3", "zij==0.1.1")
     # Keras takes its backend from here where a test does not say another.
-    session.run("pytest", "tests/frameworks", "amos_ref/ports", *session.posargs, env={"KERAS_BACKEND": "jax"})
+    session.run(
+        "pytest", "-n", "auto", "tests/frameworks", "amos_ref/ports", *session.posargs, env={"KERAS_BACKEND": "jax"}
+    )
 
 
 @nox.session
@@ -217,7 +219,7 @@ def cuda(session: nox.Session) -> None:
     """The CUDA kernels without a GPU: Numba's simulator, and the code that the compiler makes (about five minutes)."""
     session.install(*TOOLKIT, "-e", ".[test]")
     session.run("python", "tests/kernels/cuda/compile_check.py", "80", "90")
-    session.run("pytest", "tests/kernels/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
+    session.run("pytest", "-n", "auto", "tests/kernels/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
 
 
 @nox.session
