@@ -3,6 +3,7 @@
 import ast
 import math
 import operator
+import threading
 from typing import Any
 
 from amos_ref.errors import ExpressionError
@@ -12,6 +13,7 @@ Shape = tuple[int, ...]
 
 MOST_CHARACTERS = 500
 LARGEST_INTEGER = 2**63  # of all that are computed on the way
+_PARSING = threading.Lock()  # CPython 3.11 counts the depth of all threads' trees as one, and raises SystemError
 MOST_ENTRIES = 64  # entries of a tuple; NumPy arrays have no more dimensions
 
 _OPERATORS = {
@@ -68,7 +70,8 @@ def evaluate(expression: str, shape: Shape) -> Any:
     if len(expression) > MOST_CHARACTERS:
         raise ExpressionError(f"expression of {len(expression)} characters; at most {MOST_CHARACTERS} are allowed")
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        with _PARSING:
+            tree = ast.parse(expression.strip(), mode="eval").body
         return _value(tree, shape)
     except ExpressionError as error:
         raise ExpressionError(f"expression {expression!r}: {error}") from None

@@ -1,6 +1,9 @@
 """Expressions in SHAPE: what they may hold, and hostile ones."""
 
+import ast
+import concurrent.futures
 import math
+import time
 import tracemalloc
 
 import pytest
@@ -188,3 +191,21 @@ def test_nesting_to_the_limit_ends_one_way_or_the_other():
     except ExpressionError:
         value = 1
     assert value == 1
+
+
+def test_one_thread_at_a_time_parses(monkeypatch):
+    """CPython 3.11 raised "AST constructor recursion depth mismatch" for threads that parsed at once."""
+    inside, most = [0], [0]
+
+    def parse(*args, **how):
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+        return right(*args, **how)
+
+    right = ast.parse
+    monkeypatch.setattr(ast, "parse", parse)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda k: evaluate("2 * SHAPE[0]", (k,)), range(16))) == list(range(0, 32, 2))
+    assert most == [1]

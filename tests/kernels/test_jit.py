@@ -166,7 +166,7 @@ def test_without_hashes_and_care_a_damaged_cache_breaks_the_kernel(damage, kept,
     monkeypatch.setattr(jit._Cache, "load_overload", jit.FunctionCache.load_overload)
     (path,) = kept.glob("*.nbi")
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises((EOFError, pickle.UnpicklingError)):
+    with pytest.raises((EOFError, OverflowError, pickle.UnpicklingError)):  # by what the cut bytes say
         hits()
 
 

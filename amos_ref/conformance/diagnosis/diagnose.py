@@ -128,9 +128,10 @@ def diagnose(
     subject = Subject(port, eta, timeout)
     confirming: list[Observation] = []
     for attempt, candidates in _candidates(subject, same, say):
-        found = _confirm(subject, attempt, candidates, confirming)
-        if found:
-            return _explain(attempt, _tell_apart(subject, attempt, found))
+        with attempt.evidence.beyond_budget():
+            found = _confirm(subject, attempt, candidates, confirming)
+            if found:
+                return _explain(attempt, _tell_apart(subject, attempt, found))
     other = recognise(seen)
     if other:
         return Diagnosis(other, [], [], None, [])

@@ -1,5 +1,6 @@
 """What a port did, held against readings: which observations a set of deviations explains, and which decide nothing."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -97,6 +98,7 @@ class Evidence:
         self.algorithm = ALGORITHMS[seen[0].case.algorithm] if seen else PAPER_AMOS
         self.known = KNOWN[self.algorithm.name]
         self.stages, self.left = tuple(self.algorithm.stages if stages is None else stages), budget
+        self._searching = True
         self._outcomes: dict[tuple[Names, int], Misfit | None] = {}
         self._decided: dict[tuple[Names, int], bool] = {}
         misfits = [(self._compare((), one), one) for one in seen]
@@ -265,9 +267,18 @@ class Evidence:
 
     def charge(self, steps: int) -> None:
         """Take steps of one leaf from the budget."""
-        if self.left <= 0:
+        if self.left <= 0 and self._searching:
             raise BudgetSpent
         self.left -= steps
+
+    @contextlib.contextmanager
+    def beyond_budget(self) -> Iterator[None]:
+        """Let what was found be confirmed, which takes few steps, although the search has spent the budget."""
+        self._searching = False
+        try:
+            yield
+        finally:
+            self._searching = True
 
     def _page(self, one: Observation) -> Any:
         return trajectory_of_page(one.case, one.etas)

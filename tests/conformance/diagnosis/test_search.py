@@ -1,5 +1,8 @@
 """The search: the grammar's factors are fitted, no name is false, and what decides nothing is no agreement."""
 
+import contextlib
+import importlib
+
 import numpy as np
 import pytest
 from helpers.toy_port import ToyPort
@@ -19,6 +22,7 @@ from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.ports.port import ALIASES
 from tools.simulated_port import SimulatedPort
 
+module = importlib.import_module("amos_ref.conformance.diagnosis.diagnose")
 DOUBLE = [case for case in table() if case.dtype == "float64" and not is_special(case)]
 
 
@@ -154,6 +158,22 @@ def test_a_search_ends_after_so_many_steps():
     held = Evidence(seen, budget=3)
     with pytest.raises(BudgetSpent):
         [held.outcome((name,), 0) for name in list(CATALOGUE)[:5]]
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_name_is_confirmed_although_the_search_has_spent_its_budget(mended, monkeypatch):
+    """As a check of two cases did, in which the budget ended between the name and its confirmation."""
+    monkeypatch.setattr(module, "_confirm", lambda *args, right=module._confirm: spend(*args) or right(*args))
+    if not mended:
+        monkeypatch.setattr(Evidence, "beyond_budget", lambda self: contextlib.nullcontext())
+    port = SimulatedPort("gamma-times-eta", seed=5)
+    seen = run(port, DOUBLE)[1]
+    with contextlib.nullcontext() if mended else pytest.raises(BudgetSpent):
+        assert diagnose(port, seen).deviations == ["gamma-times-eta"]
+
+
+def spend(subject, attempt, candidates, further):
+    attempt.evidence.left *= not candidates
 
 
 def test_a_name_must_hold_on_inputs_that_the_search_did_not_see(monkeypatch, short_diagnosis):
