@@ -199,7 +199,7 @@ class Amos(_Family):
     >>> w = keras.Variable([1.0, -2.0])
     >>> optimizer = Amos(0.1, eta=0.5)
     >>> optimizer.apply([keras.ops.array([3.0, 4.0])], [w])
-    >>> [f"{x:.4f}" for x in keras.ops.convert_to_numpy(w)]
+    >>> [f"{x:.4f}" for x in keras.ops.convert_to_numpy(w.value)]
     ['0.9526', '-2.0466']
     """
 
@@ -262,7 +262,7 @@ class ClosedFormAmos(_Family):
     >>> w = keras.Variable([3.0, -4.0])
     >>> optimizer = ClosedFormAmos(alpha_0=0.01, half_life=100)
     >>> optimizer.apply([keras.ops.array([0.6, -0.8])], [w])
-    >>> [f"{x:.4f}" for x in keras.ops.convert_to_numpy(w)]
+    >>> [f"{x:.4f}" for x in keras.ops.convert_to_numpy(w.value)]
     ['2.9699', '-3.9598']
     """
 
@@ -311,7 +311,7 @@ class ClosedFormAmos(_Family):
         for x, name, sigma in zip(variables, names, scales, strict=True):
             if isinstance(sigma, str) and sigma == "init":
                 # sigma^2 = |theta_0|^2 / k; 0.5 where all entries are 0 or all are 1
-                a = ops.convert_to_numpy(x).astype("float64")
+                a = ops.convert_to_numpy(x.value).astype("float64")
                 sigma = 0.5 if (a == 0).all() or (a == 1).all() else float((a * a).mean() ** 0.5)
             sigma = _check("sigma", sigma, f"sigma of {name!r}")
             found.append(self._make("sigma", x, (), keras.initializers.Constant(sigma)))
