@@ -218,6 +218,11 @@ class Model:
             return False, "nothing says which axis has the outputs, and most put them last", False
         return False, "haiku has the outputs last", True
 
+    def comes_after(self, leaf: Leaf, other: Leaf) -> bool | None:
+        """Return whether a leaf comes after another one; None where names are sorted, and do not say it."""
+        after = self.rank[leaf.full] > self.rank[other.full]
+        return after if self.ordered or _tell_order(leaf.full, other.full) else None
+
     def following(self, leaf: Leaf) -> Leaf | None:
         """Return the gain of the norm behind a layer: of bn1 behind conv1, or of number 1 behind number 0."""
         if not leaf.module:
@@ -256,6 +261,16 @@ def _phase(part: str) -> int:
 def _split_digits(part: str) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", part)
     return [(0, int(piece), "") if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces)]
+
+
+def _tell_order(name: str, other: str) -> bool:
+    """Whether two names say which comes first, by a word or by a number; fc3 may come before fc21, or after it."""
+    for part, against in zip(_PARTS.split(name), _PARTS.split(other), strict=False):
+        if part != against:
+            numbered = pattern_of(part) == pattern_of(against)
+            clear = part.isdigit() or (part < against) is (_split_digits(part) < _split_digits(against))
+            return _phase(part) != _phase(against) or (numbered and clear)
+    return False
 
 
 def pattern_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 
 from amos_ref.choosing.model import Axes, Found, Leaf, Model
 from amos_ref.choosing.names import (
@@ -153,28 +154,37 @@ def _are_ends(leaf: Leaf, other: Leaf, block: tuple[str, ...]) -> bool:
     return parts[0] != parts[1] and bool(_ENDS & {word for part in parts for word in words_of(part)})
 
 
-def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
-    """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
+def _second(leaf: Leaf, axes: Axes, model: Model) -> Found | None:
+    """The second layer of an MLP, whose inputs come out of an activation; a guess where it may be one."""
     if _in_attention(leaf, model):
-        return ""
+        return None
     into = leaf.own.lower() in _FIRST_LAYERS and not (leaf.own == "w3" and "w12" in model.beside(leaf))  # of DINOv2
     if into or is_low_rank(leaf):
-        return ""
-    inputs, outputs = axes.sizes(leaf.shape)
+        return None
+    (inputs, outputs), doubt = axes.sizes(leaf.shape), ""
     mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN or "down" in words_of(leaf.own)
+    for first, made, block in _partners(leaf, inputs, outputs, model):
+        if mlp and _are_one_and_two(first.own, leaf.own):
+            named = True
+        if first is leaf or (made == outputs and not named) or _are_ends(leaf, first, block):
+            continue
+        after = model.comes_after(leaf, first)
+        words = f"the second layer of an MLP, after {_called(first)!r} ({outputs} -> {made})"
+        if (mlp and named) or (inputs > outputs and (mlp or after or (named and after is None))):
+            return scaled("second layer", 2, axes, leaf, words)
+        if inputs > outputs and after is None:
+            doubt = f"a linear layer, unless it is {words}: sorted names do not tell"
+    if mlp and named and inputs > outputs:
+        return scaled("second layer", 2, axes, leaf, "the second layer of an MLP, by its name")
+    return scaled("linear", 1, axes, leaf, doubt, "guess") if doubt else None
+
+
+def _partners(leaf: Leaf, inputs: int, outputs: int, model: Model) -> Iterator[tuple[Leaf, int, tuple[str, ...]]]:
+    """Yield the layers that may be the first of a layer's MLP, with their outputs and the block that holds both."""
     for block in _blocks(leaf):
-        for made in (inputs, 2 * inputs) if mlp else (inputs,):
+        for made in (inputs, 2 * inputs) if side_of(leaf.module) == "mlp" else (inputs,):
             for first in _pairs(model).get((block, outputs, made), ()):
-                if mlp and _are_one_and_two(model.leaves[first].own, leaf.own):
-                    named = True
-                if first == leaf.full or (made == outputs and not named) or _are_ends(leaf, model.leaves[first], block):
-                    continue
-                if (inputs > outputs and (mlp or named or model.rank[first] < model.rank[leaf.full])) or (
-                    mlp and named
-                ):
-                    partner = _called(model.leaves[first])
-                    return f"the second layer of an MLP, after {partner!r} ({outputs} -> {made})"
-    return "the second layer of an MLP, by its name" if mlp and named and inputs > outputs else ""
+                yield model.leaves[first], made, block
 
 
 def _are_one_and_two(first: str, second: str) -> bool:
@@ -219,8 +229,8 @@ def linear(leaf: Leaf, model: Model) -> Found | None:
         return None
     if query := _attention(leaf, axes, model) if _in_attention(leaf, model) else None:
         return query
-    if why := _is_second(leaf, axes, model):
-        return scaled("second layer", 2, axes, leaf, why)
+    if second := _second(leaf, axes, model):
+        return second
     if leaf.full in _hidden(model):
         source = "recipe" if model.family == "mnist" else "analogy"
         return scaled(

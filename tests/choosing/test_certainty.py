@@ -75,3 +75,40 @@ def test_tokens_and_positions_are_none_of_the_authors_but_tables_of_positions_ar
 def test_the_authors_model_with_relative_positions_has_one_slot_a_position():
     entry = amos_ref.choose({"relpos_embed": (255, 768), "layer_norm.scale": (768,)})["relpos_embed"]
     assert (entry.eta, entry.slot_shape, entry.source) == (0.5, (255, 1), "recipe")
+
+
+def biased(layers):
+    """Return the shapes of layers of torch with biases."""
+    return {f"{n}.{r}": s for n, shape in layers.items() for r, s in (("weight", shape), ("bias", shape[:1]))}
+
+
+VAE = {"fc1": (400, 784), "fc21": (20, 400), "fc22": (20, 400), "fc3": (400, 20), "fc4": (784, 400)}
+
+
+@pytest.mark.parametrize(
+    ("layers", "name", "found"),
+    [
+        (VAE, "fc21", ("linear", "guess")),  # number 21, or the first half of number 2
+        ({"expand": (64, 16), "shrink": (16, 64)}, "shrink", ("linear", "guess")),
+        ({"make": (16, 64), "use": (64, 16)}, "make", ("linear", "guess")),
+        ({"fc1": (64, 16), "fc2": (16, 64)}, "fc2", ("second layer", "recipe")),
+        ({"fc1": (16, 64), "fc2": (8, 16), "fc3": (16, 8)}, "fc2", ("linear", "recipe")),
+        ({"net.2": (64, 16), "net.10": (16, 64)}, "net.10", ("second layer", "recipe")),
+        ({"net.2": (16, 64), "net.10": (64, 16)}, "net.2", ("linear", "recipe")),
+    ],
+)
+def test_a_second_layer_by_the_order_of_sorted_names_alone_is_a_guess(layers, name, found):
+    entry = amos_ref.choose(dict(sorted(biased(layers).items())))[f"{name}.weight"]
+    assert (entry.rule, entry.source) == found
+
+
+def test_in_the_order_of_the_model_it_is_known():
+    assert amos_ref.choose(biased(VAE)).named("guess") == []
+    entry = amos_ref.choose(biased({"grow": (64, 16), "contract": (16, 64)}))["contract.weight"]
+    assert (entry.rule, entry.source) == ("second layer", "recipe")
+
+
+def test_an_order_that_is_taken_for_the_models_is_caught(monkeypatch):
+    monkeypatch.setattr(model, "_tell_order", lambda name, other: True)
+    with pytest.raises(AssertionError):
+        test_a_second_layer_by_the_order_of_sorted_names_alone_is_a_guess(VAE, "fc21", ("linear", "guess"))
