@@ -16,6 +16,8 @@ _TRANSPOSED = re.compile(
 _OF_KERAS = re.compile(r"conv\d_?d_transpose(_\d+)?")  # haiku writes conv2_d, and has the same axes
 _UPWARD = {"up", "ups", "upconv", "upsample", "upsampler", "upsampling", "upscale", "upscaling"}
 _DECODING = _UPWARD | {"mask", "decoder", "dec", "generator", "gen"}
+_RECURRENT = re.compile(r"lstm|gru|(?<![a-z])rnn(?![a-z])")
+_CELL = re.compile(r"(?<![a-z])cells?(?![a-z])")
 _GPT2 = {"c_attn", "c_proj", "c_fc"}  # convolutions of window 1 where TensorFlow 1 wrote it
 LARGEST_WINDOW = 32  # a patch of ViT-B/32; what is larger may be something else
 
@@ -25,7 +27,7 @@ class _Convolution(NamedTuple):
 
     axes: Axes
     channels: int  # the axis of the input channels
-    kind: str = ""  # or "first", "depthwise", "transposed"
+    kind: str = ""  # or "first", "depthwise", "transposed", "recurrent"
 
 
 def _lie(leaf: Leaf, model: Model) -> _Convolution:
@@ -118,7 +120,9 @@ def _find(model: Model) -> dict[str, _Convolution]:
     found: dict[str, _Convolution] = {}
     for leaf in model:
         if 2 < len(leaf.shape) < 6 and is_weight(leaf) and not heads(leaf, model) and not experts(leaf, model):
-            found[leaf.full] = _lie(leaf, model)
+            lies = found[leaf.full] = _lie(leaf, model)
+            if not lies.kind and _is_recurrent(leaf, model, lies):
+                found[leaf.full] = lies._replace(kind="recurrent")
     _follow_relatives(found, model)
     plain = {full: model.leaves[full].shape[lies.channels] for full, lies in found.items() if not lies.kind}
     earliest = min(found, key=model.rank.__getitem__, default="")
@@ -131,6 +135,17 @@ def _find(model: Model) -> dict[str, _Convolution]:
     if not first and found and plain.get(earliest, 0) not in made | {0} and not found[earliest].kind:
         first = {earliest}
     return found | {full: found[full]._replace(kind="first") for full in first}
+
+
+def _is_recurrent(leaf: Leaf, model: Model, lies: _Convolution) -> bool:
+    """Whether a kernel may hold the gates of a recurrent layer, as ConvLSTM's (4 * hidden, in + hidden, k, k)."""
+    if {"recurrent", "recurrent_kernel"} & model.children[leaf.module] or {"ih", "hh"} <= model.beside(leaf):
+        return True  # of Keras and flax, which have a kernel for the state beside that for the inputs
+    inputs, outputs = leaf.shape[lies.channels], lies.axes.sizes(leaf.shape)[1]
+    if len(leaf.shape) < 4 or inputs == 1 or lies.axes.fan_in(leaf.shape) == inputs:
+        return False
+    module = ".".join(leaf.module).lower()
+    return bool(_RECURRENT.search(module)) or (inputs < outputs and bool(_CELL.search(module)))
 
 
 def _is_in_groups(full: str, plain: dict[str, int], model: Model) -> bool:
@@ -171,6 +186,8 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         rule, gain = "first convolution", 8
         why = f"the first convolution, of data with {size} {'channel' if size == 1 else 'channels'}"
         source = "recipe" if size == 1 else "analogy"
+    if kind == "recurrent":
+        axes = axes._replace(evidence=f"{axes.evidence}; of an LSTM eta would be (2 hidden)^-1/4", certain=False)
     if leaf.own in _GPT2 and leaf.shape[0] == 1:
         axes = axes._replace(evidence=f"{axes.evidence}; of a linear layer eta would be sqrt(1/fan-in)", certain=False)
     if not _may_be_stacked(leaf, model):

@@ -88,3 +88,32 @@ def test_a_version_that_is_sure_of_square_kernels_is_caught(monkeypatch):
         test_a_square_kernel_of_torch_is_transposed_by_its_name_or_is_a_guess(
             "up", (64, 64, 2, 2), (1, 64, 1, 1), "guess"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "rule", "source"),
+    [
+        ("cell_list.0.conv.weight", with_bias("cell_list.0.conv", (256, 67, 3, 3), 256), "convolution", "guess"),
+        ("gru.convz.weight", with_bias("gru.convz", (96, 242, 3, 3), 96), "convolution", "guess"),
+        ("conv_lstm2d/kernel", {"conv_lstm2d/kernel": (3, 3, 1, 160)}, "convolution", "guess"),
+        ("ConvLSTMCell_0/ih/kernel", {"ConvLSTMCell_0/ih/kernel": (3, 3, 1, 160)}, "convolution", "guess"),
+        ("cell/kernel", {"cell/kernel": (3, 1, 8), "cell/recurrent_kernel": (3, 2, 8)}, "convolution", "guess"),
+        ("cells.3.conv.weight", with_bias("cells.3.conv", (64, 64, 3, 3), 64), "convolution", "recipe"),
+        ("cells.3.pre.weight", with_bias("cells.3.pre", (64, 32, 1, 1), 64), "convolution", "recipe"),
+        ("excellent.conv.weight", with_bias("excellent.conv", (64, 32, 3, 3), 64), "convolution", "recipe"),
+    ],
+)
+def test_the_gates_of_a_recurrent_layer_are_a_guess(name, shapes, rule, source):
+    shapes = {"stem.weight": (32, 3, 3, 3), "ConvLSTMCell_0/hh/kernel": (3, 3, 40, 160)} | shapes
+    shapes |= {"conv_lstm2d/recurrent_kernel": (3, 3, 40, 160)}
+    entry = entry_of(name, shapes)
+    assert (entry.rule, entry.source) == (rule, source)
+    assert entry.why.endswith("of an LSTM eta would be (2 hidden)^-1/4") is (source == "guess")
+
+
+def test_gates_that_are_taken_for_a_convolution_are_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_is_recurrent", lambda *args: False)
+    with pytest.raises(AssertionError):
+        test_the_gates_of_a_recurrent_layer_are_a_guess(
+            "gru.convz.weight", with_bias("gru.convz", (96, 242, 3, 3), 96), "convolution", "guess"
+        )

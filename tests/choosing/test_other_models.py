@@ -145,6 +145,7 @@ def test_there_are_models_of_every_kind():
         (weights, "_are_one_and_two", lambda *args: False, "openelm"),
         (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
         (convolutions, "_is_of_mlx", lambda *args: False, "mlx-cnn"),
+        (convolutions, "_is_recurrent", lambda *args: False, "convlstm"),
         (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
         (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
