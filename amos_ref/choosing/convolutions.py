@@ -27,7 +27,7 @@ class _Convolution(NamedTuple):
 
     axes: Axes
     channels: int  # the axis of the input channels
-    kind: str = ""  # or "first", "depthwise", "transposed", "recurrent"
+    kind: str = ""  # or "first", "perhaps first", "depthwise", "transposed", "recurrent"
 
 
 def _lie(leaf: Leaf, model: Model) -> _Convolution:
@@ -132,9 +132,20 @@ def _find(model: Model) -> dict[str, _Convolution]:
     told = made | {lies.axes.sizes(model.leaves[full].shape)[1] for full, lies in found.items()}
     first |= {full for full, n in plain.items() if n == 4 and n not in told and not _is_in_groups(full, plain, model)}
     first |= _tell_depthwise(found, [full for full, n in plain.items() if n == 1], bool(first), model)
-    if not first and found and plain.get(earliest, 0) not in made | {0} and not found[earliest].kind:
+    open_ = not first and earliest in plain and not found[earliest].kind
+    if open_ and plain[earliest] not in made:
         first = {earliest}
-    return found | {full: found[full]._replace(kind="first") for full in first}
+    perhaps = _read_the_data(found, plain, earliest, model) if open_ and not first else set[str]()
+    kinds = dict.fromkeys(perhaps, "perhaps first") | dict.fromkeys(first, "first")
+    return found | {full: found[full]._replace(kind=kind) for full, kind in kinds.items()}
+
+
+def _read_the_data(found: dict[str, _Convolution], plain: dict[str, int], earliest: str, model: Model) -> set[str]:
+    """Return the kernels with the channels of the earliest, few of them, that only a later layer makes: the output."""
+    channels = plain[earliest]
+    made = [model.rank[leaf.full] for leaf in model if leaf.full not in plain and channels in leaf.shape]
+    alike = [full for full, n in plain.items() if n == channels and model.rank[full] < min(made, default=0)]
+    return {full for full in alike if found[full].axes.sizes(model.leaves[full].shape)[1] >= 2 * channels}
 
 
 def _is_recurrent(leaf: Leaf, model: Model, lies: _Convolution) -> bool:
@@ -186,6 +197,9 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         rule, gain = "first convolution", 8
         why = f"the first convolution, of data with {size} {'channel' if size == 1 else 'channels'}"
         source = "recipe" if size == 1 else "analogy"
+    if kind == "perhaps first":
+        rule, gain, source = "first convolution", 8, "guess"
+        why = "the first convolution, unless a layer makes its channels: then eta is half of that"
     if kind == "recurrent":
         axes = axes._replace(evidence=f"{axes.evidence}; of an LSTM eta would be (2 hidden)^-1/4", certain=False)
     if leaf.own in _GPT2 and leaf.shape[0] == 1:

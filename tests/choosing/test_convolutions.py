@@ -117,3 +117,28 @@ def test_gates_that_are_taken_for_a_convolution_are_caught(monkeypatch):
         test_the_gates_of_a_recurrent_layer_are_a_guess(
             "gru.convz.weight", with_bias("gru.convz", (96, 242, 3, 3), 96), "convolution", "guess"
         )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule", "source"),
+    [
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64), 7), "first convolution", "guess"),
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64, 3), 7), "first convolution", "guess"),
+        (with_bias("conv", (3, 7, 64), 64, "kernel") | with_bias("out", (64, 7), 7), "first convolution", "guess"),
+        (with_bias("into", (7, 9), 7) | with_bias("conv", (64, 7, 3), 64), "convolution", "recipe"),
+        (with_bias("conv", (64, 64, 3), 64) | with_bias("out", (7, 64), 7), "convolution", "recipe"),
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (5, 64), 5), "first convolution", "analogy"),
+    ],
+)
+def test_a_first_convolution_of_as_many_channels_as_the_output_has_is_a_guess(shapes, rule, source):
+    shapes = {"z.weight": (1,)} | shapes  # not sorted
+    entry = next(entry for name, entry in amos_ref.choose(shapes).items() if name.startswith("conv"))
+    assert (entry.rule, entry.source) == (rule, source)
+
+
+def test_a_first_convolution_that_is_taken_for_a_later_one_is_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_read_the_data", lambda *args: set())
+    with pytest.raises(AssertionError):
+        test_a_first_convolution_of_as_many_channels_as_the_output_has_is_a_guess(
+            with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64), 7), "first convolution", "guess"
+        )

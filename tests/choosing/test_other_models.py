@@ -146,6 +146,7 @@ def test_there_are_models_of_every_kind():
         (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
         (convolutions, "_is_of_mlx", lambda *args: False, "mlx-cnn"),
         (convolutions, "_is_recurrent", lambda *args: False, "convlstm"),
+        (convolutions, "_read_the_data", lambda *args: set(), "informer"),
         (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
         (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
