@@ -17,6 +17,7 @@ _OF_KERAS = re.compile(r"conv\d_?d_transpose(_\d+)?")  # haiku writes conv2_d, a
 _UPWARD = {"up", "ups", "upconv", "upsample", "upsampler", "upsampling", "upscale", "upscaling"}
 _DECODING = _UPWARD | {"mask", "decoder", "dec", "generator", "gen"}
 _RECURRENT = re.compile(r"lstm|gru|(?<![a-z])rnn(?![a-z])")
+_IN_TABLES = {"token", "tokens", "word", "words", "wte"}
 _CELL = re.compile(r"(?<![a-z])cells?(?![a-z])")
 _GPT2 = {"c_attn", "c_proj", "c_fc"}  # convolutions of window 1 where TensorFlow 1 wrote it
 LARGEST_WINDOW = 32  # a patch of ViT-B/32; what is larger may be something else
@@ -173,11 +174,21 @@ def _tell_depthwise(found: dict[str, _Convolution], single: list[str], seen: boo
         leaf, (axes, channels, _) = model.leaves[full], found[full]
         named = _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) is not None
         again = patterns[pattern_of(full)] > 1 or "in_proj" in model.beside(leaf)
+        again |= _are_of_tokens(leaf, found, model)
         if axes.sizes(leaf.shape)[1] > 1 and (seen or first or named or again):
             found[full] = _Convolution(axes, channels, "depthwise")
         else:
             first.add(full)
     return first
+
+
+def _are_of_tokens(leaf: Leaf, found: dict[str, _Convolution], model: Model) -> bool:
+    """Whether a kernel of three axes reads tokens: it is behind their table, and no other reads what it makes."""
+    tables = (table for table in model if len(table.shape) == 2 and _IN_TABLES & {*words_of(table.own)})
+    if len(leaf.shape) != 3 or all(model.rank[table.full] > model.rank[leaf.full] for table in tables):
+        return False
+    reads = {model.leaves[full].shape[lies.channels] for full, lies in found.items()}
+    return found[leaf.full].axes.sizes(leaf.shape)[1] not in reads
 
 
 def convolution(leaf: Leaf, model: Model) -> Found | None:

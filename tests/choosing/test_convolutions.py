@@ -142,3 +142,28 @@ def test_a_first_convolution_that_is_taken_for_a_later_one_is_caught(monkeypatch
         test_a_first_convolution_of_as_many_channels_as_the_output_has_is_a_guess(
             with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64), 7), "first convolution", "guess"
         )
+
+
+TOKENS = {"token_embedding.weight": (500, 32)}
+ONE_CHANNEL = with_bias("conv1d", (32, 1, 4), 32)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule", "source"),
+    [
+        (TOKENS | ONE_CHANNEL, "convolution", "analogy"),
+        (ONE_CHANNEL | TOKENS, "first convolution", "recipe"),  # nothing comes before it: the data are a wave
+        (TOKENS | ONE_CHANNEL | with_bias("conv2", (32, 32, 4), 32), "first convolution", "recipe"),
+        (TOKENS | with_bias("conv1d", (32, 1, 4, 4), 32), "first convolution", "recipe"),
+        ({"label_head.weight": (500, 32)} | ONE_CHANNEL, "first convolution", "recipe"),
+    ],
+)
+def test_a_convolution_of_one_channel_behind_tokens_is_depthwise(shapes, rule, source):
+    entry = entry_of("conv1d.weight", shapes | {"conv1d.z": (1,)})
+    assert (entry.rule, entry.source) == (rule, source)
+
+
+def test_tokens_that_are_not_seen_are_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_are_of_tokens", lambda *args: False)
+    with pytest.raises(AssertionError):
+        test_a_convolution_of_one_channel_behind_tokens_is_depthwise(TOKENS | ONE_CHANNEL, "convolution", "analogy")
