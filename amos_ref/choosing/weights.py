@@ -19,10 +19,12 @@ _QUERY = {"q", "query", "queries"}
 _OUT_OF_HEADS = {"out", "o", "output", "proj"}
 _DOWN = {"fc2", "linear2", "lin2", "wo", "w2", "down", "down_proj", "dense_4h_to_h", "fc_out", "pwconv2", "dense_1"}
 _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "output_dense", "ffn_output", "lin_2"}
+_DOWN |= {"output_linear"}
 _SHORT = {"wq", "wk", "wv", "wo", "wqkv", "wkv"}  # parameters of attention, as they are called by hand
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
 _FIRST_LAYERS = _UP | {"gate_proj", "up_proj", "gate_up_proj", "linear1", "lin1", "c_fc", "pwconv1", "dense_h_to_4h"}
+_FIRST_LAYERS |= {"input_linear"}
 _LOW_RANK = {"lora", "adapter", "adapters"}  # their down is the way in, and they have no MLP's scales
 
 
@@ -99,15 +101,19 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
     axes = model.axes(leaf)
     if is_weight(leaf) and axes.inputs[0] > 0 and axes.inputs[-1] < ndim - 1:
         return scaled("linear", 2 if down else 1, axes, leaf, "linear layers in one array")
-    if not any("expert" in part.lower() for part in leaf.module) or "conv" in words:
+    if not _are_of_experts(leaf) or "conv" in words:
         return None
     outs_last = not leaf.name.last.endswith("weight")
-    known = model.width in leaf.shape[1:] and leaf.shape[1] != leaf.shape[2] and (down or words & _UP)
+    known = model.width in leaf.shape[1:] and leaf.shape[1] != leaf.shape[2] and (down or words & _FIRST_LAYERS)
     if known:
         outs_last = (leaf.shape[2] == model.width) is down
     lies = "(experts, in, out)" if outs_last else "(experts, out, in)"
     axes = Axes((1 if outs_last else 2,), f"its axes are {lies}", bool(known))
     return scaled("second layer" if down else "linear", 2 if down else 1, axes, leaf, "a layer of experts", "analogy")
+
+
+def _are_of_experts(leaf: Leaf) -> bool:
+    return any("expert" in part.lower() or "moe" in words_of(part) for part in leaf.module)
 
 
 # linear layers

@@ -112,3 +112,17 @@ def test_an_order_that_is_taken_for_the_models_is_caught(monkeypatch):
     monkeypatch.setattr(model, "_tell_order", lambda name, other: True)
     with pytest.raises(AssertionError):
         test_a_second_layer_by_the_order_of_sorted_names_alone_is_a_guess(VAE, "fc21", ("linear", "guess"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "found"),
+    [
+        ("moe.input_linear", (8, 96, 64), ("linear", (8, 96, 1), "analogy")),
+        ("moe.input_linear", (8, 64, 64), ("linear", (8, 64, 1), "guess")),  # square: the axes are not known
+        ("moe.output_linear", (8, 64, 48), ("second layer", (8, 64, 1), "analogy")),
+        ("smoetic.output_linear", (8, 64, 48), ("convolution", (8, 1, 1), "guess")),
+    ],
+)
+def test_a_mixture_of_experts_has_experts(layer, shape, found):
+    entry = amos_ref.choose({f"{layer}.weight": shape, "norm.weight": (64,)})[f"{layer}.weight"]
+    assert (entry.rule, entry.slot_shape, entry.source) == found
