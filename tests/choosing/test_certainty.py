@@ -126,3 +126,9 @@ def test_an_order_that_is_taken_for_the_models_is_caught(monkeypatch):
 def test_a_mixture_of_experts_has_experts(layer, shape, found):
     entry = amos_ref.choose({f"{layer}.weight": shape, "norm.weight": (64,)})[f"{layer}.weight"]
     assert (entry.rule, entry.slot_shape, entry.source) == found
+
+
+def test_experts_may_have_their_weights_normalised():
+    choice = amos_ref.choose({"experts.0.weight_g": (8, 1, 1), "experts.0.weight_v": (8, 4, 16)})
+    assert [entry.rule for entry in choice.values()] == ["weight norm", "linear"]
+    assert choice["experts.0.weight_g"].eta == choice["experts.0.weight_v"].eta * 64**0.5
