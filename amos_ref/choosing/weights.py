@@ -220,10 +220,16 @@ def _hidden(model: Model) -> set[str]:
         layers.sort(key=lambda leaf: model.rank[leaf.full])
         images = [model.rank[leaf.full] for leaf in model if len(leaf.shape) > 2 and is_weight(leaf)]
         sizes = {leaf.full: model.axes(leaf).sizes(leaf.shape) for leaf in layers}
+        reads = dict[tuple[str, ...], int]()  # what the first layer of each module reads
+        for leaf in layers:
+            reads.setdefault(leaf.module[:-1], sizes[leaf.full][0])
+        last = layers[-1].module[:-1] if layers else ()
         for leaf, after in itertools.pairwise(layers):
             above = leaf.module[:-1]
-            behind = model.rank[leaf.full] > min(images, default=0) and not (above and above[-1].isdigit())
-            if behind and above == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:
+            behind = model.rank[leaf.full] > min(images, default=0)
+            beside = bool(last and above) and above[:-1] == last[:-1] and reads[above] == reads[last]  # several heads
+            head = behind if above == last else beside and (behind or not model.ordered)
+            if head and not (above and above[-1].isdigit()) and sizes[leaf.full][1] == sizes[after.full][0]:
                 found.add(leaf.full)
     return found
 

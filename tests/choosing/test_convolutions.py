@@ -5,7 +5,7 @@ import math
 import pytest
 
 import amos_ref
-from amos_ref.choosing import convolutions
+from amos_ref.choosing import convolutions, weights
 
 
 def entry_of(name, shapes, **options):
@@ -167,3 +167,32 @@ def test_tokens_that_are_not_seen_are_caught(monkeypatch):
     monkeypatch.setattr(convolutions, "_are_of_tokens", lambda *args: False)
     with pytest.raises(AssertionError):
         test_a_convolution_of_one_channel_behind_tokens_is_depthwise(TOKENS | ONE_CHANNEL, "convolution", "analogy")
+
+
+def head(name, inputs):
+    return with_bias(f"{name}.0", (16, inputs), 16) | with_bias(f"{name}.2", (4, 16), 4)
+
+
+HEADS = with_bias("conv.0", (8, 1, 3, 3), 8) | head("value", 72) | head("adv", 72)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "hidden"),
+    [
+        (HEADS, {"value.0.weight", "adv.0.weight"}),
+        (dict(sorted(HEADS.items())), {"value.0.weight", "adv.0.weight"}),
+        (HEADS | head("other", 70), {"other.0.weight"}),  # value and adv read something else: are they heads?
+        (head("before", 72) | HEADS, {"value.0.weight", "adv.0.weight"}),
+        (HEADS | head("blocks.0", 72) | head("blocks.1", 72), set()),
+    ],
+)
+def test_heads_of_one_kind_have_hidden_layers_alike(shapes, hidden):
+    choice = amos_ref.choose(shapes)
+    assert {name for name, entry in choice.items() if entry.rule == "hidden layer"} == hidden
+    assert {choice[name].source for name in hidden} <= {"analogy"}
+
+
+def test_a_version_that_sees_one_head_is_caught(monkeypatch):
+    monkeypatch.setattr(weights, "_hidden", lambda model: {"adv.0.weight"})
+    with pytest.raises(AssertionError):
+        test_heads_of_one_kind_have_hidden_layers_alike(HEADS, {"value.0.weight", "adv.0.weight"})
