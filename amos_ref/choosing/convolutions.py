@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from amos_ref.choosing.model import Axes, Found, Leaf, Model, pattern_of
+from amos_ref.choosing.model import Axes, Found, Leaf, Model, is_of_torch, pattern_of
 from amos_ref.choosing.names import words_of
 from amos_ref.choosing.weights import experts, heads, is_weight, scaled
 
@@ -40,6 +40,8 @@ def _lie(leaf: Leaf, model: Model) -> _Convolution:
     axes = model.axes(leaf)
     if axes.inputs[0] or len(axes.inputs) < ndim - 1:
         return _Convolution(axes, ndim - 1) if _is_of_mlx(model) else _lie_as_in_torch(leaf, model, axes, says)
+    if bias == shape[1:2] == shape[-1:] and is_of_torch(leaf) and model.layout != "in-out":
+        return _turned(leaf, "its axes are (in, out, *window)", True)
     window = tuple(range(ndim - 2))  # (*window, in, out)
     if _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) and shape[-1] <= shape[-2]:
         return _Convolution(Axes(window, "its axes are (*window, channels, 1)", True), ndim - 2, "depthwise")

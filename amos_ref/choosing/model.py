@@ -211,8 +211,7 @@ class Model:
             return self.layout == "out-in", f"the layout that was given is {_ORDERS[self.layout]}", True
         if leaf.name.last == "kernel" or leaf.role == "kernel":
             return False, "flax and Keras have the outputs last", True
-        torch = _TORCH_WEIGHT.search(leaf.name.last) is not None or bool(leaf.name.tag)
-        if torch and not graph:
+        if is_of_torch(leaf) and not graph:
             return True, "torch has the outputs first", True
         if graph or not _is_of_haiku(leaf):
             return False, "nothing says which axis has the outputs, and most put them last", False
@@ -240,6 +239,11 @@ class Model:
 
     def __iter__(self) -> Iterator[Leaf]:
         return iter(self.leaves.values())
+
+
+def is_of_torch(leaf: Leaf) -> bool:
+    """Whether a weight is called as torch calls it."""
+    return _TORCH_WEIGHT.search(leaf.name.last) is not None or bool(leaf.name.tag)
 
 
 def is_of_equinox(weight: Shape, bias: Shape) -> bool:

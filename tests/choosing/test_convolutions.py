@@ -196,3 +196,27 @@ def test_a_version_that_sees_one_head_is_caught(monkeypatch):
     monkeypatch.setattr(weights, "_hidden", lambda model: {"adv.0.weight"})
     with pytest.raises(AssertionError):
         test_heads_of_one_kind_have_hidden_layers_alike(HEADS, {"value.0.weight", "adv.0.weight"})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "options", "slot"),
+    [
+        ("weight", (64, 8, 8), {}, (1, 8, 1)),  # torch: (in, out, window)
+        ("weight", (64, 8, 8, 8), {}, (1, 8, 1, 1)),
+        ("weight", (8, 8, 8), {}, (8, 1, 1)),
+        ("weight", (64, 8, 8), {"layout": "flax"}, (1, 1, 8)),
+        ("kernel", (64, 8, 8), {}, (1, 1, 8)),  # flax: (window, in, out)
+        ("w", (64, 8, 8), {}, (1, 1, 8)),
+    ],
+)
+def test_a_window_as_long_as_there_are_outputs_is_read_by_the_name_of_the_weight(kernel, shape, options, slot):
+    entry = entry_of(f"net.1.2.{kernel}", with_bias("net.1.2", shape, 8, kernel), **options)
+    assert entry.slot_shape == slot
+
+
+def test_a_weight_of_torch_that_is_read_as_flaxs_is_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "is_of_torch", lambda leaf: False)
+    with pytest.raises(AssertionError):
+        test_a_window_as_long_as_there_are_outputs_is_read_by_the_name_of_the_weight(
+            "weight", (64, 8, 8), {}, (1, 8, 1)
+        )
