@@ -29,9 +29,18 @@ class Leaf(NamedTuple):
     module: tuple[str, ...]
 
 
-def _leaf(full: str, shape: Shape) -> Leaf:
-    name = parse(full)
+def _leaf(full: str, shape: Shape, shapes: Mapping[str, Shape]) -> Leaf:
+    name = parse(_name_variable(full, shapes))
     return Leaf(full, shape, name, name.own, name.role, name.module)
+
+
+def _name_variable(full: str, shapes: Mapping[str, Shape]) -> str:
+    """Return the name with "kernel" or "bias" for what files of Keras 3 only number, where a bias has the outputs."""
+    layer, _, number = full.rpartition("/vars/")
+    kernel, bias = shapes.get(f"{layer}/vars/0", ()), shapes.get(f"{layer}/vars/1")
+    if number not in ("0", "1") or len(kernel) < 2 or bias != kernel[-1:]:
+        return full
+    return f"{layer}/{'bias' if int(number) else 'kernel'}"
 
 
 class Axes(NamedTuple):
@@ -114,7 +123,7 @@ class Model:
     def __init__(self, shapes: Mapping[str, Shape], layout: str | None, family: str | None = None) -> None:
         self.layout = layout
         self.memo: dict[str, Any] = {}
-        self.leaves = {full: _leaf(full, shape) for full, shape in shapes.items()}
+        self.leaves = {full: _leaf(full, shape, shapes) for full, shape in shapes.items()}
         self.modules: dict[tuple[str, ...], dict[str, Leaf]] = defaultdict(dict)
         self.children: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for leaf in self.leaves.values():

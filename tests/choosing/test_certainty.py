@@ -132,3 +132,28 @@ def test_experts_may_have_their_weights_normalised():
     choice = amos_ref.choose({"experts.0.weight_g": (8, 1, 1), "experts.0.weight_v": (8, 4, 16)})
     assert [entry.rule for entry in choice.values()] == ["weight norm", "linear"]
     assert choice["experts.0.weight_g"].eta == choice["experts.0.weight_v"].eta * 64**0.5
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "rules"),
+    [
+        ("dense", [(784, 64), (64,)], ["linear", "bias"]),
+        ("multi_head_attention/output_dense", [(2, 4, 6), (6,)], ["linear", "bias"]),
+        ("conv2d_transpose", [(3, 3, 4, 4), (4,)], ["convolution", "bias"]),
+        ("conv2d_transpose", [(3, 3, 4, 9), (4,)], ["unknown", "unknown"]),  # no axis in the place of the outputs
+        ("layer_normalization", [(32,), (32,)], ["unknown", "unknown"]),
+        ("lstm/cell", [(8, 24), (6, 24), (24,)], ["unknown"] * 3),
+        ("embedding", [(50, 8)], ["unknown"]),
+    ],
+)
+def test_a_kernel_and_its_bias_are_told_apart_by_shape_where_keras_numbers_them(layer, shapes, rules):
+    choice = amos_ref.choose({f"layers/{layer}/vars/{i}": shape for i, shape in enumerate(shapes)})
+    assert [entry.rule for entry in choice.values()] == rules
+
+
+def test_names_of_keras_that_are_not_read_are_caught(monkeypatch):
+    monkeypatch.setattr(model, "_name_variable", lambda full, shapes: full)
+    with pytest.raises(AssertionError):
+        test_a_kernel_and_its_bias_are_told_apart_by_shape_where_keras_numbers_them(
+            "dense", [(784, 64), (64,)], ["linear", "bias"]
+        )

@@ -149,6 +149,7 @@ def test_there_are_models_of_every_kind():
         (convolutions, "_is_recurrent", lambda *args: False, "convlstm"),
         (convolutions, "_read_the_data", lambda *args: set(), "informer"),
         (weights, "_are_of_experts", lambda leaf: False, "granite-moe"),
+        (model_module, "_name_variable", lambda full, shapes: full, "keras-raw"),
         (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
         (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
