@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from amos_ref.choosing.model import Axes, Found, Leaf, Model, pattern_of
+from amos_ref.choosing.model import Axes, Found, Leaf, Model, is_of_torch, pattern_of
 from amos_ref.choosing.names import words_of
 from amos_ref.choosing.weights import experts, heads, is_weight, scaled
 
@@ -16,6 +16,9 @@ _TRANSPOSED = re.compile(
 _OF_KERAS = re.compile(r"conv\d_?d_transpose(_\d+)?")  # haiku writes conv2_d, and has the same axes
 _UPWARD = {"up", "ups", "upconv", "upsample", "upsampler", "upsampling", "upscale", "upscaling"}
 _DECODING = _UPWARD | {"mask", "decoder", "dec", "generator", "gen"}
+_RECURRENT = re.compile(r"lstm|gru|(?<![a-z])rnn(?![a-z])")
+_IN_TABLES = {"token", "tokens", "word", "words", "wte"}
+_CELL = re.compile(r"(?<![a-z])cells?(?![a-z])")
 _GPT2 = {"c_attn", "c_proj", "c_fc"}  # convolutions of window 1 where TensorFlow 1 wrote it
 LARGEST_WINDOW = 32  # a patch of ViT-B/32; what is larger may be something else
 
@@ -25,7 +28,7 @@ class _Convolution(NamedTuple):
 
     axes: Axes
     channels: int  # the axis of the input channels
-    kind: str = ""  # or "first", "depthwise", "transposed"
+    kind: str = ""  # or "first", "perhaps first", "depthwise", "transposed", "recurrent"
 
 
 def _lie(leaf: Leaf, model: Model) -> _Convolution:
@@ -37,6 +40,8 @@ def _lie(leaf: Leaf, model: Model) -> _Convolution:
     axes = model.axes(leaf)
     if axes.inputs[0] or len(axes.inputs) < ndim - 1:
         return _Convolution(axes, ndim - 1) if _is_of_mlx(model) else _lie_as_in_torch(leaf, model, axes, says)
+    if bias == shape[1:2] == shape[-1:] and is_of_torch(leaf) and model.layout != "in-out":
+        return _turned(leaf, "its axes are (in, out, *window)", True)
     window = tuple(range(ndim - 2))  # (*window, in, out)
     if _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) and shape[-1] <= shape[-2]:
         return _Convolution(Axes(window, "its axes are (*window, channels, 1)", True), ndim - 2, "depthwise")
@@ -118,7 +123,9 @@ def _find(model: Model) -> dict[str, _Convolution]:
     found: dict[str, _Convolution] = {}
     for leaf in model:
         if 2 < len(leaf.shape) < 6 and is_weight(leaf) and not heads(leaf, model) and not experts(leaf, model):
-            found[leaf.full] = _lie(leaf, model)
+            lies = found[leaf.full] = _lie(leaf, model)
+            if not lies.kind and _is_recurrent(leaf, model, lies):
+                found[leaf.full] = lies._replace(kind="recurrent")
     _follow_relatives(found, model)
     plain = {full: model.leaves[full].shape[lies.channels] for full, lies in found.items() if not lies.kind}
     earliest = min(found, key=model.rank.__getitem__, default="")
@@ -128,9 +135,31 @@ def _find(model: Model) -> dict[str, _Convolution]:
     told = made | {lies.axes.sizes(model.leaves[full].shape)[1] for full, lies in found.items()}
     first |= {full for full, n in plain.items() if n == 4 and n not in told and not _is_in_groups(full, plain, model)}
     first |= _tell_depthwise(found, [full for full, n in plain.items() if n == 1], bool(first), model)
-    if not first and found and plain.get(earliest, 0) not in made | {0} and not found[earliest].kind:
+    open_ = not first and earliest in plain and not found[earliest].kind
+    if open_ and plain[earliest] not in made:
         first = {earliest}
-    return found | {full: found[full]._replace(kind="first") for full in first}
+    perhaps = _read_the_data(found, plain, earliest, model) if open_ and not first else set[str]()
+    kinds = dict.fromkeys(perhaps, "perhaps first") | dict.fromkeys(first, "first")
+    return found | {full: found[full]._replace(kind=kind) for full, kind in kinds.items()}
+
+
+def _read_the_data(found: dict[str, _Convolution], plain: dict[str, int], earliest: str, model: Model) -> set[str]:
+    """Return the kernels with the channels of the earliest, few of them, that only a later layer makes: the output."""
+    channels = plain[earliest]
+    made = [model.rank[leaf.full] for leaf in model if leaf.full not in plain and channels in leaf.shape]
+    alike = [full for full, n in plain.items() if n == channels and model.rank[full] < min(made, default=0)]
+    return {full for full in alike if found[full].axes.sizes(model.leaves[full].shape)[1] >= 2 * channels}
+
+
+def _is_recurrent(leaf: Leaf, model: Model, lies: _Convolution) -> bool:
+    """Whether a kernel may hold the gates of a recurrent layer, as ConvLSTM's (4 * hidden, in + hidden, k, k)."""
+    if {"recurrent", "recurrent_kernel"} & model.children[leaf.module] or {"ih", "hh"} <= model.beside(leaf):
+        return True  # of Keras and flax, which have a kernel for the state beside that for the inputs
+    inputs, outputs = leaf.shape[lies.channels], lies.axes.sizes(leaf.shape)[1]
+    if len(leaf.shape) < 4 or inputs == 1 or lies.axes.fan_in(leaf.shape) == inputs:
+        return False
+    module = ".".join(leaf.module).lower()
+    return bool(_RECURRENT.search(module)) or (inputs < outputs and bool(_CELL.search(module)))
 
 
 def _is_in_groups(full: str, plain: dict[str, int], model: Model) -> bool:
@@ -147,11 +176,21 @@ def _tell_depthwise(found: dict[str, _Convolution], single: list[str], seen: boo
         leaf, (axes, channels, _) = model.leaves[full], found[full]
         named = _DEPTHWISE.search(f"{leaf.own} {leaf.name.last}".lower()) is not None
         again = patterns[pattern_of(full)] > 1 or "in_proj" in model.beside(leaf)
+        again |= _are_of_tokens(leaf, found, model)
         if axes.sizes(leaf.shape)[1] > 1 and (seen or first or named or again):
             found[full] = _Convolution(axes, channels, "depthwise")
         else:
             first.add(full)
     return first
+
+
+def _are_of_tokens(leaf: Leaf, found: dict[str, _Convolution], model: Model) -> bool:
+    """Whether a kernel of three axes reads tokens: it is behind their table, and no other reads what it makes."""
+    tables = (table for table in model if len(table.shape) == 2 and _IN_TABLES & {*words_of(table.own)})
+    if len(leaf.shape) != 3 or all(model.rank[table.full] > model.rank[leaf.full] for table in tables):
+        return False
+    reads = {model.leaves[full].shape[lies.channels] for full, lies in found.items()}
+    return found[leaf.full].axes.sizes(leaf.shape)[1] not in reads
 
 
 def convolution(leaf: Leaf, model: Model) -> Found | None:
@@ -171,6 +210,11 @@ def convolution(leaf: Leaf, model: Model) -> Found | None:
         rule, gain = "first convolution", 8
         why = f"the first convolution, of data with {size} {'channel' if size == 1 else 'channels'}"
         source = "recipe" if size == 1 else "analogy"
+    if kind == "perhaps first":
+        rule, gain, source = "first convolution", 8, "guess"
+        why = "the first convolution, unless a layer makes its channels: then eta is half of that"
+    if kind == "recurrent":
+        axes = axes._replace(evidence=f"{axes.evidence}; of an LSTM eta would be (2 hidden)^-1/4", certain=False)
     if leaf.own in _GPT2 and leaf.shape[0] == 1:
         axes = axes._replace(evidence=f"{axes.evidence}; of a linear layer eta would be sqrt(1/fan-in)", certain=False)
     if not _may_be_stacked(leaf, model):

@@ -219,8 +219,10 @@ def name_weight_norm(leaf: Leaf, model: Model) -> Found | None:
     if leaf.name.tag not in ("g", "original0"):
         return None
     other = model.leaves.get(leaf.full[: -len(leaf.name.tag)] + {"g": "v", "original0": "original1"}[leaf.name.tag])
-    inner = None if other is None else (convolution(other, model) if len(other.shape) > 2 else linear(other, model))
-    if other is None or inner is None or inner.eta is None:
+    if other is None:
+        return None
+    inner = next((found for kind in (heads, experts, convolution, linear) if (found := kind(other, model))), None)
+    if inner is None or inner.eta is None:
         return None
     share = math.prod(other.shape) / max(math.prod(leaf.shape), 1)
     why = f"the length of a vector of {share:.0f} entries of size {inner.eta:.4g}"

@@ -29,9 +29,18 @@ class Leaf(NamedTuple):
     module: tuple[str, ...]
 
 
-def _leaf(full: str, shape: Shape) -> Leaf:
-    name = parse(full)
+def _leaf(full: str, shape: Shape, shapes: Mapping[str, Shape]) -> Leaf:
+    name = parse(_name_variable(full, shapes))
     return Leaf(full, shape, name, name.own, name.role, name.module)
+
+
+def _name_variable(full: str, shapes: Mapping[str, Shape]) -> str:
+    """Return the name with "kernel" or "bias" for what files of Keras 3 only number, where a bias has the outputs."""
+    layer, _, number = full.rpartition("/vars/")
+    kernel, bias = shapes.get(f"{layer}/vars/0", ()), shapes.get(f"{layer}/vars/1")
+    if number not in ("0", "1") or len(kernel) < 2 or bias != kernel[-1:]:
+        return full
+    return f"{layer}/{'bias' if int(number) else 'kernel'}"
 
 
 class Axes(NamedTuple):
@@ -114,7 +123,7 @@ class Model:
     def __init__(self, shapes: Mapping[str, Shape], layout: str | None, family: str | None = None) -> None:
         self.layout = layout
         self.memo: dict[str, Any] = {}
-        self.leaves = {full: _leaf(full, shape) for full, shape in shapes.items()}
+        self.leaves = {full: _leaf(full, shape, shapes) for full, shape in shapes.items()}
         self.modules: dict[tuple[str, ...], dict[str, Leaf]] = defaultdict(dict)
         self.children: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for leaf in self.leaves.values():
@@ -211,12 +220,16 @@ class Model:
             return self.layout == "out-in", f"the layout that was given is {_ORDERS[self.layout]}", True
         if leaf.name.last == "kernel" or leaf.role == "kernel":
             return False, "flax and Keras have the outputs last", True
-        torch = _TORCH_WEIGHT.search(leaf.name.last) is not None or bool(leaf.name.tag)
-        if torch and not graph:
+        if is_of_torch(leaf) and not graph:
             return True, "torch has the outputs first", True
         if graph or not _is_of_haiku(leaf):
             return False, "nothing says which axis has the outputs, and most put them last", False
         return False, "haiku has the outputs last", True
+
+    def comes_after(self, leaf: Leaf, other: Leaf) -> bool | None:
+        """Return whether a leaf comes after another one; None where names are sorted, and do not say it."""
+        after = self.rank[leaf.full] > self.rank[other.full]
+        return after if self.ordered or _tell_order(leaf.full, other.full) else None
 
     def following(self, leaf: Leaf) -> Leaf | None:
         """Return the gain of the norm behind a layer: of bn1 behind conv1, or of number 1 behind number 0."""
@@ -235,6 +248,11 @@ class Model:
 
     def __iter__(self) -> Iterator[Leaf]:
         return iter(self.leaves.values())
+
+
+def is_of_torch(leaf: Leaf) -> bool:
+    """Whether a weight is called as torch calls it."""
+    return _TORCH_WEIGHT.search(leaf.name.last) is not None or bool(leaf.name.tag)
 
 
 def is_of_equinox(weight: Shape, bias: Shape) -> bool:
@@ -256,6 +274,16 @@ def _phase(part: str) -> int:
 def _split_digits(part: str) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", part)
     return [(0, int(piece), "") if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces)]
+
+
+def _tell_order(name: str, other: str) -> bool:
+    """Whether two names say which comes first, by a word or by a number; fc3 may come before fc21, or after it."""
+    for part, against in zip(_PARTS.split(name), _PARTS.split(other), strict=False):
+        if part != against:
+            numbered = pattern_of(part) == pattern_of(against)
+            clear = part.isdigit() or (part < against) is (_split_digits(part) < _split_digits(against))
+            return _phase(part) != _phase(against) or (numbered and clear)
+    return False
 
 
 def pattern_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 
 from amos_ref.choosing.model import Axes, Found, Leaf, Model
 from amos_ref.choosing.names import (
@@ -18,10 +19,12 @@ _QUERY = {"q", "query", "queries"}
 _OUT_OF_HEADS = {"out", "o", "output", "proj"}
 _DOWN = {"fc2", "linear2", "lin2", "wo", "w2", "down", "down_proj", "dense_4h_to_h", "fc_out", "pwconv2", "dense_1"}
 _DOWN |= {"c_proj", "out", "w_out", "wo", "w_down", "proj_out", "linear_out", "output_dense", "ffn_output", "lin_2"}
+_DOWN |= {"output_linear"}
 _SHORT = {"wq", "wk", "wv", "wo", "wqkv", "wkv"}  # parameters of attention, as they are called by hand
 _ENDS = {"encoder", "decoder", "enc", "dec", "project", "projection", "embed", "head"}
 _UP = {"gate", "up", "w1", "w3", "wi", "in", "fc1", "v1", "wi_0", "wi_1"}
 _FIRST_LAYERS = _UP | {"gate_proj", "up_proj", "gate_up_proj", "linear1", "lin1", "c_fc", "pwconv1", "dense_h_to_4h"}
+_FIRST_LAYERS |= {"input_linear"}
 _LOW_RANK = {"lora", "adapter", "adapters"}  # their down is the way in, and they have no MLP's scales
 
 
@@ -98,15 +101,19 @@ def experts(leaf: Leaf, model: Model) -> Found | None:
     axes = model.axes(leaf)
     if is_weight(leaf) and axes.inputs[0] > 0 and axes.inputs[-1] < ndim - 1:
         return scaled("linear", 2 if down else 1, axes, leaf, "linear layers in one array")
-    if not any("expert" in part.lower() for part in leaf.module) or "conv" in words:
+    if not _are_of_experts(leaf) or "conv" in words:
         return None
     outs_last = not leaf.name.last.endswith("weight")
-    known = model.width in leaf.shape[1:] and leaf.shape[1] != leaf.shape[2] and (down or words & _UP)
+    known = model.width in leaf.shape[1:] and leaf.shape[1] != leaf.shape[2] and (down or words & _FIRST_LAYERS)
     if known:
         outs_last = (leaf.shape[2] == model.width) is down
     lies = "(experts, in, out)" if outs_last else "(experts, out, in)"
     axes = Axes((1 if outs_last else 2,), f"its axes are {lies}", bool(known))
     return scaled("second layer" if down else "linear", 2 if down else 1, axes, leaf, "a layer of experts", "analogy")
+
+
+def _are_of_experts(leaf: Leaf) -> bool:
+    return any("expert" in part.lower() or "moe" in words_of(part) for part in leaf.module)
 
 
 # linear layers
@@ -153,28 +160,37 @@ def _are_ends(leaf: Leaf, other: Leaf, block: tuple[str, ...]) -> bool:
     return parts[0] != parts[1] and bool(_ENDS & {word for part in parts for word in words_of(part)})
 
 
-def _is_second(leaf: Leaf, axes: Axes, model: Model) -> str:
-    """Return why a layer is the second one of an MLP, whose inputs come out of an activation, or ""."""
+def _second(leaf: Leaf, axes: Axes, model: Model) -> Found | None:
+    """The second layer of an MLP, whose inputs come out of an activation; a guess where it may be one."""
     if _in_attention(leaf, model):
-        return ""
+        return None
     into = leaf.own.lower() in _FIRST_LAYERS and not (leaf.own == "w3" and "w12" in model.beside(leaf))  # of DINOv2
     if into or is_low_rank(leaf):
-        return ""
-    inputs, outputs = axes.sizes(leaf.shape)
+        return None
+    (inputs, outputs), doubt = axes.sizes(leaf.shape), ""
     mlp, named = side_of(leaf.module) == "mlp", leaf.own.lower() in _DOWN or "down" in words_of(leaf.own)
+    for first, made, block in _partners(leaf, inputs, outputs, model):
+        if mlp and _are_one_and_two(first.own, leaf.own):
+            named = True
+        if first is leaf or (made == outputs and not named) or _are_ends(leaf, first, block):
+            continue
+        after = model.comes_after(leaf, first)
+        words = f"the second layer of an MLP, after {_called(first)!r} ({outputs} -> {made})"
+        if (mlp and named) or (inputs > outputs and (mlp or after or (named and after is None))):
+            return scaled("second layer", 2, axes, leaf, words)
+        if inputs > outputs and after is None:
+            doubt = f"a linear layer, unless it is {words}: sorted names do not tell"
+    if mlp and named and inputs > outputs:
+        return scaled("second layer", 2, axes, leaf, "the second layer of an MLP, by its name")
+    return scaled("linear", 1, axes, leaf, doubt, "guess") if doubt else None
+
+
+def _partners(leaf: Leaf, inputs: int, outputs: int, model: Model) -> Iterator[tuple[Leaf, int, tuple[str, ...]]]:
+    """Yield the layers that may be the first of a layer's MLP, with their outputs and the block that holds both."""
     for block in _blocks(leaf):
-        for made in (inputs, 2 * inputs) if mlp else (inputs,):
+        for made in (inputs, 2 * inputs) if side_of(leaf.module) == "mlp" else (inputs,):
             for first in _pairs(model).get((block, outputs, made), ()):
-                if mlp and _are_one_and_two(model.leaves[first].own, leaf.own):
-                    named = True
-                if first == leaf.full or (made == outputs and not named) or _are_ends(leaf, model.leaves[first], block):
-                    continue
-                if (inputs > outputs and (mlp or named or model.rank[first] < model.rank[leaf.full])) or (
-                    mlp and named
-                ):
-                    partner = _called(model.leaves[first])
-                    return f"the second layer of an MLP, after {partner!r} ({outputs} -> {made})"
-    return "the second layer of an MLP, by its name" if mlp and named and inputs > outputs else ""
+                yield model.leaves[first], made, block
 
 
 def _are_one_and_two(first: str, second: str) -> bool:
@@ -204,10 +220,16 @@ def _hidden(model: Model) -> set[str]:
         layers.sort(key=lambda leaf: model.rank[leaf.full])
         images = [model.rank[leaf.full] for leaf in model if len(leaf.shape) > 2 and is_weight(leaf)]
         sizes = {leaf.full: model.axes(leaf).sizes(leaf.shape) for leaf in layers}
+        reads = dict[tuple[str, ...], int]()  # what the first layer of each module reads
+        for leaf in layers:
+            reads.setdefault(leaf.module[:-1], sizes[leaf.full][0])
+        last = layers[-1].module[:-1] if layers else ()
         for leaf, after in itertools.pairwise(layers):
             above = leaf.module[:-1]
-            behind = model.rank[leaf.full] > min(images, default=0) and not (above and above[-1].isdigit())
-            if behind and above == layers[-1].module[:-1] and sizes[leaf.full][1] == sizes[after.full][0]:
+            behind = model.rank[leaf.full] > min(images, default=0)
+            beside = bool(last and above) and above[:-1] == last[:-1] and reads[above] == reads[last]  # several heads
+            head = behind if above == last else beside and (behind or not model.ordered)
+            if head and not (above and above[-1].isdigit()) and sizes[leaf.full][1] == sizes[after.full][0]:
                 found.add(leaf.full)
     return found
 
@@ -219,8 +241,8 @@ def linear(leaf: Leaf, model: Model) -> Found | None:
         return None
     if query := _attention(leaf, axes, model) if _in_attention(leaf, model) else None:
         return query
-    if why := _is_second(leaf, axes, model):
-        return scaled("second layer", 2, axes, leaf, why)
+    if second := _second(leaf, axes, model):
+        return second
     if leaf.full in _hidden(model):
         source = "recipe" if model.family == "mnist" else "analogy"
         return scaled(

@@ -75,3 +75,85 @@ def test_tokens_and_positions_are_none_of_the_authors_but_tables_of_positions_ar
 def test_the_authors_model_with_relative_positions_has_one_slot_a_position():
     entry = amos_ref.choose({"relpos_embed": (255, 768), "layer_norm.scale": (768,)})["relpos_embed"]
     assert (entry.eta, entry.slot_shape, entry.source) == (0.5, (255, 1), "recipe")
+
+
+def biased(layers):
+    """Return the shapes of layers of torch with biases."""
+    return {f"{n}.{r}": s for n, shape in layers.items() for r, s in (("weight", shape), ("bias", shape[:1]))}
+
+
+VAE = {"fc1": (400, 784), "fc21": (20, 400), "fc22": (20, 400), "fc3": (400, 20), "fc4": (784, 400)}
+
+
+@pytest.mark.parametrize(
+    ("layers", "name", "found"),
+    [
+        (VAE, "fc21", ("linear", "guess")),  # number 21, or the first half of number 2
+        ({"expand": (64, 16), "shrink": (16, 64)}, "shrink", ("linear", "guess")),
+        ({"make": (16, 64), "use": (64, 16)}, "make", ("linear", "guess")),
+        ({"fc1": (64, 16), "fc2": (16, 64)}, "fc2", ("second layer", "recipe")),
+        ({"fc1": (16, 64), "fc2": (8, 16), "fc3": (16, 8)}, "fc2", ("linear", "recipe")),
+        ({"net.2": (64, 16), "net.10": (16, 64)}, "net.10", ("second layer", "recipe")),
+        ({"net.2": (16, 64), "net.10": (64, 16)}, "net.2", ("linear", "recipe")),
+    ],
+)
+def test_a_second_layer_by_the_order_of_sorted_names_alone_is_a_guess(layers, name, found):
+    entry = amos_ref.choose(dict(sorted(biased(layers).items())))[f"{name}.weight"]
+    assert (entry.rule, entry.source) == found
+
+
+def test_in_the_order_of_the_model_it_is_known():
+    assert amos_ref.choose(biased(VAE)).named("guess") == []
+    entry = amos_ref.choose(biased({"grow": (64, 16), "contract": (16, 64)}))["contract.weight"]
+    assert (entry.rule, entry.source) == ("second layer", "recipe")
+
+
+def test_an_order_that_is_taken_for_the_models_is_caught(monkeypatch):
+    monkeypatch.setattr(model, "_tell_order", lambda name, other: True)
+    with pytest.raises(AssertionError):
+        test_a_second_layer_by_the_order_of_sorted_names_alone_is_a_guess(VAE, "fc21", ("linear", "guess"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "found"),
+    [
+        ("moe.input_linear", (8, 96, 64), ("linear", (8, 96, 1), "analogy")),
+        ("moe.input_linear", (8, 64, 64), ("linear", (8, 64, 1), "guess")),  # square: the axes are not known
+        ("moe.output_linear", (8, 64, 48), ("second layer", (8, 64, 1), "analogy")),
+        ("smoetic.output_linear", (8, 64, 48), ("convolution", (8, 1, 1), "guess")),
+    ],
+)
+def test_a_mixture_of_experts_has_experts(layer, shape, found):
+    entry = amos_ref.choose({f"{layer}.weight": shape, "norm.weight": (64,)})[f"{layer}.weight"]
+    assert (entry.rule, entry.slot_shape, entry.source) == found
+
+
+def test_experts_may_have_their_weights_normalised():
+    choice = amos_ref.choose({"experts.0.weight_g": (8, 1, 1), "experts.0.weight_v": (8, 4, 16)})
+    assert [entry.rule for entry in choice.values()] == ["weight norm", "linear"]
+    assert choice["experts.0.weight_g"].eta == choice["experts.0.weight_v"].eta * 64**0.5
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "rules"),
+    [
+        ("dense", [(784, 64), (64,)], ["linear", "bias"]),
+        ("multi_head_attention/output_dense", [(2, 4, 6), (6,)], ["linear", "bias"]),
+        ("conv2d_transpose", [(3, 3, 4, 4), (4,)], ["convolution", "bias"]),
+        ("conv2d_transpose", [(3, 3, 4, 9), (4,)], ["unknown", "unknown"]),  # no axis in the place of the outputs
+        ("layer_normalization", [(32,), (32,)], ["unknown", "unknown"]),
+        ("lstm/cell", [(8, 24), (6, 24), (24,)], ["unknown"] * 3),
+        ("embedding", [(50, 8)], ["unknown"]),
+    ],
+)
+def test_a_kernel_and_its_bias_are_told_apart_by_shape_where_keras_numbers_them(layer, shapes, rules):
+    choice = amos_ref.choose({f"layers/{layer}/vars/{i}": shape for i, shape in enumerate(shapes)})
+    assert [entry.rule for entry in choice.values()] == rules
+
+
+def test_names_of_keras_that_are_not_read_are_caught(monkeypatch):
+    monkeypatch.setattr(model, "_name_variable", lambda full, shapes: full)
+    with pytest.raises(AssertionError):
+        test_a_kernel_and_its_bias_are_told_apart_by_shape_where_keras_numbers_them(
+            "dense", [(784, 64), (64,)], ["linear", "bias"]
+        )

@@ -154,10 +154,14 @@ def always(answer):
     return lambda *args: answer
 
 
+def take_for_second(leaf, axes, model):
+    return weights.scaled("second layer", 2, axes, leaf, "the second layer of an MLP")
+
+
 WRONG = {
     "biases are not looked at": ("gpt2", model.Model, "_splits", always([])),
-    "no second layers": ("whisper-tiny", weights, "_is_second", always("")),
-    "attention is an MLP": ("mamba-130m", weights, "_is_second", always("all")),
+    "no second layers": ("whisper-tiny", weights, "_second", always(None)),
+    "attention is an MLP": ("mamba-130m", weights, "_second", take_for_second),
     "no first convolution": ("resnet-50", convolutions, "convolution", None),
     "heads are not known": ("t5-small", model.Model, "_recognise_family", always("")),
     "tokens are unknown": ("vit-base", kinds, "name_token", always(None)),

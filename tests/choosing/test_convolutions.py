@@ -5,7 +5,7 @@ import math
 import pytest
 
 import amos_ref
-from amos_ref.choosing import convolutions
+from amos_ref.choosing import convolutions, weights
 
 
 def entry_of(name, shapes, **options):
@@ -87,4 +87,136 @@ def test_a_version_that_is_sure_of_square_kernels_is_caught(monkeypatch):
     with pytest.raises(AssertionError):
         test_a_square_kernel_of_torch_is_transposed_by_its_name_or_is_a_guess(
             "up", (64, 64, 2, 2), (1, 64, 1, 1), "guess"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "rule", "source"),
+    [
+        ("cell_list.0.conv.weight", with_bias("cell_list.0.conv", (256, 67, 3, 3), 256), "convolution", "guess"),
+        ("gru.convz.weight", with_bias("gru.convz", (96, 242, 3, 3), 96), "convolution", "guess"),
+        ("conv_lstm2d/kernel", {"conv_lstm2d/kernel": (3, 3, 1, 160)}, "convolution", "guess"),
+        ("ConvLSTMCell_0/ih/kernel", {"ConvLSTMCell_0/ih/kernel": (3, 3, 1, 160)}, "convolution", "guess"),
+        ("cell/kernel", {"cell/kernel": (3, 1, 8), "cell/recurrent_kernel": (3, 2, 8)}, "convolution", "guess"),
+        ("cells.3.conv.weight", with_bias("cells.3.conv", (64, 64, 3, 3), 64), "convolution", "recipe"),
+        ("cells.3.pre.weight", with_bias("cells.3.pre", (64, 32, 1, 1), 64), "convolution", "recipe"),
+        ("excellent.conv.weight", with_bias("excellent.conv", (64, 32, 3, 3), 64), "convolution", "recipe"),
+    ],
+)
+def test_the_gates_of_a_recurrent_layer_are_a_guess(name, shapes, rule, source):
+    shapes = {"stem.weight": (32, 3, 3, 3), "ConvLSTMCell_0/hh/kernel": (3, 3, 40, 160)} | shapes
+    shapes |= {"conv_lstm2d/recurrent_kernel": (3, 3, 40, 160)}
+    entry = entry_of(name, shapes)
+    assert (entry.rule, entry.source) == (rule, source)
+    assert entry.why.endswith("of an LSTM eta would be (2 hidden)^-1/4") is (source == "guess")
+
+
+def test_gates_that_are_taken_for_a_convolution_are_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_is_recurrent", lambda *args: False)
+    with pytest.raises(AssertionError):
+        test_the_gates_of_a_recurrent_layer_are_a_guess(
+            "gru.convz.weight", with_bias("gru.convz", (96, 242, 3, 3), 96), "convolution", "guess"
+        )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule", "source"),
+    [
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64), 7), "first convolution", "guess"),
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64, 3), 7), "first convolution", "guess"),
+        (with_bias("conv", (3, 7, 64), 64, "kernel") | with_bias("out", (64, 7), 7), "first convolution", "guess"),
+        (with_bias("into", (7, 9), 7) | with_bias("conv", (64, 7, 3), 64), "convolution", "recipe"),
+        (with_bias("conv", (64, 64, 3), 64) | with_bias("out", (7, 64), 7), "convolution", "recipe"),
+        (with_bias("conv", (64, 7, 3), 64) | with_bias("out", (5, 64), 5), "first convolution", "analogy"),
+    ],
+)
+def test_a_first_convolution_of_as_many_channels_as_the_output_has_is_a_guess(shapes, rule, source):
+    shapes = {"z.weight": (1,)} | shapes  # not sorted
+    entry = next(entry for name, entry in amos_ref.choose(shapes).items() if name.startswith("conv"))
+    assert (entry.rule, entry.source) == (rule, source)
+
+
+def test_a_first_convolution_that_is_taken_for_a_later_one_is_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_read_the_data", lambda *args: set())
+    with pytest.raises(AssertionError):
+        test_a_first_convolution_of_as_many_channels_as_the_output_has_is_a_guess(
+            with_bias("conv", (64, 7, 3), 64) | with_bias("out", (7, 64), 7), "first convolution", "guess"
+        )
+
+
+TOKENS = {"token_embedding.weight": (500, 32)}
+ONE_CHANNEL = with_bias("conv1d", (32, 1, 4), 32)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule", "source"),
+    [
+        (TOKENS | ONE_CHANNEL, "convolution", "analogy"),
+        (ONE_CHANNEL | TOKENS, "first convolution", "recipe"),  # nothing comes before it: the data are a wave
+        (TOKENS | ONE_CHANNEL | with_bias("conv2", (32, 32, 4), 32), "first convolution", "recipe"),
+        (TOKENS | with_bias("conv1d", (32, 1, 4, 4), 32), "first convolution", "recipe"),
+        ({"label_head.weight": (500, 32)} | ONE_CHANNEL, "first convolution", "recipe"),
+    ],
+)
+def test_a_convolution_of_one_channel_behind_tokens_is_depthwise(shapes, rule, source):
+    entry = entry_of("conv1d.weight", shapes | {"conv1d.z": (1,)})
+    assert (entry.rule, entry.source) == (rule, source)
+
+
+def test_tokens_that_are_not_seen_are_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "_are_of_tokens", lambda *args: False)
+    with pytest.raises(AssertionError):
+        test_a_convolution_of_one_channel_behind_tokens_is_depthwise(TOKENS | ONE_CHANNEL, "convolution", "analogy")
+
+
+def head(name, inputs):
+    return with_bias(f"{name}.0", (16, inputs), 16) | with_bias(f"{name}.2", (4, 16), 4)
+
+
+HEADS = with_bias("conv.0", (8, 1, 3, 3), 8) | head("value", 72) | head("adv", 72)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "hidden"),
+    [
+        (HEADS, {"value.0.weight", "adv.0.weight"}),
+        (dict(sorted(HEADS.items())), {"value.0.weight", "adv.0.weight"}),
+        (HEADS | head("other", 70), {"other.0.weight"}),  # value and adv read something else: are they heads?
+        (head("before", 72) | HEADS, {"value.0.weight", "adv.0.weight"}),
+        (HEADS | head("blocks.0", 72) | head("blocks.1", 72), set()),
+    ],
+)
+def test_heads_of_one_kind_have_hidden_layers_alike(shapes, hidden):
+    choice = amos_ref.choose(shapes)
+    assert {name for name, entry in choice.items() if entry.rule == "hidden layer"} == hidden
+    assert {choice[name].source for name in hidden} <= {"analogy"}
+
+
+def test_a_version_that_sees_one_head_is_caught(monkeypatch):
+    monkeypatch.setattr(weights, "_hidden", lambda model: {"adv.0.weight"})
+    with pytest.raises(AssertionError):
+        test_heads_of_one_kind_have_hidden_layers_alike(HEADS, {"value.0.weight", "adv.0.weight"})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "options", "slot"),
+    [
+        ("weight", (64, 8, 8), {}, (1, 8, 1)),  # torch: (in, out, window)
+        ("weight", (64, 8, 8, 8), {}, (1, 8, 1, 1)),
+        ("weight", (8, 8, 8), {}, (8, 1, 1)),
+        ("weight", (64, 8, 8), {"layout": "flax"}, (1, 1, 8)),
+        ("kernel", (64, 8, 8), {}, (1, 1, 8)),  # flax: (window, in, out)
+        ("w", (64, 8, 8), {}, (1, 1, 8)),
+    ],
+)
+def test_a_window_as_long_as_there_are_outputs_is_read_by_the_name_of_the_weight(kernel, shape, options, slot):
+    entry = entry_of(f"net.1.2.{kernel}", with_bias("net.1.2", shape, 8, kernel), **options)
+    assert entry.slot_shape == slot
+
+
+def test_a_weight_of_torch_that_is_read_as_flaxs_is_caught(monkeypatch):
+    monkeypatch.setattr(convolutions, "is_of_torch", lambda leaf: False)
+    with pytest.raises(AssertionError):
+        test_a_window_as_long_as_there_are_outputs_is_read_by_the_name_of_the_weight(
+            "weight", (64, 8, 8), {}, (1, 8, 1)
         )

@@ -62,7 +62,8 @@ WORDS = {
     "stacked": fan(1, lambda s: s[1], 0, 2),  # (layers or experts, in, out)
     "stacked-second": fan(2, lambda s: s[1], 0, 2),
     "gain-stacked": lambda s: (1.0, (s[0], 1)),
-    "stacked-torch": fan(1, lambda s: s[2], 0, 1),  # (layers, out, in)
+    "stacked-torch": fan(1, lambda s: s[2], 0, 1),  # (layers or experts, out, in)
+    "stacked-torch-second": fan(2, lambda s: s[2], 0, 1),
     "gru-haiku": gates(lambda s: s[1] // 3, 1),
     "scanned": lambda s: (s[0] ** -0.5, (1, *s[1:])),  # (in, layers, out) or (in, layers, heads, dim)
     "scanned-second": fan(2, lambda s: s[0], 1, 2),
@@ -112,8 +113,8 @@ def test_every_leaf_is_what_it_is_in_the_model(name):
 
 
 def test_files_that_sort_their_names_say_the_same():
-    """As safetensors files do. A single block of xLSTM has nothing that tells its convolution from a first one."""
-    wrong = {name: count_right(dict(sorted(leaves.items())))[1] for name, leaves in MODELS.items() if name != "xlstm"}
+    """As safetensors files do."""
+    wrong = {name: count_right(dict(sorted(leaves.items())))[1] for name, leaves in MODELS.items()}
     assert [lines for lines in wrong.values() if lines] == []
 
 
@@ -145,6 +146,10 @@ def test_there_are_models_of_every_kind():
         (weights, "_are_one_and_two", lambda *args: False, "openelm"),
         (convolutions, "_is_in_groups", lambda *args: False, "resnext-timm"),
         (convolutions, "_is_of_mlx", lambda *args: False, "mlx-cnn"),
+        (convolutions, "_is_recurrent", lambda *args: False, "convlstm"),
+        (convolutions, "_read_the_data", lambda *args: set(), "informer"),
+        (weights, "_are_of_experts", lambda leaf: False, "granite-moe"),
+        (model_module, "_name_variable", lambda full, shapes: full, "keras-raw"),
         (stacks, "is_of_equinox", lambda *args: False, "equinox-cnn"),
         (alike, "_describe", lambda *args: (), "cyclegan"),
     ],
