@@ -179,7 +179,7 @@ def _second(leaf: Leaf, axes: Axes, model: Model) -> Found | None:
         if (mlp and named) or (inputs > outputs and (mlp or after or (named and after is None))):
             return scaled("second layer", 2, axes, leaf, words)
         if inputs > outputs and after is None:
-            doubt = f"a linear layer, unless it is {words}: sorted names do not tell"
+            doubt = f"a linear layer, unless it is {words}, with sqrt(2) times this eta: sorted names do not tell"
     if mlp and named and inputs > outputs:
         return scaled("second layer", 2, axes, leaf, "the second layer of an MLP, by its name")
     return scaled("linear", 1, axes, leaf, doubt, "guess") if doubt else None
