@@ -31,7 +31,7 @@ class Article(html.parser.HTMLParser):
 
 
 def pages_with(word):
-    return {path.name for path in SITE.glob("*_zh.html") if word in Article(path.read_text(encoding="utf-8")).words}
+    return {path.name for path in SITE.glob("*.html") if word in Article(path.read_text(encoding="utf-8")).words}
 
 
 def search(browser, address, word):
