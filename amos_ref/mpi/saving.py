@@ -15,7 +15,7 @@ import numpy as np
 
 from amos_ref import tree
 from amos_ref.checks import named_arrays
-from amos_ref.dtypes import Shape, as_dtype
+from amos_ref.dtypes import Shape
 from amos_ref.errors import LayoutError, RankError, StateError, StorageError
 from amos_ref.mpi import windows
 from amos_ref.mpi.agreement import Agreement, Plan
@@ -24,9 +24,9 @@ from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
 from amos_ref.mpi.windows import DONE, STOP, Spread, Stopped, fill_from_root, windows_at_root
 from amos_ref.optimizers.interrupt import InterruptGuard
-from amos_ref.optimizers.state import PARTS, check_state
+from amos_ref.optimizers.state import PARTS
 from amos_ref.storage import checkpoint, container
-from amos_ref.storage.checkpoint import Checkpoint, Path
+from amos_ref.storage.checkpoint import Checkpoint, Path, fit_state
 from amos_ref.storage.files import name_errors, regular
 from amos_ref.storage.options import encode_options
 
@@ -227,7 +227,7 @@ class _Loading:
             pieces = {name: layout.piece(name, rank, slots[name]) for name in thetas}
             here = {name: slots[name] if piece is None else piece.slot_here for name, piece in pieces.items()}
             with name_errors("read", self.path):
-                state = _fit(state, opt, thetas, here)
+                state = fit_state(state, opt, thetas, here)
         return Checkpoint(self._as_like({name: thetas.get(name) for name in layout.shapes}), state, opt)
 
     def _as_like(self, named: dict[str, Any]) -> Any:
@@ -235,19 +235,6 @@ class _Loading:
             return named
         wanted = tree.match(named, tree.flatten(self.like, "like"), "the file's leaves")
         return tree.unflatten(wanted, self.like)
-
-
-def _fit(state: Any, opt: Any, thetas: dict[str, np.ndarray], slots: dict[str, Shape]) -> Any:
-    """Return the state in the dtype that the optimizer keeps; raise StateError unless it could be its own."""
-    dtypes = {name: opt._state_dtype(a.dtype) for name, a in thetas.items()}
-    parts: dict[str, Any] = dict(zip(state._fields[1:], state[1:], strict=True))
-    for part, arrays in parts.items():
-        if arrays is not None and part not in PARTS[type(state)].constants:
-            parts[part] = {name: as_dtype(a, dtypes[name]) for name, a in arrays.items()}
-    state = state._replace(**parts)
-    shapes = {name: (a.shape, slots[name]) for name, a in thetas.items()}
-    check_state(state, shapes, dtypes, opt.state_type, optional=opt.averages)
-    return state
 
 
 def _match(header: Any, parts: Parts, kind: Any) -> dict[str, Spread]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from amos_ref import __version__, tree
 from amos_ref.adamw import AdamW
 from amos_ref.checks import Arrays, named_arrays
-from amos_ref.dtypes import as_dtype, broadcasts
+from amos_ref.dtypes import Shape, as_dtype, broadcasts
 from amos_ref.errors import HyperParameterError, RuleError, StateError, StorageError
 from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.amos import Amos
@@ -240,19 +241,20 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         params = tree.unflatten({name: like_given(arrays[f"theta/{name}"], a) for name, a in given.items()}, like)
         start = _start(opt, params, options) if new else None
         state = _build_state(header, arrays, list(thetas), {}, new, start)
-        return Checkpoint(params, _fit(state, opt, thetas) if options else state, opt)
+        if options:
+            state = fit_state(state, opt, thetas, {n: opt._leaf_rule(n, a.shape)[-1] for n, a in thetas.items()})
+        return Checkpoint(params, state, opt)
 
 
-def _fit(state: Any, opt: Any, thetas: Arrays) -> Any:
+def fit_state(state: Any, opt: Any, thetas: Arrays, slots: Mapping[str, Shape]) -> Any:
     """Return the state in the dtype that the optimizer keeps; raise StateError unless it could be its own."""
-    rules = {name: opt._leaf_rule(name, a.shape) for name, a in thetas.items()}
     dtypes = {name: opt._state_dtype(a.dtype) for name, a in thetas.items()}
     parts: dict[str, Any] = dict(zip(state._fields[1:], state[1:], strict=True))
     for part, arrays in parts.items():
         if arrays is not None and part not in PARTS[type(state)].constants:
             parts[part] = {name: as_dtype(a, dtypes[name]) for name, a in arrays.items()}
     state = state._replace(**parts)
-    shapes = {name: (a.shape, rules[name][-1]) for name, a in thetas.items()}
+    shapes = {name: (a.shape, slots[name]) for name, a in thetas.items()}
     check_state(state, shapes, dtypes, opt.state_type, optional=opt.averages)
     return state
 
