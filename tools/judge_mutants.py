@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 
 from amos_ref.conformance.diagnosis.diagnose import diagnose
-from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.judging.judge import run
-from tools.judge_quality import MUTANTS, SEED, Judge, same
+from tools.judge_quality import MUTANTS, SEED, Judge, draw_mutants, same
 
 COLUMNS = "| dtype | mutants | caught | named, of those | named wrong | without a name | seconds |"
 
 
 def drawn() -> list[str]:
     """Return the mutants in the order in which they are drawn."""
-    singles = list(GRAMMAR.singles)
-    return [str(name) for name in np.random.default_rng(SEED).choice(singles, MUTANTS, replace=False)]
+    return draw_mutants(np.random.default_rng(SEED))
 
 
 def judge_mutant(judge: Judge, name: str) -> dict[str, Any]:

@@ -175,14 +175,18 @@ def is_wrong_in(name: str, dtype: str, algorithm: str = "paper") -> bool:
     return KNOWN[algorithm].catalogue[name].stage != "storage" or name.rpartition("-")[2] not in STORED[dtype]
 
 
+def draw_mutants(rng: np.random.Generator) -> list[str]:
+    """Return single changes of the grammar, in the order in which they are drawn."""
+    singles = list(GRAMMAR.singles)
+    return [str(name) for name in rng.choice(singles, min(MUTANTS, len(singles)), replace=False)]
+
+
 def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     """Return all that is measured: (dtype, method of Judge, arguments)."""
     found: list[tuple[str, str, tuple[Any, ...]]] = []
     plain, rng = table()[0], np.random.default_rng(SEED)
     formulas = [name for name, d in CATALOGUE.items() if d.only(plain)]
-    mutants = [
-        str(name) for name in rng.choice(list(GRAMMAR.singles), min(MUTANTS, len(GRAMMAR.singles)), replace=False)
-    ]
+    mutants = draw_mutants(rng)
     for dtype in DTYPES:
         wrong = [name for name in formulas if is_wrong_in(name, dtype)]
         found += [(dtype, "catch", (name,)) for name in wrong]

@@ -15,7 +15,9 @@ import numpy as np
 import amos_ref
 from amos_ref.bench.ranks import CUT_ARRAYS
 from amos_ref.kernels.cpu.threads import limit_threads
+from amos_ref.kernels.shared import Piece
 from amos_ref.mpi import Layout, Sharded
+from amos_ref.mpi.cutting import edges_of, spread_units, way_along
 from amos_ref.mpi.ranks import Ranks
 
 REST_FOR = 1e-3  # seconds between two looks of a rank that must leave its core to the others
@@ -76,7 +78,9 @@ def make_steps(comm: Any, kind: str, size: int, threads: tuple[int, int]) -> tup
     """Return the steps of an array of about so many parameters, and what is said of it."""
     shape, slot, axis = CUT_ARRAYS[kind](size)
     opt, own = (amos_ref.Amos(0.01, eta=0.5, slot_shape=lambda name, shape: slot, backend="cpu") for _ in range(2))
-    layout = Layout({"w": shape}, {"w": (axis, even_edges(shape, slot, axis, comm.size))})
+    way = way_along(Piece(shape, slot, axis, (0, shape[axis])))
+    edges = edges_of(way, spread_units(way, np.zeros(comm.size, np.int64)), shape)
+    layout = Layout({"w": shape}, {"w": (axis, edges)})
     sharded = Sharded(opt, layout, comm)
     here = {"w": np.full(layout.shape("w", comm.rank) or (), 0.5, np.float32)}
     mine = {"w": np.full(here["w"].shape, 0.01, np.float32)}
@@ -103,16 +107,6 @@ def make_steps(comm: Any, kind: str, size: int, threads: tuple[int, int]) -> tup
     payload = sum(share.payload for share in layout.bytes(opt))
     about = {"kind": kind, "shape": shape, "slot": slot, "parameters": int(np.prod(shape)), "payload": payload}
     return Steps(alone, apart, together), about
-
-
-def even_edges(shape: Any, slot: Any, axis: int, ranks: int) -> tuple[int, ...]:
-    """Return legal edges, as even as they can be."""
-    from amos_ref.kernels.shared import Piece
-
-    n = shape[axis]
-    unit = Piece(shape, slot, axis, (0, n)).unit
-    units = -(-n // unit)
-    return (*(min(k * units // ranks * unit, n) for k in range(ranks)), n)
 
 
 def time_steps(comm: Any, steps: Steps, seconds: float) -> dict[str, Any]:

@@ -95,8 +95,7 @@ def _compare_ranks(args: argparse.Namespace) -> int:
     from amos_ref.bench import ranks
 
     network = ranks.parse_network(args.network)
-    if args.seconds is not None and not 0 < args.seconds < float("inf"):
-        raise HyperParameterError(f"--seconds is {args.seconds}; it must be a finite number > 0")
+    _check_seconds(args.seconds)
     report = ranks.measure(quick=args.quick, seconds=args.seconds, network=network)
     if args.json:
         print(json.dumps(report, indent=1))
@@ -174,14 +173,18 @@ def _make_settings(args: argparse.Namespace) -> Any:
 
     seconds = args.seconds if args.seconds is not None else 0.6 if args.quick else 6.0
     rounds = 200 if args.rounds is None else args.rounds
-    if not 0 < seconds < float("inf"):
-        raise HyperParameterError(f"--seconds is {seconds}; it must be a finite number > 0")
+    _check_seconds(args.seconds)
     if rounds < 1:
         raise HyperParameterError(f"--rounds is {rounds}; it must be 1 or more")
     least, compiled = (3, 250) if args.quick else (5, 10_000)
     least = 20 if args.backend == "cuda" else least
     peers, algorithm = _select_peers(args), args.algorithm or "paper"
     return Settings(peers, args.backend, seconds, min(least, rounds), rounds, compiled, algorithm=algorithm)
+
+
+def _check_seconds(seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise HyperParameterError(f"--seconds is {seconds}; it must be a finite number > 0")
 
 
 def _select_peers(args: argparse.Namespace) -> tuple[str, ...]:

@@ -52,8 +52,7 @@ def cut_evenly(shapes: Mapping[str, Shape], slots: Mapping[str, Shape], ranks: i
         else:
             counts = spread_units(way, load)
             load += counts * way.entries
-            ends = np.minimum(np.cumsum(counts) * way.unit, shapes[name][way.axis])
-            cuts[name] = way.axis, (0, *ends.tolist())
+            cuts[name] = way.axis, edges_of(way, counts, shapes[name])
     return {name: cuts[name] for name in shapes}
 
 
@@ -64,6 +63,17 @@ def spread_units(way: Way, load: np.ndarray) -> np.ndarray:
     return counts
 
 
+def edges_of(way: Way, counts: np.ndarray, shape: Shape) -> tuple[int, ...]:
+    """Return the edges between ranks that have so many units each."""
+    return (0, *np.minimum(np.cumsum(counts) * way.unit, shape[way.axis]).tolist())
+
+
+def way_along(piece: Piece) -> Way:
+    """Return the way to cut along a piece's axis, which can be cut."""
+    n, unit = piece.shape[piece.axis], piece.unit
+    return Way(piece.axis, unit, -(-n // unit), unit * (math.prod(piece.shape) // n))
+
+
 def best_way(shape: Shape, slot: Shape, ranks: int) -> Way | None:
     """Return the way that sends least among those whose largest part is about the smallest; None if there is none."""
     found = []
@@ -71,12 +81,11 @@ def best_way(shape: Shape, slot: Shape, ranks: int) -> Way | None:
         if n < 2 or not math.prod(shape):
             continue
         piece = Piece(shape, slot, axis, (0, n))
-        unit = piece.unit
-        if unit == 0 or unit >= n:
+        if piece.unit == 0 or piece.unit >= n:
             continue
-        units, row = -(-n // unit), math.prod(shape) // n
+        way = way_along(piece)
         sent = math.prod(piece.sums_shape()) if piece.shared else 0
-        found.append((-(-units // ranks) * unit * row, sent, Way(axis, unit, units, unit * row)))
+        found.append((-(-way.units // ranks) * way.entries, sent, way))
     if not found:
         return None
     least = min(largest for largest, *_ in found)

@@ -23,30 +23,21 @@ def stored(wide, target):
         scalar.store(target, i, wide[i])
 
 
-@numba.njit(fastmath=False, error_model="numpy")
-def copied_by_integers(source, wide, target):
-    for i in range(source.size):
-        wide[i] = scalar.from_half(source[i])
-        target[i] = scalar.to_half(wide[i])
+def by_integers(load, store):
+    """The same by functions that know the bits: all of it, and its second half."""
 
+    @numba.njit(fastmath=False, error_model="numpy")
+    def copied(source, wide, target):
+        for i in range(source.size):
+            wide[i] = load(source[i])
+            target[i] = store(wide[i])
 
-@numba.njit(fastmath=False, error_model="numpy")
-def stored_by_integers(wide, target):
-    for i in range(wide.size):
-        target[i] = scalar.to_half(wide[i])
+    @numba.njit(fastmath=False, error_model="numpy")
+    def stored(wide, target):
+        for i in range(wide.size):
+            target[i] = store(wide[i])
 
-
-@numba.njit(fastmath=False, error_model="numpy")
-def copied_bfloats_by_integers(source, wide, target):
-    for i in range(source.size):
-        wide[i] = scalar.from_bfloat(source[i])
-        target[i] = scalar.to_bfloat(wide[i])
-
-
-@numba.njit(fastmath=False, error_model="numpy")
-def stored_bfloats_by_integers(wide, target):
-    for i in range(wide.size):
-        target[i] = scalar.to_bfloat(wide[i])
+    return copied, stored
 
 
 @numba.njit(fastmath=False, error_model="numpy")
@@ -55,15 +46,16 @@ def stored_by_way_of_float32(wide, target):
         scalar.store(target, i, np.float64(np.float32(wide[i])))
 
 
+HALF, BFLOAT = by_integers(scalar.from_half, scalar.to_half), by_integers(scalar.from_bfloat, scalar.to_bfloat)
 WAYS = {
     "float16": copied,
     "bfloat16": copied,
-    "float16 without the processor's help": copied_by_integers,
-    "bfloat16 as on a GPU": copied_bfloats_by_integers,
+    "float16 without the processor's help": HALF[0],
+    "bfloat16 as on a GPU": BFLOAT[0],
 }
 STORED = {
-    "float16 without the processor's help": stored_by_integers,
-    "bfloat16 as on a GPU": stored_bfloats_by_integers,
+    "float16 without the processor's help": HALF[1],
+    "bfloat16 as on a GPU": BFLOAT[1],
 }
 
 
