@@ -1,5 +1,6 @@
 """Minibatches for :func:`amos_ref.minimize`: how many there are, one after the other, and what follows from N."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -26,15 +27,20 @@ def count_batches(batches: Any) -> int | None:
         return None
 
 
-def stream(batches: Iterable[Any] | Callable[[], Iterable[Any]], epochs: int) -> Iterator[Any]:
-    """Yield the batches of all epochs.
+def stream(
+    batches: Iterable[Any] | Callable[[], Iterable[Any]], epochs: int | None = None, steps: int | None = None
+) -> Iterator[Any]:
+    """Yield the batches of all epochs; where only steps are given, of as many epochs as it takes.
+
+    What can be gone through only once, an iterator, has one epoch unless more are asked for.
 
     Raises
     ------
     ProblemError
         If an epoch has none: there are none, or an iterator is used up after the first epoch.
     """
-    for epoch in range(epochs):
+    endless = epochs is None and steps is not None and not hasattr(batches, "__next__")
+    for epoch in itertools.count() if endless else range(epochs or 1):
         empty = True
         for batch in batches() if callable(batches) else batches:
             empty = False

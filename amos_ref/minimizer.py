@@ -39,7 +39,7 @@ def minimize(
     *,
     steps: int | None = None,
     batches: Any = None,
-    epochs: int = 1,
+    epochs: int | None = None,
     state: Any = None,
     optimum: Any = None,
     target: float | None = None,
@@ -73,8 +73,9 @@ def minimize(
         The minibatches, of any type: a list, a loader, or a function that returns a new iterator for each epoch. If
         their number N is known from ``len``, the learning rate of "paper" is by default 1/sqrt(N), and 1 - beta is the
         same number, but at most 1/2. Every loss is that of one batch, and the loss at the end is that of the last one.
-    epochs : int
-        How many times the training goes through the batches, >= 1.
+    epochs : int, optional
+        How many times the training goes through the batches, >= 1. By default once, or as often as `steps` asks if that
+        is given. An iterator can be gone through only once.
     state : Result or state, optional
         What the training goes on from. It stays as it is. A Result also gives `x0` and `optimizer`, unless given.
         Batches begin with the first one: to go on within an epoch, give those that are left.
@@ -117,17 +118,15 @@ def minimize(
     >>> result.steps, result.loss < 1e-3 * result.history.loss[0]
     (200, True)
     """
-    check_counts(epochs=(epochs, 1))
+    check_counts(epochs=(1 if epochs is None else epochs, 1))
     x0, optimizer, options, state = _go_on_from(x0, optimizer, options, state)
     if isinstance(fun, Problem) and fun.batches is not None and batches is None:
         batches = fun.batches()
-        epochs = epochs if steps is None else max(-(-steps // len(batches)), 1)
     size = None if batches is None else count_batches(batches)
     if batches is None or steps is not None or size is not None:
-        steps = steps if steps is not None else 1000 if batches is None or size is None else size * epochs
+        steps = steps if steps is not None else 1000 if batches is None or size is None else size * (epochs or 1)
     check_counts(
         steps=(0 if steps is None else steps, 0),
-        epochs=(epochs, 1),
         every=(every, 1),
         patience=(1 if patience is None else patience, 1),
     )
@@ -138,7 +137,7 @@ def minimize(
         fun = fun.fun
     if x0 is None:
         raise ProblemError("x0 is None; it must be the tree of arrays from which the training starts")
-    if batches is None and epochs != 1:
+    if batches is None and epochs not in (None, 1):
         raise HyperParameterError(f"epochs is {epochs}, and there are no batches to go through; give batches or steps")
     check_callables(fun=fun, callback=fun if callback is None else callback)
     options = rates_for(optimizer, options, size)
@@ -153,7 +152,7 @@ def minimize(
         check_shape(a, named[name].shape, f"optimum leaf {name!r}")
     params = tree.unflatten(named, x0)
     state, rows, status = opt.init(params) if state is None else state, [], None
-    begin, flow = int(state.count), None if batches is None else stream(batches, epochs)
+    begin, flow = int(state.count), None if batches is None else stream(batches, epochs, steps)
     loss, grads, lowest = math.nan, None, (math.inf, 0)
     try:
         batch = ()

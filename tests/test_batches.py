@@ -50,7 +50,7 @@ def test_every_batch_in_its_turn(given):
 
 
 def test_batches_in_another_order_are_caught(monkeypatch):
-    monkeypatch.setattr("amos_ref.minimizer.stream", lambda given, epochs: batches.stream(given[::-1], epochs))
+    monkeypatch.setattr("amos_ref.minimizer.stream", lambda given, *rest: batches.stream(given[::-1], *rest))
     with pytest.raises(AssertionError):
         test_every_batch_in_its_turn(ROWS)
 
@@ -100,7 +100,7 @@ def test_what_is_no_epoch():
     for nothing in (3, 0.5, object()):
         with pytest.raises(ProblemError, match=r"^batches is .*; it must be a list, a loader or a function"):
             amos_ref.minimize(fun, START, batches=nothing)
-    for epochs in (0, -1, 1.5, None):
+    for epochs in (0, -1, 1.5):
         with pytest.raises(HyperParameterError, match=r"^epochs is"):
             amos_ref.minimize(fun, START, batches=ROWS, epochs=epochs)  # pyright: ignore[reportArgumentType]
 
@@ -137,6 +137,23 @@ def test_a_problem_with_minibatches_brings_them(given, steps):
     for rows in [rows for _ in range(3) for rows in several][:steps]:
         state = result.opt.step(params, problem.fun(params, rows)[1], state)
     assert own.bits(result.params["hidden"]["kernel"]) == own.bits(params["hidden"]["kernel"])
+
+
+@pytest.mark.parametrize("kind", ["list", "function", "iterator", "one epoch"])
+def test_steps_alone_go_through_the_batches_as_often_as_they_take(kind):
+    seen = []
+
+    def record(params, batch):
+        seen.append(batch.tolist())
+        return fun(params, batch)
+
+    batches = {"function": lambda: iter(ROWS), "iterator": iter(ROWS)}.get(kind, ROWS)
+    epochs = 1 if kind == "one epoch" else None
+    result = amos_ref.minimize(record, START, batches=batches, learning_rate=0.1, steps=7, epochs=epochs)
+    once = [rows.tolist() for rows in ROWS]
+    wanted = once if kind in ("iterator", "one epoch") else [*once, *once, once[0]]
+    wanted = [*wanted, wanted[-1]]  # the loss at the end is that of the last batch
+    assert (result.steps, result.status, seen) == (len(wanted) - 1, "steps", wanted)
 
 
 def bowl(params):
