@@ -4,6 +4,8 @@ All derive from :class:`AmosError`. A message is one line: what is wrong, where 
 a step raises one of them, the parameters and the state have the bits that they had before.
 """
 
+from collections import abc
+
 __all__ = [
     "AmosError", "BackendError", "DirectionError", "DtypeError", "ExpectationError", "ExpressionError",
     "FloatModeError", "HyperParameterError", "LayoutError", "MissingDependencyError", "NoAnswerError", "NonFiniteError",
@@ -19,6 +21,16 @@ def escape(text: str) -> str:
     encode what comes out, and a terminal finds no command in it.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def list_some(texts: abc.Iterable[str], apart: str = ", ", most: int = 20) -> str:
+    """Return the first few of many texts in one line, and how many others there are.
+
+    >>> list_some(["'a'", "'b'", "'c'", "'d'"], most=2)
+    "'a', 'b' and 2 more"
+    """
+    found = list(texts)
+    return apart.join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 class AmosError(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref.errors import RuleError
+from amos_ref.errors import RuleError, list_some
 from amos_ref.expressions import Shape
 from amos_ref.patterns import Matcher, is_plain
 from amos_ref.rules import LeafRule, LeafRules, Preset, number, resolve
@@ -78,7 +78,8 @@ def warn_of_unused(options: Mapping[str, Any], names: Iterable[str]) -> None:
     for option, rules in _mappings({option: options.get(option) for option in NEUTRAL}):
         for pattern in rules:
             if not (_begins_some(pattern, names) or any(Matcher(name).matches(pattern) for name in names)):
-                _warn(f"{option}: the rule {pattern!r} matches no leaf; the leaves are {_listed(names)}")
+                some = list_some(map(repr, names), most=5)
+                _warn(f"{option}: the rule {pattern!r} matches no leaf; the leaves are {some}")
 
 
 def _mappings(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -101,10 +102,6 @@ def _begins_some(pattern: Any, names: list[str]) -> bool:
         return False
     k = bisect.bisect_left(names, pattern)
     return k < len(names) and names[k].startswith(pattern)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _warn(message: str) -> None:

@@ -8,7 +8,6 @@ for the leaf of that name only.
 """
 
 import abc
-import itertools
 import math
 import operator
 from collections.abc import Mapping
@@ -17,12 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.dtypes import broadcasts
-from amos_ref.errors import ExpressionError, RuleError
+from amos_ref.errors import ExpressionError, RuleError, list_some
 from amos_ref.expressions import Shape, evaluate
 from amos_ref.outside import pass_on
 from amos_ref.patterns import Matcher, is_plain
-
-_MOST_LISTED = 20  # rules in an error
 
 
 class Preset(NamedTuple):
@@ -110,10 +107,9 @@ def _first_match(rules: Mapping[str, Any], kind: str, name: str, shape: Shape, d
         return rules[pattern]
     if default is not None:
         return default
-    listed = ", ".join(map(repr, itertools.islice(rules, _MOST_LISTED))) or "none"
-    more = f" and {len(rules) - _MOST_LISTED} more" if len(rules) > _MOST_LISTED else ""
+    listed = list_some(map(repr, rules)) or "none"
     hint = "; an entry of a choice is for its own leaf only: give its eta and slot_shape" * bool(index.whole)
-    raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}{more}{hint}")
+    raise RuleError(f"{kind}: no rule matches leaf {name!r} of shape {shape}; the rules are {listed}{hint}")
 
 
 class RuleIndex:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from amos_ref.errors import TreeError
+from amos_ref.errors import TreeError, list_some
 
 DEEPEST = 100  # containers in containers of other libraries
 Path = tuple[Any, ...]  # the keys that lead to a part of a tree
@@ -106,14 +106,13 @@ def match(named: dict[str, Any], like: dict[str, Any], what: str) -> dict[str, A
     Raises
     ------
     TreeError
-        If a leaf is missing from `named` or extra in it; the message lists them all.
+        If a leaf is missing from `named` or extra in it; the message lists the first of them, and counts the others.
     """
     missing = [name for name in like if name not in named]
     extra = [name for name in named if name not in like]
     if missing or extra:
-        parts = [
-            f"{word} {', '.join(map(repr, names))}" for word, names in (("missing", missing), ("extra", extra)) if names
-        ]
+        both = {"missing": missing, "extra": extra}
+        parts = [f"{word} {list_some(map(repr, names))}" for word, names in both.items() if names]
         raise TreeError(f"{what} do not match params: {'; '.join(parts)}")
     return {name: named[name] for name in like}
 

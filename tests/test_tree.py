@@ -65,6 +65,13 @@ def test_match_lists_every_missing_and_extra_leaf():
     assert str(error.value) == "grads do not match params: missing 'b/0', 'c'; extra 'x', 'y'"
 
 
+def test_the_list_of_missing_leaves_has_an_end():
+    with pytest.raises(TreeError) as error:
+        tree.match({}, dict.fromkeys(map(str, range(10000))), "grads")
+    assert str(error.value).startswith("grads do not match params: missing '0', '1', '2', ")
+    assert str(error.value).endswith(", '19' and 9980 more")
+
+
 def test_containers_of_another_kind_with_the_same_names_match():
     params = {"w": [np.ones(2), np.ones(3)]}
     grads = {"w": (np.ones(2), np.ones(3))}

@@ -23,7 +23,7 @@ from amos_ref import __version__, tree
 from amos_ref.adamw import AdamW
 from amos_ref.checks import Arrays, named_arrays
 from amos_ref.dtypes import Shape, as_dtype, broadcasts
-from amos_ref.errors import HyperParameterError, RuleError, StateError, StorageError
+from amos_ref.errors import HyperParameterError, RuleError, StateError, StorageError, list_some
 from amos_ref.foreign import as_array_tree, like_given
 from amos_ref.optimizers.amos import Amos
 from amos_ref.optimizers.closed_form import ClosedFormAmos
@@ -165,7 +165,7 @@ def load_state(
     StorageError
         If the file cannot be read, is damaged, or is not of this format and version.
     StateError
-        If the state does not fit `like`. The message lists every leaf that is missing, extra or of another shape.
+        If the state does not fit `like`. The message lists leaves that are missing, extra or of another shape.
 
     Warns
     -----
@@ -212,7 +212,7 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         As in :func:`load_state`; and if the state in the file does not fit `options`: a `momentum` that it does not
         have, or other slots. With another `state_dtype` it is converted.
     HyperParameterError
-        If an option that was a callable is not given, or if an option is given that does not exist.
+        If `strict` is not a bool, or an option does not exist, or one that was a callable is not given.
     RuleError
         If the optimizer's rules have nothing for a leaf that the file lacks; `options` can replace them.
 
@@ -334,6 +334,8 @@ def _state_type(header: Header) -> Any:
 
 def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters: bool, strict: bool) -> Arrays:
     """Return the leaves that the file lacks; raise StateError that lists everything in which it and the tree differ."""
+    if not isinstance(strict, bool):
+        raise HyperParameterError(f"strict is {strict!r:.60}; it must be True or False")
     known = set(leaves)
     new = {name: a for name, a in thetas.items() if name not in known}
     odd = [f"missing leaf {name!r}" for name in new] + [f"extra leaf {name!r}" for name in leaves if name not in thetas]
@@ -351,10 +353,10 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
             wrong.append(f"{part} of leaf {name!r} has dtype {entry.dtype} and the parameter {theta.dtype}")
     if wrong:
         hint = "" if strict or not sizes else "; a leaf of another shape starts anew under another name"
-        raise StateError(f"it does not match like: {'; '.join(wrong)}{hint}")
+        raise StateError(f"it does not match like: {list_some(wrong, '; ')}{hint}")
     if odd:
         words = "a missing leaf starts anew, but at the file's count (see docs/storage.md), an extra one is dropped"
-        warnings.warn(f"the file does not match like: {'; '.join(odd)}; {words}", LeavesWarning, stacklevel=3)
+        warnings.warn(f"the file does not match like: {list_some(odd, '; ')}; {words}", LeavesWarning, stacklevel=3)
     return new
 
 

@@ -198,6 +198,9 @@ def test_a_leaf_of_another_shape_is_told_what_to_do(tmp_path):
     amos_ref.save(tmp_path / "file", params, opt.init(params), opt)
     wider = {"body": np.ones(3), "head": np.ones((4, 3))}
     hint = "a leaf of another shape starts anew under another name"
+    for strict in ("no", None, 1):
+        with pytest.raises(errors.HyperParameterError, match=rf"strict is {strict!r}; it must be True or False"):
+            amos_ref.load(tmp_path / "file", wider, strict=strict)
     for strict in (True, False):
         with pytest.raises(errors.StateError) as caught:
             amos_ref.load(tmp_path / "file", wider, strict=strict)
