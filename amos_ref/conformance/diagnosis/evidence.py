@@ -232,6 +232,7 @@ class Evidence:
             steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
             found = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
             shows = shown is one.shown and one.case.dtype not in ENVELOPE_DTYPES and self.is_whole(one)
+            shows = shows and set(self.stages) > {"theta"}  # a state of another form is none to start from
             if found and found.step > 1 and names and shows:  # no earlier error is left where each step starts anew
                 steps = trajectory(one.case, one.etas, self.reading_of(names), shown)
                 if self._first(shown, self._noting(steps, stepped, True), slack) is None:

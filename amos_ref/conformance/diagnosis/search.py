@@ -4,51 +4,71 @@ A set is extended by what lets its first misfit come later: a deviation shows fi
 are found one after the other. Extensions are the catalogue's, the grammar's, and factors fitted to the port's numbers.
 """
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evidence
 from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
+from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
 
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
 SINGLES = 2  # lists that come of single deviations
+DEFAULT = "epsilon-default-"  # how names of deviations begin that have another default of epsilon
 PROBES = 4  # observations by which extensions are ranked
+
+Scores = dict[Names, tuple[int, ...]]  # what is more comes first
+Source = Callable[[Evidence, Names, list[int]], Iterator[Names]]
 
 
 def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
-    """Yield, for each size from 1 on, the sets that explain all observations, as far as the budget reaches.
+    """Yield the sets that explain all observations, smaller ones first, as far as the budget reaches.
 
-    The catalogue's come first, then, with the grammar, fitted factors, and as single deviations what the fit may miss
-    and numbers that are added.
+    Single deviations are the catalogue's, then, with the grammar, fitted factors, what the fit may miss, and numbers
+    that are added. Pairs and larger sets grow by the catalogue, at first only the most promising one, then more of
+    them, and then, with the grammar, by fitted factors too: a fit costs as much as ten catalogues.
     """
-    frontier: list[Names] = [()]
+    singles: Scores = {}
     try:
-        for size in range(1, largest + 1):
-            scores: dict[Names, tuple[int, ...]] = {}
-            for source in _SOURCES[: (4 if size == 1 else 2) if grammar else 1]:
-                new: dict[Names, tuple[int, ...]] = {}
-                for names in frontier:
-                    new |= _extensions(evidence, names, source)
-                scores |= new
-                yield [names for names in new if evidence.fits(names)]
-            left = [names for names in scores if next(evidence.failing(names), None) is not None]
-            frontier = heapq.nlargest(BEAM, left, key=scores.__getitem__)
+        for source in _SOURCES if grammar else _SOURCES[:1]:
+            new = _extensions(evidence, (), source)
+            singles |= new
+            yield [names for names in new if evidence.fits(names)]
+        # What was computed once is not charged again.
+        for upto, beam, sources in ((2, BEAM, 1), (largest, 1, 1), (largest, BEAM, 1), (largest, BEAM, 1 + grammar)):
+            yield from _larger(evidence, singles, upto, beam, _SOURCES[:sources])
     except BudgetSpent:
         return
 
 
-Source = Callable[[Evidence, Names, list[int]], Iterator[Names]]
+def _larger(
+    evidence: Evidence, scores: Scores, largest: int, beam: int, sources: Sequence[Source]
+) -> Iterator[list[Names]]:
+    for _ in range(1, largest):
+        frontier, scores = _frontier(evidence, scores, beam), {}
+        for source in sources:
+            new: Scores = {}
+            for names in frontier:
+                new |= _extensions(evidence, names, source)
+            scores |= new
+            yield [names for names in new if evidence.fits(names) and not _idles(evidence, names)]
 
 
-def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names, tuple[int, ...]]:
+def _frontier(evidence: Evidence, scores: Scores, beam: int) -> list[Names]:
+    """Return the most promising of the sets that do not explain everything."""
+    left = [names for names in scores if next(evidence.failing(names), None) is not None]
+    best = sorted(left, key=scores.__getitem__, reverse=True)
+    return list(itertools.islice((names for names in best if not _idles(evidence, names)), beam))
+
+
+def _extensions(evidence: Evidence, names: Names, source: Source) -> Scores:
     """Return the larger sets of a source that come further, each with a score."""
     failing = list(evidence.failing(names))
     if not failing:
         return {}
     probes = _spread(failing)
-    found: dict[Names, tuple[int, ...]] = {}
+    found: Scores = {}
     for added in source(evidence, names, failing):
         more = evidence.in_order(names + added)
         if set(added) & set(names):
@@ -62,8 +82,24 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> dict[Names,
     return found
 
 
+def _idles(evidence: Evidence, names: Names) -> bool:
+    """Whether one of the deviations changes nothing beside the others: then the smaller set was extended before."""
+    smaller = (names[:k] + names[k + 1 :] for k in range(len(names)))
+    return any(all(_gain(evidence, less, names, i) <= 0 for i in evidence.failing(less)) for less in smaller)
+
+
 def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
-    return _relevant(evidence, names, failing[0], evidence.known.catalogue)
+    """Yield the catalogue's deviations; where epsilon stands shows in most cases only together with its default.
+
+    In half precision, where a trial costs two dozen evaluations, there is no room for such pairs.
+    """
+    alone = list(_relevant(evidence, names, failing[0], evidence.known.catalogue))
+    yield from alone
+    if evidence.seen[0].case.dtype in ENVELOPE_DTYPES:
+        return
+    of_epsilon = [added for added in alone if evidence.deviation(*added).stage == "epsilon"]
+    defaults = [added for added in of_epsilon if added[0].startswith(DEFAULT)]
+    yield from (value + place for value in defaults for place in of_epsilon if place not in defaults)
 
 
 def _grammar(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
