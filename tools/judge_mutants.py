@@ -1,8 +1,11 @@
-"""What becomes of single changes that no catalogue has: mutants, drawn from the grammar of factors at random.
+"""What becomes of single changes that no catalogue has, and of several at once that it has.
+
+Single changes, mutants, are drawn from the grammar of factors at random, and sets of two to five from the catalogue.
 
 ``python -m tools.judge_mutants FILE --dtype float64 --up-to 2000`` judges the first 2,000 that are drawn and appends a
 line for each to FILE. What FILE has already is not judged again, so that it may be stopped and started at any time, and
-run beside one for float32. ``python -m tools.judge_mutants FILE`` prints the table of what FILE has.
+run beside one for float32. With ``--several`` sets are judged in place of mutants. ``python -m tools.judge_mutants
+FILE`` prints the table of what FILE has.
 """
 
 import argparse
@@ -19,36 +22,43 @@ import numpy as np
 
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.judging.judge import run
-from tools.judge_quality import MUTANTS, SEED, Judge, draw_mutants, same
+from tools.judge_quality import MUTANTS, SEED, Judge, draw_mutants, formulas_wrong_in, same
 
-COLUMNS = "| dtype | mutants | caught | named, of those | named wrong | without a name | seconds |"
+MOST = 5  # deviations of a set
+COLUMNS = "| dtype | drawn | caught | named, of those | named wrong | without a name | seconds |"
 
 
-def drawn() -> list[str]:
+def drawn() -> list[tuple[str, ...]]:
     """Return the mutants in the order in which they are drawn."""
-    return draw_mutants(np.random.default_rng(SEED))
+    return [(name,) for name in draw_mutants(np.random.default_rng(SEED))]
 
 
-def judge_mutant(judge: Judge, name: str) -> dict[str, Any]:
-    """Check a port with one mutant; return what came of it, with the seconds of processor time that its name took."""
-    port = judge.port(name)
+def drawn_sets(dtype: str, count: int) -> list[tuple[str, ...]]:
+    """Return sets of two to five deviations of the catalogue that act in the formulas."""
+    rng, names = np.random.default_rng(SEED), formulas_wrong_in(dtype)
+    return [tuple(map(str, rng.choice(names, rng.integers(2, MOST + 1), replace=False))) for _ in range(count)]
+
+
+def judge_names(judge: Judge, names: tuple[str, ...]) -> dict[str, Any]:
+    """Check a port with deviations; return what came of it, with the seconds of processor time that its name took."""
+    port = judge.port(*names)
     seen = run(port, judge.cases)[1]
     begun = time.process_time()
     found = diagnose(port, seen)
     seconds = time.process_time() - begun
     candidates = [] if found is None else found.candidates
-    word = judge.word_of(candidates, (name,)) if found else "the page" if same((name,), ()) else "missed"
+    word = judge.word_of(candidates, names) if found else "the page" if same(names, ()) else "missed"
     told = {"named": candidates} if word == "another" else {}
-    return dict(dtype=judge.dtype, name=name, word=word, seconds=round(seconds, 2), **told)
+    return dict(dtype=judge.dtype, name=" + ".join(names), word=word, seconds=round(seconds, 2), **told)
 
 
-def judge_all(file: pathlib.Path, dtype: str, up_to: int) -> None:
-    """Judge mutants that the file does not have, and append a line for each."""
+def judge_all(file: pathlib.Path, dtype: str, up_to: int, several: bool = False) -> None:
+    """Judge mutants or sets that the file does not have, and append a line for each."""
     known = {row["name"] for row in read(file) if row["dtype"] == dtype}
     judge = Judge(dtype)
-    for name in drawn()[:up_to]:
-        if name not in known:
-            row = judge_mutant(judge, name)
+    for names in drawn_sets(dtype, up_to) if several else drawn()[:up_to]:
+        if " + ".join(names) not in known:
+            row = judge_names(judge, names)
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(row) + "\n")
 
@@ -61,13 +71,14 @@ def read(file: pathlib.Path) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the figures by dtype as a table in Markdown, with what was missed or named wrong below it."""
     lines, notes = [COLUMNS, "|---" * COLUMNS.count(" |") + "|"], []
-    for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        of = [row for row in rows if row["dtype"] == dtype]
+    kinds = [(row["dtype"], row["name"].count(" + ")) for row in rows]
+    for dtype, more in sorted(set(kinds), key=lambda kind: (kind[0] != "float64", *kind)):
+        of = [row for row, kind in zip(rows, kinds, strict=True) if kind == (dtype, more)]
         words = collections.Counter(row["word"] for row in of)
         wrong = len(of) - words["the page"]  # the others do what the page does
         caught = wrong - words["missed"]
         times = sorted(row["seconds"] for row in of if row["word"] in ("the same", "another", "nothing"))
-        cells = [dtype, wrong, f"{caught} ({100 * caught / wrong:.1f} %)"]
+        cells = [f"{dtype}, {more + 1} at once" if more else dtype, wrong, f"{caught} ({100 * caught / wrong:.1f} %)"]
         cells += [f"{words['the same']} ({100 * words['the same'] / caught:.1f} %)", words["another"], words["nothing"]]
         cells.append(f"{statistics.median(times):.1f}; {times[int(0.95 * len(times))]:.1f}; {times[-1]:.1f}")
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -82,9 +93,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("file", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--dtype", choices=("float64", "float32"))
     parser.add_argument("--up-to", type=int, default=MUTANTS)
+    parser.add_argument("--several", action="store_true", help="sets of deviations of the catalogue")
     given = parser.parse_args(arguments)
     if given.dtype:
-        judge_all(given.file, given.dtype, given.up_to)
+        judge_all(given.file, given.dtype, given.up_to, given.several)
     else:
         print(table(read(given.file)))
 

@@ -175,6 +175,12 @@ def is_wrong_in(name: str, dtype: str, algorithm: str = "paper") -> bool:
     return KNOWN[algorithm].catalogue[name].stage != "storage" or name.rpartition("-")[2] not in STORED[dtype]
 
 
+def formulas_wrong_in(dtype: str) -> list[str]:
+    """Return the catalogue's deviations that act in the formulas and are wrong in a dtype."""
+    plain = table()[0]
+    return [name for name, d in CATALOGUE.items() if d.only(plain) and is_wrong_in(name, dtype)]
+
+
 def draw_mutants(rng: np.random.Generator) -> list[str]:
     """Return single changes of the grammar, in the order in which they are drawn."""
     singles = list(GRAMMAR.singles)
@@ -188,7 +194,7 @@ def jobs() -> list[tuple[str, str, tuple[Any, ...]]]:
     formulas = [name for name, d in CATALOGUE.items() if d.only(plain)]
     mutants = draw_mutants(rng)
     for dtype in DTYPES:
-        wrong = [name for name in formulas if is_wrong_in(name, dtype)]
+        wrong = formulas_wrong_in(dtype)
         found += [(dtype, "catch", (name,)) for name in wrong]
         found += [(dtype, "false_alarms", (seed,)) for seed in range(FIRST, FIRST + EVALUATIONS)]
         if dtype in ("float64", "float32"):
