@@ -149,9 +149,9 @@ def _value(x: Any) -> np.ndarray:
 
 
 def _largest(gap: np.ndarray, size: np.ndarray) -> float:
-    """The largest gap relative to size; entries of size 0 have none."""
+    """The largest gap relative to size; entries of size 0 have none, and NaN is none."""
     with np.errstate(all="ignore"):
-        return float(np.max(np.where(size > 0, gap / size, 0.0), initial=0.0))
+        return float(np.fmax.reduce(np.ravel(np.where(size > 0, gap / size, 0.0)), initial=0.0))
 
 
 def _last_place(x: Any, dtype: str) -> np.ndarray:
