@@ -103,10 +103,11 @@ def get_scale(shape: tuple[int, ...]) -> float:
 
 def stored_etas(case: Case) -> dict[str, Mapping[str, float]]:
     """Return the etas with which the errors of a case are stored, each under what its key ends in."""
-    if ALGORITHMS[case.algorithm].scale != "eta":
-        return {"": case.eta}
-    own = {name: get_scale(a.shape) for name, a in case.params.items()}
-    return {"": case.eta} | ({"/get_scale": own} if all(map(math.isfinite, own.values())) else {})
+    found: dict[str, Mapping[str, float]] = {"": case.eta}
+    if ALGORITHMS[case.algorithm].scale == "eta":
+        own = {name: get_scale(a.shape) for name, a in case.params.items()}
+        found |= {"/get_scale": own} if all(map(math.isfinite, own.values())) else {}
+    return found
 
 
 @functools.cache
