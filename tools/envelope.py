@@ -13,8 +13,9 @@ def text_of_all(algorithm: Algorithm) -> str:
     """Return the file's text: by case, for each step, the errors of theta and each part of the state."""
     rows = []
     for case in envelope.low_cases(algorithm):
-        found = [list(worst.values()) for worst in envelope.measure(case, case.eta, Reading())]
-        rows.append(f"{json.dumps(envelope.key_of(case))}: {json.dumps(found)}")
+        for end, etas in envelope.stored_etas(case).items():
+            found = [list(worst.values()) for worst in envelope.measure(case, etas, Reading())]
+            rows.append(f"{json.dumps(envelope.key_of(case) + end)}: {json.dumps(found)}")
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 

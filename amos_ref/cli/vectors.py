@@ -18,7 +18,7 @@ def add_to(commands: Any, summary: str) -> None:
     generate.add_argument("folder", type=pathlib.Path, help="an existing folder")
     generate.set_defaults(run=_generate)
     export = actions.add_parser("export", help="write stored vectors of all dtypes to one file")
-    export.add_argument("--format", required=True, choices=["json", "zip", "npz", "safetensors"])
+    export.add_argument("--format", required=True, choices=["json", "lines", "zip", "npz", "safetensors"])
     listing = actions.add_parser("list", help="show ids, flags and purpose of the stored cases, one a line")
     for action in (export, listing):
         action.add_argument("--algorithm", choices=["paper", "closed-form"], help="whose vectors (default: of both)")
@@ -58,7 +58,7 @@ def _export(args: argparse.Namespace) -> int:
         export(document, args.format, pathlib.Path(args.output))
         print(args.output)
         return OK
-    if args.format != "json" and sys.stdout.isatty():
+    if args.format not in ("json", "lines") and sys.stdout.isatty():
         raise TargetError(
             f"standard output is a terminal, which cannot show {args.format}: --output says where to write"
         )

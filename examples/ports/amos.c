@@ -15,13 +15,11 @@
 
 enum { LEAVES = 64, AXES = 8, NAME = 64 };
 
+/* Of both algorithms. half_life 0: what p_0 stands for. */
 struct options {
-    double beta, momentum, clip_value, extra_l2, c_coef, d_coef, epsilon;
-};
-
-/* Of the closed form; t is the step to come, from 0. */
-struct plan {
-    double alpha_0, half_life, q, beta1, beta2, adam_epsilon, clip_value, epsilon, t;
+    double beta, momentum, extra_l2, c_coef, d_coef;                     /* paper Amos */
+    double alpha_0, half_life, p_0, q, beta1, beta2, adam_epsilon;       /* the closed form */
+    double clip_value, epsilon;
     bool square, sign, adam;
 };
 
@@ -94,17 +92,18 @@ static double one_minus_power(double beta, unsigned long long n)
 }
 
 /* exp(-2 S_t) */
-static double shrink_of(const struct plan *o, double t)
+static double shrink_of(const struct options *o, double t)
 {
-    double x = t / o->half_life * (o->square ? sqrt(2) - 1 : 1);
+    double half_life = o->half_life ? o->half_life : (o->square ? sqrt(2) - 1 : 0.5) / (o->alpha_0 * o->p_0);
+    double x = t / half_life * (o->square ? sqrt(2) - 1 : 1);
     return o->square ? 1 / (1 + x * (2 + x)) : 1 / (1 + x);
 }
 
-/* One step of one array by the closed form; eta is its sigma. The direction u takes the place of g. */
-static void step_closed(struct leaf *p, double shrink, const struct plan *o)
+/* One step of one array by the closed form, with t from 0; eta is its sigma. The direction u takes the place of g. */
+static void step_closed(struct leaf *p, double shrink, double t, const struct options *o)
 {
-    double q1 = one_minus_power(o->beta1, (unsigned long long)o->t + 1);
-    double q2 = one_minus_power(o->beta2, (unsigned long long)o->t + 1);
+    double q1 = one_minus_power(o->beta1, (unsigned long long)t + 1);
+    double q2 = one_minus_power(o->beta2, (unsigned long long)t + 1);
     for (long s = 0; s < p->slots; s++)
         p->g2[s] = 0;
     for (long i = 0; i < p->size; i++) {
@@ -167,24 +166,35 @@ static const char *needed(const char *s, const char *key)
     return s;
 }
 
-/* The bits of `n` numbers, in hexadecimal digits between quotes. */
+/* Whether a word, which ends with its quotes or its line, is this one. */
+static bool is(const char *s, const char *word)
+{
+    size_t n = strlen(word);
+    return s && !strncmp(s, word, n) && (!s[n] || s[n] == '"');
+}
+
+/* A number from the 16 hexadecimal digits of its bits, or from 8, of a float32. */
+static double from_bits(const char *s, int digits)
+{
+    char text[17] = {0};
+    float single;
+    double x;
+    memcpy(text, s, digits); /* the line ends in zeros, so that this stays inside it */
+    uint64_t bits = strtoull(text, NULL, 16);
+    uint32_t half = (uint32_t)bits;
+    memcpy(&single, &half, 4);
+    memcpy(&x, &bits, 8);
+    return digits == 8 ? single : x;
+}
+
+/* The bits of `n` numbers, between quotes. */
 static void read_bits(const char *s, double *x, long n, bool single)
 {
     int digits = single ? 8 : 16;
     if (*s++ != '"')
         die("expected bits");
-    for (long i = 0; i < n; i++, s += digits) {
-        char text[17] = {0};
-        memcpy(text, s, digits); /* the line ends in zeros, so that this stays inside it */
-        uint64_t bits = strtoull(text, NULL, 16);
-        if (single) {
-            uint32_t half = (uint32_t)bits;
-            float f;
-            memcpy(&f, &half, 4);
-            x[i] = f;
-        } else
-            memcpy(&x[i], &bits, 8);
-    }
+    for (long i = 0; i < n; i++, s += digits)
+        x[i] = from_bits(s, digits);
 }
 
 static double number(const char *object, const char *key, double otherwise)
@@ -231,15 +241,38 @@ static void print_bits(const double *x, long n, bool single)
     putchar('"');
 }
 
-/* ---- the protocol ---- */
+/* ---- a case: leaves and options ---- */
 
 static struct leaf leaves[LEAVES];
 static int count; /* of leaves */
 static struct options options;
-static double power; /* q = 1 - beta^t */
-static struct plan plan;
+static double t; /* how many steps were taken: of the closed form the step to come, which counts from 0 */
 static bool broken, late;
 static bool closed; /* what is asked for is the closed form */
+
+/* The options that are numbers, and what they are in a case that does not set them. */
+static const struct {
+    const char *name;
+    double *at, otherwise;
+} numbers[] = {
+    {"beta", &options.beta, 0.999},           {"momentum", &options.momentum, 0},
+    {"extra_l2", &options.extra_l2, 0},       {"c_coef", &options.c_coef, 0.25},
+    {"d_coef", &options.d_coef, 0.25},        {"alpha_0", &options.alpha_0, 0},
+    {"half_life", &options.half_life, 0},     {"p_0", &options.p_0, 0},
+    {"q", &options.q, 1},                     {"beta1", &options.beta1, 0.9},
+    {"beta2", &options.beta2, 0.999},         {"adam_epsilon", &options.adam_epsilon, 1e-8},
+    {"epsilon", &options.epsilon, 0x1p-125},  {"clip_value", &options.clip_value, INFINITY},
+};
+enum { NUMBERS = sizeof numbers / sizeof *numbers };
+
+static void start_case(void)
+{
+    count = 0;
+    t = 0;
+    options = (struct options){0};
+    for (int i = 0; i < NUMBERS; i++)
+        *numbers[i].at = numbers[i].otherwise;
+}
 
 /* Storage for numbers, kept for the next case. */
 static double *zeros(double *old, long n)
@@ -251,18 +284,18 @@ static double *zeros(double *old, long n)
     return x;
 }
 
-/* Read a leaf's name, shapes and eta; its arrays are zeros. Return its object. */
-static const char *start_leaf(struct leaf *p, const char *s)
+/* Add a leaf, whose arrays are zeros; shapes are like [6,5]. */
+static struct leaf *add_leaf(const char *name, const char *shape, const char *slot_shape, double eta, bool single)
 {
     long slot[AXES];
-    const char *name = s + 1, *end = strchr(name, '"');
-    if (!end || end - name >= NAME)
-        die("a leaf's name is too long");
-    memcpy(p->name, name, end - name);
-    p->name[end - name] = 0;
-    s = end + 2;
-    p->axes = read_shape(needed(s, "shape"), p->shape);
-    int first = p->axes - read_shape(needed(s, "slot_shape"), slot);
+    struct leaf *p = &leaves[count];
+    if (count++ == LEAVES || strcspn(name, "\"") >= NAME)
+        die("there are too many leaves, or a leaf's name is too long");
+    snprintf(p->name, NAME, "%.*s", (int)strcspn(name, "\""), name);
+    p->eta = eta;
+    p->single = single;
+    p->axes = read_shape(shape, p->shape);
+    int first = p->axes - read_shape(slot_shape, slot);
     for (int axis = 0; axis < p->axes; axis++)
         p->slot[axis] = axis < first ? 1 : slot[axis - first];
     p->size = product(p->shape, p->axes);
@@ -272,119 +305,110 @@ static const char *start_leaf(struct leaf *p, const char *s)
         *elements[i] = zeros(*elements[i], p->size);
     for (int i = 0; i < 5; i++)
         *slots[i] = zeros(*slots[i], p->slots);
-    p->eta = number(s, closed ? "sigma" : "eta", 1);
-    return s;
+    return p;
 }
 
-static const char *init_leaf(struct leaf *p, const char *s)
+static void set_option(const char *name, const char *value)
 {
-    s = start_leaf(p, s);
-    p->single = !strncmp(needed(s, "dtype"), "\"float32\"", 9);
-    read_bits(needed(s, "theta"), p->theta, p->size, p->single);
-    return strchr(s, '}') + 1;
+    for (int i = 0; i < NUMBERS; i++)
+        if (is(name, numbers[i].name))
+            *numbers[i].at = from_bits(value, 16);
+    options.square |= is(value, "inverse-square");
+    options.sign |= is(value, "sign");
+    options.adam |= is(value, "adam");
 }
 
-static void read_options(const char *o)
+/* Theta and the state: their names, where they are in a leaf, and how long that is. */
+static const char *const parts[2][4] = {{"theta", "v", "b", "m"}, {"theta", "m", "v", ""}};
+
+static double *part_of(const struct leaf *p, const char *part)
 {
-    options = (struct options){
-        number(o, "beta", 0.999),     number(o, "momentum", 0),  number(o, "clip_value", INFINITY),
-        number(o, "extra_l2", 0),     number(o, "c_coef", 0.25), number(o, "d_coef", 0.25),
-        number(o, "epsilon", 0x1p-125),
-    };
-    if (broken)
-        options.extra_l2 = -options.extra_l2;
-    power = 0;
+    double *v = closed ? p->second : p->v;
+    return is(part, "theta") ? p->theta : is(part, "m") ? p->m : is(part, "v") ? v : p->b;
 }
 
-static bool says(const char *o, const char *key, const char *word)
+static long length_of(const struct leaf *p, const char *part)
 {
-    const char *s = member(o, key);
-    return s && !strncmp(s + 1, word, strlen(word)) && s[1 + strlen(word)] == '"';
+    return closed || is(part, "theta") || is(part, "m") ? p->size : p->slots;
 }
 
-static void read_plan(const char *o)
+/* ---- the protocol ---- */
+
+static const char *init_leaf(const char *s)
 {
-    plan = (struct plan){
-        number(o, "alpha_0", 0),      number(o, "half_life", 0),        number(o, "q", 1),
-        number(o, "beta1", 0.9),      number(o, "beta2", 0.999),        number(o, "adam_epsilon", 1e-8),
-        number(o, "clip_value", INFINITY), number(o, "epsilon", 0x1p-125), 0,
-        says(o, "decay", "inverse-square"), says(o, "direction", "sign"), says(o, "direction", "adam"),
-    };
-    if (!member(o, "half_life")) /* the one that p_0 stands for */
-        plan.half_life = (plan.square ? sqrt(2) - 1 : 0.5) / (plan.alpha_0 * number(o, "p_0", 0));
+    const char *name = s + 1, *o = strchr(s, '{');
+    double eta = number(o, closed ? "sigma" : "eta", 1);
+    bool single = is(needed(o, "dtype") + 1, "float32");
+    struct leaf *p = add_leaf(name, needed(o, "shape"), needed(o, "slot_shape"), eta, single);
+    read_bits(needed(o, "theta"), p->theta, p->size, p->single);
+    return strchr(o, '}') + 1;
 }
 
 static void init(const char *message)
 {
-    const char *s = needed(message, "leaves");
-    (closed ? read_plan : read_options)(needed(message, "options"));
-    for (count = 0; *s++ != '}' && *s == '"'; count++) {
-        if (count == LEAVES)
-            die("too many leaves");
-        s = init_leaf(&leaves[count], s);
+    const char *s = needed(message, "options"), *value;
+    start_case();
+    for (; *s++ != '}' && *s == '"'; s = strchr(value, '"') + 1) {
+        value = strchr(s, ':') + 2;
+        set_option(s + 1, value);
     }
+    if (broken)
+        options.extra_l2 = -options.extra_l2;
+    for (s = needed(message, "leaves"); *s++ != '}' && *s == '"';)
+        s = init_leaf(s);
     puts("{\"ok\":true}");
 }
 
-/* Theta and the state, each with where it is in a leaf and how long that is. */
-static const char *const parts[2][4] = {{"theta", "v", "b", "m"}, {"theta", "m", "v", NULL}};
-
-static double *part_of(const struct leaf *p, int which)
+static void print_part(const char *part)
 {
-    return closed ? (double *[]){p->theta, p->m, p->second, NULL}[which]
-                  : (double *[]){p->theta, p->v, p->b, p->m}[which];
-}
-
-static long length_of(const struct leaf *p, int which)
-{
-    return closed || which == 0 || which == 3 ? p->size : p->slots;
-}
-
-static void print_part(int which)
-{
-    printf("%s\"%s\":{", which ? "," : "", parts[closed][which]);
+    printf("%s\"%s\":{", is(part, "theta") ? "" : ",", part);
     for (int i = 0; i < count; i++) {
         const struct leaf *p = &leaves[i];
         printf("%s\"%s\":", i ? "," : "", p->name);
-        print_bits(part_of(p, which), length_of(p, which), which == 0 && p->single);
+        print_bits(part_of(p, part), length_of(p, part), is(part, "theta") && p->single);
     }
     putchar('}');
+}
+
+/* Take the step t of a leaf, whose gradient is in place. */
+static void step_leaf(struct leaf *p, double xi)
+{
+    if (closed)
+        step_closed(p, shrink_of(&options, t + late), t, &options);
+    else
+        step(p, xi, one_minus_power(options.beta, t + 1), &options);
 }
 
 static void take_step(const char *message)
 {
     const char *grads = needed(message, "grads");
     double xi = number(message, "learning_rate", 0);
-    double shrink = closed ? shrink_of(&plan, plan.t + late) : 0;
-    power = (1 - options.beta) + options.beta * power; /* without pow, and without cancellation */
     for (int i = 0; i < count; i++) {
         struct leaf *p = &leaves[i];
         const char *g = needed(grads, p->name);
         if (*g != '"')
             continue; /* null: the leaf is skipped, the count goes on */
         read_bits(g, p->g, p->size, p->single);
-        if (closed)
-            step_closed(p, shrink, &plan);
-        else
-            step(p, xi, power, &options);
+        step_leaf(p, xi);
     }
-    plan.t++;
+    t++;
     putchar('{');
-    int shown = closed ? (plan.adam ? 3 : 1) : options.momentum != 0 ? 4 : 3;
+    int shown = closed ? (options.adam ? 3 : 1) : options.momentum != 0 ? 4 : 3;
     for (int which = 0; which < shown; which++)
-        print_part(which);
+        print_part(parts[closed][which]);
     puts("}");
 }
 
 static void put(const char *message)
 {
     const char *values = needed(message, "values");
-    for (int which = 0; which < 4 && parts[closed][which]; which++) {
-        const char *part = member(values, parts[closed][which]);
-        for (int i = 0; part && i < count; i++) {
-            const char *bits = member(part, leaves[i].name);
+    for (int which = 0; which < 4; which++) {
+        const char *part = parts[closed][which], *of_leaf = member(values, part);
+        for (int i = 0; of_leaf && i < count; i++) {
+            const struct leaf *p = &leaves[i];
+            const char *bits = member(of_leaf, p->name);
             if (bits)
-                read_bits(bits, part_of(&leaves[i], which), length_of(&leaves[i], which), which == 0 && leaves[i].single);
+                read_bits(bits, part_of(p, part), length_of(p, part), is(part, "theta") && p->single);
         }
     }
     puts("{\"ok\":true}");
@@ -409,7 +433,8 @@ static char *read_line(void)
 
 static void hello(const char *message)
 {
-    closed = says(message, "algorithm", "closed-form");
+    const char *algorithm = member(message, "algorithm");
+    closed = algorithm && is(algorithm + 1, "closed-form");
     if (closed)
         puts("{\"protocol\":\"amos-ref-port-2\",\"name\":\"amos.c\",\"options\":[\"alpha_0\",\"half_life\",\"p_0\","
              "\"decay\",\"q\",\"sigma\",\"slot_shape\",\"direction\",\"beta1\",\"beta2\",\"adam_epsilon\",\"epsilon\","
@@ -419,7 +444,7 @@ static void hello(const char *message)
     else
         puts("{\"protocol\":\"amos-ref-port-1\",\"name\":\"amos.c\",\"options\":[\"learning_rate\",\"eta\","
              "\"slot_shape\",\"beta\",\"momentum\",\"clip_value\",\"extra_l2\",\"c_coef\",\"d_coef\",\"epsilon\"],"
-             "\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,\"state\":true,\"put\":true}");
+             "\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,\"state\":true,\"put\":true,\"count\":true}");
 }
 
 int main(int argc, char **argv)
@@ -436,8 +461,8 @@ int main(int argc, char **argv)
             take_step(message);
         else if (!strncmp(call, "\"put\"", 5))
             put(message);
-        else if (closed && !strncmp(call, "\"count\"", 7)) {
-            plan.t = number(message, "steps", 0);
+        else if (!strncmp(call, "\"count\"", 7)) {
+            t = number(message, "steps", 0);
             puts("{\"ok\":true}");
         } else if (!strncmp(call, "\"bye\"", 5))
             return 0;

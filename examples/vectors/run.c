@@ -1,110 +1,60 @@
-/* The vectors of `amos-ref vectors export --format zip` (or json) over a port: here ../ports/amos.c, of which this uses
-   the step and what reads JSON. For a port of your own, put its step where `step` is called.
+/* The vectors of `amos-ref vectors export --format lines` over a port: that of ../ports/amos.c.
+   For a port of your own, put it where `add_leaf` and `step_leaf` are called.
 
    cc -O2 -std=c11 -ffp-contract=off -o run run.c -lm
-   amos-ref vectors export --format zip | ./run
-
-   Every case runs from its first pre; theta, v, b and m must stay within tolerance of post. */
-
+   amos-ref vectors export --format lines | ./run */
 #define main port_main
 #include "../ports/amos.c"
 #undef main
 
-static long compared, wrong;
-
-/* What follows the value, an object, that begins at `s`. */
-static const char *after(const char *s)
+static char *word(void) { return strtok(NULL, " "); }
+static bool next(double *x) /* whether there is one more number in the line */
 {
-    int depth = 0;
-    do
-        depth += (*s == '{') - (*s == '}');
-    while (*s++ && depth);
-    return s;
+    char *digits = word();
+    return digits && (*x = from_bits(digits, 16), true);
 }
 
-static void compare(const char *id, long t, const struct leaf *p, const char *stored, int which)
+int main(void)
 {
-    static double *want, *allowed;
-    const char *name = parts[closed][which];
-    const char *post = name ? member(needed(stored, "post"), name) : NULL, *tolerance = needed(stored, "tolerance");
-    const double *got = part_of(p, which);
-    long n = length_of(p, which);
-    if (!post || *tolerance == 'n')
-        return; /* no momentum, or nothing is known of how far is too far */
-    read_bits(post, want = zeros(want, n), n, which == 0 && p->single);
-    read_bits(needed(tolerance, name), allowed = zeros(allowed, n), n, false);
-    for (long i = 0; i < n; i++, compared++)
-        if (!(fabs(got[i] - want[i]) <= allowed[i]) && ++wrong) /* a NaN is wrong too */
-            printf("%.*s step %ld: %s[%ld] of %s is %.17g, should be %.17g within %.2g\n",
-                   (int)strcspn(id, "\""), id, t, name, i, p->name, got[i], want[i], allowed[i]);
-}
-
-static void put_pre(struct leaf *p, const char *pre)
-{
-    for (int which = 0; which < 4 && parts[closed][which]; which++) {
-        const char *bits = member(pre, parts[closed][which]);
-        if (bits)
-            read_bits(bits, part_of(p, which), length_of(p, which), which == 0 && p->single);
-    }
-}
-
-static void run(const char *entry, const char *id, bool single)
-{
-    const char *s = needed(entry, "leaves"), *next = needed(entry, "steps") + 1, *stored = next;
-    const char *cycle = member(entry, "cycle"), *again = cycle;
-    bool injected = strstr(needed(entry, "flags"), "\"injected-state\"");
-    (closed ? read_plan : read_options)(needed(entry, "options"));
-    for (count = 0; *s++ != '}' && *s == '"'; s = after(start_leaf(&leaves[count++], s)))
-        leaves[count].single = single;
-    long first = strtol(needed(next, "t"), NULL, 10);
-    for (long t = first; *next == '{'; t++) {
-        long coming = strtol(needed(next, "t"), NULL, 10);
-        t = cycle ? t : coming; /* without a cycle every step is stored, and the count may jump */
-        bool is_stored = coming == t; /* else only its gradients are, in the cycle */
-        power = (1 - options.beta) + options.beta * power;
-        plan.t = (double)t;
-        if (cycle) /* its next object, or the first again */
-            again = *again == '[' || *again == ']' ? cycle + 1 : again + 1;
-        if (is_stored)
-            stored = next, next = after(next), next += *next == ',';
-        double xi = number(stored, "learning_rate", 0);
-        for (int i = 0; i < count; i++) {
-            struct leaf *p = &leaves[i];
-            const char *at = is_stored ? needed(needed(stored, "leaves"), p->name) : NULL;
-            const char *g = at ? needed(at, "g") : needed(again, p->name);
-            if (at && (t == first || (t == first + 1 && injected)))
-                put_pre(p, needed(at, "pre"));
-            if (*g == '"') { /* null: the leaf is skipped, the count goes on */
-                read_bits(g, p->g, p->size, single);
-                if (closed)
-                    step_closed(p, shrink_of(&plan, plan.t + late), &plan);
-                else
-                    step(p, xi, power, &options);
-            }
-            for (int which = 0; at && which < 4; which++)
-                compare(id, t, p, at, which);
+    char id[NAME] = "", *line, *s;
+    long cases = 0, compared = 0, wrong = 0;
+    double rate = 0, want = 0, allowed = 0, *x;
+    bool runs = false; /* this port has float64 and float32, and no recurrence */
+    while ((line = read_line())) {
+        char *what = strtok(line, " "), *name = word();
+        struct leaf *p = leaves;
+        while (p < leaves + count && !is(name, p->name))
+            p++;
+        if (is(what, "case")) {
+            start_case();
+            closed = is(word(), "closed-form");
+            runs = is(s = word(), "float64") || is(s, "float32");
+            strncpy(id, name, NAME - 1);
+        } else if (runs && is(what, "option")) {
+            set_option(name, s = word());
+            runs = !is(s, "recurrence");
+        } else if (runs && is(what, "leaf")) {
+            cases += !count;
+            next(&want);
+            s = word();
+            add_leaf(name, s, word(), want, strstr(id, "/float32"));
+        } else if (runs && is(what, "set")) {
+            for (x = part_of(p, word()); next(x);)
+                x++;
+        } else if (runs && is(what, "step")) {
+            t = strtod(name, NULL) - !closed;
+            next(&rate);
+        } else if (runs && is(what, "grad")) {
+            for (x = p->g; next(x);)
+                x++;
+            step_leaf(p, rate);
+        } else if (runs && is(what, "want")) {
+            for (x = part_of(p, s = word()); next(&want) && next(&allowed); x++, compared++)
+                if (!(fabs(*x - want) <= allowed) && ++wrong)
+                    printf("%s step %g: %s of %s is %.17g, should be %.17g within %g\n", id,
+                           t + !closed, s, name, *x, want, allowed);
         }
-        if (cycle)
-            again = after(again);
     }
-}
-
-int main(int argc, char **argv)
-{
-    int cases = 0;
-    broken = argc > 1 && !strcmp(argv[1], "--broken=extra_l2-sign");
-    late = argc > 1 && !strcmp(argv[1], "--broken=t-from-1");
-    for (const char *line; (line = read_line());) {
-        const char *entry = strchr(line, '{'), *id;
-        if (strncmp(line, "   {\"id\":\"", 10) || member(entry, "error")) /* what is to be refused is not tried here */
-            continue;
-        id = needed(entry, "id") + 1;
-        closed = member(needed(entry, "options"), "alpha_0");
-        if (says(needed(entry, "options"), "decay", "recurrence"))
-            continue; /* which this port does not have */
-        if (strstr(id, "/float64\"") == id + strcspn(id, "/") || strstr(id, "/float32\"") == id + strcspn(id, "/"))
-            run(entry, id, !strncmp(id + strcspn(id, "/"), "/float32", 8)), cases++;
-    }
-    printf("%d cases, %ld numbers compared, %ld beyond their tolerance\n", cases, compared, wrong);
+    printf("%ld cases, %ld numbers compared, %ld beyond their tolerance\n", cases, compared, wrong);
     return !cases || wrong;
 }

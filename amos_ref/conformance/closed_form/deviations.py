@@ -209,6 +209,9 @@ _add("epsilon", "epsilon-below-root", "divides by max(sqrt(u2), epsilon); the pa
      "small directions make larger steps", ratio=lambda s, page: s.sigma / np.maximum(np.sqrt(s.u2), s.epsilon))
 _add("epsilon", "epsilon-absent", "has no epsilon: divides by sqrt(u2), where the page has sqrt(max(u2, epsilon))",
      "a slot whose direction is 0 becomes NaN", epsilon=lambda s, page: 0.0)
+_add("epsilon", "epsilon-underflows", "rounds epsilon to float16, which makes 0 of 2^-125; the page keeps it",
+     "a slot whose direction is 0 becomes NaN", only=lambda case: case.dtype == "float16",
+     epsilon=lambda s, page: float(np.float16(page(s))))
 _add("epsilon", "epsilon-ignored",
      "does not heed epsilon: has 2^-125 or less whatever is asked for, or only a guard against division by 0",
      "epsilon cannot be set",

@@ -183,6 +183,6 @@ ORDERS: dict[str, tuple[Override, ...]] = {
 
 #: Part of the state -> the size of its entries, to which errors in float16 and bfloat16 are relative.
 SIZES: dict[str, Callable[[Any, Any], Any]] = {
-    "m": lambda s, way: np.full(s.m.shape, np.max(np.abs(s.m), initial=0.0)),
+    "m": lambda s, way: np.full(s.m.shape, np.fmax.reduce(np.abs(s.m).ravel(), initial=0.0)),
     "v": lambda s, way: np.abs(s.v),
 }

@@ -144,6 +144,9 @@ _add("epsilon", "epsilon-added-to-corrected", "divides by v / (1-beta^t) + epsil
      "steps shrink where gradients are small", r=lambda s, page: 1.0 / (s.v / s.q + s.epsilon))
 _add("epsilon", "epsilon-absent", "has no epsilon: divides by v, where the page has max(v, epsilon)",
      "a slot whose gradients were all 0 becomes NaN", epsilon=lambda s, page: 0.0)
+_add("epsilon", "epsilon-underflows", "rounds epsilon to float16, which makes 0 of 2^-125; the page keeps it",
+     "a slot whose gradients were all 0 becomes NaN", only=lambda case: case.dtype == "float16",
+     epsilon=lambda s, page: float(np.float16(page(s))))
 _add("epsilon", "epsilon-ignored",
      "does not heed epsilon: has 2^-125 or less whatever is asked for, or only a guard against division by 0",
      "epsilon cannot be set",

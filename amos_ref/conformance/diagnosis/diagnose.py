@@ -127,7 +127,9 @@ def diagnose(
         return None
     subject = Subject(port, eta, timeout)
     confirming: list[Observation] = []
+    as_they_are: Evidence | None = None
     for attempt, candidates in _candidates(subject, same, say):
+        as_they_are = as_they_are if attempt.notes else attempt.evidence
         with attempt.evidence.beyond_budget():
             found = _confirm(subject, attempt, candidates, confirming)
             if found:
@@ -135,7 +137,7 @@ def diagnose(
     other = recognise(seen)
     if other:
         return Diagnosis(other, [], [], None, [])
-    return _name_nearest(Evidence(same))
+    return _name_nearest(as_they_are.as_given() if as_they_are else Evidence(same))
 
 
 def _most_precise_departures(seen: Sequence[Observation]) -> list[Observation]:

@@ -1,6 +1,7 @@
 """What a port did, held against readings: which observations a set of deviations explains, and which decide nothing."""
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ NUDGED = 12
 #: In how many observations a reading may make more of rounding errors than the page does. Each costs NUDGED runs, and
 #: wrong readings miss more: this saves work and decides nothing, and any number up to half of what departs would do.
 EXCUSED = 3
+UNLIMITED = 1_000_000  # steps of a leaf: more than any use takes
 
 
 class BudgetSpent(Exception):
@@ -61,6 +63,10 @@ def _reach(what: str, step: Step, others: Sequence[Step]) -> Any:
     return np.where(np.isfinite(here), np.fmax.reduce(gaps), 0.0)
 
 
+def _are_same(x: Any, y: Any) -> bool:
+    return x is y if x is None or y is None else np.array_equal(x, y, equal_nan=True)
+
+
 def departs(one: Observation) -> bool:
     """Whether an observation departs from the page."""
     return Evidence([one]).misfit((), 0) is not None
@@ -93,18 +99,27 @@ class Evidence:
     given: int
 
     def __init__(
-        self, seen: Sequence[Observation], stages: Sequence[str] | None = None, budget: int = 1_000_000
+        self, seen: Sequence[Observation], stages: Sequence[str] | None = None, budget: int = UNLIMITED
     ) -> None:
         self.algorithm = ALGORITHMS[seen[0].case.algorithm] if seen else PAPER_AMOS
         self.known = KNOWN[self.algorithm.name]
         self.stages, self.left = tuple(self.algorithm.stages if stages is None else stages), budget
         self._searching = True
         self._outcomes: dict[tuple[Names, int], Misfit | None] = {}
+        self._excused: dict[tuple[Names, int], Misfit | None] = {}
         self._decided: dict[tuple[Names, int], bool] = {}
         misfits = [(self._compare((), one), one) for one in seen]
         misfits.sort(key=lambda pair: pair[0] is None)
         self.seen, self.given = [one for _, one in misfits], len(misfits)
         self._outcomes = {((), i): misfit for i, (misfit, _) in enumerate(misfits)}
+
+    def as_given(self) -> "Evidence":
+        """Return what the check made, without what was added or excused; what is known of it is kept."""
+        other = copy.copy(self)
+        other.seen, other.left, other._searching, other._excused = self.seen[: self.given], UNLIMITED, True, {}
+        other._outcomes = {key: found for key, found in self._outcomes.items() if key[1] < self.given}
+        other._decided = {} if self._excused else {k: x for k, x in self._decided.items() if k[1] < self.given}
+        return other
 
     def deviation(self, name: str) -> Deviation:
         """Return a deviation from the algorithm by its name."""
@@ -131,7 +146,7 @@ class Evidence:
         names = self._acting(names, i)
         if (names, i) not in self._outcomes:
             self._outcomes[names, i] = self._compare(names, self.seen[i])
-        return self._outcomes[names, i]
+        return self._excused.get((names, i), self._outcomes[names, i])
 
     def _acting(self, names: Names, i: int) -> Names:
         """Return the deviations that can show in observation i."""
@@ -159,11 +174,13 @@ class Evidence:
 
         What a reading rounds may lie next to a tie, and terms that the page adds may cancel.
         """
+        if self.seen[0].case.dtype in ENVELOPE_DTYPES:
+            return False
         rounds = any(self.deviation(name).stage == "storage" for name in names)
         departing = sum(self.outcome((), i) is not None for i in range(len(self.seen)))
         most = (departing - 1) // 2 if rounds else min((departing - 1) // 2, EXCUSED)
         failing = list(itertools.islice(self.failing(names), most + 1))
-        if self.seen[0].case.dtype in ENVELOPE_DTYPES or len(failing) > most:
+        if len(failing) > most:
             return False
         for i in failing:
             acting = self._acting(names, i)
@@ -176,7 +193,7 @@ class Evidence:
             if self._first(self.seen[i].shown, steps, SLACK) is not None:
                 return False
             admits = self._first(self._shown_by_page(self.seen[i]), steps, 1.0) is None
-            self._outcomes[acting, i] = UNDECIDED if admits else None
+            self._excused[acting, i] = UNDECIDED if admits else None
         return True
 
     def _amid_errors(self, names: Names, one: Observation) -> Iterator[dict[str, Moment]]:
@@ -201,9 +218,25 @@ class Evidence:
         return self._decided[names, i]
 
     def _compare(self, names: Names, one: Observation) -> Misfit | None:
-        if names and one.case.dtype in ENVELOPE_DTYPES and (far := self._far_off(names, one)):
-            return far
+        if names and one.case.dtype in ENVELOPE_DTYPES:
+            if far := self._far_off(names, one):
+                return far
+            if self._is_page(names, one):
+                return self._against((), one, one.shown)
         return self._against(names, one, one.shown)
+
+    def _is_page(self, names: Names, one: Observation) -> bool:
+        """Whether a reading has the page's numbers, bit for bit, in a case: then the page's bounds are its own."""
+        steps = zip(self.reading_of(names).run(one.case, one.etas), self._page(one), strict=True)
+        return all(
+            now.keys() == of_page.keys()
+            and all(
+                _are_same(getattr(step, what), getattr(of_page[name].step, what))
+                for name, step in now.items()
+                for what in self.algorithm.quantities
+            )
+            for now, of_page in steps
+        )
 
     def _far_off(self, names: Names, one: Observation) -> Misfit | None:
         """Return where a reading is beyond the page's own bounds, widened: its own would cost two dozen evaluations."""

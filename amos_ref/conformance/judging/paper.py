@@ -137,5 +137,5 @@ def power(beta: Any, t: int) -> Any:
 SIZES: dict[str, Callable[[Any, Any], Any]] = {
     "v": lambda s, way: np.abs(s.v),
     "b": lambda s, way: np.abs(s.b),
-    "m": lambda s, way: np.full(s.m.shape, np.max(way, initial=0.0)),
+    "m": lambda s, way: np.full(s.m.shape, np.fmax.reduce(np.ravel(way), initial=0.0)),
 }

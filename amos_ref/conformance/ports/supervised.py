@@ -23,8 +23,9 @@ START = 60.0  # seconds until the process is ready to import a port
 LONGEST_ANSWER = 1 << 24  # bytes
 SHOWN, WIDEST = 200, 1000  # lines that a port may print, and characters of each
 _PROGRAM = (
-    "import sys, ast; sys.path[:] = ast.literal_eval(sys.argv.pop()); "
-    "from amos_ref.conformance.ports.worker import main; main()"
+    "import sys, ast, atexit; sys.path[:] = ast.literal_eval(sys.argv.pop()); "
+    "last = []; atexit.register(lambda: [do() for do in last]); "  # the first to be registered is the last to be called
+    "from amos_ref.conformance.ports.worker import main; main(last)"
 )
 
 

@@ -1,4 +1,4 @@
-"""Stored vectors, all or some of them, as one JSON document, zip archive, NumPy archive or safetensors file."""
+"""Stored vectors, all or some of them, as one JSON document, lines of text, or a zip, NumPy or safetensors archive."""
 
 import importlib.resources
 import io
@@ -12,6 +12,7 @@ import numpy as np
 from amos_ref.conformance.vectors.bits import Json, number
 from amos_ref.conformance.vectors.cases import NOTES
 from amos_ref.conformance.vectors.closed_cases import CLOSED_NOTES
+from amos_ref.conformance.vectors.lines import as_lines
 from amos_ref.conformance.vectors.read import COMMAND_NAMES, VECTOR_ALGORITHMS, VECTOR_DTYPES, cases, load
 from amos_ref.conformance.vectors.stored import OPTION_WORDS, StoredCase, stored_case
 from amos_ref.conformance.vectors.write import as_text
@@ -19,7 +20,7 @@ from amos_ref.errors import VectorError
 from amos_ref.storage import container
 from amos_ref.storage.files import name_errors, reserve_file, write_file
 
-EXPORT_FORMATS = ("json", "zip", "npz", "safetensors")
+EXPORT_FORMATS = ("json", "lines", "zip", "npz", "safetensors")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 
 
@@ -79,15 +80,19 @@ def export(document: Json, form: str, path: pathlib.Path) -> None:
     ----------
     document : dict
         Of :func:`select`.
-    form : {"json", "zip", "npz", "safetensors"}
-        The same format as the stored files; a zip archive of such files, one for each algorithm and dtype, with their
-        schema, a README and, beside the closed form's, the schedules (its bytes are always the same); or arrays named
-        "id/t/leaf/part.quantity" (see docs/vectors.md), bfloat16 as uint16 in a NumPy archive, which knows no bfloat16.
+    form : {"json", "lines", "zip", "npz", "safetensors"}
+        The same format as the stored files; text, a line for each thing that a runner does (lines.py); a zip archive
+        of such files, one for each algorithm and dtype, with their schema, a README and, beside the closed form's, the
+        schedules (its bytes are always the same); or arrays named "id/t/leaf/part.quantity" (see docs/vectors.md),
+        bfloat16 as uint16 in a NumPy archive, which knows no bfloat16.
     path : path
         A file that is there is replaced.
     """
     if form == "json":
         write_file(path, as_text(document))
+        return
+    if form == "lines":
+        write_file(path, as_lines(document))
         return
     if form == "zip":
         write_file(path, as_zip(document))

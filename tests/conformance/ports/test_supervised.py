@@ -250,6 +250,20 @@ def test_nothing_of_a_port_stands_in_a_report_or_reaches_the_terminal(target, fe
     assert all(c.isprintable() or c == "\n" for c in err)
 
 
+def test_what_a_port_does_at_exit_is_done_and_modules_are_not_taken_apart(target, few, capfd):
+    top = """
+import logging.handlers
+class Part:
+    def __del__(self): print("taken apart")
+part, log = Part(), logging.getLogger("port")
+log.addHandler(logging.handlers.MemoryHandler(9, 99, logging.StreamHandler()))  # shown by logging's own atexit
+log.error("logged")
+atexit.register(print, "said at exit, ", end="")
+"""
+    assert main(["check", target("pass", top), "--json"]) == 0
+    assert capfd.readouterr().err == "said at exit, logged\n"
+
+
 def test_a_port_that_prints_much_is_shown_in_part(target, few, capfd):
     assert main(["check", target("print('much\\n' * 1000)")]) == 0
     err = capfd.readouterr().err.splitlines()

@@ -109,6 +109,55 @@ def test_a_terminal_is_given_no_archive(capsys, monkeypatch):
     assert "standard output is a terminal, which cannot show zip: --output says where to write" in err
 
 
+@pytest.mark.parametrize(
+    "case_id", ["schedule/bfloat16", "aged-momentum/float32", "none-gradient/float64", "closed-adam/float16"]
+)
+def test_lines_hold_what_is_stored(case_id, tmp_path, capsys):
+    path = tmp_path / "some"
+    exported(capsys, "--format", "lines", "--case", case_id, "--output", path)
+    entry, dtype = find(case_id)
+    case, found = vectors.stored_case(entry, dtype), [line.split(" ") for line in path.read_text().splitlines()]
+    closed = "closed" in case_id
+    assert found[0] == ["case", case_id, "closed-form" if closed else "paper", dtype.name]
+    of = {
+        what: [words for first, *words in found if first == what] for what in ("option", "leaf", "set", "step", "grad")
+    }
+    assert {name: x if name in OPTION_WORDS else float(numbers([x])[0]) for name, x in of["option"]} == case.numbers()
+    scale = "sigma" if closed else "eta"
+    assert {name: [eta, json.loads(shape), json.loads(slot)] for name, eta, shape, slot in of["leaf"]} == {
+        name: [leaf[scale], leaf["shape"], leaf["slot_shape"]] for name, leaf in entry["leaves"].items()
+    }
+    assert [(int(t), *rate) for t, *rate in of["step"]] == [(step["t"], step[case.shared]) for step in entry["steps"]]
+    given = [
+        (k, case.array(leaf["g"], k, "g")) for step in entry["steps"] for k, leaf in step["leaves"].items() if leaf["g"]
+    ]
+    assert [name for name, *_ in of["grad"]] == [name for name, _ in given]
+    for (_, *bits), (_, g) in zip(of["grad"], given, strict=True):
+        np.testing.assert_array_equal(numbers(bits), g.ravel().astype(np.float64))
+    at = iter(found[next(i for i, words in enumerate(found) if words[0] == "step") :])
+    for step in entry["steps"]:
+        for name, leaf in step["leaves"].items():
+            for part, near in (leaf["tolerance"] or {}).items():
+                words = next(words for words in at if words[0] == "want")
+                assert words[1:3] == [name, part]
+                post = case.array(leaf["post"][part], name, part)
+                np.testing.assert_array_equal(numbers(words[3::2]), post.ravel().astype(np.float64))
+                assert "".join(words[4::2]) == near
+    assert "want" not in {words[0] for words in at}
+
+
+def numbers(bits):
+    return np.array([int(x, 16) for x in bits], dtype=np.uint64).view(np.float64)
+
+
+def test_lines_of_what_is_to_be_refused_are_none(capsys, tmp_path):
+    assert (
+        cli.main(["vectors", "export", "--format", "lines", "--flag", "reject", "--output", str(tmp_path / "x")]) == 2
+    )
+    assert "a port is to refuse each of these cases" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_schema_has_a_name_of_its_own():
     assert SCHEMA["$id"] == "urn:amos-ref:vectors:3"
 
