@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from amos_ref.conformance.diagnosis.catalogue import in_order
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.judging.judge import run
 from tools.judge_quality import MUTANTS, SEED, Judge, draw_mutants, formulas_wrong_in, same
@@ -36,7 +37,8 @@ def drawn() -> list[tuple[str, ...]]:
 def drawn_sets(dtype: str, count: int) -> list[tuple[str, ...]]:
     """Return sets of two to five deviations of the catalogue that act in the formulas."""
     rng, names = np.random.default_rng(SEED), formulas_wrong_in(dtype)
-    return [tuple(map(str, rng.choice(names, rng.integers(2, MOST + 1), replace=False))) for _ in range(count)]
+    sets = (rng.choice(names, rng.integers(2, MOST + 1), replace=False).tolist() for _ in range(count))
+    return [in_order(names) for names in sets]
 
 
 def judge_names(judge: Judge, names: tuple[str, ...]) -> dict[str, Any]:

@@ -341,7 +341,7 @@ def _describe(evidence: Evidence, names: Names, name: str) -> str:
     i = next(evidence.failing(without), None)
     if i is None:
         return text
-    step, stage, leaf, _ = evidence.misfit(without, i) or UNDECIDED
+    step, stage, leaf, *_ = evidence.misfit(without, i) or UNDECIDED
     return f"{text} First shown by case {evidence.seen[i].case.name}, step {step}, {stage} of leaf {leaf!r}."
 
 

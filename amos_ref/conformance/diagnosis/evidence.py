@@ -11,6 +11,7 @@ import numpy as np
 from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
 from amos_ref.conformance.diagnosis.catalogue import KNOWN, Knowledge, Names, deviation, in_order, reading_of
 from amos_ref.conformance.diagnosis.deviation import Deviation
+from amos_ref.conformance.diagnosis.terms import count_right_terms
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF, Unbounded
 from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
@@ -35,12 +36,16 @@ class BudgetSpent(Exception):
 
 
 class Misfit(NamedTuple):
-    """Where an observation departs from a reading first; `step` 0 is its start."""
+    """Where an observation departs from a reading first; `step` 0 is its start.
+
+    Where that is theta, `right` says how many of the terms of its change are right (see terms.py).
+    """
 
     step: int
     stage: str
     leaf: str
     detail: str
+    right: int = 0
 
 
 #: An observation that fits, but would fit the page as well, or for which no bound holds: it says nothing.
@@ -133,9 +138,9 @@ class Evidence:
         """Return the page with these deviations."""
         return reading_of(names, self.algorithm.name)
 
-    def place(self, misfit: Misfit) -> tuple[int, int]:
+    def place(self, misfit: Misfit) -> tuple[int, int, int]:
         """Return what a misfit can be compared by: later is nearer to the truth."""
-        return misfit.step, list(self.algorithm.stages).index(misfit.stage)
+        return misfit.step, list(self.algorithm.stages).index(misfit.stage), misfit.right
 
     def add(self, one: Observation) -> None:
         """Add an observation that the check did not make."""
@@ -285,11 +290,18 @@ class Evidence:
 
     def _first(self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float) -> Misfit | None:
         """Return where what is shown departs from a reading's steps first."""
+        taken: list[dict[str, Any]] = []
         try:
-            found = first_departure(shown, steps, self.stages, slack)[0]
+            found = first_departure(shown, (taken.append(now) or now for now in steps), self.stages, slack)[0]
         except ShapeError as error:
             return Misfit(0, next(iter(self.algorithm.parts)), "", str(error))
-        return None if found is None else Misfit(found["step"], found["stage"], found["leaf"], found["detail"])
+        if found is None:
+            return None
+        t, right = found["step"], 0
+        if found["stage"] == "theta":
+            before = shown[t - 2]["theta"] if t > 1 else {}
+            right = count_right_terms(taken[-1], shown[t - 1]["theta"], before, slack)
+        return Misfit(t, found["stage"], found["leaf"], found["detail"], right)
 
     def _noting(self, steps: Iterable[dict[str, Any]], stepped: set[str], charged: bool) -> Iterator[dict[str, Any]]:
         """Pass steps on; note which leaves they step, and charge them."""

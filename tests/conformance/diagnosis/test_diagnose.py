@@ -56,6 +56,8 @@ def test_a_right_evaluation_is_not_diagnosed(seed):
         ("momentum-ignored", "epsilon-on-corrected", "epsilon-default-1e-30", "count-per-leaf"),
         # Each step fits where it starts from the state that the port shows, whose b is wrong.
         ("gamma-whole", "b-exponential"),
+        # Both show in the first theta, which neither makes right alone.
+        ("gamma-whole", "new-b-in-d"),
         # What was fitted left nothing to search with.
         ("variance", "mean-square-of-differences", "c-absent", "momentum-with-new-d"),
     ],
