@@ -333,3 +333,11 @@ def test_a_factor_that_is_one_number_wherever_it_shows_may_be_an_option():
     found = [names for names in fitted(held, (), list(held.failing(()))) if held.fits(names)]
     assert {("m-times-0.25",), ("m-times-d_coef",)} <= set(found)
     assert diagnosed(port, cases).candidates == [["m-times-d_coef"]]
+
+
+def test_two_changes_of_which_fitting_costs_much_are_named(monkeypatch):
+    """Fitting beside the second of two sets spent a budget of 40,000 steps before the right one was reached."""
+    port = SimulatedPort("bias-one-ahead", "alpha-times-xi^-1/2")
+    assert diagnosed(port).deviations == ["bias-one-ahead", "alpha-times-xi^-1/2"]
+    monkeypatch.setattr(module, "BUDGET", 10_000)
+    assert diagnosed(port).deviations == []
