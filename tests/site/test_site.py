@@ -9,7 +9,7 @@ from helpers.browser import CONTRAST, SITE, serve
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
 MADE = ("search", "genindex", "py-modindex")  # by Sphinx alone
-PAGES = [p for folder in ("", "gallery", "course") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
+PAGES = [p for folder in ("", "gallery", "lectures") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in PAGES)
 MAIN = ("index.html", "algorithm.html", "paper_derivation.html", "choosing.html", "checking.html", "algorithm_zh.html")
 WIDTHS = (390, 1280)
