@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"(?<!mpi_training)\.py$",  # that one is started by mpiexec
     "ignore_pattern": r"ports",
     "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(HERE / "_static" / "favicon.svg"),  # of examples that draw nothing
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
@@ -136,6 +137,26 @@ def mathml(block):
     return visit, None
 
 
+def join_punctuation(app, doctree, docname):
+    """Keep a formula and the marks beside it on one line; browsers break a line there, even before a comma."""
+    from docutils import nodes
+
+    for formula in list(doctree.findall(nodes.math)):
+        siblings, place = formula.parent.children, formula.parent.index(formula)
+        before = siblings[place - 1].astext() if place and isinstance(siblings[place - 1], nodes.Text) else ""
+        after = siblings[place + 1].astext() if isinstance([*siblings, None][place + 1], nodes.Text) else ""
+        opening, closing = re.search(r"[(\[（「“]*$", before)[0], re.match(r"[-,.;:!?)\]，。；：！？、）」”’]*", after)[0]
+        if opening or closing:
+            joined = nodes.inline("", "", nodes.Text(opening), formula.deepcopy(), nodes.Text(closing), classes=["joined"])
+            formula.parent.replace(formula, joined)
+            for text, rest, there in (
+                (before, before.removesuffix(opening), place - 1),
+                (after, after.removeprefix(closing), place + 1),
+            ):
+                if text != rest:
+                    siblings[there].parent.replace(siblings[there], nodes.Text(rest))
+
+
 @functools.cache
 def chinese():
     """Return the words of the theme and of Sphinx in Chinese."""
@@ -175,6 +196,7 @@ def setup(app):
     app.connect("source-read", name_wheel)
     app.connect("config-inited", write_notebooks)
     app.connect("autodoc-process-docstring", escape_bars, priority=900)  # behind numpydoc
+    app.connect("doctree-resolved", join_punctuation)
     app.connect("html-page-context", set_language)
     app.connect("html-page-context", link_files)
     app.connect("build-finished", copy_explorer)

@@ -320,7 +320,7 @@ def draw(report, figure):
     left.axvline(EPOCHS * n, color="#999999", linewidth=0.8)
     left.text(EPOCHS * n, 0.02, " planned end T", transform=left.get_xaxis_transform())
     name = "MNIST" if report["task"]["inputs"] == 784 else "scikit-learn's"
-    title = f"{report['task']['training']:,} digits ({name}): one run without an end, and plans with one"
+    title = f"{report['task']['training']:,} digits ({name}): one run, and plans with an end"
     left.set(xlabel="steps", ylabel="loss on held-out digits", yscale="log", title=title)
     for part, style in zip(("xi", "eta", "AdamW's rate"), (STYLES[0], STYLES[2], STYLES[1]), strict=True):
         losses = [report[part][str(factor)]["loss"][0] for factor in FACTORS]
@@ -358,11 +358,11 @@ def main():
         pathlib.Path(args.json).write_text(json.dumps(reports[0]) + "\n", encoding="utf-8")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 4.4 * len(reports)), layout="constrained")
+    figure = plt.figure(figsize=(9.5, 4.2 * len(reports)), layout="constrained")
     for report, part in zip(reports, figure.subfigures(len(reports), squeeze=False)[:, 0], strict=True):
         draw(report, part)
     if args.plot:
-        figure.savefig(args.plot, dpi=110)
+        figure.savefig(args.plot, dpi=120)
     else:
         plt.show()
 

@@ -69,8 +69,9 @@ def make_deck(page):
         left_out.decompose()
     for wrapper in lecture.select(".cell_input > div"):
         wrapper["class"] = ["code"]
-    for wrapper in lecture.select(".cell, .cell_input, .cell_output"):
+    for wrapper in lecture.select(".cell, .cell_input, .cell_output, .joined"):
         wrapper.unwrap()
+    lecture.smooth()  # texts that were on both sides of a wrapper are one, so that their sentences are seen
     for image in lecture.select("img"):
         picture = base64.b64encode((page.parent / image["src"]).read_bytes()).decode()
         image.attrs = {"src": f"data:image/png;base64,{picture}", "alt": image["alt"]}
