@@ -15,6 +15,7 @@ import amos_ref
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+OPENING, CLOSING = "([\uff08\u300c\u201c", "-,.;:!?)]\uff0c\u3002\uff1b\uff1a\uff01\uff1f\u3001\uff09\u300d\u201d\u2019"
 LECTURES = sorted(path.stem for path in (HERE / "lectures").glob("*.py"))
 
 project = "amos_ref"
@@ -143,18 +144,18 @@ def join_punctuation(app, doctree, docname):
 
     for formula in list(doctree.findall(nodes.math)):
         siblings, place = formula.parent.children, formula.parent.index(formula)
-        before = siblings[place - 1].astext() if place and isinstance(siblings[place - 1], nodes.Text) else ""
-        after = siblings[place + 1].astext() if isinstance([*siblings, None][place + 1], nodes.Text) else ""
-        opening, closing = re.search(r"[(\[（「“]*$", before)[0], re.match(r"[-,.;:!?)\]，。；：！？、）」”’]*", after)[0]
-        if opening or closing:
-            joined = nodes.inline("", "", nodes.Text(opening), formula.deepcopy(), nodes.Text(closing), classes=["joined"])
+        before, after = (
+            there[0] if there and isinstance(there[0], nodes.Text) else nodes.Text("")
+            for there in (siblings[:place][-1:], siblings[place + 1 : place + 2])
+        )
+        start, rest = before.rstrip(OPENING), after.lstrip(CLOSING)
+        marks = nodes.Text(before[len(start) :]), nodes.Text(after[: len(after) - len(rest)])
+        if any(marks):
+            joined = nodes.inline("", "", marks[0], formula.deepcopy(), marks[1], classes=["joined"])
             formula.parent.replace(formula, joined)
-            for text, rest, there in (
-                (before, before.removesuffix(opening), place - 1),
-                (after, after.removeprefix(closing), place + 1),
-            ):
-                if text != rest:
-                    siblings[there].parent.replace(siblings[there], nodes.Text(rest))
+            for text, shorter in ((before, start), (after, rest)):
+                if text != shorter:
+                    text.parent.replace(text, nodes.Text(shorter))
 
 
 @functools.cache

@@ -127,7 +127,7 @@ def fixed_step(theta, g, state, t, learning_rate, eta, beta=0.999):
 
 # %%
 report = amos_ref.conformance.check(fixed_step, suite="quick")
-print(str(report).splitlines()[-1])
+print(report.summary())
 assert report.ok
 
 # %% [markdown]
@@ -235,7 +235,7 @@ for function in (with_momentum, as_adam_does):
     report = amos_ref.conformance.check(
         function, suite="quick", cases=["plain", "momentum"]
     )
-    print(str(report).splitlines()[-1])
+    print(report.summary())
 assert not report.ok
 tell(report)
 

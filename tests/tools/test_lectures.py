@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("jupytext", reason="no jupytext; the extra docs has it")
 pytest.importorskip("hatchling", reason="no hatchling; the extra docs has it")
 
+import nbformat
 from nbclient.exceptions import CellExecutionError
 
 import amos_ref
@@ -43,6 +44,26 @@ def test_running_it_leaves_its_outputs(source):
     notebook = lectures.run(lectures.read(source))
     assert [[output.text for output in cell.outputs] for cell in notebook.cells[1:]] == [["one 1\n"], []]
     assert notebook.cells[1].execution_count == 1
+
+
+def test_only_pictures_are_shown_beside_text():
+    """A report that is printed in a notebook shows itself once more, as a table in HTML; rich does that."""
+    for path in lectures.SOURCES:
+        made = path.with_suffix(".ipynb")
+        if not made.exists():
+            pytest.skip("no notebooks; `nox -s docs` makes them")
+        kinds = kinds_of(nbformat.read(made, as_version=4))
+        assert kinds <= {"text/plain", "image/png"}, path.name
+
+
+def kinds_of(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return {kind for output in outputs for kind in output.get("data", ())}
+
+
+def test_a_table_in_html_is_seen(source):
+    source.write_text("# %%\nimport rich\n\nrich.print('x')\n", encoding="utf-8")
+    assert "text/html" in kinds_of(lectures.run(lectures.read(source)))
 
 
 def test_a_lecture_that_fails_is_an_error(source):
