@@ -93,19 +93,34 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site, into build/site: its pages' examples are tested, its gallery runs, and a warning is an error."""
     session.install(*PINNED, "-e", ".[docs,test]")
-    session.run(
-        "pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py", "tests/tools/test_slides.py"
-    )
+    tools = ("tests/tools/test_slides.py", "tests/tools/test_lectures.py")
+    session.run("pytest", "docs", "README.md", "tests/test_documents.py", "tests/test_examples.py", *tools)
     _build_site(session)
+    _open_lectures(session)
 
 
 def _build_site(session: nox.Session, built: list[bool] = []) -> None:  # noqa: B006 (once for all sessions of a run)
     if built:
         return
-    for made in ("docs/api", "docs/gallery", "docs/course", "build/site", "build/doctrees"):
+    for made in ("docs/api", "docs/gallery", "build/site", "build/doctrees"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
     built.append(True)
+
+
+def _open_lectures(session: nox.Session) -> None:
+    """As a reader does who has pip and no clone: the site's wheel and notebooks, in a fresh environment."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, pinned = pathlib.Path(name), ("-c", str(pathlib.Path("constraints.txt").resolve()))
+        for file in pathlib.Path("build/site/lectures").glob("*.[iw]*"):
+            shutil.copy(file, folder)
+        [wheel] = folder.glob("*.whl")
+        session.run("python", "-m", "venv", str(folder / "fresh"))
+        with session.chdir(folder):
+            install = ("-m", "pip", "install", "-q", *pinned, f"./{wheel.name}[plot,digits]", "nbclient", "ipykernel")
+            session.run(str(folder / "fresh/bin/python"), *install, external=True)
+            notebooks = sorted(file.name for file in folder.glob("*.ipynb"))
+            session.run(str(folder / "fresh/bin/jupyter-execute"), *notebooks, external=True)
 
 
 @nox.session

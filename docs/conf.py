@@ -15,6 +15,7 @@ import amos_ref
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+OPENING, CLOSING = "([\uff08\u300c\u201c", "-,.;:!?)]\uff0c\u3002\uff1b\uff1a\uff01\uff1f\u3001\uff09\u300d\u201d\u2019"
 LECTURES = sorted(path.stem for path in (HERE / "lectures").glob("*.py"))
 
 project = "amos_ref"
@@ -23,13 +24,14 @@ copyright = author
 version = release = amos_ref.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["explorer", "lectures", "slides", "**sg_execution_times.rst"]
+exclude_patterns = ["explorer", "slides", "**sg_execution_times.rst", "gallery/*.ipynb"]
+nb_execution_mode = "off"  # tools/lectures.py has run the notebooks
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "amos_ref"
@@ -59,11 +61,12 @@ autodoc_typehints = "none"  # numpydoc's sections have them in words
 autosummary_generate = True
 
 sphinx_gallery_conf = {
-    "examples_dirs": ["../examples", "lectures"],
-    "gallery_dirs": ["gallery", "course"],
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
     "filename_pattern": r"(?<!mpi_training)\.py$",  # that one is started by mpiexec
     "ignore_pattern": r"ports",
     "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(HERE / "_static" / "favicon.svg"),  # of examples that draw nothing
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
@@ -85,19 +88,34 @@ def fence_sessions(app, docname, source):
     source[0] = "".join(parts)
 
 
-def link_slides(app, docname, source):
-    """Put a link to its slides below the title of a lecture, which knows nothing of the site that it is shown on."""
-    name = docname.removeprefix("course/")
-    if name in LECTURES:
-        link = f".. container:: slides-link\n\n   `Slides of this lecture <../slides/{name}.html>`__"
-        source[0] = re.sub(r"^=+$", lambda line: f"{line[0]}\n\n{link}", source[0], count=1, flags=re.MULTILINE)
+def name_wheel(app, docname, source):
+    """Put the version into the name of the wheel that lies beside the lectures."""
+    if docname == "lectures/index":
+        source[0] = source[0].replace("VERSION", release)
 
 
-def write_slides(app, exception):
-    """Make a deck of slides from the page of each lecture."""
-    from tools import slides
+def link_files(app, pagename, templatename, context, doctree):
+    """Put links to its slides and its files below the title of a lecture, which knows nothing of the site around it."""
+    name = pagename.removeprefix("lectures/")
+    if name in LECTURES and pagename != name:
+        files = f'<a href="{name}.ipynb" download>notebook</a>, <a href="{name}.py" download>Python source</a>'
+        links = f'<a href="../slides/{name}.html">Slides of this lecture</a>. Download: {files}.'
+        context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="lecture-files">{links}</p>', 1)
+
+
+def write_notebooks(app, config):
+    """Run the lectures, and leave their notebooks where Sphinx reads them."""
+    from tools import lectures
+
+    lectures.write_notebooks()
+
+
+def publish_lectures(app, exception):
+    """Make a deck of slides from the page of each lecture, and put what can be downloaded beside it."""
+    from tools import lectures, slides
 
     if exception is None:
+        lectures.publish(app.outdir)
         slides.write(app.outdir, LECTURES)
 
 
@@ -118,6 +136,26 @@ def mathml(block):
         raise SkipNode
 
     return visit, None
+
+
+def join_punctuation(app, doctree, docname):
+    """Keep a formula and the marks beside it on one line; browsers break a line there, even before a comma."""
+    from docutils import nodes
+
+    for formula in list(doctree.findall(nodes.math)):
+        siblings, place = formula.parent.children, formula.parent.index(formula)
+        before, after = (
+            there[0] if there and isinstance(there[0], nodes.Text) else nodes.Text("")
+            for there in (siblings[:place][-1:], siblings[place + 1 : place + 2])
+        )
+        start, rest = before.rstrip(OPENING), after.lstrip(CLOSING)
+        marks = nodes.Text(before[len(start) :]), nodes.Text(after[: len(after) - len(rest)])
+        if any(marks):
+            joined = nodes.inline("", "", marks[0], formula.deepcopy(), marks[1], classes=["joined"])
+            formula.parent.replace(formula, joined)
+            for text, shorter in ((before, start), (after, rest)):
+                if text != shorter:
+                    text.parent.replace(text, nodes.Text(shorter))
 
 
 @functools.cache
@@ -156,8 +194,11 @@ def setup(app):
     app.add_search_language(EnglishAndChinese)  # in the place of Sphinx's own, "en"
     app.add_html_math_renderer("mathml", inline_renderers=mathml(False), block_renderers=mathml(True))
     app.connect("source-read", fence_sessions)
-    app.connect("source-read", link_slides)
+    app.connect("source-read", name_wheel)
+    app.connect("config-inited", write_notebooks)
     app.connect("autodoc-process-docstring", escape_bars, priority=900)  # behind numpydoc
+    app.connect("doctree-resolved", join_punctuation)
     app.connect("html-page-context", set_language)
+    app.connect("html-page-context", link_files)
     app.connect("build-finished", copy_explorer)
-    app.connect("build-finished", write_slides)
+    app.connect("build-finished", publish_lectures)

@@ -27,13 +27,13 @@ import tarfile
 import numpy as np
 
 import amos_ref
+from amos_ref import recipe
 from amos_ref.adamw import AdamW
+from amos_ref.recipe import BATCH, EPOCHS, FACTORS, HIDDEN
 
-BATCH, HIDDEN, EPOCHS = 32, 256, 9  # the epochs are those of the authors' MNIST recipe
-GRID = [(rate, decay) for rate in (0.001, 0.003, 0.01, 0.03, 0.1) for decay in (0.0, 0.01, 0.1, 0.3)]
+GRID = [tuple(options.values()) for options in recipe.adamw_grid()]
 SEEDS, TUNING = (0, 1, 2, 3, 4), (100, 101, 102)  # the seeds that report, and those that choose AdamW's settings
 LENGTHS = (3, 6, 9, 18, 27)  # of plans, in epochs
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 STYLES = (
     dict(color="#000000", linestyle="-", linewidth=2.4),
     dict(color="#0072B2", linestyle="--"),
@@ -115,29 +115,23 @@ def measure(params, data):
 # --------------
 # N is the number of batches of an epoch. Amos by the recipe: xi = 1/sqrt(N), beta 0.98, gradients clipped at the root
 # of the batch's size, eta from the shapes, one slot for each unit of the first layer and one for every other array.
+# These numbers, the closed form's and AdamW's grid are in amos_ref/recipe.py, where `amos-ref run digits` has them from
+# as well.
 
 
 def amos(batches, xi=1.0, eta=1.0, warm_up=0, end=None, **options):
     """Return paper Amos by the recipe, with xi and eta so many times as large; warm-up and end of xi are in epochs."""
-    rate = xi / batches**0.5
+    settings = recipe.paper(batches, BATCH, xi, eta)
+    rate = settings["learning_rate"]
 
     def plan(t):
         rise = t / (warm_up * batches) if warm_up else 1.0
         fall = 1.0 if end is None else 1 - (t - 1) / (end * batches)
         return rate * min(max(fall, 0.0), rise)
 
-    recipe = dict(
-        learning_rate=plan if warm_up or end else rate,
-        eta={
-            "Dense_0/kernel": f"{eta} * sqrt(2 / SHAPE[0])",
-            "Dense_1/kernel": f"{eta} * sqrt(1 / SHAPE[0])",
-            ".*bias": 0.5 * eta,
-        },
-        slot_shape={"Dense_0/kernel": "(1, SHAPE[1])", ".*": "()"},
-        beta=0.98,
-        clip_value=BATCH**0.5,
-    )
-    return amos_ref.Amos(**{**recipe, **options})
+    if warm_up or end:
+        settings["learning_rate"] = plan
+    return amos_ref.Amos(**{**settings, **options})
 
 
 def adamw(batches, rate, decay, steps=None):
@@ -147,10 +141,8 @@ def adamw(batches, rate, decay, steps=None):
 
 
 def closed_form(batches, half_life):
-    """Return the closed form along Adam's direction, by the rule that its page gives."""
-    return amos_ref.ClosedFormAmos(
-        alpha_0=1 / np.sqrt(EPOCHS * batches), half_life=half_life * batches, direction="adam", sigma="init"
-    )
+    """Return the closed form along Adam's direction, by its rule; the half-life is a fraction of the steps."""
+    return amos_ref.ClosedFormAmos(**recipe.closed_form(EPOCHS * batches, half_life=half_life))
 
 
 MAKERS = {"amos": amos, "adamw": adamw, "closed form": closed_form}
@@ -196,8 +188,8 @@ def plan_runs(batches, best):
     jobs = {
         ("runs", "Amos"): ("amos", {}, LENGTHS[-1]),
         ("runs", "AdamW, constant"): ("adamw", constant, LENGTHS[-1]),
-        ("runs", "closed form, T/10"): ("closed form", dict(half_life=EPOCHS / 10), LENGTHS[-1]),
-        ("runs", "closed form, T"): ("closed form", dict(half_life=EPOCHS), LENGTHS[-1]),
+        ("runs", "closed form, T/10"): ("closed form", dict(half_life=0.1), LENGTHS[-1]),
+        ("runs", "closed form, T"): ("closed form", dict(half_life=1.0), LENGTHS[-1]),
     }
     for epochs in LENGTHS:
         jobs["AdamW, linear", epochs] = ("adamw", dict(linear, steps=epochs * batches), epochs)
@@ -328,7 +320,7 @@ def draw(report, figure):
     left.axvline(EPOCHS * n, color="#999999", linewidth=0.8)
     left.text(EPOCHS * n, 0.02, " planned end T", transform=left.get_xaxis_transform())
     name = "MNIST" if report["task"]["inputs"] == 784 else "scikit-learn's"
-    title = f"{report['task']['training']:,} digits ({name}): one run without an end, and plans with one"
+    title = f"{report['task']['training']:,} digits ({name}): one run, and plans with an end"
     left.set(xlabel="steps", ylabel="loss on held-out digits", yscale="log", title=title)
     for part, style in zip(("xi", "eta", "AdamW's rate"), (STYLES[0], STYLES[2], STYLES[1]), strict=True):
         losses = [report[part][str(factor)]["loss"][0] for factor in FACTORS]
@@ -366,11 +358,11 @@ def main():
         pathlib.Path(args.json).write_text(json.dumps(reports[0]) + "\n", encoding="utf-8")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 4.4 * len(reports)), layout="constrained")
+    figure = plt.figure(figsize=(9.5, 4.2 * len(reports)), layout="constrained")
     for report, part in zip(reports, figure.subfigures(len(reports), squeeze=False)[:, 0], strict=True):
         draw(report, part)
     if args.plot:
-        figure.savefig(args.plot, dpi=110)
+        figure.savefig(args.plot, dpi=120)
     else:
         plt.show()
 

@@ -12,7 +12,7 @@ from amos_ref import errors, spec
 from amos_ref.conformance.judging.verdicts import FAILING, VERDICTS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
-WIDE = {"distributed", "jax", "matrix", "performance", "torch"}  # these scroll
+WIDE = {"distributed", "matrix", "performance"}  # these scroll
 KEPT_NARROW = sorted(path.stem for path in DOCS.glob("*.md") if path.stem not in WIDE)
 # Their commands print up to 90 columns, which fit a page on a desk.
 TABLES = {"docs/choosing.md", "docs/choosing_zh.md", "docs/run.md"}

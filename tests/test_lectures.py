@@ -46,13 +46,13 @@ def test_a_lecture_says_what_to_install(path):
 
 def missing_extras(text):
     """Return the extras that a lecture's imports need, and its line for pip lacks."""
-    [line] = re.findall(r"``pip install '?\.(.*?)'? notebook``", text.split('"""')[1])
+    [line] = re.findall(r"`pip install '?amos_ref(.*?)'? notebook`", text.split("# %%\n")[0])
     needed = {EXTRAS[name] for name in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE) if name in EXTRAS}
     return needed - set(line.strip("[]").split(","))
 
 
 def test_a_missing_extra_is_seen():
-    text = '"""Run ``pip install \'.[plot]\' notebook``."""\nimport matplotlib.pyplot\nfrom sklearn import x\n'
+    text = "# Run `pip install 'amos_ref[plot]' notebook`.\n\n# %%\nimport matplotlib.pyplot\nfrom sklearn import x\n"
     assert missing_extras(text) == {"digits"}
     assert missing_extras(text.replace("[plot]", "[plot,digits]")) == set()
 
@@ -60,7 +60,7 @@ def test_a_missing_extra_is_seen():
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_every_exercise_has_its_solution(path):
     text = path.read_text(encoding="utf-8")
-    exercises, solutions = text.split("# Exercises\n")[1].split("# Solutions\n")
+    exercises, solutions = text.split("# ## Exercises\n")[1].split("# ## Solutions\n")
     asked = re.findall(r"^# (\d)\. \*\*", exercises, re.MULTILINE)
     assert asked == ["1", "2", "3"]
     assert re.findall(r"^# \*\*Exercise (\d)\.\*\*", solutions, re.MULTILINE) == asked
@@ -69,8 +69,62 @@ def test_every_exercise_has_its_solution(path):
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_code_fits_a_page(path):
-    code = path.read_text(encoding="utf-8").split('"""', 2)[2]  # behind the docstring, which is text
+    code = path.read_text(encoding="utf-8")
     assert [line for line in code.splitlines() if not line.startswith("#") and len(line) > 80] == []
+
+
+def cells_of(text):
+    """Return (kind, lines) of each cell of the percent format, as jupytext reads it."""
+    kinds, cells = (
+        re.findall(r"^# %%( \[markdown\])?$", text, re.MULTILINE),
+        re.split(r"^# %%.*\n", text, flags=re.MULTILINE),
+    )
+    assert cells.pop(0) == ""
+    return [(kind.strip() or "code", cell.strip().splitlines()) for kind, cell in zip(kinds, cells, strict=True)]
+
+
+def misread(text):
+    """Return what a notebook would show as something else than what is meant."""
+    found = []
+    for kind, lines in cells_of(text):
+        if kind == "code":
+            found += [line for line in lines[:1] if line.startswith("# ") and not any(map(str.strip, lines[1:]))]
+            continue
+        found += [line for line in lines if not re.match(r"#( |$)", line)]  # not text, but code
+        found += re.findall(r":\w+:`.*?`|``.*?``|^# \.\. .*", "\n".join(lines), re.MULTILINE)  # reStructuredText
+        words = [line[2:] for line in lines]
+        for before, line, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+            starts = re.match(r"(\d+\.|[-+*]) ", line)
+            # Only a blank line, or another item, goes before a list; any other line that looks like one was a sentence.
+            if starts and before and not re.match(r"(\d+\.|[-+*]) |  ", before) and not in_formula(words, line):
+                found.append(line)
+            if line == "$$" and before and after:
+                found.append(line)
+    return found
+
+
+def in_formula(words, line):
+    """Say whether a line stands between two lines of $$."""
+    return words[: words.index(line)].count("$$") % 2 == 1
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_text_is_markdown(path):
+    assert misread(path.read_text(encoding="utf-8")) == []
+
+
+def test_text_that_a_notebook_misreads_is_seen():
+    right = "# %% [markdown]\n# The state starts at\n#\n# $$\n# x\n# + 1\n# $$\n#\n# and $v$.\n\n# %%\n# why\nx = 1\n"
+    assert misread(right) == []
+    for wrong in (
+        right.replace("$v$", ":math:`v`"),
+        right.replace("$v$", "``v``"),
+        right.replace("# $$\n#\n# and", "# $$\n# and"),
+        right.replace("at\n#\n", "at\n# 0. Then\n#\n"),
+        right.replace("# and", "and"),
+        right.replace("x = 1\n", ""),
+    ):
+        assert misread(wrong) != [], wrong
 
 
 def test_a_wrong_schedule_fails_the_first_lecture(monkeypatch):
@@ -82,7 +136,7 @@ def test_a_wrong_schedule_fails_the_first_lecture(monkeypatch):
 
 def table_of(text):
     """Return the losses that the fourth lecture quotes: row -> (MNIST, scikit-learn)."""
-    rows = re.findall(r"^# (\w.*?)  +(\d\.\d+)  (\d\.\d+)$", text, re.MULTILINE)
+    rows = re.findall(r"^# \| (\w.*?) \| (\d\.\d+) \| (\d\.\d+) \|$", text, re.MULTILINE)
     return {name: numbers for name, *numbers in rows}
 
 

@@ -1,9 +1,9 @@
 """Slides from the lectures: docs/conf.py calls `write` when the site is built.
 
-Each deck is one HTML file made from the page that sphinx-gallery has made of a lecture, so its code, formulas, outputs
-and pictures are those of the page. Other makers of slides (nbconvert, sphinx-revealjs, Marp) want marks in the source
-that say where a slide ends; here a heading begins a slide, and what does not fit begins another. A paragraph becomes a
-list of its sentences, unless a formula or a list comes next. Code that only asserts is left out.
+Each deck is one HTML file made from the page that the site has of a lecture, so its code, formulas, outputs and
+pictures are those of the page. Other makers of slides (nbconvert, sphinx-revealjs, Marp) want marks in the source that
+say where a slide ends; here a heading begins a slide, and what does not fit begins another. A paragraph becomes a list
+of its sentences, unless a formula or a list comes next. Code that only asserts is left out.
 """
 
 import ast
@@ -57,7 +57,7 @@ def write(site, lectures):
     folder = pathlib.Path(site) / "slides"
     folder.mkdir(exist_ok=True)
     for name in lectures:
-        deck = make_deck(pathlib.Path(site) / "course" / f"{name}.html")
+        deck = make_deck(pathlib.Path(site) / "lectures" / f"{name}.html")
         write_file(folder / f"{name}.html", deck)
 
 
@@ -65,8 +65,13 @@ def make_deck(page):
     """Return the deck of a lecture, as HTML that needs nothing else."""
     soup = bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     lecture = soup.select_one("article section")
-    for left_out in lecture.select(".headerlink, .slides-link, .sphx-glr-footer, .sphx-glr-signature"):
+    for left_out in lecture.select(".headerlink, .lecture-files"):
         left_out.decompose()
+    for wrapper in lecture.select(".cell_input > div"):
+        wrapper["class"] = ["code"]
+    for wrapper in lecture.select(".cell, .cell_input, .cell_output, .joined"):
+        wrapper.unwrap()
+    lecture.smooth()  # texts that were on both sides of a wrapper are one, so that their sentences are seen
     for image in lecture.select("img"):
         picture = base64.b64encode((page.parent / image["src"]).read_bytes()).decode()
         image.attrs = {"src": f"data:image/png;base64,{picture}", "alt": image["alt"]}
@@ -105,7 +110,7 @@ def divide(heading, blocks):
     """Return slides, each a list of what it shows."""
     shown = []
     for block, after in itertools.zip_longest(blocks, blocks[1:]):
-        if "highlight-Python" in block.get("class", []):
+        if "code" in block.get("class", []):
             shown += split_code(block)
         elif block.name != "p" or block.strong or heading.name == "h1" or leads_to(after):
             shown.append(block)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import plots, tree
+from amos_ref import plots, recipe, tree
 from amos_ref.checks import named_arrays
 from amos_ref.choosing import choose
 from amos_ref.cli import csv_data, tuned
@@ -30,7 +30,7 @@ from amos_ref.problems import PROBLEMS, Problem
 from amos_ref.storage.options import encode_options
 from amos_ref.terminal import format_number, print_table, show_progress
 
-LEARNING_RATE, SEEDS, BATCH_SIZE = 0.05, 5, 64  # where nothing is given
+LEARNING_RATE, SEEDS, STEPS = 0.05, 5, 1000  # where nothing is given
 HISTORY_ROWS = 100  # at least, and less than twice as many
 Results = dict[str, Result]
 
@@ -65,7 +65,7 @@ def add_to(commands: Any, summary: str) -> None:
         help=f"{', '.join(OPTIMIZERS)}; with options as in closed-form:half_life=50,direction=adam "
         "(may be repeated, to compare; default all three; half_life is a tenth of the steps unless it or p_0 is given)",
     )
-    run.add_argument("--steps", type=int, default=1000, metavar="N", help="how many to take (default 1000)")
+    run.add_argument("--steps", type=int, metavar="N", help=f"how many to take (default {STEPS})")
     run.add_argument(
         "--learning-rate",
         type=float,
@@ -76,8 +76,8 @@ def add_to(commands: Any, summary: str) -> None:
         "--seeds",
         type=int,
         metavar="N",
-        help="digits without --algorithm and --learning-rate tries several learning rates on minibatches, each with so "
-        f"many seeds (default {SEEDS})",
+        help="digits without --algorithm and --learning-rate tries several settings on minibatches, each with so many "
+        f"seeds (default {SEEDS}), over {recipe.EPOCHS} epochs unless --steps says otherwise",
     )
     run.add_argument("--plot", metavar="FILE", help=f"draw the losses; FILE ends in {', '.join(plots.ENDINGS)}")
     run.add_argument("--json", action="store_true", help="print the result and its history as JSON")
@@ -86,15 +86,17 @@ def add_to(commands: Any, summary: str) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Train, print, draw; return 0, or 130 if it was interrupted."""
-    if args.steps < 0:
+    if args.steps is not None and args.steps < 0:
         raise HyperParameterError(f"--steps is {args.steps}; it must be 0 or more")
     name = args.problem.partition(":")[0]
     if name == "digits" and args.algorithm is None and args.learning_rate is None:
         seeds = SEEDS if args.seeds is None else args.seeds
         if seeds < 1:
             raise HyperParameterError(f"--seeds is {seeds}; it must be 1 or more")
-        problems = [_build_problem(args, after=k, batch_size=BATCH_SIZE) for k in range(seeds)]
+        task = dict(hidden=recipe.HIDDEN, batch_size=recipe.BATCH)
+        problems = [_build_problem(args, after=k, **task) for k in range(seeds)]
         return tuned.main(problems, args.steps, args.plot, args.json)
+    args.steps = STEPS if args.steps is None else args.steps
     if args.seeds is not None:
         raise HyperParameterError("--seeds is for the problem digits without --algorithm and --learning-rate")
     is_named = name in PROBLEMS

@@ -1,38 +1,39 @@
-r"""
-Lecture 2: the clock in the paper's Amos
-========================================
+# %% [markdown]
+# # Lecture 2: the clock in the paper's Amos
+#
+# The Amos of the paper is never told how long a training will be, and yet its steps and its weight decay fall
+# at the right time. It keeps a clock, a number $b$ for each slot. In this lecture you build the clock,
+# read the time from it, and find out when it stops being useful.
+#
+# Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself you
+# need pip and nothing else: `pip install 'amos_ref[plot]' notebook`, then `jupyter notebook` in the folder of
+# this file. If your package index does not have amos_ref, give pip the wheel that lies beside this lecture.
 
-The Amos of the paper is never told how long a training will be, and yet its steps and its weight decay fall
-at the right time. It keeps a clock, a number :math:`b` for each slot. In this lecture you build the clock,
-read the time from it, and find out when it stops being useful.
-
-Allow an hour. The exercises come after the lecture, and their solutions at the very end. To run it yourself,
-install what it needs in a clone of the repository: ``pip install '.[plot]' notebook``.
-"""
-
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 
 import amos_ref
 
-# %%
-# Four lines
-# ----------
+# %% [markdown]
+# ## Four lines
 #
-# Amos divides every gradient :math:`g` by its usual size, the root of a running mean :math:`\hat v` of
-# :math:`g^2`, as Adam does. Suppose that gradients arrive steadily, so that
-# :math:`\mathrm{mean}(g^2)/\hat v = 1`. Then the rest of the algorithm knows only the learning rate
-# :math:`\xi`, the scale :math:`\eta` of the trained weights, and its own clock :math:`b`, which starts at 0:
+# Amos divides every gradient $g$ by its usual size, the root of a running mean $\hat v$ of
+# $g^2$, as Adam does. Suppose that gradients arrive steadily, so that
+# $\mathrm{mean}(g^2)/\hat v = 1$. Then the rest of the algorithm knows only the learning rate
+# $\xi$, the scale $\eta$ of the trained weights, and its own clock $b$, which starts at 0:
 #
-# .. math::
-#     c = \frac{1}{\sqrt{1 + \frac{1}{4}\sqrt\xi\,b}} \qquad d = \frac{1}{1 + \frac{1}{4}\sqrt{\xi\eta}\,b} \qquad
-#     \gamma = c\,\xi^2 \qquad b \leftarrow b + \gamma(1 + b)
+# $$
+# c = \frac{1}{\sqrt{1 + \frac{1}{4}\sqrt\xi\,b}} \qquad d = \frac{1}{1 + \frac{1}{4}\sqrt{\xi\eta}\,b} \qquad
+# \gamma = c\,\xi^2 \qquad b \leftarrow b + \gamma(1 + b)
+# $$
 #
-# A step then moves an entry by about :math:`d\,\xi\,\eta` and takes the part :math:`d\,\gamma/2` of the
-# weight away. So :math:`d` is how far the steps have fallen, and :math:`c\,d` is how far the decay has. Let
+# A step then moves an entry by about $d\,\xi\,\eta$ and takes the part $d\,\gamma/2$ of the
+# weight away. So $d$ is how far the steps have fallen, and $c\,d$ is how far the decay has. Let
 # us run the clock.
 
 
+# %%
 def clock(xi, steps, eta=0.5, coefficient=0.25):
     """Return b, c and d before each step."""
     b, kept = 0.0, []
@@ -44,9 +45,10 @@ def clock(xi, steps, eta=0.5, coefficient=0.25):
     return np.array(kept).T
 
 
-# %%
+# %% [markdown]
 # Is this really Amos? Give the optimizer gradients of constant size and compare its state.
 
+# %%
 opt = amos_ref.Amos(learning_rate=0.1, eta=0.5)
 params = {"w": np.zeros(4)}
 state = opt.init(params)
@@ -62,42 +64,48 @@ assert abs(theirs - b[-1]) < (12_000 + 3_000 * np.log1p(b[-1])) * 2**-53 * (
     1 + b[-1]
 )
 
-# %%
-# Early: an hour hand
-# -------------------
+# %% [markdown]
+# ## Early: an hour hand
 #
-# While :math:`c` is near 1, every step multiplies :math:`1 + b` by :math:`1 + \xi^2`, so that
+# While $c$ is near 1, every step multiplies $1 + b$ by $1 + \xi^2$, so that
 #
-# .. math:: 1 + b \approx e^{\xi^2 t}
+# $$
+# 1 + b \approx e^{\xi^2 t}
+# $$
 #
-# The authors advise :math:`\xi = 1/\sqrt{N}` for :math:`N` batches in an epoch. Then :math:`\xi^2 t = t/N` is
-# the number of epochs :math:`E`, and the clock shows epochs, whatever the size of your data set.
+# The authors advise $\xi = 1/\sqrt{N}$ for $N$ batches in an epoch. Then $\xi^2 t = t/N$ is
+# the number of epochs $E$, and the clock shows epochs, whatever the size of your data set.
 
+# %%
 for batches in (100, 400, 1600):
     b, c, d = clock(1 / np.sqrt(batches), 8 * batches + 1)
     early = [b[E * batches] for E in (1, 2, 8)]
     print(f"{batches:4} batches:", *(f"{number:8.2f}" for number in early))
 print("   e^E - 1:  ", *(f"{np.expm1(E):8.2f}" for E in (1, 2, 8)))
 
-# %%
+# %% [markdown]
 # At epoch 1 the clock is right, at epoch 8 it is far behind the exponential. Something slows it down:
-# :math:`c`.
+# $c$.
 #
-# Late: a square
-# --------------
+# ## Late: a square
 #
-# Both factors contain :math:`B = \sqrt\xi\,b`. Written in epochs, the clock is
+# Both factors contain $B = \sqrt\xi\,b$. Written in epochs, the clock is
 #
-# .. math:: \frac{dB}{dE} = \frac{\sqrt\xi + B}{\sqrt{1 + B/4}}
+# $$
+# \frac{dB}{dE} = \frac{\sqrt\xi + B}{\sqrt{1 + B/4}}
+# $$
 #
-# When :math:`B` is large, the right side is about :math:`2\sqrt B`, and the solution is
-# :math:`B = (E - E_0)^2`. An exponential has turned into a square. The two factors follow:
+# When $B$ is large, the right side is about $2\sqrt B$, and the solution is
+# $B = (E - E_0)^2$. An exponential has turned into a square. The two factors follow:
 #
-# .. math:: c \approx \frac{2}{E} \qquad d \approx \frac{4}{\sqrt\eta\,E^2} \qquad \gamma \approx \frac{2}{t}
+# $$
+# c \approx \frac{2}{E} \qquad d \approx \frac{4}{\sqrt\eta\,E^2} \qquad \gamma \approx \frac{2}{t}
+# $$
 #
 # The learning rate has dropped out. Look at it: three very different learning rates, and the same curves,
 # only shifted.
 
+# %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for batches in (25, 400, 2500):
     xi = 1 / np.sqrt(batches)
@@ -124,23 +132,24 @@ for E in (1, 10, 200):
     )
 assert max(abs(x - 1) for x in late) < 0.03
 
-# %%
-# What follows for a training
-# ---------------------------
+# %% [markdown]
+# ## What follows for a training
 #
 # For two epochs or so the steps stay as they are, and then they fall, without anybody having said when. This
-# is the good side of the clock. There is another one: the sum of :math:`1/E^2` over all epochs is finite, so
+# is the good side of the clock. There is another one: the sum of $1/E^2$ over all epochs is finite, so
 # there is a limit to how far an entry can ever go. Steps freeze.
 
+# %%
 reached = 0.05 * np.cumsum(d * 0.05)
 for E in (1, 3, 10, 30, 100, 200):
     print(f"epoch {E:3}: {reached[E * 400 - 1]:.2f} / xi times eta")
 
-# %%
+# %% [markdown]
 # See it happen. A minimum moves away after 40 epochs, as it does if you change the data of a training. Amos
 # does not get there any more. With a new state, which starts the clock anew, it does.
 
 
+# %%
 def follow(anew):
     """Return the distance at every epoch; the minimum moves at epoch 40."""
     rng = np.random.default_rng(0)
@@ -172,39 +181,39 @@ plt.show()
 print(f"at the end {frozen[-1]:.2f}, and {moved[-1]:.2f} with a new clock")
 assert frozen[-1] > 2 * moved[-1]
 
-# %%
-# Exercises
-# ---------
+# %% [markdown]
+# ## Exercises
 #
 # 1. **Why a quarter?** Run the clock with the coefficients 1/16 and 1 in the place of 1/4. How fast does
-#    :math:`\sqrt B` grow in the end? What does that change in :math:`c` and :math:`d`?
+#    $\sqrt B$ grow in the end? What does that change in $c$ and $d$?
 # 2. **A rare word.** The row of an embedding has a gradient only in every hundredth batch. Then
-#    :math:`\mathrm{mean}(g^2)/\hat v` is 0 in most steps, and :math:`\gamma` contains it as a factor. How
-#    fast is the clock of this row? Take :math:`\beta = 0.99`, and give ``amos_ref.Amos`` such gradients.
-# 3. **One setting, two trainings.** You train with :math:`\xi = 1/\sqrt{N}` and then get ten times as much
-#    data. Compare :math:`d` after the same number of *steps* for the old and the new :math:`\xi`. Which of
+#    $\mathrm{mean}(g^2)/\hat v$ is 0 in most steps, and $\gamma$ contains it as a factor. How
+#    fast is the clock of this row? Take $\beta = 0.99$, and give `amos_ref.Amos` such gradients.
+# 3. **One setting, two trainings.** You train with $\xi = 1/\sqrt{N}$ and then get ten times as much
+#    data. Compare $d$ after the same number of *steps* for the old and the new $\xi$. Which of
 #    the two trainings ends sooner?
 
-# %%
-# Solutions
-# ---------
+# %% [markdown]
+# ## Solutions
 #
-# **Exercise 1.** With the coefficient :math:`a` the equation becomes :math:`dB/dE \approx \sqrt{B/a}` in the
-# end, so :math:`\sqrt B \approx E/(2\sqrt a)`. A quarter is the coefficient for which the clock shows
-# :math:`E`. In :math:`c` and :math:`d` it drops out again: :math:`c \approx 1/\sqrt{aB} = 2/E`, and :math:`d`
+# **Exercise 1.** With the coefficient $a$ the equation becomes $dB/dE \approx \sqrt{B/a}$ in the
+# end, so $\sqrt B \approx E/(2\sqrt a)$. A quarter is the coefficient for which the clock shows
+# $E$. In $c$ and $d$ it drops out again: $c \approx 1/\sqrt{aB} = 2/E$, and $d$
 # likewise.
 
+# %%
 for coefficient in (1 / 16, 1 / 4, 1):
     b, c, d = clock(0.2, 400 * 25, coefficient=coefficient)
     slope = np.sqrt(np.sqrt(0.2) * b[-1]) / 400
     print(f"{coefficient:.4f}: sqrt(B)/E {slope:.2f}, c E/2 {c[-1] * 200:.2f}")
     assert abs(slope * 2 * np.sqrt(coefficient) - 1) < 0.03
 
-# %%
-# **Exercise 2.** When a gradient comes, :math:`\hat v` has just taken it in, and is larger than its mean over
-# all steps. In the long run :math:`g^2/\hat v` is then :math:`100\,(1 - \beta^{100}) = 63` once in a hundred
+# %% [markdown]
+# **Exercise 2.** When a gradient comes, $\hat v$ has just taken it in, and is larger than its mean over
+# all steps. In the long run $g^2/\hat v$ is then $100\,(1 - \beta^{100}) = 63$ once in a hundred
 # steps. So the clock of the row keeps 0.63 of the pace, and a little less at the beginning.
 
+# %%
 opt = amos_ref.Amos(learning_rate=0.05, eta=0.5, beta=0.99, c_coef=0.0)
 rows = {"common": np.zeros(1), "rare": np.zeros(1)}
 state = opt.init(rows)
@@ -218,11 +227,12 @@ epochs = {name: float(np.log1p(state.b[name])) for name in rows}
 print(f"epochs on the clock: {epochs['common']:.2f} and {epochs['rare']:.2f}")
 assert 0.5 < epochs["rare"] / epochs["common"] < 0.7
 
-# %%
+# %% [markdown]
 # **Exercise 3.** The clock counts epochs. After the same number of steps the training with more data has seen
-# a tenth of the epochs, its :math:`d` is larger, and its steps fall later. In epochs, the smaller :math:`\xi`
-# ends a little later too, because :math:`B` starts from a smaller seed.
+# a tenth of the epochs, its $d$ is larger, and its steps fall later. In epochs, the smaller $\xi$
+# ends a little later too, because $B$ starts from a smaller seed.
 
+# %%
 old, new = 1 / np.sqrt(100), 1 / np.sqrt(1000)
 for steps in (1000, 10_000):
     left = [clock(xi, steps + 1)[2][-1] for xi in (old, new)]

@@ -1,14 +1,16 @@
 """amos-ref run digits: the best of every grid is the one with the lowest median loss, over several seeds."""
 
+import collections
 import statistics
 
+import numpy as np
 import pytest
 from helpers.command import cells, output_lines, run_json
 
 import amos_ref
-from amos_ref import plots, problems
+from amos_ref import plots, problems, recipe
 from amos_ref.cli import main, tuned
-from amos_ref.rules import PAPER_FLAX
+from amos_ref.rules import eta_of, slot_shape_of
 
 ARGV = ["run", "digits:hidden=3,batch_size=300,seed=4", "--steps", "12", "--seeds", "3"]
 
@@ -23,16 +25,18 @@ def best_of(runs):
 
 def test_what_is_trained_and_called_best(capsys):
     runs = run_json(capsys, *ARGV)["runs"]
-    assert [run["algorithm"] for run in runs] == [name for name in ("paper", "closed-form", "adamw") for _ in range(4)]
+    assert collections.Counter(run["algorithm"] for run in runs) == {"paper": 5, "closed-form": 4, "adamw": 20}
     for name, k in best_of(runs).items():
         medians = {n: statistics.median(run["losses"]) for n, run in enumerate(runs) if run["algorithm"] == name}
         assert min(medians, key=medians.__getitem__) == k
-        assert len(set(medians.values())) == 4
-    xi = 0.5 / 5**0.5  # 1347 digits in batches of 300
+        assert len(set(medians.values())) == len(medians)
+    eta = {"hidden/kernel": (2 / 64) ** 0.5, "out/kernel": np.sqrt(1 / 3), ".*": 0.5}
+    slots = {"hidden/kernel": (1, 3), ".*": ()}
+    mean = 5 / 1347  # of 1347 digits in 5 batches
     wanted = {
-        1: ("paper", dict(learning_rate=xi, beta=1 - xi, eta=PAPER_FLAX, slot_shape=PAPER_FLAX)),
-        6: ("closed-form", dict(alpha_0=2 / 12**0.5, half_life=1.2, slot_shape=PAPER_FLAX)),
-        9: ("adamw", dict(learning_rate=0.01)),
+        1: ("paper", dict(learning_rate=0.5 / 5**0.5, beta=0.98, eta=eta, slot_shape=slots, clip_value=mean**0.5)),
+        7: ("closed-form", dict(alpha_0=3 / 12**0.5, half_life=0.1 * 12, direction="adam", sigma="init")),
+        19: ("adamw", dict(learning_rate=0.01, weight_decay=0.1)),
     }
     for k, (name, options) in wanted.items():
         for n, seed in enumerate((4, 5, 6)):
@@ -58,9 +62,11 @@ def test_the_tables(capsys, monkeypatch, tmp_path):
         run = runs[k]
         low, middle, high = sorted(run["losses"])
         assert cells(line)[:5] == [run["algorithm"], f"{middle:.4g}", f"{low:.3g}", "-", f"{high:.3g}"]
-    assert len(out) == 4 + 1 + 13 + 2
+    assert len(out) == 4 + 1 + 30 + 2
+    assert [k for k, line in enumerate(out[6:-2]) if line.endswith(" best")] == list(best_of(runs).values())
+    assert max(map(len, out)) <= 80
     assert out[-2].startswith("Medians over 3 seeds of 12 steps each.")
-    assert err[-1].startswith("adamw: step 144 of 144, learning_rate=0.1, loss ")
+    assert err[-1].startswith("digits: step 1044 of 1044, adamw, learning_rate=0.1, weight_decay=0.3, loss ")
     assert drawn == [(["paper", "closed-form", "adamw"], 0.0)]
 
 
@@ -98,4 +104,34 @@ def test_wrong_words(argv, words, capsys):
 
 def test_no_steps_are_the_start(capsys):
     runs = run_json(capsys, *ARGV[:2], "--steps", "0", "--seeds", "1")["runs"]
-    assert [run["steps"] for run in runs] == [0] * 12
+    assert [run["steps"] for run in runs] == [0] * 29
+
+
+def test_without_words_it_is_the_experiment_of_why_amos(capsys, monkeypatch):
+    """The width, the size of a batch and nine epochs are those of the recipe; nothing is trained here."""
+    asked = []
+    monkeypatch.setattr(tuned, "_train", lambda problems, grid, steps: asked.append((problems, steps)) or ([], False))
+    assert main(["run", "digits"]) == 0
+    [(found, steps)] = asked
+    capsys.readouterr()
+    assert [problem.start["hidden"]["kernel"].shape for problem in found] == [(64, 256)] * 5
+    assert steps == 9 * len(found[0].batches()) == 9 * 43  # 1347 digits in batches of at most 32
+
+
+def test_the_recipe_is_that_of_choose():
+    """What docs/choosing.md says of the authors' MNIST model, amos_ref.choose gives by itself."""
+    params = {
+        "Dense_0": {"bias": np.zeros(256), "kernel": np.zeros((784, 256))},
+        "Dense_1": {"bias": np.zeros(10), "kernel": np.zeros((256, 10))},
+    }
+    choice, options = amos_ref.choose(params, family="mnist"), recipe.paper(250, 32)
+    for name, entry in choice.items():
+        assert eta_of(options["eta"], name, entry.shape) == pytest.approx(entry.eta, rel=1e-15)
+        assert slot_shape_of(options["slot_shape"], name, entry.shape) == entry.slot_shape
+    assert (options["learning_rate"], options["beta"], options["clip_value"]) == (250**-0.5, 0.98, 32**0.5)
+    plain = amos_ref.choose(params)  # another recipe has other slots
+    assert plain["Dense_1/kernel"].slot_shape != slot_shape_of(options["slot_shape"], "Dense_1/kernel", (256, 10))
+
+
+def test_a_plan_of_one_step_has_a_closed_form():
+    assert recipe.closed_form(1, 3.0)["alpha_0"] == 0.9

@@ -52,5 +52,7 @@ def test_a_chinese_word_finds_the_pages_that_have_it(browser, address, word):
 
 
 def test_an_english_word_finds_its_pages_as_before(browser, address):
-    assert {"algorithm.html", "paper_derivation.html", "course/2_clock.html"} <= set(search(browser, address, "clock"))
+    assert {"algorithm.html", "paper_derivation.html", "lectures/2_clock.html"} <= set(
+        search(browser, address, "clock")
+    )
     assert "questions.html" in search(browser, address, "rosenbrock valley")

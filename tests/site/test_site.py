@@ -9,7 +9,7 @@ from helpers.browser import CONTRAST, SITE, serve
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
 MADE = ("search", "genindex", "py-modindex")  # by Sphinx alone
-PAGES = [p for folder in ("", "gallery", "course") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
+PAGES = [p for folder in ("", "gallery", "lectures") for p in (SITE / folder).glob("*.html") if p.stem not in MADE]
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in PAGES)
 MAIN = ("index.html", "algorithm.html", "paper_derivation.html", "choosing.html", "checking.html", "algorithm_zh.html")
 WIDTHS = (390, 1280)
@@ -33,6 +33,9 @@ FAULTS = """
     while (box !== article && !["auto", "scroll"].includes(getComputedStyle(box).overflowX)) box = box.parentElement;
     if (box === article && math.getBoundingClientRect().right > width) found.push(`${math.tagName} is cut off`);
   }
+  for (const math of all("math"))
+    if (/^[,.;:!?)]/.test(math.nextSibling?.data ?? "") && getComputedStyle(math.parentElement).whiteSpace !== "nowrap")
+      found.push(`a line may begin with the mark behind ${math.textContent.slice(0, 20)}`);
   for (const image of all("img")) {
     if (!image.complete || !image.naturalWidth) found.push(`no picture: ${image.src}`);
     if (!image.closest(".sphx-glr-thumbcontainer") && image.alt.length < 20) found.push(`no words for ${image.src}`);
@@ -144,6 +147,7 @@ WRONG = {
     "stray list": "<p>A line that begins</p><ol><li>With xi</li></ol>",
     "code is cut off": '<pre style="overflow: hidden; width: 200px">' + 70 * "x" + "</pre>",
     "code does not fit": '<pre style="overflow: auto; width: 200px">' + 70 * "x" + "</pre>",
+    "a line may begin with": "<p>Let <math><mi>x</mi></math>, then</p>",
     "math is cut off": '<div style="overflow: hidden"><math><mspace width="2000px"/></math></div>',
     "no picture": '<img src="missing.png" alt="a picture that is not there">',
     "no words for": '<img alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs=">',

@@ -56,7 +56,9 @@ def test_every_lecture_has_its_deck_and_leads_to_it(address):
     assert sorted(path.stem for path in (SITE / "slides").iterdir()) == LECTURES
     for name in LECTURES:
         for page in (name, "index"):
-            assert f'href="../slides/{name}.html"' in (SITE / "course" / f"{page}.html").read_text(encoding="utf-8")
+            found = (SITE / "lectures" / f"{page}.html").read_text(encoding="utf-8")
+            for file in (f"../slides/{name}.html", f"{name}.ipynb", f"{name}.py"):
+                assert f'href="{file}"' in found
 
 
 def parse(folder, name):
@@ -65,8 +67,8 @@ def parse(folder, name):
 
 @pytest.mark.parametrize("name", LECTURES)
 def test_a_deck_has_what_the_lecture_runs_prints_draws_and_says(name, address):
-    page, deck = (parse(*place) for place in (("course", name), ("slides", name)))
-    printed = [[pre.get_text() for pre in soup.select(".sphx-glr-script-out pre")] for soup in (page, deck)]
+    page, deck = (parse(*place) for place in (("lectures", name), ("slides", name)))
+    printed = [[pre.get_text() for pre in soup.select(".output pre")] for soup in (page, deck)]
     assert len(printed[0]) > 5
     assert printed[0] == printed[1]
     assert len(page.select("article img")) == len(deck.select("img"))
@@ -74,14 +76,13 @@ def test_a_deck_has_what_the_lecture_runs_prints_draws_and_says(name, address):
         str(formula) for formula in deck.select(".formula")
     ]
     shown = set(deck.get_text().splitlines())
-    code = "\n".join(pre.get_text() for pre in page.select(".highlight-Python pre"))
+    code = "\n".join(pre.get_text() for pre in page.select(".cell_input pre"))
     assert [line for line in code.splitlines() if line not in shown and not line.startswith("assert")] == []
     spoken = [re.sub(r"\W", "", soup.get_text()) for soup in (page, deck)]
     headings = [h2.get_text() for h2 in deck.select("h2")]
     assert [h2.get_text().rstrip("#") for h2 in page.select("article h2")] == list(dict.fromkeys(headings))
     sentences = [re.sub(r"\W", "", s) for p in page.select("article section p") for s in p.get_text().split(". ")]
-    downloads = ("Download", "Slides")
-    assert [s for s in sentences if s not in spoken[1] and not s.startswith(downloads)] == []
+    assert [s for s in sentences if s not in spoken[1] and not s.startswith(("Download", "Slides"))] == []
 
 
 @pytest.mark.parametrize("name", LECTURES)

@@ -9,15 +9,15 @@ bs4 = pytest.importorskip("bs4", reason="no Beautiful Soup; the extra docs has i
 from tools import slides  # noqa: E402
 
 PAGE = """<html><body><article><section><span id="x"></span><h1>Lecture 9: a title<a class="headerlink">#</a></h1>
-<div class="slides-link"><p><a href="../slides/page.html">Slides of this lecture</a></p></div>
+<p class="lecture-files"><a href="../slides/page.html">Slides of this lecture</a></p>
 <p>One. Two.</p>
 <section><h2>First<a class="headerlink">#</a></h2>
 <p>Take <code>a.b</code>. It is <em>x. y</em>, no? Yes!</p>
-<div class="highlight-Python"><div class="highlight"><pre>x = "1 &lt; 2"\nprint(x)</pre></div></div>
-<div class="sphx-glr-script-out"><div class="highlight"><pre>1 &lt; 2</pre></div></div>
+<div class="cell"><div class="cell_input"><div><pre>x = "1 &lt; 2"\nprint(x)</pre></div></div>
+<div class="cell_output"><div class="output stream"><div class="highlight"><pre>1 &lt; 2</pre></div></div></div></div>
 <p>It leads. To this:</p><div class="formula"><math display="block"><mi>x</mi></math></div>
-<div class="highlight-Python"><div class="highlight"><pre># for sure\nassert x\nassert x, 1</pre></div></div>
-<img src="a.png" alt="a picture of it"/>
+<div class="cell"><div class="cell_input"><div><pre># for sure\nassert x\nassert x, 1</pre></div></div>
+<div class="cell_output"><img src="a.png" alt="a picture of it"/></div></div>
 </section></section></article></body></html>"""
 
 
@@ -32,8 +32,8 @@ def test_a_deck_is_one_file_with_what_the_page_has(deck):
     assert deck.title.get_text() == "Lecture 9: a title: slides"
     assert deck.img["src"] == "data:image/png;base64," + base64.b64encode(b"picture").decode()
     assert [link["href"] for link in deck.select("link, a")] == ["data:,"]
-    assert not deck.select("script[src], .slides-link, .headerlink")
-    assert deck.select_one(".sphx-glr-script-out pre").get_text() == "1 < 2"
+    assert not deck.select("script[src], .lecture-files, .headerlink")
+    assert deck.select_one(".output pre").get_text() == "1 < 2"
     assert 'x = "1 < 2"\nprint(x)\n' in [pre.get_text() for pre in deck.select("pre")]
 
 
@@ -71,7 +71,7 @@ def blocks(*texts):
 
 
 def test_what_does_not_fit_begins_another_slide_with_the_text_that_leads_to_it():
-    output = f'<div class="sphx-glr-script-out"><pre>{chr(10).join("x" * 20)}</pre></div>'
+    output = f'<div class="output stream"><pre>{chr(10).join("x" * 20)}</pre></div>'
     heading = blocks("<h2>Title</h2>")[0]
     found = slides.divide(heading, blocks("<p>a</p>", output, "<p>b</p>", output, "<p>c</p>"))
     assert [[block.get_text()[0] for block in slide] for slide in found] == [["T", "a", "x"], ["T", "b", "x", "c"]]
