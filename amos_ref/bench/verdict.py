@@ -37,7 +37,8 @@ def _bound(work: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _peers(records: Mapping[str, Mapping[str, Any]]) -> str:
-    peers = {name: record["of_ours"] for name, record in records.items() if name not in ("roof", "page", "paper")}
+    own = ("roof", "bound", "page", "paper")
+    peers = {name: record["of_ours"] for name, record in records.items() if name not in own}
     if not peers:
         return "no peer was measured"
     name, ratio = min(peers.items(), key=lambda item: item[1])
