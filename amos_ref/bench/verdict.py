@@ -16,10 +16,20 @@ def describe(report: Mapping[str, Any]) -> list[str]:
         records = {record["contender"]: record for record in work["results"]}
         if OURS in records:
             ours = records.pop(OURS)
-            found.append(
-                f"{work['label']}: {ours['of_roof']:.2f} times the roof, {_bound(work, ours)}; {_peers(records)}"
-            )
+            roof = f"{ours['of_roof']:.2f} times the roof{_streams(records)}"
+            found.append(f"{work['label']}: {roof}, {_bound(work, ours)}; {_peers(records)}")
     return found
+
+
+def _streams(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return with how many streams a thread the roof was reached, and what it is with the others."""
+    streams = records.get("roof", {}).get("streams")
+    if streams is None:
+        return ""
+    used, ratio = streams["used"], streams["one_over_several"]
+    if used == 1:
+        return f" (of one stream a thread; several take {1 / ratio:.2f} times as long)"
+    return f" (of {used} streams a thread; one takes {ratio:.2f} times as long)"
 
 
 def _bound(work: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
