@@ -35,10 +35,10 @@ def _streams(records: Mapping[str, Mapping[str, Any]]) -> str:
 def _bound(work: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     if ours["of_roof"] <= AT_THE_ROOF:
         return f"bound by the memory, which moves {ours['gb_per_s']:.3g} GB/s"
+    if work["slot"] == "element" and work["parameters"] >= SMALL / 100:
+        return "bound by the divisions and roots of each element"
     if work["parameters"] < SMALL or work["parameters"] / work["arrays"] < SMALL / 100:
         return "bound by what is called once a step and an array, not by the bytes"
-    if work["slot"] == "element":
-        return "bound by the divisions and roots of each element"
     if work["dtype"] in ("float16", "bfloat16"):
         return "bound by the conversion of half precision"
     if work["slot"] == "column":

@@ -20,6 +20,8 @@ def made(of_roof, peers=(), **changes):
     [
         (1.25, dict(slot="element"), "bound by the memory, which moves 57.2 GB/s"),
         (1.26, dict(slot="element"), "bound by the divisions and roots"),
+        (1.9, dict(slot="element", parameters=10_000), "bound by the divisions and roots"),
+        (1.9, dict(slot="element", parameters=9_999), "bound by what is called"),
         (1.9, dict(dtype="bfloat16"), "bound by the conversion"),
         (1.9, dict(slot="column"), "bound by the sums, alpha and rho"),
         (1.9, dict(parameters=999_999), "bound by what is called"),
