@@ -17,9 +17,11 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from amos_ref import spec
 from amos_ref.bench.roof import read
 from amos_ref.kernels.cpu import backend as cpu
 from amos_ref.kernels.cpu import loops, reduce, threads
@@ -197,6 +199,51 @@ def quotient(x, c, h, rest):
     return _fma(-_fma(c, q, -x), h, q)
 
 
+# element slots: the last division of *decide*, 1 / (1 + d_coef sqrt(xi eta) b), without the divider
+
+
+@intrinsic
+def _bits(typingctx, x) -> Any:
+    return types.int64(types.float64), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(64))
+
+
+@intrinsic
+def _from_bits(typingctx, x) -> Any:
+    return types.float64(types.int64), lambda context, builder, sig, args: builder.bitcast(args[0], ir.DoubleType())
+
+
+@inline
+def reciprocal(y):
+    """1 / y by Newton's steps from a guess that is 12 % off; right to the last bit for most y of ordinary size."""
+    h = _from_bits(0x7FDE623822FC16E6 - _bits(y))
+    for _ in range(2):  # of the third order
+        rest = _fma(-y, h, 1.0)
+        h = _fma(h, _fma(rest, rest, rest), h)
+    for _ in range(3):
+        h = _fma(h, _fma(-y, h, 1.0), h)
+    return h
+
+
+def decide_by(last, page=True):
+    """Return *decide* of paper Amos with the last division by another function, and c's too unless `page`."""
+    inline(last)
+
+    def decide(g2, v, b, eta, q, xi, beta, extra_l2, c_coef, d_coef, epsilon):
+        v = spec.second_moment(v, g2, beta)
+        r = spec.reciprocal(v, q, epsilon)
+        c = spec.decay_factor_c(b, xi, c_coef) if page else last(np.sqrt(1.0 + c_coef * np.sqrt(xi) * b))
+        gamma = spec.growth(c, xi, r, g2)
+        d = last(1.0 + d_coef * np.sqrt(xi * eta) * b)
+        return spec.step_size(d, xi, eta, r), spec.weight_decay(d, gamma, extra_l2), v, spec.grown(b, gamma)
+
+    return decide
+
+
+def free(y):
+    """Cost nothing: not 1 / y, but what would be left without that division."""
+    return y
+
+
 @inline
 def add_adam_squares(acc, g, m, v, aims):
     """What add_squares does along Adam's direction, with one division an entry in place of three."""
@@ -266,9 +313,15 @@ def element_ways(g, theta):
     first = work.parts[0]
     kept = (first.table.apply, first.applied.at, first.table.leaves, first.theta, first.g, first.m)
     kept += (first.moment, first.state, None, None, 0.0, None)  # nothing told of v, no clip, mu nor direction
+    others = {
+        "1 / d by multipliers": decide_by(reciprocal),
+        "1 / c, 1 / d by multipliers": decide_by(reciprocal, False),
+    }
+    others["1 / d for nothing"] = decide_by(free)
     return {
         "stream": row_ways(g, theta)["stream"],
         "decide and apply": (first.kernels.elements, *kept, numbers),
+        **{k: (loops.deciding(f, 2, 0).elements, *kept, numbers) for k, f in others.items()},
         "divisions and roots alone": (divide, make_tasks(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
     }, (v, b, work)
 

@@ -17,6 +17,7 @@ CONTENDERS = {
     "cpu": {
         OURS: "cpu:CPU_KERNELS",
         ROOF: "roof:MEMORY_ROOF",
+        "bound": "cpu:BOUND",
         "page": "cpu:PAGE",
         "paper": "cpu:CPU_PAPER",
         "torch-fused": "torch_peers:FUSED",

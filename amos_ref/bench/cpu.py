@@ -11,6 +11,7 @@ from amos_ref.bench.timing import Stepper
 from amos_ref.bench.workloads import MOMENTUM, Shape, Workload, draw_arrays, slot_shape
 
 MOST_OF_PAGE = 1_000_000  # parameters
+MOST_BOUND = 100_000  # from there on what a bound step saves is no part of its time
 
 
 def make_optimizer(work: Workload, backend: str) -> Any:
@@ -43,6 +44,23 @@ class AmosStepper(Stepper):
         self.state = self.opt.step(self.params, self.grads, self.state)
 
 
+class BoundStepper(AmosStepper):
+    """The same, bound to its arrays (:meth:`amos_ref.Amos.bind`)."""
+
+    def __init__(self, work: Workload, backend: str) -> None:
+        super().__init__(work, backend)
+        self.bound = self.opt.bind(self.params, self.grads, self.state)
+
+    def launch(self) -> None:
+        self.bound()
+
+
+def _find_bound_limit(work: Workload, most_compiled: int) -> str | None:
+    if work.parameters > MOST_BOUND:
+        return f"takes the time of a step that is not bound; measured up to {MOST_BOUND} parameters"
+    return None
+
+
 def _find_limit(work: Workload, most_compiled: int) -> str | None:
     if work.parameters > MOST_OF_PAGE:
         return f"written to be read; measured up to {MOST_OF_PAGE} parameters"
@@ -50,6 +68,12 @@ def _find_limit(work: Workload, most_compiled: int) -> str | None:
 
 
 CPU_KERNELS = Contender("a step of this package, the CPU kernels", lambda work: AmosStepper(work, "cpu"), traced=True)
+BOUND = Contender(
+    "a step of this package that is bound to its arrays, the CPU kernels",
+    lambda work: BoundStepper(work, "cpu"),
+    find_limit=_find_bound_limit,
+    traced=True,
+)
 PAGE = Contender(
     "the page in NumPy, one thread",
     lambda work: AmosStepper(work, "numpy"),

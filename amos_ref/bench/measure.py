@@ -111,6 +111,12 @@ def summarize(name: str, times: Mapping[str, Times], moved: int, work: Workload)
     }
 
 
+def describe_streams(seconds: Mapping[int, float]) -> dict[str, Any]:
+    """Return with how many streams a thread the roof is fastest, and what one stream takes over what several do."""
+    several = min(time for count, time in seconds.items() if count > 1)
+    return {"used": min(seconds, key=lambda count: seconds[count]), "one_over_several": seconds[1] / several}
+
+
 def measure_extra_bytes(timed: Timed) -> int:
     """Return how many bytes NumPy and Python allocate at the peak of one step."""
     tracemalloc.start()
@@ -138,6 +144,8 @@ def measure_workload(work: Workload, settings: Settings) -> dict[str, Any]:
             contender = find_contender(name, settings.backend)
             record = summarize(name, times, contender.count_moved_bytes(work), work)
             record["extra_bytes"] = measure_extra_bytes(ready[name]) if contender.traced else None
+            if ready[name].streams:
+                record["streams"] = describe_streams(ready[name].streams)
             if contender.clock is not None:
                 record["copies"] = contender.count_copies(work)
             records.append(record)

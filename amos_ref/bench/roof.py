@@ -83,7 +83,7 @@ class Roof(Stepper):
     summed: tuple[np.ndarray, ...]
     parameters: int
     backward: bool
-    streams: int
+    in_use: int  # streams
     out: np.ndarray
     tasks: Tasks
 
@@ -101,18 +101,21 @@ class Roof(Stepper):
             for variant in VARIANTS:
                 self.choose(variant)
                 times[variant].append(clock.time_one())
-        self.choose(min(times, key=lambda variant: float(np.median(times[variant]))))
+        medians = {variant: float(np.median(spent)) for variant, spent in times.items()}
+        self.choose(min(medians, key=lambda variant: medians[variant]))
+        counts = {streams for *_, streams in VARIANTS}
+        self.streams = {k: min(spent for (*_, streams), spent in medians.items() if streams == k) for k in counts}
 
     def choose(self, variant: tuple[int, bool, int]) -> None:
         """Use a variant from here on."""
-        piece, self.backward, self.streams = variant
+        piece, self.backward, self.in_use = variant
         count = -(-self.g.nbytes // piece) if piece else 1
         self.out = np.empty(count, np.uint64)
         self.tasks = Tasks(np.array([0, count]), np.array([0, self.parameters]))
 
     def launch(self) -> None:
-        launch(read, self.tasks, self.streams, self.summed, self.out)
-        launch(write, self.tasks, self.backward, self.streams, self.g, self.theta, self.others)
+        launch(read, self.tasks, self.in_use, self.summed, self.out)
+        launch(write, self.tasks, self.backward, self.in_use, self.g, self.theta, self.others)
 
 
 def make_words(size: int, value: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amos_ref.bench import gpu
@@ -16,6 +16,7 @@ class Stepper:
     """An optimizer with arrays of its own, which takes one step after the other."""
 
     stream = 0  # the handle of the CUDA stream in which it launches; 0 on the host
+    streams: Mapping[int, float] = {}  # of the roof on the host: seconds by how many streams a thread has
 
     def launch(self) -> None:
         """Begin a step."""
@@ -39,9 +40,10 @@ class OnHost:
     """Steps of one stepper, timed one by one with the host's clock."""
 
     run: Callable[[], None]
+    streams: Mapping[int, float]
 
     def __init__(self, stepper: Stepper, pause: float = 0.0) -> None:
-        self.run = stepper.run
+        self.run, self.streams = stepper.run, stepper.streams
         self.pause = pause  # seconds after a turn for which its threads still keep a core busy
 
     def time_one(self) -> float:
@@ -111,6 +113,7 @@ class Rotation:
     copies: Sequence[Stepper]
     clock: Clock
     pause: float = 0.0
+    streams: Mapping[int, float] = {}
 
     def __init__(self, copies: Sequence[Stepper], clock: Clock) -> None:
         self.copies, self.clock = copies, clock

@@ -16,19 +16,29 @@ def describe(report: Mapping[str, Any]) -> list[str]:
         records = {record["contender"]: record for record in work["results"]}
         if OURS in records:
             ours = records.pop(OURS)
-            found.append(
-                f"{work['label']}: {ours['of_roof']:.2f} times the roof, {_bound(work, ours)}; {_peers(records)}"
-            )
+            roof = f"{ours['of_roof']:.2f} times the roof{_streams(records)}"
+            found.append(f"{work['label']}: {roof}, {_bound(work, ours)}; {_peers(records)}")
     return found
+
+
+def _streams(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return with how many streams a thread the roof was reached, and what it is with the others."""
+    streams = records.get("roof", {}).get("streams")
+    if streams is None:
+        return ""
+    used, ratio = streams["used"], streams["one_over_several"]
+    if used == 1:
+        return f" (of one stream a thread; several take {1 / ratio:.2f} times as long)"
+    return f" (of {used} streams a thread; one takes {ratio:.2f} times as long)"
 
 
 def _bound(work: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     if ours["of_roof"] <= AT_THE_ROOF:
         return f"bound by the memory, which moves {ours['gb_per_s']:.3g} GB/s"
+    if work["slot"] == "element" and work["parameters"] >= SMALL / 100:
+        return "bound by the divisions and roots of each element"
     if work["parameters"] < SMALL or work["parameters"] / work["arrays"] < SMALL / 100:
         return "bound by what is called once a step and an array, not by the bytes"
-    if work["slot"] == "element":
-        return "bound by the divisions and roots of each element"
     if work["dtype"] in ("float16", "bfloat16"):
         return "bound by the conversion of half precision"
     if work["slot"] == "column":
@@ -37,7 +47,8 @@ def _bound(work: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _peers(records: Mapping[str, Mapping[str, Any]]) -> str:
-    peers = {name: record["of_ours"] for name, record in records.items() if name not in ("roof", "page", "paper")}
+    own = ("roof", "bound", "page", "paper")
+    peers = {name: record["of_ours"] for name, record in records.items() if name not in own}
     if not peers:
         return "no peer was measured"
     name, ratio = min(peers.items(), key=lambda item: item[1])

@@ -122,6 +122,11 @@ class Work(Protocol):
         Whether the last `run` has, or may have, written anything. If it raises then, the arrays may hold half a step.
     late : BaseException or None
         What was raised from outside while the last `run` wrote, which it did to the end.
+    at_once : bool
+        Whether `run` reads and writes in one call of compiled code, which neither a signal nor an exception from
+        outside can break off. They come before it or behind it.
+    done : bool
+        Whether that call has happened since `begin`.
     vanished : sequence of int
         The leaves whose v, the first array of their state, the last `run` left at 0 where the mean square of the
         gradient is not; told for float16 alone.
@@ -131,7 +136,13 @@ class Work(Protocol):
     advanced: bool
     begun: bool
     late: BaseException | None
+    at_once: bool
+    done: bool
     vanished: Sequence[int]
+
+    def begin(self) -> None:
+        """Forget what the last `run` did."""
+        ...
 
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place and return -1; or write nothing and return the number of the first leaf whose
@@ -153,7 +164,12 @@ class PlainWork:
     advanced: bool = True
     begun: bool = False
     late: BaseException | None = None
+    at_once: bool = False
+    done: bool = False
     vanished: Sequence[int] = ()
+
+    def begin(self) -> None:
+        self.begun = False
 
 
 def insist(write: Callable[[], None], times: int = 8) -> BaseException | None:

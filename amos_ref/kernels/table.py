@@ -167,10 +167,13 @@ class Table:
     reduce, combine, slots, apply : Tasks
     sums, all_sums, places : int
         The sizes of the scratch arrays: of the sums that are computed, of those that are combined, and of the rest.
+    size : int
+        The elements of all leaves.
     boxes : list of Box
     mixed : list of Mixed
     """
 
+    size: int
     boxes: list[Box]
     pieces: list[Piece | None]
     leaves: np.ndarray
@@ -190,6 +193,7 @@ class Table:
         whole = [box for _, _, _, box, _ in members]
         self.pieces = [piece for *_, piece in members]
         sizes = [math.prod(leaf.theta.shape) for _, leaf, *_ in members]
+        self.size = sum(sizes)
         self.leaves = np.zeros((len(members), COLUMNS), np.int64)
         self.share = np.array(
             [

@@ -1,5 +1,6 @@
 """Paper Amos over parameter trees."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -232,11 +233,17 @@ class Amos(Optimizer):
         return At(int(state.count), self.options["beta"], not callable(self.options["learning_rate"]))
 
     def _rates(self, count: int) -> Rates:
-        o, t = self.options, count + 1
-        shared = {name: o[name] for name in Rates._fields[2:]}
-        shared["momentum"] = o["momentum"] or None
-        shared["extra_l2"] = None if self._has_rule("extra_l2") else o["extra_l2"]
-        return Rates(spec.one_minus_power(o["beta"], t), learning_rate_at(o["learning_rate"], t), **shared)
+        t, constants = count + 1, self._constants
+        q, xi = spec.one_minus_power(constants[0], t), learning_rate_at(self.options["learning_rate"], t)
+        return tuple.__new__(Rates, (q, xi, *constants))
+
+    @functools.cached_property
+    def _constants(self) -> tuple[Any, ...]:
+        """The numbers that are the same at every step, in the order of `Rates`."""
+        shared = {name: self.options[name] for name in Rates._fields[2:]}
+        shared["momentum"] = shared["momentum"] or None
+        shared["extra_l2"] = None if self._has_rule("extra_l2") else shared["extra_l2"]
+        return tuple(shared.values())
 
     def _rule(self, name: str, shape: Shape) -> tuple[float | None, float, float, Shape]:
         o = self.options

@@ -253,7 +253,7 @@ class Optimizer(Configured, Bindable, abc.ABC):
                 work, names = layout.work, layout.stepping
                 directions = given[0][layout.fixed :] if aimed is None else list(aimed.values())
                 work.take(directions, given[1] if aimed is None else None)
-            bad, new = self._take(work, names, rates, state, stream=stream, sync=sync or validate)
+            bad, new = self._take(work, names, rates, state, {"stream": stream, "sync": sync or validate})
         finally:
             if layout is not None:
                 self._last.put(layout)
@@ -263,19 +263,22 @@ class Optimizer(Configured, Bindable, abc.ABC):
             mark_written(tensors_of(params, names))
         return new
 
-    def _take(self, work: Any, names: list[str], rates: Any, state: Any, **launch: Any) -> tuple[int, Any]:
+    def _take(self, work: Any, names: list[str], rates: Any, state: Any, launch: dict[str, Any]) -> tuple[int, Any]:
         """Take the step that is laid out; return the leaf that is not finite, or -1, and the state from here on."""
         check_mode()
         taking = Taking(state, self.first_step)
         try:
-            with InterruptGuard():
-                bad = taking.run(work, rates, at=self._at(state), **launch)
+            if work.at_once:
+                bad = taking.run(work, rates)
+            else:
+                with InterruptGuard():
+                    bad = taking.run(work, rates, at=self._at(state), **launch)
             if work.vanished:
                 warn_once(self._warned, [names[k] for k in work.vanished], taking.t)
+            return bad, taking.new if taking.done else state
         except BaseException as error:
             taking.hand_over(error)
             raise
-        return bad, taking.new if bad < 0 and work.advanced else state
 
     def trace(self, grads: Any, state: Any, params: Any) -> Trace:
         """Return every intermediate of one step for each leaf, without changing anything.

@@ -61,12 +61,16 @@ class BoundStep:
         NonFiniteError, ScheduleError, BackendError
             As for :meth:`amos_ref.Amos.step`.
         """
-        with self._alone():
-            if self._work is None:
-                return self._step_anew()
-            return self._step_on(self._work)
+        if not self._turn.acquire(blocking=False):
+            self._refuse()
+        try:
+            work = self._work
+            return self._step_anew() if work is None else self._step_on(work)
+        finally:
+            self._turn.release()
 
     def _step_anew(self) -> Any:
+        self._check_open()
         params, grads = self._held
         try:
             self._state = self._optimizer.step(params, grads, self._state, **self._launch)
@@ -82,17 +86,20 @@ class BoundStep:
         rates, directions = opt._rates_of(state), self._gradients
         if self._named is not None:
             directions = list(opt._directions(self._named, state).values())
-        work.take(directions, self._addresses if self._named is None else None)
+            work.take(directions, None)
+        elif not work.at_once:
+            work.take(directions, self._addresses)
         try:
-            bad, taken = opt._take(work, self._names, rates, state, **self._launch)
+            bad, taken = opt._take(work, self._names, rates, state, self._launch)
             self._state = taken
         except BaseException as error:  # of a step that has happened
             self._state = getattr(error, "amos_state", state)
             raise
         if bad >= 0:
             opt._refuse(self._names[bad], directions[bad], state, rates)
-        mark_written(self._tensors)
-        return self._state
+        if self._tensors:
+            mark_written(self._tensors)
+        return taken
 
     def synchronize(self) -> None:
         """Wait for the steps that a backend on a GPU runs; errors as for :meth:`amos_ref.Amos.synchronize`."""
@@ -122,13 +129,19 @@ class BoundStep:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         if not self._turn.acquire(blocking=False):
-            raise StateError("this bound step is being taken: by another thread, or by the schedule that it calls")
+            self._refuse()
         try:
-            if self._optimizer is None:
-                raise StateError("this bound step is closed")
+            self._check_open()
             yield
         finally:
             self._turn.release()
+
+    def _refuse(self) -> NoReturn:
+        raise StateError("this bound step is being taken: by another thread, or by the schedule that it calls")
+
+    def _check_open(self) -> None:
+        if self._optimizer is None:
+            raise StateError("this bound step is closed")
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a bound step is of arrays where they lie: it can be neither copied nor pickled; bind again")

@@ -1,50 +1,50 @@
 """A step in place takes the arrays of a state over: the old state cannot be stepped again by mistake."""
 
 import contextlib
-import threading
 from typing import Any, ClassVar, Self
 
 from amos_ref.errors import StateError
 
+#: What takes a turn, for one step: a list of the step's t, so that it is no other claim.
+Claim = list[int]
 
-class Turn:
+
+class Turn(dict[str, Any]):
     """Whether arrays are still what the states say that share them: one for all of these.
 
-    A step in place takes the turn, and gives it back if it has written nothing.
+    A step in place takes the turn, and gives it back if it has written nothing. It is a dict for the sake of
+    `setdefault`, which nothing comes between: the claim that took the turn, and whether its step has happened.
     """
 
-    stepped: bool
-    t: int
+    __slots__ = ()
 
-    __slots__ = ("_lock", "stepped", "t")
+    def take(self, claim: Claim) -> None:
+        """Take the turn, or raise StateError: of two threads one gets it.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.t, self.stepped = 0, False
-
-    def take(self, t: int) -> None:
-        """Take the turn for step t, or raise StateError: of two threads one gets it."""
-        if not self._lock.acquire(blocking=False):
+        Whatever exception arrives from outside, `give_back` knows afterwards whether it was taken.
+        """
+        if self.setdefault("claim", claim) is not claim:
             self._refuse()
-        self.t = t
 
-    def give_back(self) -> None:
-        """Let others step the arrays, which are as they were."""
-        self._lock.release()
+    def give_back(self, claim: Claim) -> None:
+        """Let others step the arrays, which are as they were; nothing if the turn was not taken with this claim."""
+        if self.get("claim") is claim:
+            del self["claim"]
 
     def check(self) -> None:
         """Raise StateError if a step has taken the turn."""
-        if self._lock.locked():
+        if self:
             self._refuse()
 
     def _refuse(self) -> None:
-        if self.stepped:
+        (t,) = self.get("claim", [0])
+        if "stepped" in self:
             raise StateError(
-                f"this state was stepped in place at step {self.t}: its arrays belong to the state that step returned; "
+                f"this state was stepped in place at step {t}: its arrays belong to the state that step returned; "
                 "use that one (after an interrupt, the exception's amos_state), or a copy made before the step"
             )
         raise StateError(
-            f"step {self.t} of this state began to write and did not end: another thread is at it, or an exception "
+            f"step {t} of this state began to write and did not end: another thread is at it, or an exception "
             "broke it off, and parameters and state may be half stepped; use copies made before the step"
         )
 
@@ -75,7 +75,8 @@ class Steppable:
 
 def turn_of(state: Any) -> Turn:
     """Return whose turn the arrays of a state are."""
-    return state.__dict__.get("_turn") or state.__dict__.setdefault("_turn", Turn())
+    turn = state.__dict__.get("_turn")
+    return state.__dict__.setdefault("_turn", Turn()) if turn is None else turn
 
 
 def share(new: Any, state: Any) -> Any:
@@ -108,34 +109,44 @@ class Taking:
     turn: Turn
     done: bool
     t: int
+    claim: Claim
+
+    __slots__ = ("claim", "done", "new", "state", "t", "turn")
 
     def __init__(self, state: Any, first_step: int) -> None:
+        count = int(state.count)
         self.state, self.turn, self.done = state, turn_of(state), False
-        self.t = int(state.count) + first_step
-        self.new = type(state)._make((int(state.count) + 1, *state[1:]))
+        self.t = count + first_step
+        self.claim = [self.t]
+        self.new = tuple.__new__(type(state), (count + 1, *state[1:]))  # as _make does, which takes twice as long
 
     def run(self, work: Any, rates: Any, **launch: Any) -> int:
         """Run the work as the one step that is taken of this state; see :class:`amos_ref.kernels.Work`."""
-        work.begun = False
-        self.turn.take(self.t)
+        work.begin()
         try:
+            self.turn.take(self.claim)
             bad = work.run(rates, **launch)
+            if bad < 0 and work.advanced:
+                self._keep()
+            else:
+                self.turn.give_back(self.claim)
         except BaseException:
-            if not work.begun:
-                self.turn.give_back()
+            if work.done:  # what arrives came just behind the call that did all
+                self._keep()
+            elif not work.begun:
+                self.turn.give_back(self.claim)
             raise
-        if bad >= 0 or not work.advanced:
-            self.turn.give_back()
-            return bad
-        self.turn.stepped = self.done = True
-        if work.late is not None:
+        if self.done and work.late is not None:
             raise work.late
         return bad
 
+    def _keep(self) -> None:
+        self.turn["stepped"] = self.done = True
+
     def finish(self) -> Any:
         """Return the new state, as somebody else takes the step: a replay of a recorded one."""
-        self.turn.take(self.t)
-        self.turn.stepped = self.done = True
+        self.turn.take(self.claim)
+        self._keep()
         return self.new
 
     def hand_over(self, error: BaseException) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amos_ref.bench import roof, workloads
-from amos_ref.bench.measure import limit_threads
+from amos_ref.bench.measure import describe_streams, limit_threads
 
 ROOFS = [
     dict(),
@@ -49,11 +49,19 @@ def test_the_roof_moves_every_byte_once(changed, size):
 
 
 def leave_out_tail(r):
-    roof.launch(roof.read, r.tasks, r.streams, (r.g[:-1],), r.out)
-    roof.launch(roof.write, r.tasks, r.backward, r.streams, r.g[:-1], r.theta[:-1], r.others)
+    roof.launch(roof.read, r.tasks, r.in_use, (r.g[:-1],), r.out)
+    roof.launch(roof.write, r.tasks, r.backward, r.in_use, r.g[:-1], r.theta[:-1], r.others)
 
 
 def test_a_roof_that_leaves_something_out_would_be_seen():
     work = replace(workloads.parse_size("100003"), threads=2)
     assert not moves_all(work, leave_out_tail)
     assert not moves_all(work, lambda r: None)
+
+
+def test_one_stream_and_several_are_both_told():
+    with limit_threads(2):
+        r = roof.Roof(replace(workloads.parse_size("1e4"), threads=2))
+    assert set(r.streams) == {streams for *_, streams in roof.VARIANTS}
+    assert describe_streams({1: 3.0, 2: 2.0, 4: 2.5}) == dict(used=2, one_over_several=1.5)
+    assert describe_streams({1: 1.0, 2: 2.0, 4: 2.5}) == dict(used=1, one_over_several=0.5)

@@ -169,6 +169,7 @@ def wrap_run(monkeypatch, kind, changed):
         leaves, method = work.given
         return changed(leaves, lambda some=None: right(work if some is None else kind(some, method), rates, **launch))
 
+    monkeypatch.setattr(kind, "at_once", False)  # as what is changed is not
     monkeypatch.setattr(kind, "__init__", remember)
     monkeypatch.setattr(kind, "run", run_changed)
 

@@ -16,25 +16,28 @@ from helpers.trees import all_bits
 from amos_ref import errors
 from amos_ref.kernels import page
 from amos_ref.kernels.cpu import backend as cpu
+from amos_ref.kernels.cpu import whole as small_tables
 from amos_ref.optimizers import base, interrupt
 
 
-def tree(seed=1):
+def tree(seed=1, names="kv"):
+    """Two leaves, of two dtypes; "k" alone is what the compiled kernels step in one call."""
     rng = np.random.default_rng(seed)
-    return {"k": rng.standard_normal((6, 5)), "v": rng.standard_normal(7).astype(np.float32)}
+    leaves = {"k": rng.standard_normal((6, 5)), "v": rng.standard_normal(7).astype(np.float32)}
+    return {name: leaves[name] for name in names}
 
 
-def start(name, backend, **changes):
+def start(name, backend, names="kv", **changes):
     """An optimizer, its parameters and their state."""
-    opt, params = make(name, backend, **changes), tree()
+    opt, params = make(name, backend, **changes), tree(names=names)
     return opt, params, opt.init(params)
 
 
-def after(steps, name, **changes):
+def after(steps, name, names="kv", **changes):
     """All bits after so many steps that nothing disturbs."""
-    opt, params, state = start(name, "numpy", **changes)
+    opt, params, state = start(name, "numpy", names, **changes)
     for k in range(steps):
-        state = opt.step(params, tree(10 + k), state)
+        state = opt.step(params, tree(10 + k, names), state)
     return all_bits((params, state[1:]))
 
 
@@ -130,6 +133,66 @@ def test_without_the_guard_half_a_step_would_be_left_behind(name, backend, handl
     assert all_bits((params, state[1:])) not in wanted
 
 
+def signal_beside_the_call(monkeypatch, number, moment):
+    """Let a signal arrive just before or just behind the first of the calls that step small tables."""
+    make_part, times = cpu.make_part, iter([moment])
+
+    def changed(*args):
+        part = make_part(*args)
+        right = part.call
+
+        def call(*args):
+            now = next(times, None)
+            if now == "before":
+                signal.raise_signal(number)
+            bad = right(*args)
+            if now == "behind":
+                signal.raise_signal(number)
+            return bad
+
+        part.call = call
+        return part
+
+    monkeypatch.setattr(cpu, "make_part", changed)
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["step", "bound"])
+@pytest.mark.parametrize("moment", ["before", "behind"])
+@pytest.mark.parametrize("name", [name for name, backend in CASES if backend == "cpu"])
+def test_a_step_in_one_call_needs_no_guard(name, moment, bound, handlers, monkeypatch):
+    """A signal comes before it, and nothing has happened, or behind it, and all has."""
+    number = handlers("SIGALRM", raiser(TimeoutError))
+    opt, params, state = start(name, "cpu", "k")
+    with monkeypatch.context() as context:
+        context.setattr(base, "InterruptGuard", lambda: pytest.fail("it is guarded"))
+        signal_beside_the_call(context, number, moment)
+        grads = tree(10, "k")
+        step = opt.bind(params, grads, state) if bound else None
+        with pytest.raises(TimeoutError) as stop:
+            opt.step(params, grads, state) if step is None else step()
+    happened = int(moment == "behind")
+    new = getattr(stop.value, "amos_state", state)
+    assert new.count == happened
+    assert step is None or step.state is new
+    assert all_bits((params, new[1:])) == after(happened, name, "k")
+    if happened:
+        with pytest.raises(errors.StateError, match="was stepped in place"):
+            opt.step(params, tree(11, "k"), state)
+    new = opt.step(params, tree(10 + happened, "k"), new)
+    assert all_bits((params, new[1:])) == after(happened + 1, name, "k")
+
+
+def test_a_work_that_does_not_know_whether_its_call_has_happened_is_caught(handlers, monkeypatch):
+    number = handlers("SIGALRM", raiser(TimeoutError))
+    opt, params, state = start("Amos", "cpu", "k")
+    signal_beside_the_call(monkeypatch, number, "behind")
+    monkeypatch.setattr(cpu.Work, "done", False)
+    with pytest.raises(TimeoutError) as stop:
+        opt.step(params, tree(10, "k"), state)
+    assert not hasattr(stop.value, "amos_state")
+    assert all_bits((params, state[1:])) == after(1, "Amos", "k")  # stepped, under the old count
+
+
 @cases
 def test_a_signal_that_meets_an_error_carries_no_state(name, backend, monkeypatch):
     def failing(leaves, run):
@@ -166,6 +229,7 @@ def test_what_is_no_handler_of_pythons_is_left_alone(handlers, monkeypatch):
     ignored, untouched = handlers("SIGUSR1", signal.SIG_IGN), handlers("SIGUSR2", signal.SIG_DFL)
     looked = []
     disturbed(monkeypatch, "cpu", [ignored])
+    monkeypatch.setattr(small_tables, "is_small", lambda table: False)
     monkeypatch.setattr(
         cpu, "first_bad", lambda found: looked.append([signal.getsignal(n) for n in (ignored, untouched)]) or -1
     )
@@ -273,17 +337,17 @@ def interrupt_at(number, call, *args):
 
 
 @pytest.mark.parametrize("name", ["Amos that averages and clips", "ClosedFormAmos by Adam"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_exception_at_any_line_leaves_nothing_torn_that_is_not_refused(name, backend):
+@pytest.mark.parametrize(("backend", "names"), [(backend, "kv") for backend in BACKENDS] + [("cpu", "k")])
+def test_an_exception_at_any_line_leaves_nothing_torn_that_is_not_refused(name, backend, names):
     """Nothing happened, and the state can be stepped; or all did, and the exception has the new state; or the state is
     refused, wherever its arrays are not those of its count."""
-    none, whole = after(0, name), after(1, name)
+    none, whole = after(0, name, names), after(1, name, names)
     counted = collections.Counter()
-    opt, params, state = start(name, backend)
-    opt.step(params, tree(10), state)
+    opt, params, state = start(name, backend, names)
+    opt.step(params, tree(10, names), state)
     for number in itertools.count(1, 7):
-        opt, params, state = start(name, backend)
-        error = interrupt_at(number, opt.step, params, tree(10), state)
+        opt, params, state = start(name, backend, names)
+        error = interrupt_at(number, opt.step, params, tree(10, names), state)
         bits = all_bits((params, state[1:]))
         new = getattr(error, "amos_state", None)
         if error is None:
@@ -292,11 +356,11 @@ def test_an_exception_at_any_line_leaves_nothing_torn_that_is_not_refused(name, 
             counted["whole"] += 1
             assert bits == whole
             assert new.count == 1
-            opt.step(params, tree(11), new)
-            assert all_bits((params, new[1:])) == after(2, name)
+            opt.step(params, tree(11, names), new)
+            assert all_bits((params, new[1:])) == after(2, name, names)
             continue
         try:
-            again = opt.step(params, tree(10), state)
+            again = opt.step(params, tree(10, names), state)
             counted["nothing"] += 1
             assert bits == none
             assert all_bits((params, again[1:])) == whole
@@ -395,6 +459,7 @@ def test_what_a_rule_raises_leaves_everything_as_it_was():
 ALLOCATIONS = {
     "results": ("numpy", "step", page, "round_like"),
     "reductions": ("cpu", "step", cpu.Part, "reduce"),
+    "looks": ("cpu", "step", cpu.SmallPart, "reduce"),
     "launches": ("cpu", "step", cpu, "launch"),
     "checks": ("numpy", "step", base, "check_written"),
     "the page": ("numpy", "step", None, "page"),
@@ -428,6 +493,8 @@ def test_an_allocation_that_fails_leaves_everything_as_it_was(name, where, monke
     for number in range(1, 5 if where == "launches" else 20):
         opt = make(name, backend)
         with monkeypatch.context() as context:
+            if where in ("reductions", "launches"):
+                context.setattr(small_tables, "is_small", lambda table: False)
             fail_at(context, opt, target, call, number)
             try:
                 if method == "step":

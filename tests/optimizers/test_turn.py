@@ -46,8 +46,8 @@ def test_a_state_that_was_stepped_is_refused_and_nothing_changes(name, backend):
 @cases
 def test_without_the_refusal_a_forgotten_state_would_repeat_its_step(name, backend, monkeypatch):
     monkeypatch.setattr(base, "check_unused", lambda state: None)
-    monkeypatch.setattr(turn.Turn, "take", lambda self, t: None)
-    monkeypatch.setattr(turn.Turn, "give_back", lambda self: None)
+    monkeypatch.setattr(turn.Turn, "take", lambda self, claim: None)
+    monkeypatch.setattr(turn.Turn, "give_back", lambda self, claim: None)
     ways = []
     for forgets in (False, True):
         opt, params, state = start(name, backend)

@@ -1,6 +1,7 @@
 """The CPU backend: a step as a few launches of kernels over tables of leaves."""
 
 from collections.abc import Callable, Sequence
+from math import inf as INFINITY
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numba.core import config
 
 from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, Sharing, insist
-from amos_ref.kernels.cpu import loops, reduce
+from amos_ref.kernels.cpu import loops, reduce, whole
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.tasks import FAR
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
@@ -30,6 +31,10 @@ def scratch(*shape: int) -> np.ndarray:
     return np.empty(shape)
 
 
+#: The numbers of a step as kernels take them: chi, mu, aims and the numbers of *decide*.
+How = tuple[float | None, float, Any, tuple[float, ...]]
+
+
 def first_bad(found: Sequence[int]) -> int:
     """Return the least of the leaves whose gradients are not finite; -1 stands for none."""
     return min((bad for bad in found if bad >= 0), default=-1)
@@ -46,6 +51,7 @@ class Part:
     moment: np.ndarray | None
     m: np.ndarray | None
     state: np.ndarray | None
+    gradients: np.ndarray  # where they lie, in the table
     kernels: SimpleNamespace
     sums: np.ndarray
     all_sums: np.ndarray
@@ -69,13 +75,17 @@ class Part:
         self.moment = np.empty(0) if key.moments else None
         kept = None if key.state is None else empty_like(key.state)
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
+        self.gradients = table.leaves[:, G]
         self.kernels = loops.deciding(method.decide, method.states, method.own)
         self.sums = scratch(table.sums)
         self.all_sums = scratch(table.all_sums) if key.shared else self.sums
         self.means, self.alpha, self.rho = scratch(3, table.places)
-        self.decided, self.applied = Marks(table.slots), Marks(table.apply)
         half = method.states > 0 and key.state == np.float16
         self.vanished = np.zeros(len(table.leaves), np.int8) if half else None
+        self._make_marks()
+
+    def _make_marks(self) -> None:
+        self.decided, self.applied = Marks(self.table.slots), Marks(self.table.apply)
 
     def clear(self) -> None:
         """Begin a step."""
@@ -85,20 +95,25 @@ class Part:
             self.vanished.fill(0)
 
     @property
+    def far(self) -> bool:
+        """Whether rows are gone through in two parts that lie far apart, by turns."""
+        return self.table.size > FAR
+
+    @property
     def begun(self) -> bool:
         """Whether anything was written since."""
         return bool(self.decided.done.any() or self.applied.done.any())
 
-    def reduce(self, chi: float | None, aims: Any) -> int:
+    def reduce(self, how: How) -> int:
         """Sum the squares of each slot; return the first leaf for which they are not finite, or -1.
 
         Where the sums are shared, `combine` says so when those of other parts have come.
         """
-        t, arrays = self.table, (self.g, self.moment)
+        t, arrays, (chi, _, aims, _) = self.table, (self.g, self.moment), how
         if t.key.kind == "elements":
             return first_bad(launch(reduce.check_elements, t.reduce, t.leaves, *arrays, chi, aims))
         kernel = reduce.reduce_rows if t.key.kind == "rows" else reduce.reduce_columns
-        if kernel is reduce.reduce_rows and t.reduce.work[-1] > FAR and self.g.itemsize < 8:
+        if kernel is reduce.reduce_rows and self.far and self.g.itemsize < 8:
             kernel = reduce.reduce_far_rows
         launch(kernel, t.reduce, t.leaves, *arrays, chi, aims, self.sums)
         return -1 if t.key.shared else self.combine()
@@ -112,25 +127,64 @@ class Part:
             leaf.fold(self.means)
         return first_bad(launch(reduce.mean_slots, t.slots, t.leaves, t.share, self.means))
 
-    def decide(self, numbers: tuple[float, ...]) -> None:
+    def decide(self, how: How) -> None:
         """Fill alpha and rho, and write the new state."""
         t = self.table
         if t.key.kind != "elements":
             between = self.means, self.alpha, self.rho, self.vanished
-            launch_marked(self.kernels.slots, self.decided, t.leaves, self.state, *between, numbers)
+            launch_marked(self.kernels.slots, self.decided, t.leaves, self.state, *between, how[-1])
             for leaf in t.mixed:
                 leaf.spread(self.alpha)
                 leaf.spread(self.rho)
 
-    def apply(self, numbers: tuple[float, ...], chi: float | None, mu: float, aims: Any) -> None:
+    def apply(self, how: How) -> None:
         """Write theta, momentum and moments; for element slots the state too."""
-        t, arrays = self.table, (self.theta, self.g, self.m, self.moment)
+        t, arrays, (chi, mu, aims, numbers) = self.table, (self.theta, self.g, self.m, self.moment), how
         if t.key.kind == "elements":
             state = self.state, self.vanished
             launch_marked(self.kernels.elements, self.applied, t.leaves, *arrays, *state, chi, mu, aims, numbers)
         else:
-            kernel = loops.apply_rows if t.key.kind == "rows" else loops.apply_columns
-            launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
+            kernel, far = (loops.apply_rows, (self.far,)) if t.key.kind == "rows" else (loops.apply_columns, ())
+            launch_marked(kernel, self.applied, *far, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
+
+
+class SmallPart(Part):
+    """A table of little work, which one call of compiled code steps, or one that looks and then one that writes."""
+
+    words: np.ndarray
+    fixed: tuple[Any, ...]
+
+    def __init__(self, table: Table, leaves: Sequence[Any], method: Method) -> None:
+        super().__init__(table, leaves, method)
+        self.call = quiet(getattr(whole.stepping(method.decide, method.states, method.own), table.key.kind))
+
+    def _make_marks(self) -> None:
+        self.words, self.held = whole.words_of(self.table, self.sums, (self.means, self.alpha, self.rho))
+        self.fixed = self.words, self.theta, self.g, self.m, self.moment, self.state, self.vanished
+
+    def clear(self) -> None:
+        self.words[whole.MARK] = 0
+        if self.vanished is not None:
+            self.vanished.fill(0)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.words[whole.MARK])
+
+    def reduce(self, how: How) -> int:
+        return self.call(whole.READ_ONLY, *self.fixed, *how)
+
+    def decide(self, how: How) -> None:
+        pass  # together with `apply`
+
+    def apply(self, how: How) -> None:
+        if not self.begun:
+            self.call(whole.WRITE_ONLY, *self.fixed, *how)
+
+
+def make_part(table: Table, leaves: Sequence[Any], method: Method) -> Part:
+    """Return a table of leaves as one to be stepped."""
+    return (SmallPart if whole.is_small(table) else Part)(table, leaves, method)
 
 
 class Way:
@@ -185,14 +239,17 @@ class Work(PlainWork):
     begun: bool
     late: BaseException | None
     way: Way | None
+    only: SmallPart | None  # where one call does all
 
     def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
         found = tables(map(self._contiguous, leaves), address, sharing)
-        self.parts = [Part(table, leaves, method) for table in found]
+        self.parts = [make_part(table, leaves, method) for table in found]
+        alone = len(self.parts) == 1 and sharing is None and not self.copies
+        self.only = self.parts[0] if alone and isinstance(self.parts[0], SmallPart) else None
         self.way = None if sharing is None else Way(sharing, leaves, self.parts)
         self.halves = [part for part in self.parts if part.vanished is not None]
-        self.count = len(leaves)
+        self.count, self.begun = len(leaves), False
 
     @property
     def keeps(self) -> bool:
@@ -207,40 +264,65 @@ class Work(PlainWork):
                 self.copies.append((name, a, changes[name]))
         return leaf._replace(**changes) if changes else leaf
 
-    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
-        """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
-        chi = None if rates.chi == np.inf else rates.chi  # kernels that need not clip are compiled without it
-        numbers, mu, aims = rates.numbers, rates.mu, rates.aims
+    def begin(self) -> None:
+        if self.only is not None:
+            self.only.clear()
+            return
         self.begun = False
         for part in self.parts:
             part.clear()
+
+    @property
+    def at_once(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether one call does all."""
+        return self.only is not None
+
+    @property
+    def done(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether that call has happened."""
+        return self.only is not None and self.only.begun
+
+    def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
+        """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
+        chi = rates.chi
+        how: How = (
+            None if chi == INFINITY else chi,
+            rates.mu,
+            rates.aims,
+            rates.numbers,
+        )  # None: compiled without clipping
+        if self.only is not None:
+            return self.only.call(whole.ALL, *self.only.fixed, *how)
+        self.begin()
         with np.errstate(all="ignore"):
-            bad = first_bad([part.reduce(chi, aims) for part in self.parts])
+            bad = first_bad([part.reduce(how) for part in self.parts])
             if self.way is not None:
                 self.way.bring_together(bad, rates)
         if bad >= 0:
             return bad
         self.begun = True
         try:
-            self.late = insist(lambda: self._write(numbers, chi, mu, aims))
+            self.late = insist(lambda: self._write(how))
         except BaseException:
             self.begun = any(part.begun for part in self.parts)
             raise
         return -1
 
     @quiet
-    def _write(self, numbers: tuple[float, ...], chi: float | None, mu: float, aims: Any) -> None:
+    def _write(self, how: How) -> None:
         for part in self.parts:
-            part.decide(numbers)
+            part.decide(how)
         for part in self.parts:
-            part.apply(numbers, chi, mu, aims)
+            part.apply(how)
         for name, target, copy in self.copies:
             if name != "g":
                 target[...] = copy
 
     @property
-    def vanished(self) -> list[int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def vanished(self) -> Sequence[int]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The leaves whose v became 0."""
+        if not self.halves:
+            return ()
         return [int(k) for part in self.halves for k in part.table.leaves[part.vanished != 0, LEAF]]
 
     def take(self, gradients: Sequence[Any], addresses: np.ndarray | None) -> None:
@@ -250,8 +332,7 @@ class Work(PlainWork):
         if not len(gradients) == len(addresses) == self.count:
             raise AssertionError(f"{len(gradients)} gradients for a step of {self.count} leaves")
         for part in self.parts:
-            t = part.table
-            t.leaves[:, G] = addresses[t.leaves[:, LEAF]]
+            part.gradients[...] = addresses if self.only is part else addresses[part.table.leaves[:, LEAF]]
 
 
 class CpuBackend(HostBackend):

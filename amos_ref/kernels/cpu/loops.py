@@ -14,7 +14,7 @@ from typing import Any
 from amos_ref import spec
 from amos_ref.kernels.cpu.memory import READ_OWN, set_word, view
 from amos_ref.kernels.cpu.pairs import aim, load_each, note, pair_of, store_each
-from amos_ref.kernels.cpu.tasks import FAR, leaf_of, onward, part_of
+from amos_ref.kernels.cpu.tasks import leaf_of, onward, part_of
 from amos_ref.kernels.jit import inline, kernel, merge, specialise
 from amos_ref.kernels.scalar import average_into, cut, load, store
 from amos_ref.kernels.table import (
@@ -83,9 +83,11 @@ def move_four(theta, g, m, alpha, rho, chi, mu, aims):
 
 
 @kernel
-def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims):
-    """Rows of n elements, one alpha and rho a row; a task is one piece of a row."""
-    half = (last - first + 1) // 2 if starts[-1] * PIECE > FAR else last - first
+def apply_rows(
+    first, last, starts, mark, far, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
+):
+    """Rows of n elements, one alpha and rho a row; a task is one piece of a row. `far`: two parts by turns."""
+    half = (last - first + 1) // 2 if far else last - first
     i, i_far = leaf_of(first, starts), leaf_of(min(first + half, last - 1), starts)
     for task in range(first, first + half):
         i, i_far = onward(i, task, starts), onward(i_far, min(task + half, last - 1), starts)
@@ -94,10 +96,10 @@ def apply_rows(first, last, starts, mark, leaves, like_theta, like_g, like_m, li
         place, place_far = leaves[i, PLACES] + row, leaves[i_far, PLACES] + row_far
         turn = TURN if start_far < stop_far else PIECE
         for left in range(0, max(stop - start, stop_far - start_far), turn):
-            for far in range(2):
-                k, here = (i_far, place_far) if far else (i, place)
-                end = stop_far if far else stop
-                begin = min((start_far if far else start) + left, end)
+            for second in range(2):
+                k, here = (i_far, place_far) if second else (i, place)
+                end = stop_far if second else stop
+                begin = min((start_far if second else start) + left, end)
                 end = min(begin + turn, end)
                 if begin == end:
                     continue

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import amos_ref
-from amos_ref.kernels.cpu import loops, reduce
+from amos_ref.kernels.cpu import loops, reduce, whole
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -38,11 +38,14 @@ def codes():
         amos_ref.ClosedFormAmos(half_life=3, direction="adam", **SHARED),
     ):
         params = {"elements": theta.copy(), "rows": theta.copy()}
-        opt.step(params, {"elements": g, "rows": g}, opt.init(params))
-        for kernel in (
-            loops.deciding(opt.method.decide, opt.method.states, opt.method.own).elements,
-            reduce.reduce_rows,
-        ):
+        with pytest.MonkeyPatch.context() as patch:  # the kernels of large tables, and those that do all for small ones
+            patch.setattr(whole, "is_small", lambda table: False)
+            state = opt.step(params, {"elements": g, "rows": g}, opt.init(params))
+        opt.set_params()  # which forgets the layout
+        opt.step(params, {"elements": g, "rows": g}, state)
+        decided = opt.method.decide, opt.method.states, opt.method.own
+        small = whole.stepping(*decided)
+        for kernel in (loops.deciding(*decided).elements, reduce.reduce_rows, small.elements, small.rows):
             adam = isinstance(opt, amos_ref.ClosedFormAmos)
             signature = next(one for one in kernel.signatures if ("Adam(" in str(one)) == adam)
             fresh = numba.njit(fastmath=False, error_model="numpy", nogil=True)(
