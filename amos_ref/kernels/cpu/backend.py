@@ -13,8 +13,8 @@ from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.tasks import FAR
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.shared import Route
-from amos_ref.kernels.table import LEAF, SCALE, SUMS, G, Table, address, own_rows, tables
+from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, own_rows, tables
+from amos_ref.kernels.way import Way, first_bad, settle
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -30,11 +30,6 @@ def scratch(*shape: int) -> np.ndarray:
     return np.empty(shape)
 
 
-def first_bad(found: Sequence[int]) -> int:
-    """Return the least of the leaves whose gradients are not finite; -1 stands for none."""
-    return min((bad for bad in found if bad >= 0), default=-1)
-
-
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
@@ -48,7 +43,6 @@ class Part:
     state: np.ndarray | None
     kernels: SimpleNamespace
     sums: np.ndarray
-    all_sums: np.ndarray
     means: np.ndarray
     alpha: np.ndarray
     rho: np.ndarray
@@ -71,7 +65,6 @@ class Part:
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
         self.kernels = loops.deciding(method.decide, method.states, method.own)
         self.sums = scratch(table.sums)
-        self.all_sums = scratch(table.all_sums) if key.shared else self.sums
         self.means, self.alpha, self.rho = scratch(3, table.places)
         self.decided, self.applied = Marks(table.slots), Marks(table.apply)
         half = method.states > 0 and key.state == np.float16
@@ -92,7 +85,7 @@ class Part:
     def reduce(self, chi: float | None, aims: Any) -> int:
         """Sum the squares of each slot; return the first leaf for which they are not finite, or -1.
 
-        Where the sums are shared, `combine` says so when those of other parts have come.
+        Where the sums are shared, the way says so when those of other parts have come.
         """
         t, arrays = self.table, (self.g, self.moment)
         if t.key.kind == "elements":
@@ -107,10 +100,8 @@ class Part:
         """Make the mean square of each slot of the sums; return the first leaf for which it is not finite, or -1."""
         t, rows = self.table, self.table.key.kind == "rows"
         kernel = reduce.combine_rows if rows else reduce.combine_columns
-        launch(kernel, t.combine, t.whole, self.all_sums, self.means)
-        for leaf in t.mixed:
-            leaf.fold(self.means)
-        return first_bad(launch(reduce.mean_slots, t.slots, t.leaves, t.share, self.means))
+        launch(kernel, t.combine, t.leaves, self.sums, self.means)
+        return settle(t, self.means)
 
     def decide(self, numbers: tuple[float, ...]) -> None:
         """Fill alpha and rho, and write the new state."""
@@ -133,46 +124,6 @@ class Part:
             launch_marked(kernel, self.applied, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
 
 
-class Way:
-    """The way of sums to the other parts of arrays and back; nothing on it is made anew at a step."""
-
-    sharing: Sharing
-    names: list[str]
-    parts: list[Part]
-    route: Route
-    sent: np.ndarray
-    goes: dict[int, np.ndarray]
-    comes: dict[int, np.ndarray]
-
-    def __init__(self, sharing: Sharing, leaves: Sequence[Any], parts: Sequence[Part]) -> None:
-        self.sharing, self.names = sharing, [leaf.name for leaf in leaves]
-        self.parts = [part for part in parts if part.table.key.shared]
-        # In the order of the leaves, which is the same in every part of a tree; that of the tables need not be.
-        rows = [(int(row[LEAF]), part, k) for part in self.parts for k, row in enumerate(part.table.leaves)]
-        rows.sort(key=lambda row: row[0])
-        self.route = Route([piece for _, part, k in rows if (piece := part.table.pieces[k]) is not None])
-        self.sent = scratch(self.route.here[-1])
-        self.goes = {id(part): np.empty(part.table.sums, np.int64) for part in self.parts}
-        self.comes = {id(part): np.empty(part.table.all_sums, np.int64) for part in self.parts}
-        for i, (_, part, k) in enumerate(rows):
-            first, last = self.route.here[i : i + 2]
-            begin, end = part.table.leaves[k, SUMS], part.table.whole[k, SUMS]
-            self.goes[id(part)][begin : begin + last - first] = np.arange(first, last)
-            comes = self.route.comes(i)
-            self.comes[id(part)][end : end + comes.size] = comes
-
-    def bring_together(self, bad: int, rates: Any) -> None:
-        """Fill the mean squares that need the sums of other parts, or raise what is wrong anywhere."""
-        self.sharing.agree(None if bad < 0 else self.names[bad], self.names, rates)
-        for part in self.parts:
-            self.sent[self.goes[id(part)]] = part.sums
-        self.sharing.gather(self.sent, self.route)
-        for part in self.parts:
-            np.take(self.route.received, self.comes[id(part)], out=part.all_sums, mode="clip")
-        bad = first_bad([part.combine() for part in self.parts])
-        self.sharing.settle(None if bad < 0 else self.names[bad])
-
-
 class Work(PlainWork):
     """The leaves of a step as tables; see :class:`amos_ref.kernels.Work`.
 
@@ -180,6 +131,7 @@ class Work(PlainWork):
     """
 
     parts: list[Part]
+    shared: list[Part]
     halves: list[Part]
     count: int
     begun: bool
@@ -190,7 +142,8 @@ class Work(PlainWork):
         self.copies: list[tuple[str, np.ndarray, np.ndarray]] = []
         found = tables(map(self._contiguous, leaves), address, sharing)
         self.parts = [Part(table, leaves, method) for table in found]
-        self.way = None if sharing is None else Way(sharing, leaves, self.parts)
+        self.shared = [part for part in self.parts if part.table.key.shared]
+        self.way = None if sharing is None else Way(sharing, leaves, [part.table for part in self.shared])
         self.halves = [part for part in self.parts if part.vanished is not None]
         self.count = len(leaves)
 
@@ -217,7 +170,7 @@ class Work(PlainWork):
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(chi, aims) for part in self.parts])
             if self.way is not None:
-                self.way.bring_together(bad, rates)
+                self.way.bring_together(bad, rates, [(part.sums, part.means) for part in self.shared])
         if bad >= 0:
             return bad
         self.begun = True
