@@ -71,7 +71,7 @@ class Crossing:
 
     table: Table
     goes: np.ndarray
-    goes_to: np.ndarray
+    goes_to: np.ndarray | slice
     added_up: ColumnSums
     comes: np.ndarray
     torn: list[ColumnSums]
@@ -99,7 +99,8 @@ class Crossing:
                         (begin + width * first, count, width, begin + width * slot) for first, count, slot in groups
                     ]
             begin += comes[-1].size
-        self.goes, self.goes_to = np.concatenate(goes, axis=1)
+        self.goes, goes_to = np.concatenate(goes, axis=1)
+        self.goes_to = _as_slice(goes_to)
         self.added_up = ColumnSums(added_up)
         self.comes, self.torn = np.concatenate(comes), [ColumnSums(rows) for rows in torn]
         self.numbers = np.empty(self.comes.size)
@@ -115,7 +116,10 @@ class Crossing:
                 if piece is not None:
                     _add_up_between(means[row[PLACES] :], piece)
             sums = means
-        sent[self.goes_to] = sums[self.goes]
+        if isinstance(self.goes_to, slice):
+            np.take(sums, self.goes, out=sent[self.goes_to], mode="clip")
+        else:
+            sent[self.goes_to] = sums[self.goes]
         self.added_up.run(sums, sent)
 
     def arrive(self, room: np.ndarray, means: np.ndarray) -> int:
@@ -130,6 +134,12 @@ class Crossing:
             level.run(self.numbers, self.numbers)
         means[self.ends_at] = self.numbers[self.ends]
         return settle(t, means)
+
+
+def _as_slice(places: np.ndarray) -> np.ndarray | slice:
+    """Return places as a slice where they follow one another: of one leaf they do."""
+    follow = places.size > 0 and bool((np.diff(places) == 1).all())
+    return slice(int(places[0]), int(places[-1]) + 1) if follow else places
 
 
 def _ranges(found: Sequence[tuple[int, int]]) -> np.ndarray:
