@@ -13,7 +13,7 @@ from amos_ref import spec
 from amos_ref.kernels import Sharing
 from amos_ref.kernels.cpu import reduce
 from amos_ref.kernels.cpu.threads import launch
-from amos_ref.kernels.shared import Piece, Route
+from amos_ref.kernels.shared import Piece, Route, Runs
 from amos_ref.kernels.table import COLUMNS, INNER, LEAF, OUTER, PLACES, STRIP, SUMS, N, Table, Tasks, make_tasks
 
 ROWS = spec.ROWS
@@ -71,13 +71,16 @@ class Crossing:
 
     table: Table
     goes: np.ndarray
-    goes_to: np.ndarray | slice
+    goes_to: np.ndarray
+    between: list[tuple[int, Runs]]
     added_up: ColumnSums
     comes: np.ndarray
     torn: list[ColumnSums]
     ends: np.ndarray
     ends_at: np.ndarray
+    gone: np.ndarray
     numbers: np.ndarray
+    ended: np.ndarray
 
     def __init__(self, table: Table, route: Route, numbers: Sequence[int]) -> None:
         self.table = table
@@ -99,12 +102,15 @@ class Crossing:
                         (begin + width * first, count, width, begin + width * slot) for first, count, slot in groups
                     ]
             begin += comes[-1].size
-        self.goes, goes_to = np.concatenate(goes, axis=1)
-        self.goes_to = _as_slice(goes_to)
+        self.goes, self.goes_to = np.concatenate(goes, axis=1)
+        self.between = [
+            each for row, piece in zip(table.leaves, table.pieces, strict=True) for each in _between(row, piece)
+        ]
         self.added_up = ColumnSums(added_up)
         self.comes, self.torn = np.concatenate(comes), [ColumnSums(rows) for rows in torn]
-        self.numbers = np.empty(self.comes.size)
         self.ends, self.ends_at = (_ranges([(end[k], end[2]) for end in ends]) for k in (0, 1))
+        # Whatever a step needs on the way.
+        self.gone, self.numbers, self.ended = (np.empty(a.size) for a in (self.goes, self.comes, self.ends))
 
     def leave(self, sums: np.ndarray, means: np.ndarray, sent: np.ndarray) -> None:
         """Put what is sent where it leaves from; sums and means are used for what comes between."""
@@ -112,14 +118,12 @@ class Crossing:
         if t.key.shared == "indices":
             kernel = reduce.combine_rows if t.key.kind == "rows" else reduce.combine_columns
             launch(kernel, t.combine, t.leaves, sums, means)
-            for row, piece in zip(t.leaves, t.pieces, strict=True):
-                if piece is not None:
-                    _add_up_between(means[row[PLACES] :], piece)
+            for first, runs in self.between:
+                found = spec.fold(means[first : first + math.prod(n for _, n in runs)], runs).reshape(-1)
+                means[first : first + found.size] = found
             sums = means
-        if isinstance(self.goes_to, slice):
-            np.take(sums, self.goes, out=sent[self.goes_to], mode="clip")
-        else:
-            sent[self.goes_to] = sums[self.goes]
+        np.take(sums, self.goes, out=self.gone, mode="clip")
+        sent[self.goes_to] = self.gone
         self.added_up.run(sums, sent)
 
     def arrive(self, room: np.ndarray, means: np.ndarray) -> int:
@@ -132,14 +136,9 @@ class Crossing:
             means.fill(0.0)  # the mean square of nothing
         for level in self.torn:
             level.run(self.numbers, self.numbers)
-        means[self.ends_at] = self.numbers[self.ends]
+        np.take(self.numbers, self.ends, out=self.ended, mode="clip")
+        means[self.ends_at] = self.ended
         return settle(t, means)
-
-
-def _as_slice(places: np.ndarray) -> np.ndarray | slice:
-    """Return places as a slice where they follow one another: of one leaf they do."""
-    follow = places.size > 0 and bool((np.diff(places) == 1).all())
-    return slice(int(places[0]), int(places[-1]) + 1) if follow else places
 
 
 def _ranges(found: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -167,14 +166,16 @@ def _leaving(piece: Piece, base: int, to: int) -> tuple[np.ndarray, list[tuple[i
     return singles, groups
 
 
-def _add_up_between(totals: np.ndarray, piece: Piece) -> None:
-    """Sum over the reduced runs between that which is cut and the innermost one, where there are any."""
+def _between(row: np.ndarray, piece: Piece | None) -> list[tuple[int, Runs]]:
+    """Return where the sums of a part lie that are reduced further before they leave, if there are any, and their runs.
+
+    These are the runs between that which is cut and the innermost one.
+    """
+    if piece is None or piece.way != "indices":
+        return []
     left = piece.runs_here[: piece.sums] + piece.runs_here[piece.sums + 1 :]
     runs = [(reduced and k > piece.run, n) for k, (reduced, n) in enumerate(left)]
-    if any(reduced for reduced, _ in runs):
-        size = math.prod(n for _, n in runs)
-        found = spec.fold(totals[:size], runs).reshape(-1)
-        totals[: found.size] = found
+    return [(int(row[PLACES]), runs)] if any(reduced for reduced, _ in runs) else []
 
 
 class Way:
