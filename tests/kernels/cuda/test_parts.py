@@ -243,21 +243,28 @@ def test_another_backend_on_one_rank_is_named():
     assert "backend" in str(found[0])
 
 
-def test_a_file_is_that_of_one_process(tmp_path):
+def test_a_run_is_saved_loaded_and_goes_on(tmp_path):
     names = (*SMALL, "scalar")
     rules = {name: "element" if name == "element" else KINDS[name][1] for name in names}
     options = dict(eta={"outer": "init", ".*": 0.6}, momentum=0.5, slot_shape=rules)
     ours, theirs = (amos_ref.Amos(0.1, **options, backend=backend) for backend in ("numpy", "cuda"))
     layout, params, grads = layout_of(3, names), numbers(13, names=names), numbers(14, names=names)
+    path = tmp_path / "run"
 
     def work(comm):
         sharded, mine = Sharded(theirs, layout, comm), moved(layout.pieces(params, comm.rank))
-        state = sharded.step(mine, moved(layout.pieces(grads, comm.rank)), sharded.init(mine))
-        sharded.save(tmp_path / "ranks", mine, state)
-        return load(tmp_path / "ranks", layout, comm, backend="numpy")
+        here = moved(layout.pieces(grads, comm.rank))
+        sharded.save(path, mine, sharded.step(mine, here, sharded.init(mine)))
+        loaded, state, opt = load(path, layout, comm)
+        assert opt.options["backend"] == "cuda"
+        mine = moved(loaded)
+        parts = {part: moved(a) for part, a in zip(state._fields, state, strict=True) if isinstance(a, dict)}
+        state = Sharded(opt, layout, comm).step(mine, here, state._replace(**parts))
+        return fetched(mine, np.float32), on_host(state)
 
     found = ranks.results(3, work)
-    params, state = layouts.alone(ours, params, [grads])
-    assert layouts.differing(layout, [each[:2] for each in found], params, state) == []
-    whole = amos_ref.load(tmp_path / "ranks", like=params, backend="numpy")
-    assert all(own.bits(whole.params[name]) == own.bits(a) for name, a in params.items())
+    wanted = layouts.alone(ours, params, [grads, grads])
+    assert layouts.differing(layout, found, *wanted) == []
+    whole = amos_ref.load(path, like=params, backend="numpy")
+    once = layouts.alone(ours, params, [grads])[0]
+    assert all(own.bits(whole.params[name]) == own.bits(a) for name, a in once.items())
