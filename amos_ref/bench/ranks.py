@@ -80,18 +80,17 @@ MODEL_SLOTS = {"columns": {".*": lambda name, shape: (1, shape[1]) if len(shape)
 
 
 def fit(report: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of the model: two are sending's, one is the smallest array's, two are the largest arrays'."""
+    """Return the numbers of the model: two are sending's, one is the smallest array's, one the largest array's, and one
+    is that of the row whose sums weigh most.
+    """
     gather = report["gather"]
     small, large = gather[0], gather[-1]
     bandwidth = (large["bytes"] - small["bytes"]) / max(large["seconds"] - small["seconds"], 1e-9)
     hops = math.ceil(math.log2(report["ranks"]))
     sizes = sorted({row["parameters"] for row in report["steps"]})
     rows = {(row["kind"], row["parameters"]): row for row in report["steps"]}
-    columns, own, least = (
-        rows["columns (1, n)", sizes[-1]],
-        rows["rows (n, 1)", sizes[-1]],
-        rows["rows (n, 1)", sizes[0]],
-    )
+    own, least = rows["rows (n, 1)", sizes[-1]], rows["rows (n, 1)", sizes[0]]
+    columns = max((rows["columns (1, n)", n] for n in sizes), key=lambda row: row["payload"] / row["together"])
     known = {"latency": (report["agree"] + small["seconds"]) / 2 / hops, "bandwidth": bandwidth}
     call = max(least["together"] - least["apart"] - sending(known, report["ranks"], 0), 0.0)
     left = columns["together"] - columns["apart"] - call - sending(known, report["ranks"], columns["payload"])

@@ -262,7 +262,7 @@ class Backend(Protocol):
         ...
 
     def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
-        """Lay the leaves of a step out, some of which are parts of larger arrays; raise BackendError if it cannot."""
+        """Lay the leaves of a step out, some of which are parts of larger arrays."""
         ...
 
     def watch(self, arrays: Sequence[Any], fixed: int) -> Watch | None:
@@ -288,13 +288,6 @@ class Backend(Protocol):
     def synchronize(self, work: Work | None, stream: Any) -> None:
         """Wait for launched steps; raise NonFiniteError if a gradient of theirs was not finite."""
         ...
-
-
-class WholeBackend:
-    """What backends have that step whole arrays only."""
-
-    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
-        raise BackendError("this backend steps whole arrays; 'cpu' and 'numpy' step parts of them")
 
 
 class HostBackend:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.kernels.shared import Piece
+from amos_ref.kernels.shared import Piece, Runs
 
 #: Columns of a table: addresses (STATE_0 and MOMENT_0: of the first of two arrays; SCALE: of a number, which backends
 #: fill in, or of a row of `own_rows`); the view (outer, n, inner); where the leaf's sums, slots and places (its slots,
@@ -21,8 +21,6 @@ THETA, G, M, STATE_0, STATE_1, MOMENT_0, MOMENT_1, SCALE, OUTER, N, INNER, SUMS,
 COLUMNS = 15
 MOST_STATES = STATE_1 - STATE_0 + 1
 MOST_MOMENTS = MOMENT_1 - MOMENT_0 + 1
-
-Runs = list[tuple[bool, int]]
 
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 PIECE = 32768  # neighbouring elements of one task
@@ -97,30 +95,29 @@ def box_of(shape: tuple[int, ...], slot: tuple[int, ...], runs: Runs | None = No
 
 
 def boxes_of(leaf: Any, piece: Piece | None) -> tuple[Box, Box]:
-    """Return how kernels see a leaf, and how they see the array whose sums make its slots: itself, or the whole one."""
+    """Return how kernels see a leaf, and how they see the array whose sums they combine: the leaf itself, or the whole
+    array, of which everybody has the sums of all lanes.
+    """
     if piece is None:
         box = box_of(tuple(leaf.theta.shape), leaf.slot)
         return box, box
-    here = box_of(tuple(leaf.theta.shape), leaf.slot, piece.runs_of(piece.part))
-    if not piece.shared:
-        return here, here
-    if piece.run == piece.sums:
-        here = here._replace(groups=piece.groups(here.n))  # an empty part has no sums
-    return here, box_of(piece.shape, piece.slot)
+    here = box_of(tuple(leaf.theta.shape), leaf.slot, piece.runs_here)
+    if piece.way in ("lanes", "groups"):
+        here = here._replace(groups=piece.entries_here)  # an empty part has no sums
+    return here, box_of(piece.shape, piece.slot) if piece.way == "lanes" else here
 
 
 class Mixed(NamedTuple):
     """A leaf with reduced runs before the innermost one, which alone the kernels reduce."""
 
     box: Box  # of what is here
-    whole: Box
+    left: Runs  # what the kernels do not sum
     slots: slice
     places: slice
 
     def fold(self, totals: np.ndarray) -> None:
         """Sum what the kernels summed over the runs that are left."""
-        runs = self.whole.runs[: self.whole.cut] + self.whole.runs[self.whole.cut + 1 :]
-        totals[self.slots] = spec.fold(totals[self.places], runs).reshape(-1)
+        totals[self.slots] = spec.fold(totals[self.places], self.left).reshape(-1)
 
     def spread(self, per_slot: np.ndarray) -> None:
         """Give every (outer, inner) the value of its slot."""
@@ -139,7 +136,7 @@ class Key(NamedTuple):
     state: np.dtype | None  # of state and momentum
     averages: bool
     moments: int
-    shared: bool = False  # parts of arrays, whose sums are put together with those of other parts
+    shared: str = ""  # how the sums of parts of arrays leave (Piece.way)
 
 
 Member = tuple[int, Any, Box, Box, Piece | None]
@@ -161,7 +158,7 @@ class Table:
     leaves : ndarray of int64, shape (members, 15)
         See the names of the columns.
     whole : ndarray of int64, shape (members, 15)
-        The same of the arrays whose sums are combined: `leaves` itself, unless sums are shared.
+        The same of the arrays whose sums are combined: `leaves` itself, unless these are parts whose lanes are shared.
     share : ndarray of float64, shape (members,)
         The number of elements that a slot is the mean of.
     reduce, combine, slots, apply : Tasks
@@ -210,22 +207,23 @@ class Table:
                 row[column] = 0 if a is None else address(a)
             row[OUTER : INNER + 1] = box.outer, box.n, box.inner
             row[LEAF] = number
-        self.whole = self.leaves.copy() if key.shared else self.leaves
+        self.whole = self.leaves.copy() if key.shared == "lanes" else self.leaves
         if key.kind != "elements":
             for k in range(len(members)):
-                self._place(self.leaves[k], self.whole[k], boxes[k], whole[k])
+                self._place(self.leaves[k], self.whole[k], boxes[k], whole[k], self.pieces[k])
         slow = 2 if 2 in (key.theta.itemsize, key.g.itemsize) else 1  # half precision is converted
-        self.reduce = _tasks([b.outer * b.groups for b in boxes], [slow * n for n in sizes])
-        self.combine = _tasks(
+        self.reduce = make_tasks([b.outer * b.groups for b in boxes], [slow * n for n in sizes])
+        self.combine = make_tasks(
             [b.outer * -(-b.inner // STRIP) for b in whole], [b.outer * b.groups * b.inner for b in whole]
         )
-        self.slots = _tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
+        self.slots = make_tasks([b.slots for b in boxes], [32 * b.slots for b in boxes])
         heavy = 6 if key.kind == "elements" else slow  # three divisions and two roots
-        self.apply = _tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
+        self.apply = make_tasks([b.outer * b.pieces for b in boxes], [heavy * n for n in sizes])
 
-    def _place(self, row: np.ndarray, all_row: np.ndarray, box: Box, whole: Box) -> None:
+    def _place(self, row: np.ndarray, all_row: np.ndarray, box: Box, whole: Box, piece: Piece | None) -> None:
         """Give the leaf its part of the scratch arrays."""
-        places = whole.outer * whole.inner
+        left = box.runs[: box.cut] + box.runs[box.cut + 1 :] if piece is None or not piece.shared else piece.runs_left
+        places, folded = whole.outer * whole.inner, math.prod(n for _, n in left)
         all_row[OUTER : INNER + 1] = whole.outer, whole.n, whole.inner
         row[SUMS], all_row[SUMS] = self.sums, self.all_sums
         self.sums += box.outer * box.inner * box.groups
@@ -233,10 +231,10 @@ class Table:
         row[SLOTS] = all_row[SLOTS] = self.places
         if box.mixed:
             middle = self.places + box.slots
-            self.mixed.append(Mixed(box, whole, slice(self.places, middle), slice(middle, middle + places)))
+            self.mixed.append(Mixed(box, left, slice(self.places, middle), slice(middle, middle + folded)))
             self.places = middle
         row[PLACES] = all_row[PLACES] = self.places
-        self.places += places
+        self.places += max(places, folded)
 
 
 def address(a: np.ndarray) -> int:
@@ -255,12 +253,13 @@ def tables(leaves: Iterable[Any], address: Callable[[Any], int], sharing: Any = 
     for number, leaf in enumerate(leaves):
         piece = None if sharing is None else sharing.piece(leaf.name)
         box, whole = boxes_of(leaf, piece)
-        shared = piece is not None and piece.shared
+        shared = "" if piece is None else piece.way
         kept = next((a.dtype for a in (*leaf.state, leaf.momentum) if a is not None), None)
         key = Key(box.kind, leaf.theta.dtype, leaf.g.dtype, kept, leaf.momentum is not None, len(leaf.moments), shared)
         found.setdefault(key, []).append((number, leaf, box, whole, piece))
     return [Table(key, members, address) for key, members in found.items()]
 
 
-def _tasks(counts: list[int], work: list[int]) -> Tasks:
+def make_tasks(counts: Sequence[int], work: Sequence[int]) -> Tasks:
+    """Return tasks of which every leaf has so many, and so much work."""
     return Tasks(*(np.concatenate([[0], np.cumsum(a, dtype=np.int64)]) for a in (counts, work)))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref import spec
 from amos_ref.dtypes import Shape
 from amos_ref.errors import HyperParameterError
 from amos_ref.kernels.shared import Piece
@@ -68,10 +69,20 @@ def edges_of(way: Way, counts: np.ndarray, shape: Shape) -> tuple[int, ...]:
     return (0, *np.minimum(np.cumsum(counts) * way.unit, shape[way.axis]).tolist())
 
 
-def way_along(piece: Piece) -> Way:
-    """Return the way to cut along a piece's axis, which can be cut."""
-    n, unit = piece.shape[piece.axis], piece.unit
+def way_along(piece: Piece, unit: int = 0) -> Way:
+    """Return the way to cut along a piece's axis, which can be cut, at multiples of a unit, by default the smallest."""
+    n, unit = piece.shape[piece.axis], unit or piece.unit
     return Way(piece.axis, unit, -(-n // unit), unit * (math.prod(piece.shape) // n))
+
+
+def units_of(piece: Piece) -> list[int]:
+    """Return units at which an axis can be cut: the smallest, and those that leave larger and larger groups whole."""
+    n, units = piece.shape[piece.axis], [piece.unit]
+    size = spec.ROWS * (piece.group if piece.way == "groups" else 1)
+    while piece.way in ("groups", "indices") and 0 < units[-1] < n:
+        units.append(size // math.gcd(piece.after, size))
+        size *= spec.ROWS
+    return [unit for unit in dict.fromkeys(units) if 0 < unit < n]
 
 
 def best_way(shape: Shape, slot: Shape, ranks: int) -> Way | None:
@@ -80,12 +91,12 @@ def best_way(shape: Shape, slot: Shape, ranks: int) -> Way | None:
     for axis, n in enumerate(shape):
         if n < 2 or not math.prod(shape):
             continue
-        piece = Piece(shape, slot, axis, (0, n))
-        if piece.unit == 0 or piece.unit >= n:
-            continue
-        way = way_along(piece)
-        sent = math.prod(piece.sums_shape()) if piece.shared else 0
-        found.append((-(-way.units // ranks) * way.entries, sent, way))
+        for unit in units_of(Piece(shape, slot, axis, (0, n))):
+            way = way_along(Piece(shape, slot, axis, (0, n)), unit)
+            edges = edges_of(way, spread_units(way, np.zeros(ranks, np.int64)), shape)
+            piece = Piece(shape, slot, axis, edges)
+            sent = int(piece.counts().sum()) if piece.shared else 0
+            found.append((-(-way.units // ranks) * way.entries, sent, way))
     if not found:
         return None
     least = min(largest for largest, *_ in found)

@@ -22,9 +22,9 @@ from amos_ref.mpi.agreement import Agreement, Plan
 from amos_ref.mpi.layout import Cut, Layout
 from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
-from amos_ref.mpi.windows import DONE, STOP, Spread, Stopped, fill_from_root, windows_at_root
+from amos_ref.mpi.windows import DONE, STOP, Spread, Stopped, fill_from_root, on_host, windows_at_root
 from amos_ref.optimizers.interrupt import InterruptGuard
-from amos_ref.optimizers.state import PARTS
+from amos_ref.optimizers.state import PARTS, check_unused
 from amos_ref.storage import checkpoint, container
 from amos_ref.storage.checkpoint import Checkpoint, Path, fit_state
 from amos_ref.storage.files import name_errors, regular
@@ -63,10 +63,20 @@ def spread_of(parts: Parts, kind: Any, part: str, name: str) -> Spread:
 
 
 def name_parts(params: Any, state: Any, opt: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of one rank by the names that a file has for them."""
-    thetas = named_arrays(params)
-    arrays = checkpoint._name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
+    """Return the arrays of one rank by the names that a file has for them; copies of those on a GPU."""
+    thetas = {name: on_host(a) for name, a in named_arrays(opt._backend.as_arrays(params, "params")).items()}
+    check_unused(state)
+    state = _with_arrays_on_host(opt._backend.as_state(state))
+    arrays = checkpoint.name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
     return arrays | {f"theta/{leaf}": a for leaf, a in thetas.items()}
+
+
+def _with_arrays_on_host(state: Any) -> Any:
+    """Return a state with its arrays in NumPy; anything else as it is, to be refused later."""
+    if not hasattr(state, "_replace"):
+        return state
+    parts = {part: arrays for part, arrays in zip(state._fields, state, strict=True) if isinstance(arrays, dict)}
+    return state._replace(**{part: {name: on_host(a) for name, a in arrays.items()} for part, arrays in parts.items()})
 
 
 def write_together(path: Path, arrays: dict[str, np.ndarray], state: Any, opt: Any, parts: Parts) -> None:
@@ -74,14 +84,14 @@ def write_together(path: Path, arrays: dict[str, np.ndarray], state: Any, opt: A
     ranks, kind = parts.ranks, opt.state_type
     dtypes = _merge(ranks.tell({name: a.dtype for name, a in arrays.items()}))
     sources = {}
-    for part in (*checkpoint._parts(kind, opt.averages), "theta"):
+    for part in (*checkpoint.parts_of(kind, opt.averages), "theta"):
         for leaf in parts.layout.shapes:
             name = f"{part}/{leaf}"
             spread = spread_of(parts, kind, part, leaf)
             sources[name] = Incoming(ranks, spread, arrays.get(name), dtypes[name])
 
     def write() -> None:
-        texts = checkpoint._describe(state) | {"leaves": json.dumps(list(parts.layout.shapes), ensure_ascii=False)}
+        texts = checkpoint.describe_state(state) | {"leaves": json.dumps(list(parts.layout.shapes), ensure_ascii=False)}
         options = json.dumps(encode_options(opt.options), ensure_ascii=False)
         with name_errors("write", path) as name:
             container.write(name, sources, texts | {"optimizer": type(opt).__name__, "options": options})
@@ -206,7 +216,7 @@ class _Loading:
         """Return the optimizer, how each array of the file lies over ranks, and room for what is here."""
         with name_errors("read", self.path):
             _match_leaves(header, self.layout)
-            opt = checkpoint._build_optimizer(header, self.options)
+            opt = checkpoint.build_optimizer(header, self.options)
             self.layout.check(opt)
             spreads = _match(header, Parts(self.layout, opt, self.ranks, self.agreement), opt.state_type)
         self._as_like(dict.fromkeys(self.layout.shapes))
@@ -221,7 +231,7 @@ class _Loading:
         """Return what was read, as these options want it."""
         layout, rank = self.layout, self.ranks.rank
         thetas = {name: a for name in layout.shapes if (a := arrays.get(f"theta/{name}")) is not None}
-        state = checkpoint._build_state(header, arrays, list(thetas), {}, {}, None)
+        state = checkpoint.build_state(header, arrays, list(thetas), {}, {}, None)
         if self.options:
             slots = {name: opt._leaf_rule(name, shape)[-1] for name, shape in layout.shapes.items()}
             pieces = {name: layout.piece(name, rank, slots[name]) for name in thetas}
@@ -275,7 +285,7 @@ class Reader:
         with name_errors("read", path) as name:
             self.file: io.BufferedReader = open(regular(name), "rb")  # noqa: SIM115
             try:
-                self.header, _ = checkpoint._read_header(self.file)
+                self.header, _ = checkpoint.read_header(self.file)
                 if "optimizer" not in self.header.metadata:
                     raise StorageError("it holds a state alone, without parameters and optimizer")
             except BaseException:

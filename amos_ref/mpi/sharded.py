@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from amos_ref.checks import Arrays, named_arrays
-from amos_ref.errors import BackendError, LayoutError
+from amos_ref.errors import LayoutError
 from amos_ref.kernels.layout import LastLayout
 from amos_ref.mpi.agreement import Agreement, Found, NotFinite, Plan
 from amos_ref.mpi.cutting import slot_shapes
@@ -14,6 +14,7 @@ from amos_ref.mpi.layout import Layout
 from amos_ref.mpi.parts import Parts
 from amos_ref.mpi.ranks import Ranks
 from amos_ref.mpi.saving import name_parts, write_together
+from amos_ref.mpi.windows import on_host
 from amos_ref.optimizers.interrupt import InterruptGuard
 from amos_ref.optimizers.scale import DefaultEta, measures
 from amos_ref.optimizers.trace import Trace
@@ -32,8 +33,9 @@ class Sharded:
     Parameters
     ----------
     opt : Amos or ClosedFormAmos
-        Of backend "auto", "cpu" or "numpy". Rules see the names and shapes of whole leaves. A callable direction is
-        given the part of a gradient, so its entries must not depend on one another.
+        Rules see the names and shapes of whole leaves. A callable direction is given the part of a gradient, so its
+        entries must not depend on one another. With backend "cuda" the parts lie on a GPU of the rank's own or one that
+        several ranks share; `step` alone computes there, and ranks send sums from the memory of their host.
     layout : Layout
         The same on all ranks.
     comm : mpi4py.MPI.Comm, optional
@@ -59,8 +61,6 @@ class Sharded:
         If optimizers differ between ranks.
     HyperParameterError
         If `timeout` is not a number of seconds, or `opt` is another optimizer.
-    BackendError
-        If the optimizer's arrays lie on a GPU.
 
     Examples
     --------
@@ -110,10 +110,6 @@ class Sharded:
             self._optimizer.__dict__["options"] = options
         else:
             self.layout.check(self.opt)
-            if options["backend"] == "cuda":
-                raise BackendError(
-                    "parts over ranks are stepped by backend 'cpu' or 'numpy'; 'cuda' steps whole arrays"
-                )
             view = copy.copy(self.opt)
             parts = Parts(self.layout, self.opt, self._ranks, self._agreement)
             view.__dict__["_last"], view.__dict__["_extent"] = LastLayout(), parts
@@ -134,16 +130,18 @@ class Sharded:
             return self._init(params)
 
     def _init(self, params: Any) -> Any:
-        def look() -> tuple[Any, Arrays]:
+        def look() -> tuple[Any, Arrays | None]:
             view = self._view
             thetas = named_arrays(view._backend.as_arrays(params, "params"))
+            rules = [view.options[name] for name in ("eta", "sigma") if name in view.options]
+            measured = any(measures(rule) or isinstance(rule, DefaultEta) for rule in rules)
+            here = {name: on_host(theta) for name, theta in thetas.items()} if measured else None
             self._agreement.agree(None, view._extent.plan(thetas), None)
-            return view, thetas
+            return view, here
 
-        view, thetas = self._agreement.together("init", look)
-        rules = [view.options[name] for name in ("eta", "sigma") if name in view.options]
-        if any(measures(rule) or isinstance(rule, DefaultEta) for rule in rules):
-            view._extent.measure(thetas)
+        view, here = self._agreement.together("init", look)
+        if here is not None:
+            view._extent.measure(here)
         return self._agreement.together("init", lambda: view.init(params))
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -190,9 +188,8 @@ class Sharded:
 
         def look() -> tuple[Any, dict[str, Any]]:
             view = self._view
-            here = view._backend.as_arrays(params, "params")
-            plan = view._extent.plan(named_arrays(here))
-            arrays = name_parts(here, state, view)
+            plan = view._extent.plan(named_arrays(view._backend.as_arrays(params, "params")))
+            arrays = name_parts(params, state, view)
             self._agreement.agree(None, plan, None)
             return view, arrays
 

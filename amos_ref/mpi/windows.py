@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amos_ref.checks import ForeignArray
 from amos_ref.dtypes import Shape
 from amos_ref.mpi.ranks import Ranks
 
@@ -47,6 +48,12 @@ class Spread(NamedTuple):
         mine = (self.edges[rank + 1] - self.edges[rank]) * inner
         outer, rest = np.divmod(np.arange(first, last), max(mine, 1))
         return outer * (n * inner) + self.edges[rank] * inner + rest
+
+
+def on_host(a: Any) -> np.ndarray:
+    """Return an array in NumPy; a copy of one that lies elsewhere."""
+    elsewhere = isinstance(a, ForeignArray)
+    return a.astype(a.dtype) if elsewhere else a
 
 
 def _bits(a: np.ndarray | None, dtype: np.dtype) -> np.ndarray:

@@ -94,8 +94,8 @@ def save_state(path: Path, state: State) -> None:
     AmosState(count=0, v={'w': array(0.)}, b={'w': array(0.)}, m=None)
     """
     with name_errors("write", path) as path:
-        arrays = _name_arrays(state, kind_of(state), None, momentum=getattr(state, "m", None) is not None)
-        container.write(path, arrays, _describe(state))
+        arrays = name_arrays(state, kind_of(state), None, momentum=getattr(state, "m", None) is not None)
+        container.write(path, arrays, describe_state(state))
 
 
 def save(path: Path, params: Any, state: State, opt: Any) -> None:
@@ -129,10 +129,10 @@ def save(path: Path, params: Any, state: State, opt: Any) -> None:
         if name not in OPTIMIZER_CLASSES:
             raise HyperParameterError(f"opt is {opt!r:.60}; it must be one of {', '.join(OPTIMIZER_CLASSES)}")
         thetas = named_arrays(as_array_tree(params, "params"))
-        arrays = _name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
+        arrays = name_arrays(state, opt.state_type, thetas, momentum=opt.averages)
         arrays |= {f"theta/{leaf}": a for leaf, a in thetas.items()}
         options = json.dumps(encode_options(opt.options), ensure_ascii=False)
-        container.write(path, arrays, _describe(state) | {"optimizer": name, "options": options})
+        container.write(path, arrays, describe_state(state) | {"optimizer": name, "options": options})
 
 
 def load_state(
@@ -176,14 +176,14 @@ def load_state(
         raise HyperParameterError(f"state_dtype is {state_dtype!r}; it must be None, 'float64' or, with like, 'param'")
     thetas = None if like is None else named_arrays(as_array_tree(like, "like"), "like")
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
-        header, leaves = _read_header(file)
+        header, leaves = read_header(file)
         new = {} if thetas is None else _check_like(header, leaves, thetas, parameters=False, strict=strict)
         wanted = {entry.name for entry in header.entries if not entry.name.startswith("theta/")}
         arrays = container.read_arrays(file, header, wanted)
         dtypes = {} if state_dtype is None else dict.fromkeys(leaves, np.dtype(np.float64))
         if state_dtype == "param" and thetas is not None:
             dtypes = {name: a.dtype for name, a in thetas.items()}
-        return _build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes, new, start)
+        return build_state(header, arrays, leaves if thetas is None else list(thetas), dtypes, new, start)
 
 
 def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Checkpoint:
@@ -231,16 +231,16 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
     given = tree.present(like, "like")
     thetas = named_arrays(as_array_tree(like, "like"), "like")
     with name_errors("read", path) as path, open(regular(path), "rb") as file:
-        header, leaves = _read_header(file)
+        header, leaves = read_header(file)
         if "optimizer" not in header.metadata:
             raise StorageError("it holds a state alone, without parameters and optimizer; load_state reads it")
         new = _check_like(header, leaves, thetas, parameters=True, strict=strict)
-        opt = _build_optimizer(header, options)
+        opt = build_optimizer(header, options)
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
         arrays |= {f"theta/{name}": a.copy() for name, a in new.items()}
         params = tree.unflatten({name: like_given(arrays[f"theta/{name}"], a) for name, a in given.items()}, like)
         start = _start(opt, params, options) if new else None
-        state = _build_state(header, arrays, list(thetas), {}, new, start)
+        state = build_state(header, arrays, list(thetas), {}, new, start)
         if options:
             state = fit_state(state, opt, thetas, {n: opt._leaf_rule(n, a.shape)[-1] for n, a in thetas.items()})
         return Checkpoint(params, state, opt)
@@ -270,21 +270,22 @@ def _start(opt: Any, params: Any, options: dict[str, Any]) -> Any:
         raise RuleError(f"{error} ({words})") from None
 
 
-def _name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
+def name_arrays(state: Any, kind: type, thetas: Arrays | None, *, momentum: bool) -> Arrays:
     """Return ``{"v/<leaf>": array, ...}``; raise StateError unless this is a state (of these parameters)."""
     check_fit(state, kind, thetas, optional=momentum)
-    named = {part: getattr(state, part) for part in _parts(kind, momentum)}
+    named = {part: getattr(state, part) for part in parts_of(kind, momentum)}
     for part, arrays in named.items():
         if odd := [name for name in arrays if not isinstance(name, str)]:
             raise StateError(f"state.{part} has a leaf {odd[0]!r}; the name of a leaf must be a str")
     return {f"{part}/{name}": a for part, arrays in named.items() for name, a in arrays.items()}
 
 
-def _parts(kind: type, momentum: bool) -> tuple[str, ...]:
+def parts_of(kind: type, momentum: bool) -> tuple[str, ...]:
+    """Return the names of the arrays that a state of this kind has for each leaf, in the order of a file."""
     return PARTS[kind].always + PARTS[kind].entries * momentum
 
 
-def _describe(state: State) -> dict[str, str]:
+def describe_state(state: State) -> dict[str, str]:
     """Return the texts that a file has beside the arrays of the state."""
     if int(state.count) >= 10**MOST_DIGITS:
         raise StateError(f"state.count has more than {MOST_DIGITS} digits, the most that a file holds")
@@ -296,11 +297,11 @@ def _describe(state: State) -> dict[str, str]:
         "package": f"amos_ref {__version__}",
         "count": str(int(state.count)),
         "momentum": "yes" if momentum else "no",
-        "leaves": json.dumps(list(getattr(state, _parts(kind, momentum)[0])), ensure_ascii=False),
+        "leaves": json.dumps(list(getattr(state, parts_of(kind, momentum)[0])), ensure_ascii=False),
     } | ({} if kind is AmosState else {"state": kind.__name__})
 
 
-def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
+def read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     """Return the header and the names of the leaves; raise StorageError unless the file holds a complete state."""
     header = container.read_header(file)
     texts = header.metadata
@@ -315,7 +316,7 @@ def _read_header(file: io.BufferedReader) -> tuple[Header, list[str]]:
     leaves = container.parse_json(texts.get("leaves", ""))
     if not isinstance(leaves, list) or not all(isinstance(name, str) for name in leaves):
         raise StorageError(f"its leaves are {leaves!r:.80}; they must be a list of names")
-    parts = _parts(_state_type(header), texts["momentum"] == "yes") + ("theta",) * ("optimizer" in texts)
+    parts = parts_of(_state_type(header), texts["momentum"] == "yes") + ("theta",) * ("optimizer" in texts)
     expected = [f"{part}/{name}" for part in parts for name in leaves]
     odd = sorted(set(expected) ^ {entry.name for entry in header.entries})
     if odd or len(set(leaves)) < len(leaves):
@@ -360,7 +361,8 @@ def _check_like(header: Header, leaves: list[str], thetas: Arrays, *, parameters
     return new
 
 
-def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
+def build_optimizer(header: Header, options: dict[str, Any]) -> Any:
+    """Return the optimizer that a file was written with; raise StorageError or HyperParameterError if there is none."""
     name, written = header.metadata["optimizer"], container.parse_json(header.metadata.get("options", ""))
     kind, wanted = OPTIMIZER_CLASSES.get(name), _state_type(header)
     states = (AmosState, ScaledAmosState) if kind is Amos else (getattr(kind, "state_type", None),)
@@ -381,7 +383,7 @@ def _build_optimizer(header: Header, options: dict[str, Any]) -> Any:
     return opt
 
 
-def _build_state(
+def build_state(
     header: Header, arrays: Arrays, leaves: list[str], dtypes: dict[str, np.dtype], new: Arrays, start: Any
 ) -> Any:
     """Return the state with these leaves in this order, of the dtypes that are given; the new ones as in `start`."""
@@ -389,7 +391,7 @@ def _build_state(
         raise StateError(f"it lacks leaf {next(iter(new))!r}; give start=opt.init(like), which says how it starts")
     kind = _state_type(header)
     fields: dict[str, Any] = dict.fromkeys(kind._fields) | {"count": int(header.metadata["count"])}
-    for part in _parts(kind, header.metadata["momentum"] == "yes"):
+    for part in parts_of(kind, header.metadata["momentum"] == "yes"):
         fresh = (getattr(start, part) or {}) if new else {}
         if odd := [name for name in new if name not in fresh]:
             raise StateError(f"start has no {part} of leaf {odd[0]!r}; give start=opt.init(like)")

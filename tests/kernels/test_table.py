@@ -55,7 +55,9 @@ def test_a_box_reduces_to_the_sums_of_the_slots(drawn):
         assert np.array_equal(flat, summed(a, slot))
         return
     totals = np.concatenate([np.full(box.slots, np.nan), flat])
-    mixed = Mixed(box, box, slice(0, box.slots), slice(box.slots, box.slots + places))
+    mixed = Mixed(
+        box, box.runs[: box.cut] + box.runs[box.cut + 1 :], slice(0, box.slots), slice(box.slots, box.slots + places)
+    )
     mixed.fold(totals)
     assert np.array_equal(totals[: box.slots], summed(a, slot))
     mixed.spread(totals)
@@ -86,7 +88,7 @@ def test_leaves_of_a_kind_and_of_the_same_dtypes_share_a_table():
         taken = []
         for row, box in zip(t.leaves, t.boxes, strict=True):
             leaf = leaves[row[table.LEAF]]
-            assert (leaf.theta.dtype, leaf.g.dtype, leaf.v.dtype, leaf.m is not None, 0, False) == tuple(t.key)[1:]
+            assert (leaf.theta.dtype, leaf.g.dtype, leaf.v.dtype, leaf.m is not None, 0, "") == tuple(t.key)[1:]
             read = [row[column] for column in (table.THETA, table.G, table.STATE_0, table.STATE_1)]
             assert read == [address(a) for a in (leaf.theta, leaf.g, leaf.v, leaf.b)]
             assert row[table.M] == (0 if leaf.m is None else address(leaf.m))

@@ -14,8 +14,8 @@ from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
 from amos_ref.kernels.cpu.tasks import FAR
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
-from amos_ref.kernels.shared import Route
-from amos_ref.kernels.table import LEAF, SCALE, SUMS, G, Table, address, own_rows, tables
+from amos_ref.kernels.table import LEAF, SCALE, G, Table, address, own_rows, tables
+from amos_ref.kernels.way import Way, first_bad, settle
 
 #: What kernels that run as Python need, so that NumPy says nothing of overflow.
 quiet: Callable[[Any], Any] = np.errstate(all="ignore") if getattr(config, "DISABLE_JIT", False) else lambda f: f
@@ -35,11 +35,6 @@ def scratch(*shape: int) -> np.ndarray:
 How = tuple[float | None, float, Any, tuple[float, ...]]
 
 
-def first_bad(found: Sequence[int]) -> int:
-    """Return the least of the leaves whose gradients are not finite; -1 stands for none."""
-    return min((bad for bad in found if bad >= 0), default=-1)
-
-
 class Part:
     """One table on its way through a step, with the numbers between the kernels."""
 
@@ -54,7 +49,6 @@ class Part:
     gradients: np.ndarray  # where they lie, in the table
     kernels: SimpleNamespace
     sums: np.ndarray
-    all_sums: np.ndarray
     means: np.ndarray
     alpha: np.ndarray
     rho: np.ndarray
@@ -78,7 +72,6 @@ class Part:
         self.gradients = table.leaves[:, G]
         self.kernels = loops.deciding(method.decide, method.states, method.own)
         self.sums = scratch(table.sums)
-        self.all_sums = scratch(table.all_sums) if key.shared else self.sums
         self.means, self.alpha, self.rho = scratch(3, table.places)
         half = method.states > 0 and key.state == np.float16
         self.vanished = np.zeros(len(table.leaves), np.int8) if half else None
@@ -107,7 +100,7 @@ class Part:
     def reduce(self, how: How) -> int:
         """Sum the squares of each slot; return the first leaf for which they are not finite, or -1.
 
-        Where the sums are shared, `combine` says so when those of other parts have come.
+        Where the sums are shared, the way says so when those of other parts have come.
         """
         t, arrays, (chi, _, aims, _) = self.table, (self.g, self.moment), how
         if t.key.kind == "elements":
@@ -122,10 +115,8 @@ class Part:
         """Make the mean square of each slot of the sums; return the first leaf for which it is not finite, or -1."""
         t, rows = self.table, self.table.key.kind == "rows"
         kernel = reduce.combine_rows if rows else reduce.combine_columns
-        launch(kernel, t.combine, t.whole, self.all_sums, self.means)
-        for leaf in t.mixed:
-            leaf.fold(self.means)
-        return first_bad(launch(reduce.mean_slots, t.slots, t.leaves, t.share, self.means))
+        launch(kernel, t.combine, t.leaves, self.sums, self.means)
+        return settle(t, self.means)
 
     def decide(self, how: How) -> None:
         """Fill alpha and rho, and write the new state."""
@@ -187,46 +178,6 @@ def make_part(table: Table, leaves: Sequence[Any], method: Method) -> Part:
     return (SmallPart if whole.is_small(table) else Part)(table, leaves, method)
 
 
-class Way:
-    """The way of sums to the other parts of arrays and back; nothing on it is made anew at a step."""
-
-    sharing: Sharing
-    names: list[str]
-    parts: list[Part]
-    route: Route
-    sent: np.ndarray
-    goes: dict[int, np.ndarray]
-    comes: dict[int, np.ndarray]
-
-    def __init__(self, sharing: Sharing, leaves: Sequence[Any], parts: Sequence[Part]) -> None:
-        self.sharing, self.names = sharing, [leaf.name for leaf in leaves]
-        self.parts = [part for part in parts if part.table.key.shared]
-        # In the order of the leaves, which is the same in every part of a tree; that of the tables need not be.
-        rows = [(int(row[LEAF]), part, k) for part in self.parts for k, row in enumerate(part.table.leaves)]
-        rows.sort(key=lambda row: row[0])
-        self.route = Route([piece for _, part, k in rows if (piece := part.table.pieces[k]) is not None])
-        self.sent = scratch(self.route.here[-1])
-        self.goes = {id(part): np.empty(part.table.sums, np.int64) for part in self.parts}
-        self.comes = {id(part): np.empty(part.table.all_sums, np.int64) for part in self.parts}
-        for i, (_, part, k) in enumerate(rows):
-            first, last = self.route.here[i : i + 2]
-            begin, end = part.table.leaves[k, SUMS], part.table.whole[k, SUMS]
-            self.goes[id(part)][begin : begin + last - first] = np.arange(first, last)
-            comes = self.route.comes(i)
-            self.comes[id(part)][end : end + comes.size] = comes
-
-    def bring_together(self, bad: int, rates: Any) -> None:
-        """Fill the mean squares that need the sums of other parts, or raise what is wrong anywhere."""
-        self.sharing.agree(None if bad < 0 else self.names[bad], self.names, rates)
-        for part in self.parts:
-            self.sent[self.goes[id(part)]] = part.sums
-        self.sharing.gather(self.sent, self.route)
-        for part in self.parts:
-            np.take(self.route.received, self.comes[id(part)], out=part.all_sums, mode="clip")
-        bad = first_bad([part.combine() for part in self.parts])
-        self.sharing.settle(None if bad < 0 else self.names[bad])
-
-
 class Work(PlainWork):
     """The leaves of a step as tables; see :class:`amos_ref.kernels.Work`.
 
@@ -234,6 +185,7 @@ class Work(PlainWork):
     """
 
     parts: list[Part]
+    shared: list[Part]
     halves: list[Part]
     count: int
     begun: bool
@@ -247,7 +199,8 @@ class Work(PlainWork):
         self.parts = [make_part(table, leaves, method) for table in found]
         alone = len(self.parts) == 1 and sharing is None and not self.copies
         self.only = self.parts[0] if alone and isinstance(self.parts[0], SmallPart) else None
-        self.way = None if sharing is None else Way(sharing, leaves, self.parts)
+        self.shared = [part for part in self.parts if part.table.key.shared]
+        self.way = None if sharing is None else Way(sharing, leaves, [part.table for part in self.shared])
         self.halves = [part for part in self.parts if part.vanished is not None]
         self.count, self.begun = len(leaves), False
 
@@ -285,19 +238,15 @@ class Work(PlainWork):
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; return -1, or, nothing written, the leaf whose gradient is not finite."""
         chi = rates.chi
-        how: How = (
-            None if chi == INFINITY else chi,
-            rates.mu,
-            rates.aims,
-            rates.numbers,
-        )  # None: compiled without clipping
+        # None: compiled without clipping.
+        how: How = None if chi == INFINITY else chi, rates.mu, rates.aims, rates.numbers
         if self.only is not None:
             return self.only.call(whole.ALL, *self.only.fixed, *how)
         self.begin()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(how) for part in self.parts])
             if self.way is not None:
-                self.way.bring_together(bad, rates)
+                self.way.bring_together(bad, rates, [(part.sums, part.means) for part in self.shared])
         if bad >= 0:
             return bad
         self.begun = True

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.errors import BackendError, NonFiniteError
-from amos_ref.kernels import BEGINNING, At, Method, PlainWork, WholeBackend
+from amos_ref.kernels import BEGINNING, At, Method, PlainWork, Sharing
 from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
-from amos_ref.kernels.cuda.apply import TASK_ROWS, applying, move_width, step_width, stepping
+from amos_ref.kernels.cuda.apply import applying, move_width, step_width, stepping
 from amos_ref.kernels.cuda.arrays import DeviceArray, DeviceWatch, as_device_state, as_device_tree
 from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
 from amos_ref.kernels.cuda.slots import NONE, first_number
+from amos_ref.kernels.cuda.sums import HostSums
+from amos_ref.kernels.cuda.views import count_tasks, runs_of
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, own_rows, tables
 
@@ -49,11 +51,11 @@ class Part:
         self.table, self.members, key = table, len(table.leaves), table.key
         self.method = method
         self.rates, self.flag = shared["rates"], shared["flag"]
-        runs = _runs(table)
+        runs = runs_of(table)
         small, large = GPU_PIECE
         elements = int((table.leaves[:, OUTER] * table.leaves[:, N] * table.leaves[:, INNER]).sum())
         self.piece = large if elements > large * driver.most_blocks() else small
-        counts = _counts(table, self.piece)
+        counts = count_tasks(table, self.piece)
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers: list[np.ndarray] = [*starts.values(), runs]
         here = [leaves[n] for n in table.leaves[:, LEAF]]
@@ -93,21 +95,28 @@ class Part:
             )
 
     def reduce(self, stream: int) -> None:
-        """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite."""
+        """Compute the mean square of each slot; leave at the flag the first leaf for which it is not finite.
+
+        Where the sums are shared, the host makes means of them.
+        """
         kind, direction = self.table.key.kind, self.method.direction
         width = look_width(self.g, direction) if kind == "elements" else sum_width(self.g, direction, kind)
         reduce = reducing(self.g, self.block("reduce", width), width, direction)
-        settled = self.share, self.means, self.flag
         if kind == "elements":
             self.launch(reduce.elements, "reduce", width, stream, self.piece, self.rates, self.flag)
             return
-        if kind == "rows":
-            self.launch(reduce.rows, "reduce", width, stream, self.rates, self.sums)
+        self.launch(getattr(reduce, kind), "reduce", width, stream, self.rates, self.sums)
+        if not self.table.key.shared:
+            self.combine(stream)
+
+    def combine(self, stream: int) -> None:
+        """Make the mean square of each slot of the sums."""
+        settled = self.share, self.means, self.flag
+        if self.table.key.kind == "rows":
             width = lanes_each("float64")
             combine = reducing("float64", self.block("combine", width), width, squares=False).rows
             self.launch(combine, "combine", width, stream, self.sums, *settled)
         else:
-            self.launch(reduce.columns, "reduce", width, stream, self.rates, self.sums)
             self.launch(kernels.combine_columns, "combine", None, stream, self.sums, *settled)
         self.launch(kernels.fold_slots, "fold", None, stream, self.runs, *settled)
 
@@ -139,43 +148,6 @@ def _bits(dtype: Any) -> str:
     return BITS.get(dtype.name, dtype.type).__name__
 
 
-def _counts(table: Table, piece: int) -> dict[str, np.ndarray]:
-    """Return how many tasks of each kind every leaf has."""
-    outer, n, inner = table.leaves[:, OUTER], table.leaves[:, N], table.leaves[:, INNER]
-    slots = np.diff(table.slots.starts)
-    mixed = np.isin(np.arange(len(outer)), [k for k, _ in _mixed(table)])
-    pieces, strips = -(-n // piece), -(-inner // LANES)
-    if table.key.kind == "elements":
-        none = 0 * n
-        return dict(reduce=pieces, combine=none, fold=none, slots=none, spread=none, apply=pieces)
-    rows = table.key.kind == "rows"
-    groups = np.diff(table.reduce.starts)
-    return dict(
-        reduce=groups if rows else groups * strips,
-        combine=outer * inner,
-        fold=slots * mixed,
-        slots=slots,
-        spread=outer * inner * mixed,
-        apply=outer * pieces if rows else outer * -(-n // TASK_ROWS) * strips,
-    )
-
-
-def _mixed(table: Table) -> list[tuple[int, Any]]:
-    """Return the members that have reduced runs before the innermost one."""
-    return [(k, box) for k, box in enumerate(table.boxes) if box.kind != "elements" and box.mixed]
-
-
-def _runs(table: Table) -> np.ndarray:
-    """Return for each leaf where its runs are, and how many; then the runs that the first kernels leave."""
-    heads, runs = np.zeros((len(table.leaves), 2), np.int64), []
-    for k, box in _mixed(table):
-        left = box.runs[: box.cut] + box.runs[box.cut + 1 :]
-        heads[k] = heads.size + len(runs), len(left)
-        for reduced, n in left:
-            runs += [n, int(reduced)]
-    return np.concatenate([heads.reshape(-1), np.array(runs, np.int64)])
-
-
 class Work(PlainWork):
     """The leaves of a step on one device: tables, numbers, and a flag; see :class:`amos_ref.kernels.Work`.
 
@@ -187,7 +159,7 @@ class Work(PlainWork):
 
     keeps = True
 
-    def __init__(self, leaves: Sequence[Any], method: Method) -> None:
+    def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
         located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
         self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
@@ -201,8 +173,9 @@ class Work(PlainWork):
             self.table: DeviceArray = arrays.allocate(2)
             self.placed: np.ndarray | None = None  # what was written at `place` last
             shared = dict(rates=self.rates.address, flag=self.flag.address)
-            made = tables(leaves, lambda a: a.address)
+            made = tables(leaves, lambda a: a.address, sharing)
             self.parts: list[Part] = [Part(table, leaves, method, shared) for table in made]
+            self.sums = None if sharing is None else HostSums(sharing, leaves, self.parts)
 
     def take(self, gradients: Sequence[Any], addresses: Any) -> None:
         """Nothing is to be taken: all arrays are where they were."""
@@ -239,6 +212,10 @@ class Work(PlainWork):
         """Run the kernels of a step, or have them recorded."""
         for part in self.parts:
             part.reduce(stream)
+        self.write(stream)
+
+    def write(self, stream: int) -> None:
+        """Run those that write, or have them recorded."""
         for part in self.parts:
             part.decide(stream)
         for part in self.parts:
@@ -267,6 +244,8 @@ class Work(PlainWork):
 
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is not finite."""
+        if self.sums is not None:
+            return self.run_parts(self.sums, rates)
         self.begun = False
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = driver.stream_of(stream, self.device)
@@ -288,6 +267,22 @@ class Work(PlainWork):
             self.pending = True
             return -1
         return self.wait(handle)
+
+    def run_parts(self, sums: HostSums, rates: Any) -> int:
+        """Advance parts of arrays in place, in the default stream, and return -1; or raise what is wrong anywhere."""
+        self.begun = False
+        with driver.on(self.device), driver.device_errors("the step could not be launched"):
+            self.set_rates(rates, 0)
+            for part in self.parts:
+                part.reduce(0)
+            bad = self.wait(0)
+            sums.fetch(0)
+        sums.bring_together(bad, rates)
+        with driver.on(self.device), driver.device_errors("the step could not be launched"):
+            sums.put(0)
+            self.begun = True
+            self.write(0)
+        return self.wait(0)
 
     def advance(self, rates: Sequence[Any], at: At, stream: Any) -> None:
         """Make ready for the replays of the next steps."""
@@ -345,7 +340,7 @@ class Work(PlainWork):
         return handle
 
 
-class CudaBackend(WholeBackend):
+class CudaBackend:
     """See :class:`amos_ref.kernels.Backend`."""
 
     def as_array(self, a: Any, where: str) -> Any:
@@ -374,6 +369,9 @@ class CudaBackend(WholeBackend):
 
     def prepare(self, leaves: Sequence[Any], method: Method) -> Work:
         return Work(leaves, method)
+
+    def prepare_parts(self, leaves: Sequence[Any], method: Method, sharing: Sharing) -> Work:
+        return Work(leaves, method, sharing)
 
     def watch(self, arrays: Sequence[Any], fixed: int) -> DeviceWatch:
         return DeviceWatch(arrays)
