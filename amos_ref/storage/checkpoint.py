@@ -239,8 +239,7 @@ def load(path: Path, like: Any, *, strict: bool = True, **options: Any) -> Check
         arrays = container.read_arrays(file, header, {entry.name for entry in header.entries})
         arrays |= {f"theta/{name}": a.copy() for name, a in new.items()}
         params = tree.unflatten({name: like_given(arrays[f"theta/{name}"], a) for name, a in given.items()}, like)
-        start = _start(opt, params, options) if new else None
-        state = build_state(header, arrays, list(thetas), {}, new, start)
+        state = build_state(header, arrays, list(thetas), {}, new, _start(opt, params, options) if new else None)
         if options:
             state = fit_state(state, opt, thetas, {n: opt._leaf_rule(n, a.shape)[-1] for n, a in thetas.items()})
         return Checkpoint(params, state, opt)

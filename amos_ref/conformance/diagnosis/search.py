@@ -15,7 +15,7 @@ from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
 SINGLES = 2  # lists that come of single deviations
-DEFAULT = "epsilon-default-"  # how names of deviations begin that have another default of epsilon
+EPSILON_DEFAULT = "epsilon-default-"  # how names of deviations begin that have another default of epsilon
 PROBES = 4  # observations by which extensions are ranked
 
 Scores = dict[Names, tuple[int, ...]]  # what is more comes first
@@ -98,7 +98,7 @@ def _known(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Nam
     if evidence.seen[0].case.dtype in ENVELOPE_DTYPES:
         return
     of_epsilon = [added for added in alone if evidence.deviation(*added).stage == "epsilon"]
-    defaults = [added for added in of_epsilon if added[0].startswith(DEFAULT)]
+    defaults = [added for added in of_epsilon if added[0].startswith(EPSILON_DEFAULT)]
     yield from (value + place for value in defaults for place in of_epsilon if place not in defaults)
 
 
