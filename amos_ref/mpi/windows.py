@@ -52,8 +52,9 @@ class Spread(NamedTuple):
 
 def on_host(a: Any) -> np.ndarray:
     """Return an array in NumPy; a copy of one that lies elsewhere."""
-    elsewhere = isinstance(a, ForeignArray)
-    return a.astype(a.dtype) if elsewhere else a
+    if not isinstance(a, ForeignArray):
+        return a
+    return a.astype(a.dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _bits(a: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
