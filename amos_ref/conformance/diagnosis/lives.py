@@ -19,7 +19,7 @@ from amos_ref.conformance.judging.drive import Observation
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.port import Port
 
-BUDGET_LIVES = 40_000  # steps of a leaf that are taken to explain the cases of a life
+BUDGET_LIFE = 40_000  # steps of a leaf that are taken to explain the cases of a life
 
 
 class Found(NamedTuple):
@@ -50,7 +50,7 @@ def diagnose(
     ways = [("theta",)] if found and LEFT_OUT in found.text else [None, ("theta",)] if shows else [None]
     best: tuple[list[str], list[str], int] = ([], [], len(lives) + 1)
     for stages in ways:  # the latter for a state of the port's own form
-        evidence = Evidence(lives, stages, BUDGET_LIVES)
+        evidence = Evidence(lives, stages, BUDGET_LIFE)
         lines, names, left = _explain(evidence, base)
         if names and stages is not None and not found:
             lines.append(f"{describe_left_out(evidence.in_order((*base, *names)), lives)}.")
