@@ -358,10 +358,12 @@ def compare(title, ways, count, rounds):
 def assembly():
     """Count the vector instructions of each kernel, for float32 parameters and state."""
     rates = Rates(0.5, 1e-3, 0.999, None, None, 0.0, 0.25, 0.25, 2.0**-125)
+    cpu.whole.is_small = lambda table: False  # the kernels of large tables
     for slot in ((), (1, 2000), (4, 2000)):
         theta, v = np.ones((4, 2000), np.float32), np.zeros(slot, np.float32)
         leaves = [Leaf("w", theta, theta.copy(), v, v.copy(), None, 0.5)]
-        cpu.Work(leaves, Amos.method).run(rates)
+        for cpu.FAR in (0, theta.size):  # in two parts by turns, and in one
+            cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
     kernels = {"step elements": loops.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
     kernels |= {n: getattr(reduce, n) for n in ("reduce_rows", "reduce_far_rows", "reduce_columns")}
