@@ -13,7 +13,7 @@ import numpy as np
 
 from amos_ref.conformance.judging.paper import add_at_once, over_slot
 
-FEWEST_ENTRIES = 4  # entries of a slot: one number explains one entry, whatever it is
+ENOUGH_ENTRIES = 4  # entries of a slot: one number explains one entry, whatever it is
 
 
 def count_right_terms(now: Mapping[str, Any], got: Mapping[str, Any], before: Mapping[str, Any], slack: float) -> int:
@@ -40,7 +40,7 @@ def _count(moment: Any, got: np.ndarray, before: np.ndarray, slack: float) -> in
     """Return the same of one leaf; None of one that says nothing: all is right, or slots are small."""
     s, bound = moment.step, slack * moment.allowed["theta"]
     slot = np.shape(s.alpha)
-    if got.shape != before.shape or got.size < FEWEST_ENTRIES * max(math.prod(slot), 1):
+    if got.shape != before.shape or got.size < ENOUGH_ENTRIES * max(math.prod(slot), 1):
         return None
     got, before = got.astype(np.float64), before.astype(np.float64)
     with np.errstate(all="ignore"):
