@@ -169,7 +169,7 @@ class Report(Printed):
         from rich.console import Console
 
         if is_terminal(sys.stdout if file is None else file):
-            console = Console(file=file)
+            console = Console(file=file, force_jupyter=False)
             console.print(self._table(plain=False))
             for r in self.results:
                 if _long(r):
@@ -188,7 +188,7 @@ class Report(Printed):
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=10_000, color_system=None).print(self._table(plain=True))
+        Console(file=text, width=10_000, color_system=None, force_jupyter=False).print(self._table(plain=True))
         lines = [*text.getvalue().rstrip().splitlines(), *self._diagnosis(), self.summary()]
         return "\n".join(line.rstrip() for line in lines)
 

@@ -143,3 +143,15 @@ def test_ok_needs_something_that_was_run():
 def test_a_report_is_one_line_among_other_values_and_whole_in_a_notebook(mixed):
     assert repr([mixed]) == f"[<Report of {mixed.summary()}>]"
     assert html.unescape(mixed._repr_html_()) == f"<pre>{mixed}</pre>"
+
+
+def test_in_a_notebook_a_report_is_shown_once_and_as_text(mixed, monkeypatch, capsys):
+    """Rich takes a notebook for its terminal, and showed the whole table there whenever a report became text."""
+    text, shown = str(mixed), []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, text: shown.append(text))
+    assert str(mixed) == text
+    monkeypatch.setattr("amos_ref.conformance.report.is_terminal", lambda file: True)
+    mixed.print()
+    assert mixed.summary() in capsys.readouterr().out
+    assert shown == []
