@@ -10,7 +10,7 @@ from amos_ref.conformance.closed_form import life_deviations
 from amos_ref.conformance.closed_form.deviations import CATALOGUE
 from amos_ref.conformance.closed_form.formulas import AT_HALF, elapsed
 from amos_ref.conformance.diagnosis import extremes, storage
-from amos_ref.conformance.diagnosis.deviation import bessel, own_count, stored
+from amos_ref.conformance.diagnosis.deviation import bessel, count_of_leaves, own_count, stored
 
 _add = CATALOGUE.add
 
@@ -156,7 +156,7 @@ _add("schedule", "recurrence-halved", "sums S with half of alpha_0 p_0 for a fal
      "steps fall at half the pace",
      k=lambda s, page: page(s) / (2.0 if s.falling and s.decay == "recurrence" else 1.0))
 _add("schedule", "count-of-leaves", "counts every leaf's step in one count", "steps fall too fast",
-     t=lambda s, page: page(s) * len(s.shapes) + list(s.shapes).index(s.name), n=lambda s, page: s.count + s.ahead)
+     t=lambda s, page: count_of_leaves(s) - 1, n=lambda s, page: s.count + s.ahead)
 
 # step size
 _add("step size", "step-not-shrunk", "lets the decay fall, and not the step", "no convergence under gradient noise",

@@ -127,6 +127,14 @@ def own_count(s: Any) -> int:
     return s.memory["count"] + s.ahead
 
 
+def count_of_leaves(s: Any) -> int:
+    """Return the number of steps that all leaves have taken together, this one included, since a case set the count."""
+    if s.ahead and "was set" not in s.tree:
+        s.tree |= {"was set": True, "count": s.ahead + 1}
+    s.tree["count"] = s.tree.get("count", 0) + 1
+    return s.tree["count"]
+
+
 def stored(x: Any, name: str) -> Any:
     """Return x as a dtype holds it."""
     return None if x is None else spec.round_to(np.asarray(x), dtype_of(name)).astype(np.float64)

@@ -236,6 +236,10 @@ _add("weight decay", "extra_l2-outside-d", "does not let extra_l2 fall with d", 
      rho=lambda s, page: page(s.but(extra_l2=s.extra_l2 / s.d)))
 _add("weight decay", "extra_l2-times-xi", "multiplies extra_l2 by the learning rate, as AdamW does",
      "the extra decay is 1/xi times too weak", extra_l2=lambda s, page: page(s) * s.xi)
+_add("weight decay", "extra_l2-decoupled",
+     "takes xi extra_l2 theta away beside the change, as AdamW does: without d, and averaged by no momentum",
+     "the extra decay is 1/xi times too weak, and outlives the steps", rho=lambda s, page: page(s.but(extra_l2=0.0)),
+     theta=lambda s, page: page(s) - s.xi * s.extra_l2 * s.old_theta)
 _add("weight decay", "extra_l2-times-xi-eta", "multiplies extra_l2 by xi eta", "the extra decay is far too weak",
      extra_l2=lambda s, page: page(s) * (s.xi * s.eta))
 _add("weight decay", "gamma-whole", "decays by gamma where the page has gamma/2", "twice the weight decay",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.diagnosis.deviation import chi, global_mean_square, norm, stored
+from amos_ref.conformance.diagnosis.deviation import chi, count_of_leaves, global_mean_square, norm, stored
 from amos_ref.conformance.diagnosis.deviations import _add
 
 
@@ -58,10 +58,6 @@ def _first(s: Any, name: str, value: Any) -> Any:
 
 def _mean_of_leaf(s: Any) -> Any:
     return float(np.add.reduce(s.g * s.g, None)) / max(s.g.size, 1)
-
-
-def _index(s: Any) -> int:
-    return list(s.shapes).index(s.name)
 
 
 def _rank(s: Any) -> int:
@@ -341,7 +337,7 @@ for _name in ("float32", "float16", "bfloat16"):
 
 # count
 _add("count", "count-of-leaves", "counts every leaf's step in one count", "the bias correction ends too early",
-     t=lambda s, page: (s.count - 1) * len(s.shapes) + _index(s) + 1)
+     t=lambda s, page: count_of_leaves(s))
 _add("count", "count-twice", "counts every step twice", "the bias correction ends too early",
      t=lambda s, page: 2 * page(s))
 

@@ -276,7 +276,8 @@ def test_a_reading_that_makes_more_of_rounding_errors_than_the_page_keeps_its_na
 
 def test_a_deviation_that_does_not_act_in_a_case_is_not_excused_there():
     """A count of groups acts where there are groups; where there are none it would fit, if it acted."""
-    seen = run(SimulatedPort("count-of-leaves", seed=5), DOUBLE)[1]
+    no_leaf_skipped = [case for case in DOUBLE if not case.name.startswith("none-")]
+    seen = run(SimulatedPort("count-of-leaves", seed=5), no_leaf_skipped)[1]
     held, names = Evidence(seen), ("groups-count-each",)
     assert [held.seen[i].case.name for i in held.failing(names)] == ["slots-fewer-axes"]
     assert not held.fits(names)
