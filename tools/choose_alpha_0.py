@@ -44,7 +44,8 @@ def main(argv=None):
     parser.add_argument("--hidden", type=int, default=16, metavar="N", help="units of the network (default 16)")
     args = parser.parse_args(argv)
     tasks = [problems.digits(args.hidden, seed=seed) for seed in range(args.seeds)]
-    columns = ["N", "direction", "half-life", *(f"{k:g}/sqrt(N)" for k in MULTIPLES)]
+    columns = ["N", "direction", "half-life", *(f"{k:g}" for k in MULTIPLES)]
+    print("alpha_0 in units of 1/sqrt(N):")
     print_table(columns, list(rows(tasks, map(int, args.steps.split(",")))))
 
 

@@ -14,6 +14,7 @@ import multiprocessing
 import pathlib
 import re
 import sys
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -433,7 +434,8 @@ def _matrix(reports: dict[str, Any]) -> str:
         rows.append(f"| {case} | {dtype} | {' | '.join(row.get(name, 'not supported') for name in reports)} |")
     for name, report in reports.items():
         if report.diagnosis:
-            rows += ["", f"What {name} does instead:", "", "```text", report.diagnosis.text, "```"]
+            folded = [textwrap.fill(line, 80) for line in report.diagnosis.text.splitlines()]
+            rows += ["", f"What {name} does instead:", "", "```text", *folded, "```"]
     return "\n".join(rows) + "\n"
 
 

@@ -220,8 +220,9 @@ def show(report: dict[str, Any]) -> None:
     """Print a report."""
     ranks, known = report["ranks"], report["model"]
     print(f"{report['machine']['cpu']}, {counted(ranks, 'rank')} with a thread each; milliseconds, medians of turns")
+    print("one: one process; silent: ranks that send nothing")
     print_table(
-        ("parameters", "slots", "one process", "ranks", "ratio", "no messages", "model", "payload", "turns"),
+        ("size", "slots", "one", "ranks", "ratio", "silent", "model", "payload", "turns"),
         [
             (
                 f"{row['parameters']:.0e}",
@@ -242,15 +243,15 @@ def show(report: dict[str, Any]) -> None:
     print_table(("message", "us"), rows)
     print()
     print(
-        f"model: {1e6 * known['call']:.3g} us a step, {1e9 * known['entry']:.3g} ns a parameter of a rank, "
-        f"{1e9 * known['sum']:.3g} ns a sum, {1e6 * known['latency']:.3g} us a message, "
+        f"model: {1e6 * known['call']:.3g} us a step, {1e9 * known['entry']:.3g} ns a parameter of a rank,\n"
+        f"       {1e9 * known['sum']:.3g} ns a sum, {1e6 * known['latency']:.3g} us a message, "
         f"{1e-9 * known['bandwidth']:.3g} GB/s"
     )
     latency, bandwidth = report["network"]
     print()
     print(
-        f"many ranks, a network with {1e6 * latency:.3g} us a message and {1e-9 * bandwidth:.3g} GB/s; what a rank has "
-        "at most, and what all receive in a step"
+        f"many ranks, a network with {1e6 * latency:.3g} us a message and {1e-9 * bandwidth:.3g} GB/s;\n"
+        "what a rank has at most, and what all receive in a step"
     )
     print_table(
         ("model", "slots", "ranks", "parameters", "state", "payload", "ms a step", "bound by"),

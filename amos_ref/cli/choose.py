@@ -98,9 +98,7 @@ class Spread:
         print()
         print(f"{len(cut)} of {counted(len(self.layout.cuts), 'leaf', 'leaves')} cut, the others whole on one rank")
         if cut:
-            print_table(
-                ("leaf", "shape", "slot shape", "axis", "edges"), self._cuts(cut), left=("leaf", "shape", "edges")
-            )
+            print_table(("leaf", "shape", "axis", "edges"), self._cuts(cut), left=("leaf", "shape", "edges"))
 
     def _cuts(self, cut: dict[str, Any]) -> list[tuple[str, ...]]:
         """Return a row for all leaves that are cut alike and differ only in their numbers."""
@@ -108,8 +106,7 @@ class Spread:
 
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, (axis, edges) in cut.items():
-            entry = self.choice[name]
-            shown = str(entry.shape), str(entry.slot_shape), str(axis), _describe_edges(edges)
+            shown = str(self.choice[name].shape), str(axis), _describe_edges(edges)
             groups.setdefault((pattern_of(name), *shown), []).append(name)
         return [
             (names[0] if len(names) == 1 else f"{pattern} ({len(names)})", *shown)

@@ -239,13 +239,13 @@ def _print_swings(swings: dict[str, tuple[float, float, float]]) -> None:
     if swings:
         print()
         rows = [[label, *(f"{loss:.3g}" for loss in swing)] for label, swing in swings.items()]
-        print_table(["above the reference, over the last tenth of the steps", "least", "median", "greatest"], rows)
+        print_table(["above reference, in the last tenth of steps", "least", "median", "greatest"], rows)
 
 
 def _print_results(results: Results, problem: Problem, regression: csv_data.Regression | None) -> None:
-    columns = ["", "steps", "loss", "above the reference"]
+    columns = ["", "steps", "loss", "above reference"]
     columns += ["distance to it"] if problem.unique else []
-    columns += ["right on held-out"] if problem.score else []
+    columns += ["held out"] if problem.score else []
     ends = {"start": problem.start} | {label: r.params for label, r in results.items()}
     rows = []
     for label, params in (ends | {"reference": problem.reference}).items():

@@ -60,7 +60,7 @@ def test_the_table_of_every_problem(name, capsys):
     chosen = {"eta": amos_ref.choose(problem.start)} if name == "digits" else {}
     result = amos_ref.minimize(problem, steps=2, learning_rate=0.05, **chosen)
     head, start, paper, reference = out
-    assert head.split("  ")[-1].strip() == ("right on held-out" if problem.score else "distance to it")
+    assert head.split("  ")[-1].strip() == ("held out" if problem.score else "distance to it")
     end = f"{problem.score(result.params):.1%}" if problem.score else f"{result.history.error[-1]:.6g}"
     assert cells(paper) == ["paper", "2", f"{result.loss:.6g}", f"{result.loss - problem.best:.6g}", end]
     assert cells(start)[:2] == ["start", f"{problem.fun(problem.start)[0]:.6g}"]
