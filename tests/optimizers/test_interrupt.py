@@ -14,7 +14,7 @@ from helpers.optimizers import BACKENDS, CASES, MEMBERS, cases, make
 from helpers.trees import all_bits
 
 from amos_ref import errors
-from amos_ref.kernels import page
+from amos_ref.kernels import page, way
 from amos_ref.kernels.cpu import backend as cpu
 from amos_ref.kernels.cpu import whole as small_tables
 from amos_ref.optimizers import base, interrupt
@@ -482,7 +482,8 @@ def fail_at(monkeypatch, opt, target, call, number):
     if target is None:
         monkeypatch.setattr(type(opt), "method", type(opt).method._replace(page=failing))
     else:
-        monkeypatch.setattr(target, call, failing)
+        for place in (cpu, way) if target is cpu else (target,):
+            monkeypatch.setattr(place, call, failing)
 
 
 @pytest.mark.parametrize(("name", "where"), MEMORY_CASES, ids=[", ".join(case) for case in MEMORY_CASES])
