@@ -126,7 +126,7 @@ class Work(Protocol):
         Whether `run` reads and writes in one call of compiled code, which neither a signal nor an exception from
         outside can break off. They come before it or behind it.
     done : bool
-        Whether that call has happened since `begin`.
+        Whether that call has happened since `start`.
     vanished : sequence of int
         The leaves whose v, the first array of their state, the last `run` left at 0 where the mean square of the
         gradient is not; told for float16 alone.
@@ -140,7 +140,7 @@ class Work(Protocol):
     done: bool
     vanished: Sequence[int]
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Forget what the last `run` did."""
         ...
 
@@ -168,7 +168,7 @@ class PlainWork:
     done: bool = False
     vanished: Sequence[int] = ()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.begun = False
 
 

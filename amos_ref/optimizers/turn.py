@@ -122,7 +122,7 @@ class Taking:
 
     def run(self, work: Any, rates: Any, **launch: Any) -> int:
         """Run the work as the one step that is taken of this state; see :class:`amos_ref.kernels.Work`."""
-        work.begin()
+        work.start()
         try:
             self.turn.take(self.claim)
             bad = work.run(rates, **launch)

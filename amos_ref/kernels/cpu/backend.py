@@ -217,7 +217,7 @@ class Work(PlainWork):
                 self.copies.append((name, a, changes[name]))
         return leaf._replace(**changes) if changes else leaf
 
-    def begin(self) -> None:
+    def start(self) -> None:
         if self.only is not None:
             self.only.clear()
             return
@@ -242,7 +242,7 @@ class Work(PlainWork):
         how: How = None if chi == INFINITY else chi, rates.mu, rates.aims, rates.numbers
         if self.only is not None:
             return self.only.call(whole.ALL, *self.only.fixed, *how)
-        self.begin()
+        self.start()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(how) for part in self.parts])
             if self.way is not None:

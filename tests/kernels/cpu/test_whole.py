@@ -39,7 +39,7 @@ def test_one_table_is_stepped_in_one_call(kind, monkeypatch):
     work, wanted = prepared(leaves), [page(leaf, RATES) for leaf in leaves]
     calls = log_calls(work)
     assert work.at_once
-    work.begin()
+    work.start()
     assert not work.done
     assert work.run(RATES) == -1
     assert work.done
@@ -68,12 +68,12 @@ def test_the_last_gradient_is_seen_before_anything_is_written(kind, value):
     before = [own.bits(a) for leaf in leaves for a in leaf.written().values()]
     work = prepared(leaves)
     for _ in range(2):
-        work.begin()
+        work.start()
         assert work.run(RATES) == 1
         assert not work.done
         assert [own.bits(a) for leaf in leaves for a in leaf.written().values()] == before
     leaves[-1].g.reshape(-1)[-1] = 1.0
-    work.begin()
+    work.start()
     assert work.run(RATES) == -1
 
 
