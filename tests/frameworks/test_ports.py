@@ -44,8 +44,9 @@ def test_the_authors_code_conforms_on_every_case_it_supports(authors):
     report = check(authors)
     found = by_verdict(report)
     assert set(found) == {"conforms", "not finite", "not supported"}
-    assert report.diagnosis is None
     # float16 does not hold epsilon, 2^-125: a slot that never had a gradient is 0/0.
+    assert report.diagnosis is not None
+    assert report.diagnosis.deviations == ["epsilon-underflows"]
     assert set(found["not finite"]) == {("zero-gradients", "float16"), ("slots-element", "float16")}
     # Its slots have all axes of their leaf: for an axis that a slot lacks, `v.shape[i]` is an IndexError.
     few = {"slots-fewer-axes", "slots-either-end"}

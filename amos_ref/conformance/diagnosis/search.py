@@ -34,7 +34,7 @@ def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> It
         for source in _SOURCES if grammar else _SOURCES[:1]:
             new = _extensions(evidence, (), source)
             singles |= new
-            yield [names for names in new if evidence.fits(names)]
+            yield _smallest([names for names in new if evidence.fits(names)])
         # What was computed once is not charged again.
         for upto, beam, sources in ((2, BEAM, 1), (largest, 1, 1), (largest, BEAM, 1), (largest, BEAM, 1 + grammar)):
             yield from _larger(evidence, singles, upto, beam, _SOURCES[:sources])
@@ -52,7 +52,12 @@ def _larger(
             for names in frontier:
                 new |= _extensions(evidence, names, source)
             scores |= new
-            yield [names for names in new if evidence.fits(names) and not _idles(evidence, names)]
+            yield _smallest([names for names in new if evidence.fits(names) and not _idles(evidence, names)])
+
+
+def _smallest(found: list[Names]) -> list[Names]:
+    """Leave out what another set explains with fewer deviations: where epsilon stands, say, without another default."""
+    return [names for names in found if not any(set(other) < set(names) for other in found)]
 
 
 def _frontier(evidence: Evidence, scores: Scores, beam: int) -> list[Names]:

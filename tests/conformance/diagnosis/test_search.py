@@ -16,6 +16,7 @@ from amos_ref.conformance.diagnosis.evidence import UNDECIDED, BudgetSpent, Evid
 from amos_ref.conformance.diagnosis.factors import GRAMMAR
 from amos_ref.conformance.diagnosis.fit import fitted, fitted_offsets
 from amos_ref.conformance.diagnosis.lives import is_special
+from amos_ref.conformance.diagnosis.search import sets
 from amos_ref.conformance.judging.bound import RunningBound
 from amos_ref.conformance.judging.drive import observe
 from amos_ref.conformance.judging.judge import run
@@ -342,3 +343,11 @@ def test_two_changes_of_which_fitting_costs_much_are_named(monkeypatch):
     assert diagnosed(port).deviations == ["bias-one-ahead", "alpha-times-xi^-1/2"]
     monkeypatch.setattr(module, "BUDGET", 10_000)
     assert diagnosed(port).deviations == []
+
+
+def test_no_other_default_is_said_where_the_place_of_epsilon_explains_all():
+    """Together with some defaults it explains all as well, where no case comes near them."""
+    cases = [case for case in DOUBLE if case.name in ("plain", "epsilon")]
+    held = Evidence(run(SimulatedPort("epsilon-added", seed=5), cases)[1])
+    assert next(sets(held)) == [("epsilon-added",)]
+    assert held.fits(("epsilon-added", "epsilon-default-1e-30"))
