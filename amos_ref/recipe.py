@@ -10,10 +10,8 @@ from typing import Any
 HIDDEN, BATCH, EPOCHS = 256, 32, 9  # units of the network, digits in a minibatch; the epochs are the authors'
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # by which the authors' xi is varied, to see what a wrong one costs
 ALPHAS, HALF_LIVES = (1.0, 3.0), (0.1, 1.0)  # of 1/sqrt(T) and of T: the bounds that the closed form's rule gives
-RATES, WEIGHT_DECAYS = (
-    (0.001, 0.003, 0.01, 0.03, 0.1),
-    (0.0, 0.01, 0.1, 0.3),
-)  # AdamW's learning rates and weight decays
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # AdamW's learning rates
+WEIGHT_DECAYS = (0.0, 0.01, 0.1, 0.3)  # and its weight decays
 
 
 def paper(batches: int, samples: float, xi: float = 1.0, eta: float = 1.0) -> dict[str, Any]:
