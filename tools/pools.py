@@ -8,6 +8,7 @@ Busy means that as many other processes as there are cores compute all the time.
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import statistics
 import subprocess
 import sys
@@ -25,8 +26,13 @@ SIZES = (1_000_000, 4_000_000, 16_000_000)
 executor = concurrent.futures.ThreadPoolExecutor(threads.most())
 
 
-def share_by_executor(heads: Sequence[Any], count: int, run: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
-    """Do what `threads._share` does; the caller sleeps until the others are done."""
+def share_by_executor(
+    heads: Sequence[Any], count: int, run: Callable[..., Any], args: tuple[Any, ...], cancels: bool = False
+) -> list[Any]:
+    """Do what `threads._share` does; the caller sleeps until the others are done.
+
+    With `cancels` nobody waits for a helper that has not begun when no batch is left.
+    """
     if count == 1:
         return [run(*head, *args) for head in heads]
     launched = threads.Launch(run, heads, args, count)
@@ -34,26 +40,13 @@ def share_by_executor(heads: Sequence[Any], count: int, run: Callable[..., Any],
     try:
         launched.work()
     finally:
-        concurrent.futures.wait(others)
+        concurrent.futures.wait([future for future in others if not (cancels and future.cancel())])
     if launched.errors:
         raise launched.errors[0]
     return launched.found
 
 
-def share_and_cancel(heads: Sequence[Any], count: int, run: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
-    """The same, but nobody waits for a helper that has not begun when no batch is left."""
-    if count == 1:
-        return [run(*head, *args) for head in heads]
-    launched = threads.Launch(run, heads, args, count)
-    others = [executor.submit(contextvars.copy_context().run, launched.help, k) for k in range(count - 1)]
-    try:
-        launched.work()
-    finally:
-        concurrent.futures.wait([future for future in others if not future.cancel()])
-    if launched.errors:
-        raise launched.errors[0]
-    return launched.found
-
+share_and_cancel = functools.partial(share_by_executor, cancels=True)
 
 WAYS = {"own threads": threads._share, "executor": share_by_executor, "executor, cancelled": share_and_cancel}
 

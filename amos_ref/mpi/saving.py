@@ -16,7 +16,7 @@ import numpy as np
 from amos_ref import tree
 from amos_ref.checks import named_arrays
 from amos_ref.dtypes import Shape
-from amos_ref.errors import LayoutError, RankError, StateError, StorageError
+from amos_ref.errors import LayoutError, RankError, StateError, StorageError, list_some
 from amos_ref.mpi import windows
 from amos_ref.mpi.agreement import Agreement, Plan
 from amos_ref.mpi.layout import Cut, Layout
@@ -265,7 +265,7 @@ def _match_leaves(header: Any, layout: Layout) -> None:
     odd = [f"missing leaf {name!r}" for name in layout.shapes if name not in names]
     odd += [f"extra leaf {name!r}" for name in sorted(names) if name not in layout.shapes]
     if odd:
-        raise StateError(f"it does not match the layout: {'; '.join(odd)}")
+        raise StateError(f"it does not match the layout: {list_some(odd, '; ')}")
 
 
 def _local_shape(spread: Spread, rank: int) -> tuple[int, ...] | None:

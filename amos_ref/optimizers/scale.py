@@ -4,6 +4,7 @@ import math
 import warnings
 from typing import Any
 
+from amos_ref.errors import list_some
 from amos_ref.optimizers.extent import Entries
 from amos_ref.optimizers.state import EtaWarning, SigmaWarning
 from amos_ref.rules import Preset, positive, resolve
@@ -67,10 +68,9 @@ def warn_of_default(eta: float, leaves: dict[str, Entries]) -> None:
             if size and not eta / FARTHEST <= size <= eta * FARTHEST:
                 far[name] = size
     if far:
-        listed = ", ".join(f"{name!r} ({size:.2g})" for name, size in list(far.items())[:4])
-        more = f" and {len(far) - 4} more" if len(far) > 4 else ""
+        listed = list_some((f"{name!r} ({size:.2g})" for name, size in far.items()), most=4)
         warnings.warn(
-            f"eta was not given, and is {float(eta)} for all leaves, but the entries of {listed}{more} are of another "
+            f"eta was not given, and is {float(eta)} for all leaves, but the entries of {listed} are of another "
             "size: give eta=amos_ref.choose(params), eta='init', or a number to go without this warning",
             EtaWarning,
             stacklevel=4,

@@ -36,7 +36,8 @@ def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> It
             singles |= new
             yield _smallest([names for names in new if evidence.fits(names)])
         # What was computed once is not charged again.
-        for upto, beam, sources in ((2, BEAM, 1), (largest, 1, 1), (largest, BEAM, 1), (largest, BEAM, 1 + grammar)):
+        passes = ((2, BEAM, 1), (largest, 1, 1), (largest, BEAM, 1), (largest, BEAM, 2))
+        for upto, beam, sources in passes if grammar else passes[:-1]:
             yield from _larger(evidence, singles, upto, beam, _SOURCES[:sources])
     except BudgetSpent:
         return
