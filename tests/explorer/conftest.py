@@ -1,7 +1,7 @@
 """The explorer's page in headless Chromium, for the tests of `nox -s explorer`."""
 
 import pytest
-from helpers.browser import serve
+from helpers.browser import STARTED, serve
 from helpers.explorer_reference import PAGE
 
 DESK = {"width": 1280, "height": 900}
@@ -25,7 +25,7 @@ def opened(browser, address):
         page.on("request", lambda request: asked.append(request.url))
         change(page)
         page.goto(f"{address}#{settings}")
-        page.wait_for_function("window.explorer")
+        page.wait_for_function(f"window.{STARTED}")
         pages.append(page)
         return page
 

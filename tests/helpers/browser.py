@@ -12,6 +12,8 @@ from helpers import ROOT
 
 SITE = pathlib.Path(os.environ.get("AMOS_REF_SITE", ROOT / "build" / "site"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # on the path; otherwise Playwright's own
+# Of a window: there once the explorer has run. Before that, `explorer` is the element with this id, as in any page.
+STARTED = "explorer?.settings"
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -4,7 +4,7 @@ import re
 import urllib.parse
 
 import pytest
-from helpers.browser import SITE, serve
+from helpers.browser import SITE, STARTED, serve
 
 pytest.importorskip("playwright.sync_api", reason="no playwright; `nox -s explorer` installs it")
 
@@ -24,13 +24,27 @@ FRAME = """
 """
 
 
+# A frame gives itself its height when the browser has laid it out, which is between two of these calls.
+SETTLED = """
+async (frame) => {
+  const next = () => new Promise(frame.contentWindow.requestAnimationFrame);
+  let height;
+  do {
+    ({ height } = frame.style);
+    await next();
+    await next();
+  } while (frame.style.height !== height);
+}
+"""
+
+
 def frames(page):
     """Return what each frame of a page shows, once it has started."""
     found = []
     for frame in page.locator("iframe.explorer").all():
         frame.scroll_into_view_if_needed()
-        page.wait_for_function("(frame) => frame.contentWindow.explorer", arg=frame.element_handle())
-        page.wait_for_timeout(100)  # its height is set when the browser has laid it out
+        page.wait_for_function(f"(frame) => frame.contentWindow.{STARTED}", arg=frame.element_handle())
+        frame.evaluate(SETTLED)
         found.append(frame.evaluate(FRAME))
     return found
 
@@ -73,7 +87,7 @@ def test_it_plays_and_leads_to_all_settings(browser, address):
     frame = page.frame_locator("iframe.explorer")
     frame.locator("#step").press("Enter")
     frame.get_by_text("All settings").click()
-    page.wait_for_function("window.explorer")
+    page.wait_for_function(f"window.{STARTED}")
     assert page.evaluate("explorer.settings.t") == 101
     assert page.locator("#settings, form").first.is_visible()
     page.close()
