@@ -350,7 +350,7 @@ def random_case(seed: int, options: Collection[str]) -> Case:
     drawn: dict[str, Any] = {
         "momentum": one_of(0.5, 0.75, 0.875),
         "extra_l2": one_of(0.0625, 0.125, 0.25),
-        "clip_value": one_of(0.5, 1.0),
+        "clip_value": one_of(2.0**-5, 0.5, 1.0),
         "c_coef": one_of(0.5, 2.0),
         "d_coef": one_of(0.5, 4.0),
         "epsilon": one_of(2.0**-4, 2.0**-2),

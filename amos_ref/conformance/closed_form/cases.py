@@ -226,7 +226,7 @@ def random_case(seed: int, options: Collection[str]) -> Case:
 
     drawn: dict[str, Any] = {
         "q": one_of(0.5, 0.75, 2.0, 3.0),
-        "clip_value": one_of(0.5, 1.0),
+        "clip_value": one_of(2.0**-5, 0.5, 1.0),
         "epsilon": one_of(2.0**-4, 2.0**-2, 2.0**-8),
         "decay": one_of("inverse-square", "recurrence"),
         "p_t": "constant",

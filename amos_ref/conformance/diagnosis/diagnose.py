@@ -1,6 +1,5 @@
 """What a port does instead: the smallest set of deviations under which the page reproduces all that it did."""
 
-import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,16 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.conformance.algorithms import ALGORITHMS
-from amos_ref.conformance.cases import Case, round_case
 from amos_ref.conformance.diagnosis.catalogue import Names
 from amos_ref.conformance.diagnosis.dialects import dialects
 from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence, departs
+from amos_ref.conformance.diagnosis.further import Confirming, Subject
 from amos_ref.conformance.diagnosis.own_form import OWN_FORM, describe_left_out
 from amos_ref.conformance.diagnosis.recognise import recognise
 from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
-from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Failure, Observation, observe, unsupported
+from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Observation
 from amos_ref.conformance.judging.judge import first_departure
 from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
 from amos_ref.conformance.ports.port import Port
@@ -26,7 +25,7 @@ from amos_ref.errors import ShapeError
 BESIDE = 3  # deviations of a set beside which something must be said
 CONFIRMING = 8  # inputs that the search did not see, on which a name must hold
 FEWEST = 12  # numbers that are all float32's by chance in no port
-TWINS = 8  # inputs on which what is one reading is one reading: each option is in half of them
+TWINS = 24  # inputs on which what is one reading is one reading: each option is in half of them
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 120_000  # steps of a leaf that a search may take with readings
 BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
@@ -65,23 +64,6 @@ class Diagnosis(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return self._asdict()
-
-
-class Subject(NamedTuple):
-    """The port, and how it is run on further inputs."""
-
-    port: Port
-    eta: Any
-    timeout: float | None
-
-    def observe(self, case: Any) -> Observation | None:
-        """Return what the port does with a case; None if it cannot be run through it."""
-        if unsupported(self.port, case):
-            return None
-        try:
-            return observe(self.port, case, self.eta, self.timeout)
-        except Failure:
-            return None
 
 
 class Attempt(NamedTuple):
@@ -126,7 +108,7 @@ def diagnose(
     if not same:
         return None
     subject = Subject(port, eta, timeout)
-    confirming: list[Observation] = []
+    confirming = Confirming(subject)
     as_they_are: Evidence | None = None
     for attempt, candidates in _candidates(subject, same, say):
         as_they_are = as_they_are if attempt.notes else attempt.evidence
@@ -194,18 +176,18 @@ def _ways(same: list[Observation], notes: tuple[str, ...], shows: bool, budget: 
     return [*found, Attempt(Evidence(own, ("theta",), BUDGET_BESIDE), (*notes, OWN_FORM), setting)]
 
 
-def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], further: list[Observation]) -> list[Names]:
-    """Return the candidates that hold on inputs which the search did not see, and, said of float32, in float32."""
+def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], confirming: Confirming) -> list[Names]:
+    """Return the candidates that hold on inputs which the search did not see, and, said of float32, in float32.
+
+    In larger sets one deviation may hide most of what another one does, so that they need more inputs.
+    """
     if not candidates:
         return []
-    if not further:
-        cases = (_draw(attempt, 1000 + i, subject.port.options) for i in range(4 * CONFIRMING))
-        wanted = CONFIRMING // 4 if attempt.judged in envelope.ENVELOPE_DTYPES else CONFIRMING
-        further += itertools.islice(filter(None, map(subject.observe, cases)), wanted)
-    evidence = attempt.evidence
-    if len(evidence.seen) == evidence.given:
-        for one in further:
-            evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
+    evidence, largest = attempt.evidence, max(map(len, candidates))
+    wanted = CONFIRMING // 4 if attempt.judged in envelope.ENVELOPE_DTYPES else CONFIRMING * max(largest - 1, 1)
+    further = confirming.first(wanted, evidence.algorithm.name, attempt.dtype)
+    for one in further[len(evidence.seen) - evidence.given :]:
+        evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
     found = [names for names in candidates if evidence.fits(names)]
     if SINGLE in attempt.notes:
         found = [names for names in found if _holds_in_float32(subject, evidence, names)]
@@ -245,23 +227,11 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
     for i in range(FURTHER):
         if len(found) < 2:
             break
-        case = _draw(attempt, i, subject.port.options)
-        one = subject.observe(case)
+        one = subject.observe_further(attempt.evidence.algorithm.name, i, attempt.dtype)
         if one is not None and _differ(attempt.evidence, one, found):
             attempt.evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
             found = [names for names in found if attempt.evidence.fits(names)]
     return found
-
-
-def _draw(attempt: Attempt, seed: int, options: Collection[str]) -> Case:
-    """Return a further input, in the dtype in which the port is run."""
-    return _further(attempt.evidence.algorithm.name, seed, frozenset(options), attempt.dtype)
-
-
-@functools.lru_cache(maxsize=256)
-def _further(algorithm: str, seed: int, options: frozenset[str], dtype: str) -> Case:
-    """Return the same object for every port, so that the page's answer is known."""
-    return round_case(ALGORITHMS[algorithm].load("cases").random_case(seed, options), dtype)
 
 
 def _drop_twins(evidence: Evidence, found: list[Names], options: Collection[str]) -> list[Names]:

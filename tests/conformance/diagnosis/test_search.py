@@ -194,6 +194,16 @@ def test_a_name_must_hold_on_inputs_that_the_search_did_not_see(monkeypatch, sho
     assert diagnosed(Cheats(seed=5), cases).deviations == ["gamma-with-eta"]
 
 
+def test_a_deviation_that_others_hide_almost_everywhere_is_not_named_as_another_one(monkeypatch):
+    """A bias correction with 0.999 makes the normalised gradient so small that clipping it looks like no clipping."""
+    hidden = ("clip-by-global-norm", "c-absent", "clip-normalised", "beta-ignored-in-correction", "c_coef-in-d")
+    assert "clip-normalised" in diagnosed(SimulatedPort(*hidden)).deviations
+    monkeypatch.setattr(f"{module.__name__}.CONFIRMING", 0)
+    assert "clip-normalised" in diagnosed(SimulatedPort(*hidden)).deviations  # told apart by inputs to that end
+    monkeypatch.setattr(f"{module.__name__}.TWINS", 1)  # where it looks as one reading with the other
+    assert "clip-ignored" in diagnosed(SimulatedPort(*hidden)).deviations
+
+
 def test_a_decay_that_cancels_is_bounded_by_its_parts():
     """gamma/2 - extra_l2 near 0 has the rounding errors of both; bounds by their difference refused a right name."""
     case = next(case for case in DOUBLE if case.name == "extra_l2")

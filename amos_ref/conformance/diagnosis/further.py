@@ -1,0 +1,55 @@
+"""Further inputs: what a port does where the search for a name did not look."""
+
+import functools
+from typing import Any, NamedTuple
+
+from amos_ref.conformance.algorithms import ALGORITHMS
+from amos_ref.conformance.cases import Case, round_case
+from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
+from amos_ref.conformance.ports.port import Port
+
+UNSEEN = 1000  # the seed of the first input that confirms a name; smaller ones tell candidates apart
+TRIED_FOR_EACH = 4  # inputs that are tried for each one that is wanted: a port may refuse some
+
+
+class Subject(NamedTuple):
+    """The port, and how it is run on further inputs."""
+
+    port: Port
+    eta: Any
+    timeout: float | None
+
+    def observe(self, case: Any) -> Observation | None:
+        """Return what the port does with a case; None if it cannot be run through it."""
+        if unsupported(self.port, case):
+            return None
+        try:
+            return observe(self.port, case, self.eta, self.timeout)
+        except Failure:
+            return None
+
+    def observe_further(self, algorithm: str, seed: int, dtype: str) -> Observation | None:
+        """Return what the port does with the input that is drawn with this seed, in this dtype."""
+        return self.observe(_further(algorithm, seed, frozenset(self.port.options), dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def _further(algorithm: str, seed: int, options: frozenset[str], dtype: str) -> Case:
+    """Return the same object for every port, so that the page's answer is known."""
+    return round_case(ALGORITHMS[algorithm].load("cases").random_case(seed, options), dtype)
+
+
+class Confirming:
+    """The inputs on which a name must hold; the port is run on as many as were ever asked for."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject, self._tried = subject, 0
+        self._seen: list[Observation] = []
+
+    def first(self, count: int, algorithm: str, dtype: str) -> list[Observation]:
+        """Return the first ones, as many, or fewer if the port could not be run on enough of them."""
+        while len(self._seen) < count and self._tried < TRIED_FOR_EACH * count:
+            one = self._subject.observe_further(algorithm, UNSEEN + self._tried, dtype)
+            self._tried += 1
+            self._seen += [] if one is None else [one]
+        return self._seen[:count]
