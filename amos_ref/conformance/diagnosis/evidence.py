@@ -214,6 +214,25 @@ class Evidence:
                 for leaf, (step, allowed) in now.items()
             }
 
+    def count_right(self, names: Names, i: int) -> int:
+        """Return how many quantities of observation i are right if each step starts from what the port showed.
+
+        Unlike a first misfit, which hides what comes after it, this sees which of several readings is right later on.
+        """
+        one = self.seen[i]
+        if one.case.dtype in ENVELOPE_DTYPES or not self.is_whole(one):
+            return 0
+        count = 0
+        try:
+            for now, got in zip(
+                trajectory(one.case, one.etas, self.reading_of(names), one.shown), one.shown, strict=False
+            ):
+                self.charge(len(now))
+                count += sum(first_departure([got], [now], (what,), SLACK)[0] is None for what in self.stages)
+        except (Unbounded, ShapeError):
+            pass  # what was right before
+        return count
+
     def decides(self, names: Names, i: int) -> bool:
         """Whether observation i fits, and would not fit just as well if it were the page's."""
         if (names, i) not in self._decided:

@@ -65,7 +65,18 @@ def _frontier(evidence: Evidence, scores: Scores, beam: int) -> list[Names]:
     """Return the most promising of the sets that do not explain everything."""
     left = [names for names in scores if next(evidence.failing(names), None) is not None]
     best = sorted(left, key=scores.__getitem__, reverse=True)
+    if len(best) > beam:
+        best = _settle_ties(evidence, best, scores, scores[best[beam - 1]])
     return list(itertools.islice((names for names in best if not _idles(evidence, names)), beam))
+
+
+def _settle_ties(evidence: Evidence, best: list[Names], scores: Scores, score: tuple[int, ...]) -> list[Names]:
+    """Order the sets of one score by what they make right in later steps too."""
+    tied = [names for names in best if scores[names] == score]
+    probes = _spread(list(evidence.failing(())))
+    right = {names: sum(evidence.count_right(names, i) for i in probes) for names in tied} if len(tied) > 1 else {}
+    start = best.index(tied[0])
+    return [*best[:start], *sorted(tied, key=lambda names: -right.get(names, 0)), *best[start + len(tied) :]]
 
 
 def _extensions(evidence: Evidence, names: Names, source: Source) -> Scores:

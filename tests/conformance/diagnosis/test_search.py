@@ -204,6 +204,14 @@ def test_a_deviation_that_others_hide_almost_everywhere_is_not_named_as_another_
     assert "clip-ignored" in diagnosed(SimulatedPort(*hidden)).deviations
 
 
+def test_what_is_right_in_later_steps_settles_which_of_many_is_extended(monkeypatch):
+    """In its first step a v of the largest g2 is one that is summed, or averaged evenly, or forgets."""
+    names = ["v-of-largest", "trust-ratio-of-gradient"]
+    assert diagnosed(SimulatedPort(*names), DOUBLE[::4]).deviations == names
+    monkeypatch.setattr(Evidence, "count_right", lambda self, names, i: 0)
+    assert diagnosed(SimulatedPort(*names), DOUBLE[::4]).deviations == []
+
+
 def test_a_decay_that_cancels_is_bounded_by_its_parts():
     """gamma/2 - extra_l2 near 0 has the rounding errors of both; bounds by their difference refused a right name."""
     case = next(case for case in DOUBLE if case.name == "extra_l2")
