@@ -293,7 +293,8 @@ def _find_by_leaf(values: Mapping[str, Any], shapes: Mapping[tuple[int, ...], li
             if isinstance(name, str) and name in values:
                 return values[name]
     for arg in args:
-        names = shapes.get(tuple(getattr(arg, "shape", arg if isinstance(arg, tuple | list) else ())))
+        shape = getattr(arg, "shape", arg if isinstance(arg, tuple | list) else None)
+        names = None if shape is None else shapes.get(tuple(shape))
         if names and all(values[name] == values[names[0]] for name in names):
             return values[names[0]]
         if names:
