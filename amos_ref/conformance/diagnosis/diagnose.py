@@ -188,7 +188,7 @@ def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], confir
     further = confirming.first(wanted, evidence.algorithm.name, attempt.dtype)
     for one in further[len(evidence.seen) - evidence.given :]:
         evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
-    found = [names for names in candidates if evidence.fits(names)]
+    found = [names for names in candidates if evidence.fits(names) and evidence.needs_each(names)]
     if SINGLE in attempt.notes:
         found = [names for names in found if _holds_in_float32(subject, evidence, names)]
     return found

@@ -174,6 +174,12 @@ class Evidence:
         departing = [one for i, one in enumerate(decided) if self.outcome((), i) is not None]
         return 2 * sum(decided) > len(decided) and (not departing or 2 * sum(departing) > len(departing))
 
+    def needs_each(self, names: Names) -> bool:
+        """Whether each deviation of a set is needed to explain something that is decided."""
+        decided = [i for i in range(len(self.seen)) if self.decides(names, i)]
+        without = (tuple(other for other in names if other != name) for name in names)
+        return all(any(self.misfit(less, i) is not None for i in decided) for less in without)
+
     def _fits_but_for_errors(self, names: Names) -> bool:
         """Whether the few observations that do not fit do so where a reading makes much of a rounding error.
 
@@ -349,8 +355,17 @@ class Evidence:
         return trajectory_of_page(one.case, one.etas)
 
     def _admits_page(self, names: Names, one: Observation) -> bool:
-        """Whether the bounds around a reading are so wide that the page would fit as well."""
-        return self._against(names, one, self._shown_by_page(one), 1.0) is None
+        """Whether the bounds around a reading are so wide that the page would fit as well, in what the port departs in.
+
+        It is asked of each quantity by itself: a reading without bounds for theta may be decided by v.
+        """
+        shown, page = self._shown_by_page(one), self._page(one)
+        try:
+            steps = list(trajectory(one.case, one.etas, self.reading_of(names)))
+        except (Unbounded, ShapeError):
+            return True
+        departing = [what for what in self.stages if first_departure(one.shown, page, (what,), SLACK)[0] is not None]
+        return any(first_departure(shown, steps, (what,))[0] is None for what in departing)
 
     def _shown_by_page(self, one: Observation) -> list[dict[str, Any]]:
         """Return what a port would show, of what this one does, if it were the page."""

@@ -19,6 +19,7 @@ from amos_ref.conformance.diagnosis.deviation import Catalogue, Deviation
 from amos_ref.conformance.judging.paper import Override
 
 Factor = tuple[str, fractions.Fraction]  # a quantity, and its exponent
+MAY_BE_0 = ("xi", "g2")  # factors of the page that are 0 in a warm-up's first step, and where gradients vanish
 
 
 class Target:
@@ -132,16 +133,19 @@ class Grammar:
 
     def scaled(self, target: str, factors: tuple[Factor, ...], number: float = 1.0) -> Deviation:
         """Return the deviation in which a target has these factors more."""
-        of = self.targets[target]
+        of, own = self.targets[target], self.own.get(target, {})
+        lacking = [what for what, x in factors if what in MAY_BE_0 and x == -fractions.Fraction(own.get(what, 0))]
 
         def value(s: Any) -> Any:
             product: Any = number
             for quantity, exponent in factors:
-                product = product * _power(self.factors[quantity](s), float(exponent))
+                if quantity not in lacking:
+                    product = product * _power(self.factors[quantity](s), float(exponent))
             return product
 
         words = self._describe(target, factors, number)
-        return Deviation(_name(target, factors, number), of.stage, words, of.effect, of.scaled(value))
+        overrides = {stage: _without(lacking, override) for stage, override in of.scaled(value).items()}
+        return Deviation(_name(target, factors, number), of.stage, words, of.effect, overrides)
 
     def _describe(self, target: str, factors: tuple[Factor, ...], number: float) -> str:
         """Say it: "has an extra factor eta in gamma", or what the page has instead."""
@@ -220,6 +224,17 @@ class Grammar:
         """The names of those that the fit does not look for."""
         fitted = set(self.targets) - set(self.rough)
         return [name for name in self.singles if name.partition("-times-")[0] not in fitted]
+
+
+def _without(lacking: Collection[str], override: Override) -> Override:
+    """Give the page 1 for what it is to lack as a factor: it cannot be divided by that again where it is 0."""
+    if not lacking:
+        return override
+
+    def without(s: Any, page: Callable[[Any], Any]) -> Any:
+        return override(s, lambda now: page(now.but(**{what: np.ones_like(getattr(now, what)) for what in lacking})))
+
+    return without
 
 
 def _power(x: Any, exponent: float) -> Any:

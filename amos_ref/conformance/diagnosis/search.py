@@ -15,6 +15,7 @@ from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
 SINGLES = 2  # lists that come of single deviations
+CASE_OF_DEFAULTS = "defaults"  # the case in which every option is what it is without being set
 EPSILON_DEFAULT = "epsilon-default-"  # how names of deviations begin that have another default of epsilon
 PROBES = 4  # observations by which extensions are ranked
 
@@ -85,6 +86,8 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> Scores:
     if not failing:
         return {}
     probes = _spread(failing)
+    if not names:  # an option that is not heeded is wrong wherever it is set, and hides what else is
+        probes += [i for i in failing if evidence.seen[i].case.name == CASE_OF_DEFAULTS and i not in probes]
     found: Scores = {}
     for added in source(evidence, names, failing):
         more = evidence.in_order(names + added)
@@ -92,7 +95,8 @@ def _extensions(evidence: Evidence, names: Names, source: Source) -> Scores:
             continue
         first = _gain(evidence, names, more, failing[0])
         # What rounds may miss its first number by a tie, and show in the others.
-        if first > 0 or (first == 0 and all(evidence.deviation(name).stage == "storage" for name in added)):
+        shows = not names or all(evidence.deviation(name).stage == "storage" for name in added)
+        if first > 0 or (first == 0 and shows):
             gains = [_gain(evidence, names, more, i) for i in probes]
             if min(gains) >= 0 and max(first, *gains) > 0:
                 found[more] = (sum(gain > 1 for gain in gains), sum(gains), source is _known)

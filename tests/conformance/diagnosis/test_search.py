@@ -212,6 +212,33 @@ def test_what_is_right_in_later_steps_settles_which_of_many_is_extended(monkeypa
     assert diagnosed(SimulatedPort(*names), DOUBLE[::4]).deviations == []
 
 
+def test_an_option_that_is_not_heeded_hides_nothing_where_it_is_not_set(monkeypatch):
+    """A beta of 0.999 inside makes v wrong wherever a beta is set; one case has the defaults."""
+    names = ["variance", "beta-ignored"]
+    cases = [case for case in DOUBLE if case.name == "defaults" or case.options["beta"] == 0.75][:12]
+    assert diagnosed(SimulatedPort(*names), cases).deviations == names
+    monkeypatch.setattr("amos_ref.conformance.diagnosis.search.CASE_OF_DEFAULTS", "none")
+    monkeypatch.setattr("amos_ref.conformance.diagnosis.search.PROBES", 1)
+    assert diagnosed(SimulatedPort(*names), cases).deviations == []
+
+
+def test_a_name_whose_part_shows_only_where_nothing_is_decided_is_none():
+    """Decay in the gradient, which theta never follows, explains a decay where the bounds around theta are huge."""
+    seen = Evidence(run(SimulatedPort("g-times-0"), DOUBLE)[1])
+    wrong = ("l2-in-gradient", "epsilon-ignored", "v-forgets", "trust-ratio", "theta-frozen", "g2-times-0")
+    right = ("g2-times-0", "alpha-times-0")
+    assert seen.fits(wrong)
+    assert seen.fits(right)
+    assert not seen.needs_each(wrong)
+    assert seen.needs_each(right)
+
+
+def test_a_factor_that_is_lacking_has_a_name_although_it_is_0_at_first():
+    """A warm-up begins with a learning rate of 0, and gamma without it cannot be had from gamma by a division."""
+    assert "warm-up" in [case.name for case in DOUBLE]
+    assert diagnosed(Without(gamma=lambda s, page: s.c * (s.r * s.g2))).deviations == ["gamma-times-xi^-2"]
+
+
 def test_a_decay_that_cancels_is_bounded_by_its_parts():
     """gamma/2 - extra_l2 near 0 has the rounding errors of both; bounds by their difference refused a right name."""
     case = next(case for case in DOUBLE if case.name == "extra_l2")
