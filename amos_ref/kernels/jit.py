@@ -141,6 +141,10 @@ class _Cache(FunctionCache):
             _warn_uncached(f"{type(error).__name__}: {error}")
 
 
+#: Nobody calls compiled code as a function of C, and a way to do so would take a sixth of the time of compilation.
+_NOT_FROM_C: Any = {"no_cfunc_wrapper": True}
+
+
 @functools.cache
 def inline(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Let compiled code call a plain Python function, and all plain functions that it calls; Python still can."""
@@ -148,7 +152,7 @@ def inline(fn: Callable[..., Any]) -> Callable[..., Any]:
         called = fn.__globals__.get(name)
         if inspect.isfunction(called) and called.__module__.startswith("amos_ref.") and called is not fn:
             inline(called)
-    return register_jitable(fastmath=False, error_model="numpy")(fn)
+    return register_jitable(fastmath=False, error_model="numpy", **_NOT_FROM_C)(fn)
 
 
 def merge(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,17 +161,20 @@ def merge(fn: Callable[..., Any]) -> Callable[..., Any]:
     LLVM leaves some calls as they are. With a call for every 128 elements, a sum of arrays in memory could take twice
     as long.
     """
-    return register_jitable(fastmath=False, error_model="numpy", forceinline=True)(fn)
+    return register_jitable(fastmath=False, error_model="numpy", forceinline=True, **_NOT_FROM_C)(fn)
 
 
 def specialise(fn: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate what chooses, by the types of its arguments, how compiled code does what `fn` does in Python."""
-    return overload(fn, jit_options={"fastmath": False, "error_model": "numpy"})
+    return overload(
+        fn,
+        jit_options={"fastmath": False, "error_model": "numpy", **_NOT_FROM_C},  # pyright: ignore[reportArgumentType]
+    )
 
 
 def kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel that leaves Python's lock alone, its machine code kept on disk where the disk allows it."""
-    dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True)(fn)
+    dispatcher = numba.njit(fastmath=False, error_model="numpy", nogil=True, **_NOT_FROM_C)(fn)
     if isinstance(dispatcher, Dispatcher):  # a plain function under NUMBA_DISABLE_JIT
         try:
             dispatcher._cache = _Cache(fn)  # type: ignore[attr-defined]

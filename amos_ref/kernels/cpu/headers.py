@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref.kernels.cpu.memory import word
+from amos_ref.kernels.cpu.tasks import count_up_to
 from amos_ref.kernels.jit import kernel
 from amos_ref.kernels.table import address
 
@@ -55,7 +56,7 @@ def apart(data, sizes, lows, highs):
     if not (data.size == sizes.size and lows.size == highs.size):
         raise AssertionError("spans have a beginning and an end each")
     for i in range(data.size):
-        k = np.searchsorted(highs, data[i], side="right")
+        k = count_up_to(data[i], highs)
         if k < lows.size and lows[k] < data[i] + sizes[i]:
             return False
     return True

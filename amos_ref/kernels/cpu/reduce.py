@@ -106,7 +106,7 @@ def combine_rows(first, last, starts, leaves, sums, totals):
         start = leaves[i, SUMS] + row * count
         part = sums[start : start + count]
         width = min(count, LANES)
-        acc[:width] = part[:width]
+        copy(acc, part[:width])
         for k in range(width, count):
             acc[k % LANES] += part[k]
         totals[leaves[i, PLACES] + row] = halve(acc, width)
@@ -151,18 +151,25 @@ def combine_columns(first, last, starts, leaves, sums, totals):
             for group in range((count + ROWS - 1) // ROWS):
                 acc = sums[begin + group * inner : begin + group * inner + width]
                 start, stop = group * ROWS, min(group * ROWS + ROWS, count)
-                acc[:] = sums[begin + start * inner : begin + start * inner + width]
+                copy(acc, sums[begin + start * inner : begin + start * inner + width])
                 for row in range(start + 1, stop):
                     add(acc, sums[begin + row * inner : begin + row * inner + width])
             count = (count + ROWS - 1) // ROWS
         place = leaves[i, PLACES] + outer * inner + left
-        totals[place : place + width] = sums[begin : begin + width]
+        copy(totals[place : place + width], sums[begin : begin + width])
 
 
 @merge
 def add(acc, x):
     for i in range(x.size):
         acc[i] += x[i]
+
+
+@merge
+def copy(acc, x):
+    """Set acc to x: ``acc[:] = x`` takes a second and a half to compile, for Numba writes an error's text for it."""
+    for i in range(x.size):
+        acc[i] = x[i]
 
 
 @kernel

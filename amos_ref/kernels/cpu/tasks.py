@@ -1,7 +1,5 @@
 """What a task is: where in a table of leaves (kernels/table.py) its elements lie."""
 
-import numpy as np
-
 from amos_ref.kernels.jit import inline, merge
 from amos_ref.kernels.table import N
 
@@ -9,9 +7,22 @@ FAR = 2**21  # elements of more arrays than caches hold: two far parts of them, 
 
 
 @inline
+def count_up_to(x, numbers):
+    """Return how many sorted integers are at most x: np.searchsorted, which takes half a second to compile."""
+    count, end = 0, numbers.size
+    while count < end:
+        middle = (count + end) >> 1
+        if numbers[middle] <= x:
+            count = middle + 1
+        else:
+            end = middle
+    return count
+
+
+@inline
 def leaf_of(task, starts):
     """Return the leaf that a task belongs to."""
-    return np.searchsorted(starts, task, side="right") - 1
+    return count_up_to(task, starts) - 1
 
 
 @inline
