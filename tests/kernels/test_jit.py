@@ -17,7 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 import amos_ref
 from amos_ref.kernels import jit
-from amos_ref.kernels.cpu import loops, reduce
+from amos_ref.kernels.cpu import loops, reduce, whole
 
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -263,7 +263,7 @@ def test_every_kernel_says_that_fastmath_is_off():
 def test_every_kernel_is_compiled_with_fastmath_off():
     method = amos_ref.Amos.method
     deciding = loops.deciding(method.decide, method.states, method.own)
-    kernels = [*vars(loops).values(), *vars(reduce).values(), *vars(deciding).values()]
+    kernels = [*vars(loops).values(), *vars(reduce).values(), *vars(deciding).values(), *vars(whole).values()]
     found = [value for value in kernels if isinstance(value, Dispatcher)]
     assert len(found) >= 10
     assert all(kernel.targetoptions["fastmath"] is False for kernel in found)

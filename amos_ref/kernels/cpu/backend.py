@@ -135,8 +135,8 @@ class Part:
             state = self.state, self.vanished
             launch_marked(self.kernels.elements, self.applied, t.leaves, *arrays, *state, chi, mu, aims, numbers)
         else:
-            kernel, far = (loops.apply_rows, (self.far,)) if t.key.kind == "rows" else (loops.apply_columns, ())
-            launch_marked(kernel, self.applied, *far, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
+            kernel = loops.apply_rows if t.key.kind == "rows" else loops.apply_columns
+            launch_marked(kernel, self.applied, self.far, t.leaves, *arrays, self.alpha, self.rho, chi, mu, aims)
 
 
 class SmallPart(Part):
@@ -147,7 +147,7 @@ class SmallPart(Part):
 
     def __init__(self, table: Table, leaves: Sequence[Any], method: Method) -> None:
         super().__init__(table, leaves, method)
-        self.call = quiet(getattr(whole.stepping(method.decide, method.states, method.own), table.key.kind))
+        self.call = quiet(whole.elements if table.key.kind == "elements" else whole.slots)
 
     def _make_marks(self) -> None:
         self.words, self.held = whole.words_of(self.table, self.sums, (self.means, self.alpha, self.rho))
@@ -162,7 +162,15 @@ class SmallPart(Part):
     def begun(self) -> bool:
         return bool(self.words[whole.MARK])
 
+    def find_kernels(self, how: How) -> None:
+        """Compile what is called, for arguments of the types of `how`."""
+        whole.find_kernels(self.table, self.kernels, self.words, self.held, (*self.fixed[1:], *how))
+
     def reduce(self, how: How) -> int:
+        bad = self.call(whole.READ_ONLY, *self.fixed, *how)
+        if bad != whole.OTHERS:
+            return bad
+        self.find_kernels(how)
         return self.call(whole.READ_ONLY, *self.fixed, *how)
 
     def decide(self, how: How) -> None:
@@ -241,7 +249,11 @@ class Work(PlainWork):
         # None: compiled without clipping.
         how: How = None if chi == INFINITY else chi, rates.mu, rates.aims, rates.numbers
         if self.only is not None:
-            return self.only.call(whole.ALL, *self.only.fixed, *how)
+            bad = self.only.call(whole.ALL, *self.only.fixed, *how)
+            if bad == whole.OTHERS:
+                self.only.find_kernels(how)
+                bad = self.only.call(whole.ALL, *self.only.fixed, *how)
+            return bad
         self.start()
         with np.errstate(all="ignore"):
             bad = first_bad([part.reduce(how) for part in self.parts])

@@ -114,9 +114,9 @@ def apply_rows(
 
 @kernel
 def apply_columns(
-    first, last, starts, mark, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
+    first, last, starts, mark, far, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
 ):
-    """n rows for each outer index, one alpha and rho a column; a task is 64 rows."""
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows. `far` is for rows alone."""
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import amos_ref
-from amos_ref.kernels.cpu import loops, reduce, whole
+from amos_ref.kernels.cpu import loops, reduce
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -30,7 +30,7 @@ SHARED = dict(slot_shape={"elements": "element", "rows": "(SHAPE[0], 1)"}, clip_
 
 @pytest.fixture(scope="module")
 def codes():
-    """LLVM's code of the kernels that do all for element slots, and of those that sum squares; also along Adam's."""
+    """LLVM's code of the kernels that do all for element slots, and of those of rows; also along Adam's direction."""
     theta, g = (np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6) for _ in range(2))
     found = []
     for opt in (
@@ -38,15 +38,11 @@ def codes():
         amos_ref.ClosedFormAmos(half_life=3, direction="adam", **SHARED),
     ):
         params = {"elements": theta.copy(), "rows": theta.copy()}
-        with pytest.MonkeyPatch.context() as patch:  # the kernels of large tables, and those that do all for small ones
-            patch.setattr(whole, "is_small", lambda table: False)
-            state = opt.step(params, {"elements": g, "rows": g}, opt.init(params))
-        opt.set_params()  # which forgets the layout
-        opt.step(params, {"elements": g, "rows": g}, state)
-        decided = opt.method.decide, opt.method.states, opt.method.own
-        small = whole.stepping(*decided)
-        for kernel in (loops.deciding(*decided).elements, reduce.reduce_rows, small.elements, small.rows):
-            adam = isinstance(opt, amos_ref.ClosedFormAmos)
+        opt.step(params, {"elements": g, "rows": g}, opt.init(params))
+        made = loops.deciding(opt.method.decide, opt.method.states, opt.method.own)
+        adam = isinstance(opt, amos_ref.ClosedFormAmos)
+        slots = () if adam else (made.slots,)  # the closed form's has nothing to fuse
+        for kernel in (made.elements, *slots, reduce.reduce_rows, loops.apply_rows):
             signature = next(one for one in kernel.signatures if ("Adam(" in str(one)) == adam)
             fresh = numba.njit(fastmath=False, error_model="numpy", nogil=True)(
                 kernel.py_func
