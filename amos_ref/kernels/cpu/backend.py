@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import inf as INFINITY
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from numba.core import config
 from amos_ref.kernels import BEGINNING, At, HostBackend, Method, PlainWork, Sharing, insist
 from amos_ref.kernels.cpu import loops, reduce, whole
 from amos_ref.kernels.cpu.headers import ApartWatch, watch_arrays
+from amos_ref.kernels.cpu.memory import aligned
 from amos_ref.kernels.cpu.tasks import FAR
 from amos_ref.kernels.cpu.threads import Marks, launch, launch_marked
 from amos_ref.kernels.scalar import BITS
@@ -28,7 +30,7 @@ def empty_like(dtype: np.dtype) -> np.ndarray:
 
 def scratch(*shape: int) -> np.ndarray:
     """Return memory for numbers that a step writes before it reads them (the tests fill it with NaN)."""
-    return np.empty(shape)
+    return aligned(prod(shape)).reshape(shape)
 
 
 #: The numbers of a step as kernels take them: chi, mu, aims and the numbers of *decide*.

@@ -11,6 +11,8 @@ from numba.extending import intrinsic
 
 from amos_ref.kernels.jit import inline, specialise
 
+LINE = 8  # float64 numbers in a line of the caches
+
 
 def view(address: int, start: int, stop: int, like: Any) -> Any:
     """Return the elements start <= i < stop of the array at `address`, of the dtype of `like`; None of None."""
@@ -76,6 +78,18 @@ def _set_word(typingctx, address, value) -> Any:
 @specialise(set_word)
 def _set_word_now(address, value):
     return lambda address, value: _set_word(address, value)  # pyright: ignore[reportCallIssue]
+
+
+@inline
+def aligned(count):
+    """Return uninitialized memory for float64 numbers that begins with a cache line.
+
+    Otherwise every vector of 64 bytes lies on two lines, and a loop that does little else than add to it takes up to
+    1.8 times as long.
+    """
+    a = np.empty(count + LINE - 1)
+    skip = (LINE - ((a.ctypes.data // a.itemsize) & (LINE - 1))) & (LINE - 1)
+    return a[skip : skip + count]
 
 
 @inline

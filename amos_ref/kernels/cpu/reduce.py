@@ -6,7 +6,7 @@ How they are called is said in loops.py.
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.kernels.cpu.memory import view
+from amos_ref.kernels.cpu.memory import aligned, view
 from amos_ref.kernels.cpu.pairs import cut_each, pair_of, square
 from amos_ref.kernels.cpu.tasks import leaf_of, onward, part_of
 from amos_ref.kernels.jit import inline, kernel, merge, specialise
@@ -58,7 +58,7 @@ def halve(acc, width):
 @kernel
 def reduce_rows(first, last, starts, leaves, like_g, like_moment, chi, aims, sums):
     """Sum u*u over a chunk of a row, a task: 128 lanes in order, combined by halving (spec.lanes)."""
-    acc = np.empty(LANES)
+    acc = aligned(LANES)
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)
@@ -72,7 +72,7 @@ def reduce_rows(first, last, starts, leaves, like_g, like_moment, chi, aims, sum
 @kernel
 def reduce_far_rows(first, last, starts, leaves, like_g, like_moment, chi, aims, sums):
     """The same from memory: two chunks by turns, for the processor fetches two streams faster than one."""
-    acc, acc_far, half = np.empty(LANES), np.empty(LANES), (last - first + 1) // 2
+    acc, acc_far, half = aligned(LANES), aligned(LANES), (last - first + 1) // 2
     i, i_far = leaf_of(first, starts), leaf_of(min(first + half, last - 1), starts)
     for task in range(first, first + half):
         i, i_far = onward(i, task, starts), onward(i_far, min(task + half, last - 1), starts)

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from amos_ref.kernels.cpu.memory import number, view, word
+from amos_ref.kernels.cpu.memory import aligned, number, view, word
 from amos_ref.kernels.table import address
 
 
@@ -54,3 +54,19 @@ def test_a_number_is_the_float64_at_an_address():
     a = np.array([1.5, -0.0, np.inf, 5e-324])
     for read in (number, number_at):
         assert np.array([read(address(a) + 8 * k) for k in range(4)]).tobytes() == a.tobytes()
+
+
+@numba.njit(fastmath=False, error_model="numpy")
+def compiled_aligned(count):
+    return aligned(count)
+
+
+def begins_a_line(make):
+    held = [make(count) for count in range(1, 300)]  # all at once, so that no two lie at the same place
+    assert [a.size for a in held] == list(range(1, 300))
+    return all(a.ctypes.data % 64 == 0 for a in held)
+
+
+def test_aligned_memory_begins_with_a_line_of_the_caches():
+    assert begins_a_line(aligned) and begins_a_line(compiled_aligned)
+    assert not begins_a_line(np.empty)
