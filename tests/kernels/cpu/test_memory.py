@@ -68,5 +68,6 @@ def begins_a_line(make):
 
 
 def test_aligned_memory_begins_with_a_line_of_the_caches():
-    assert begins_a_line(aligned) and begins_a_line(compiled_aligned)
+    assert begins_a_line(aligned)
+    assert begins_a_line(compiled_aligned)
     assert not begins_a_line(np.empty)
