@@ -60,9 +60,13 @@ def judge_all(file: pathlib.Path, dtype: str, up_to: int, several: bool = False)
     judge = Judge(dtype)
     for names in drawn_sets(dtype, up_to) if several else drawn()[:up_to]:
         if " + ".join(names) not in known:
-            row = judge_names(judge, names)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(row) + "\n")
+            append(file, judge_names(judge, names))
+
+
+def append(file: pathlib.Path, row: dict[str, Any]) -> None:
+    """Append a line to a file."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
 
 
 def read(file: pathlib.Path) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ the table of what FILE has.
 import argparse
 import ast
 import copy
-import json
 import pathlib
 import statistics
 import sys
@@ -24,11 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amos_ref.conformance import check
-from amos_ref.conformance.cases import random_case, round_case
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.further import Subject
 from amos_ref.conformance.ports.target import as_port
-from tools.judge_mutants import read
+from tools.judge_mutants import append, read
 from tools.judge_quality import HELD_OUT, SEED
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -136,8 +134,9 @@ def judge(framework: str, dtype: str, change: Change) -> dict[str, Any]:
     report = check(target, dtypes=dtype)
     seconds = round(time.process_time() - begun, 2)
     found = report.diagnosis.candidates if report.diagnosis else []
-    port = as_port(target)
-    unseen = Evidence(_observed(port, dtype))
+    subject = Subject(as_port(target), None, None)
+    observed = (subject.observe_further("paper", HELD_OUT + i, dtype) for i in range(20))
+    unseen = Evidence([one for one in observed if one])
     raised = sum(r.verdict == "raises" for r in report.results)
     if 2 * raised > len(report.results):
         word = "raises"
@@ -153,21 +152,12 @@ def judge(framework: str, dtype: str, change: Change) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _observed(port: Any, dtype: str) -> list[Any]:
-    """Return what a port does with twenty inputs that the search does not use."""
-    subject = Subject(port, None, None)
-    cases = (round_case(random_case(HELD_OUT + i, frozenset(port.options)), dtype) for i in range(20))
-    return [one for case in cases if (one := subject.observe(case))]
-
-
 def judge_all(file: pathlib.Path, framework: str, dtype: str, up_to: int) -> None:
     """Judge changes that the file does not have, and append a line for each."""
     known = {row["name"] for row in read(file) if (row["framework"], row["dtype"]) == (framework, dtype)}
     for change in drawn(framework)[:up_to]:
         if change.text not in known:
-            row = judge(framework, dtype, change)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(row) + "\n")
+            append(file, judge(framework, dtype, change))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -223,7 +223,8 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
 
     What no input could tell apart is one reading; its simplest name is kept.
     """
-    found = _drop_twins(attempt.evidence, found, subject.port.options)
+    if len(found) > 1:
+        found = _drop_twins(attempt.evidence, found, subject.port.options)
     for i in range(FURTHER):
         if len(found) < 2:
             break

@@ -289,16 +289,16 @@ class Evidence:
         needed = set(self.algorithm.parts) if one.case.options.get("direction") == "adam" else set()
         return all(needed <= set(shown) for shown in one.shown)
 
-    def _against(self, names: Names, one: Observation, shown: list[Any], slack: float = SLACK) -> Misfit | None:
+    def _against(self, names: Names, one: Observation, shown: list[Any]) -> Misfit | None:
         stepped: set[str] = set()
         try:
             steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
-            found = self._first(shown, self._noting(steps, stepped, bool(names)), slack)
+            found = self._first(shown, self._noting(steps, stepped, bool(names)), SLACK)
             shows = shown is one.shown and one.case.dtype not in ENVELOPE_DTYPES and self.is_whole(one)
             shows = shows and set(self.stages) > {"theta"}  # a state of another form is none to start from
             if found and found.step > 1 and names and shows:  # no earlier error is left where each step starts anew
                 steps = trajectory(one.case, one.etas, self.reading_of(names), shown)
-                if self._first(shown, self._noting(steps, stepped, True), slack) is None:
+                if self._first(shown, self._noting(steps, stepped, True), SLACK) is None:
                     found = None
         except Unbounded:
             return UNDECIDED

@@ -139,25 +139,9 @@ def elements(what, words, like_theta, like_g, like_m, like_moment, like_state, v
         if bad >= 0:
             return bad
     if what & WRITE_ONLY:
-        at, mark, last, like = words[APPLY], words[WITHIN], starts[3], like_moment
-        end = last[-1]
         call(
-            at,
-            0,
-            end,
-            last,
-            mark,
-            leaves,
-            like_theta,
-            like_g,
-            like_m,
-            like,
-            like_state,
-            vanished,
-            chi,
-            mu,
-            aims,
-            numbers,
-        )
+            words[APPLY], 0, starts[3, -1], starts[3], words[WITHIN], leaves, like_theta, like_g, like_m, like_moment,
+            like_state, vanished, chi, mu, aims, numbers,
+        )  # fmt: skip
         words[MARK] = 1
     return -1
