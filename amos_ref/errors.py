@@ -88,6 +88,8 @@ class NonFiniteError(AmosError, ValueError):
     """A value that must be finite is NaN or infinite, or its square overflows float64."""
 
     index: tuple[int, ...] | None = None  # of the first such entry; None where a sum overflows
+    #: Where a GPU tells it later (``sync=False``): the steps before the one that wrote nothing. None elsewhere.
+    count: int | None = None
 
 
 class LayoutError(AmosError, ValueError):

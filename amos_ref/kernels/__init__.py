@@ -233,8 +233,9 @@ class Watch(Protocol):
 class Backend(Protocol):
     """Where steps are computed."""
 
-    def as_array(self, a: Any, where: str) -> Any:
-        """Return an array of another library as the watch of a layout sees it."""
+    @property
+    def as_array(self) -> Callable[[Any, str], Any] | None:
+        """Return what makes of an array of another library what the watch of a layout sees; None if it sees any."""
         ...
 
     def as_arrays(self, tree: Any, what: str) -> Any:

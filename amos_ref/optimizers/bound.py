@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn, Self
 
-from amos_ref.errors import HyperParameterError, StateError
+from amos_ref.errors import HyperParameterError, NonFiniteError, StateError
 from amos_ref.foreign import mark_written, tensors_of
 from amos_ref.kernels import BEGINNING, At
 from amos_ref.optimizers.turn import Taking
@@ -102,12 +102,20 @@ class BoundStep:
         return taken
 
     def synchronize(self) -> None:
-        """Wait for the steps that a backend on a GPU runs; errors as for :meth:`amos_ref.Amos.synchronize`."""
+        """Wait for the steps that a backend on a GPU runs; errors as for :meth:`amos_ref.Amos.synchronize`.
+
+        After a gradient that was not finite, :attr:`state` counts the steps before it: no other has written anything.
+        """
         with self._alone():
             if self._work is None:
                 self._optimizer.synchronize(stream=self._launch["stream"])
-            else:
+                return
+            try:
                 self._optimizer._backend.synchronize(self._work, self._launch["stream"])
+            except NonFiniteError as error:
+                if error.count is not None:
+                    self._state = self._state._replace(count=error.count)
+                raise
 
     def close(self) -> None:
         """Wait for the steps that are under way, and let go of all arrays. It may be called twice."""

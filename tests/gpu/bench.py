@@ -44,14 +44,14 @@ def many(name, slot="tensor", direction=None):
 M134, M67 = (8192, 16384), (8192, 8192)
 # The most wanted first: the time may run out.
 WORKLOADS = [
+    *(one("134M", M134, slot) for slot in ("tensor", "row", "column")),
+    *(many("bert-base"), many("bert-base", "column"), many("1000x64"), many("200x4096"), one("67M", M67, "element")),
+    *(one("134M", M134, "tensor", dtype) for dtype in ("bfloat16", "float16")),
+    *(one("67M", M67, slot, momentum=True) for slot in ("tensor", "element")),
+    *(one("67M", M67, "element", dtype) for dtype in ("bfloat16", "float16")),
     *(one("134M", M134, slot, direction=way) for way in ("gradient", "adam") for slot in ("tensor", "column")),
     *(one("67M", M67, "element", direction=way) for way in ("gradient", "sign", "adam")),
     *(many("1000x64", direction=way) for way in ("gradient", "adam")),
-    *(one("134M", M134), one("67M", M67, "element"), many("bert-base"), many("bert-base", "column")),
-    *(many("1000x64"), many("200x4096"), one("134M", M134, "column"), one("134M", M134, "row")),
-    *(one("134M", M134, "tensor", dtype) for dtype in ("bfloat16", "float16")),
-    *(one("67M", M67, "element", dtype) for dtype in ("bfloat16", "float16")),
-    *(one("67M", M67, slot, momentum=True) for slot in ("element", "tensor")),
 ]
 
 

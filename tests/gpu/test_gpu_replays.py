@@ -14,6 +14,7 @@ from amos_ref import spec
 from amos_ref.errors import BackendError, NonFiniteError
 from amos_ref.kernels.cuda import arrays, driver, graphs
 from amos_ref.kernels.cuda import rates as moving
+from amos_ref.kernels.cuda.slots import NONE
 
 
 def pair(member, stream, **changes):
@@ -136,7 +137,7 @@ def test_a_recording_needs_a_step_before_it():
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 1 - 2**-53])
 def test_a_million_powers_are_the_pages(beta):
-    rates, flag = arrays.allocate(5), arrays.upload(np.zeros(1, np.int64))
+    rates, flag = arrays.allocate(5), arrays.upload(np.array([NONE]))
     for t in (1, 2, 3, 1000, 12345, 999_999, 2**31 + 1, 2**53 + 1, 2**62 + 5):
         place = arrays.upload(np.array([t - 1, 0, moving.STEADY, 0]))
         driver.launcher(moving.next_numbers, 1, 1, 0)(rates.address, 2, place.address, flag.address, beta)
@@ -183,7 +184,7 @@ def test_tables_go_with_a_graph_of_torch():
 
 
 def refuse(bound):
-    """Take a step whose gradient is not finite, which is told at once or later."""
+    """Take a step whose gradient is not finite, which is told at once or later; the state counts it in neither case."""
     bound()
     bound.synchronize()
 

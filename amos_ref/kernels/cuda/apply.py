@@ -13,7 +13,20 @@ from amos_ref.kernels.cuda.directions import aiming
 from amos_ref.kernels.cuda.memory import WORD, device
 from amos_ref.kernels.cuda.reduce import FEW_LANES, LANES, MOST_LANES, has_moments, lanes_each, line, size_of
 from amos_ref.kernels.cuda.scalar import add, add_square, average, change
-from amos_ref.kernels.cuda.slots import CHI, MU, NONE, ceiling, crowded, decision, field, integer, kernel, leaf_of, real
+from amos_ref.kernels.cuda.slots import (
+    CHI,
+    MU,
+    NONE,
+    ceiling,
+    crowded,
+    decision,
+    field,
+    integer,
+    kernel,
+    leaf_near,
+    leaf_of,
+    real,
+)
 from amos_ref.kernels.table import INNER, MOMENT_0, MOMENT_1, PLACES, STATE_0, STATE_1, THETA, G, M, N
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
@@ -71,42 +84,69 @@ def applying(theta: str, g: str, state: str, averages: bool, width: int, directi
     read, write, read_m, write_m = scalar.reads(theta), scalar.writes(theta), scalar.reads(state), scalar.writes(state)
     shape, shape_g, shape_m = (np.dtype(name).type for name in (theta, g, state))
     held = width if moments else 1
+    by_two = not averages and not moments  # columns, two rows at a time
+    lines = 2 * width if by_two else width
 
     @device
-    def load_all(at, count, t, wide, whole, mine):
-        load(at[0], count, t, wide, whole, mine[0], 0)
-        load_g(at[1], count, t, wide, whole, mine[1], 0)
+    def load_all(at, count, t, wide, whole, mine, first):
+        load(at[0], count, t, wide, whole, mine[0], first)
+        load_g(at[1], count, t, wide, whole, mine[1], first)
         if averages:
-            load_m(at[2], count, t, wide, whole, mine[2], 0)
+            load_m(at[2], count, t, wide, whole, mine[2], first)
         if moments:
-            load_moment(at[3], count, t, wide, whole, mine[3], 0)
-            load_moment(at[4], count, t, wide, whole, mine[4], 0)
+            load_moment(at[3], count, t, wide, whole, mine[3], first)
+            load_moment(at[4], count, t, wide, whole, mine[4], first)
 
     @device
-    def move(at, count, t, wide, mine, alpha, rho, chi, mu, numbers):
-        """Apply to one line of all arrays; alpha and rho have an entry for each of the thread's `mine`."""
-        whole = wide and t * width + width <= count
-        if whole:
-            load_all(at, count, t, wide, True, mine)
-        else:
-            load_all(at, count, t, wide, False, mine)
-        local, local_g, local_m, first, second = mine
-        for k in range(width):
+    def change_all(mine, first, alpha, rho, chi, mu, numbers):
+        """Compute what a thread has of a line; alpha and rho have an entry for each of its elements."""
+        local, local_g, local_m, moment, other = mine
+        for j in range(width):
+            k = first + j
             x = read(local[k])
-            _, u, new_first, new_second = aim(k, local_g, first, second, chi, numbers)
-            delta = change(alpha[k], u, rho[k], x)
+            _, u, new_moment, new_other = aim(k, local_g, moment, other, chi, numbers)
+            delta = change(alpha[j], u, rho[j], x)
             if averages:
                 delta = average(read_m(local_m[k]), delta, mu)
                 local_m[k] = write_m(delta)
             if moments:
-                first[k], second[k] = new_first, new_second
+                moment[k], other[k] = new_moment, new_other
             local[k] = write(add(x, delta))
-        store(at[0], count, t, wide, whole, local, 0)
+
+    @device
+    def store_all(at, count, t, wide, whole, mine, first):
+        store(at[0], count, t, wide, whole, mine[0], first)
         if averages:
-            store_m(at[2], count, t, wide, whole, local_m, 0)
+            store_m(at[2], count, t, wide, whole, mine[2], first)
         if moments:
-            store_moment(at[3], count, t, wide, whole, first, 0)
-            store_moment(at[4], count, t, wide, whole, second, 0)
+            store_moment(at[3], count, t, wide, whole, mine[3], first)
+            store_moment(at[4], count, t, wide, whole, mine[4], first)
+
+    @device
+    def move(at, count, t, wide, mine, alpha, rho, chi, mu, numbers):
+        """Apply to one line of all arrays."""
+        whole = wide and t * width + width <= count
+        if whole:
+            load_all(at, count, t, wide, True, mine, 0)
+        else:
+            load_all(at, count, t, wide, False, mine, 0)
+        change_all(mine, 0, alpha, rho, chi, mu, numbers)
+        store_all(at, count, t, wide, whole, mine, 0)
+
+    @device
+    def move_two(at, other, count, t, wide, mine, alpha, rho, chi, mu, numbers):
+        """Apply to two lines, whose loads are under way together."""
+        whole = wide and t * width + width <= count
+        if whole:
+            load_all(at, count, t, wide, True, mine, 0)
+            load_all(other, count, t, wide, True, mine, width)
+        else:
+            load_all(at, count, t, wide, False, mine, 0)
+            load_all(other, count, t, wide, False, mine, width)
+        for first in range(0, 2 * width, width):
+            change_all(mine, first, alpha, rho, chi, mu, numbers)
+        store_all(at, count, t, wide, whole, mine, 0)
+        store_all(other, count, t, wide, whole, mine, width)
 
     @device
     def aligned(at):
@@ -125,7 +165,7 @@ def applying(theta: str, g: str, state: str, averages: bool, width: int, directi
         t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
         for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
             task = total - 1 - index
-            i = leaf_of(task, starts, members)
+            i = leaf_near(task, starts, members)
             n, k = field(leaves, i, N), task - integer(starts, i)
             pieces = ceiling(n, piece)
             row, start = k // pieces, k % pieces * piece
@@ -138,14 +178,14 @@ def applying(theta: str, g: str, state: str, averages: bool, width: int, directi
                 here = onward(at, x, size, size_g, size_m)
                 move(here, count - x, t, wide, mine, alphas, rhos, chi, mu, numbers)
 
-    @kernel
+    @(crowded(2) if by_two else kernel)
     def columns(starts, members, leaves, rates, alpha, rho, flag):
         """One alpha and rho a column; a task is 128 columns of 16 rows."""
         if integer(flag, 0) != NONE:
             return
         local_m, numbers = cuda.local.array(width, shape_m), numbers_of(rates)
         first, second = cuda.local.array(held, np.float64), cuda.local.array(held, np.float64)
-        mine = cuda.local.array(width, shape), cuda.local.array(width, shape_g), local_m, first, second
+        mine = cuda.local.array(lines, shape), cuda.local.array(lines, shape_g), local_m, first, second
         alphas, rhos = cuda.local.array(width, np.float64), cuda.local.array(width, np.float64)
         t, total, chi, mu = cuda.threadIdx.x % threads, integer(starts, members), real(rates, CHI), real(rates, MU)
         for index in range(cuda.grid(1) // threads, total, cuda.gridsize(1) // threads):
@@ -160,9 +200,20 @@ def applying(theta: str, g: str, state: str, averages: bool, width: int, directi
             for j in range(width):
                 lane = min(t * width + j if wide else j * threads + t, count - 1)
                 alphas[j], rhos[j] = real(alpha, place + lane), real(rho, place + lane)
-            for row in range(min(TASK_ROWS, n - top)):
-                here = onward(at, row * inner, size, size_g, size_m)
-                move(here, count, t, wide, mine, alphas, rhos, chi, mu, numbers)
+            if by_two:
+                row, stop = 0, min(TASK_ROWS, n - top)
+                while row + 2 <= stop:
+                    here = onward(at, row * inner, size, size_g, size_m)
+                    there = onward(here, inner, size, size_g, size_m)
+                    move_two(here, there, count, t, wide, mine, alphas, rhos, chi, mu, numbers)
+                    row += 2
+                if row < stop:
+                    here = onward(at, row * inner, size, size_g, size_m)
+                    move(here, count, t, wide, mine, alphas, rhos, chi, mu, numbers)
+            else:
+                for row in range(min(TASK_ROWS, n - top)):
+                    here = onward(at, row * inner, size, size_g, size_m)
+                    move(here, count, t, wide, mine, alphas, rhos, chi, mu, numbers)
 
     return SimpleNamespace(rows=rows, columns=columns)
 

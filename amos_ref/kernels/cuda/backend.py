@@ -5,6 +5,7 @@ the host, and the numbers of the step are on the device, so that a recorded step
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +18,15 @@ from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda import slots as kernels
 from amos_ref.kernels.cuda.apply import applying, move_width, step_width, stepping
 from amos_ref.kernels.cuda.arrays import DeviceArray, DeviceWatch, as_device_state, as_device_tree
-from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, lanes_each, look_width, reducing, sum_width
-from amos_ref.kernels.cuda.slots import NONE, first_number
+from amos_ref.kernels.cuda.rates import Numbers
+from amos_ref.kernels.cuda.reduce import GPU_PIECE, LANES, SMALL_BLOCK, look_width, reducing, sum_width
+from amos_ref.kernels.cuda.slots import CHUNK, FEW_CHUNKS, NONE
 from amos_ref.kernels.cuda.sums import HostSums
 from amos_ref.kernels.cuda.views import count_tasks, runs_of
 from amos_ref.kernels.scalar import BITS
 from amos_ref.kernels.table import INNER, LEAF, OUTER, SCALE, N, Table, own_rows, tables
 
-BLOCK, SMALL_BLOCK = 256, 64  # threads of a block, a multiple of 64, and where that would leave multiprocessors idle
+BLOCK = 256  # threads of a block, a multiple of 64; there are fewer where those would leave multiprocessors idle
 
 
 class Tasks(NamedTuple):
@@ -55,6 +57,8 @@ class Part:
         small, large = GPU_PIECE
         elements = int((table.leaves[:, OUTER] * table.leaves[:, N] * table.leaves[:, INNER]).sum())
         self.piece = large if elements > large * driver.most_blocks() else small
+        self.chunks = -(-int(table.leaves[:, N].max()) // CHUNK)  # of the longest row
+        self.alone = self.chunks <= 1 and not key.shared  # rows are sums at once
         counts = count_tasks(table, self.piece)
         starts = {name: np.concatenate([[0], np.cumsum(tasks)]) for name, tasks in counts.items()}
         self.integers: list[np.ndarray] = [*starts.values(), runs]
@@ -81,8 +85,9 @@ class Part:
 
     def block(self, tasks: str, width: int | None) -> int:
         """Return how many threads a block has, with a thread a task, or a group with `width` elements a thread."""
-        threads = self.tasks[tasks].count * (1 if width is None else LANES // width)
-        return BLOCK if threads > SMALL_BLOCK * driver.most_blocks() else min(BLOCK, SMALL_BLOCK)
+        group = 1 if width is None else LANES // width
+        large = self.tasks[tasks].count * group > SMALL_BLOCK * driver.most_blocks()
+        return max(BLOCK if large else min(BLOCK, SMALL_BLOCK), group)
 
     def launch(self, kernel: Any, tasks: str, width: int | None, stream: int, *args: int) -> None:
         """Run a kernel over all its tasks."""
@@ -105,19 +110,21 @@ class Part:
         if kind == "elements":
             self.launch(reduce.elements, "reduce", width, stream, self.piece, self.rates, self.flag)
             return
-        self.launch(getattr(reduce, kind), "reduce", width, stream, self.rates, self.sums)
-        if not self.table.key.shared:
-            self.combine(stream)
-
-    def combine(self, stream: int) -> None:
-        """Make the mean square of each slot of the sums."""
         settled = self.share, self.means, self.flag
-        if self.table.key.kind == "rows":
-            width = lanes_each("float64")
-            combine = reducing("float64", self.block("combine", width), width, squares=False).rows
-            self.launch(combine, "combine", width, stream, self.sums, *settled)
-        else:
+        more = (int(self.alone), *settled) if kind == "rows" else ()
+        self.launch(getattr(reduce, kind), "reduce", width, stream, self.rates, self.sums, *more)
+        if not self.table.key.shared:
+            self.combine(stream, *settled)
+
+    def combine(self, stream: int, *settled: int) -> None:
+        """Make the mean square of each slot of the sums."""
+        if self.table.key.kind != "rows":
             self.launch(kernels.combine_columns, "combine", None, stream, self.sums, *settled)
+        elif self.chunks > FEW_CHUNKS:
+            combine = reducing("float64", self.block("combine", 1), 1, squares=False).rows
+            self.launch(combine, "combine", 1, stream, self.sums, *settled)
+        elif not self.alone:
+            self.launch(kernels.combine_few, "combine", None, stream, self.sums, *settled)
         self.launch(kernels.fold_slots, "fold", None, stream, self.runs, *settled)
 
     def decide(self, stream: int) -> None:
@@ -162,17 +169,13 @@ class Work(PlainWork):
     def __init__(self, leaves: Sequence[Any], method: Method, sharing: Sharing | None = None) -> None:
         located = [(f"{name} of leaf {leaf.name!r}", a) for leaf in leaves for name, a in leaf.arrays().items()]
         self.names, self.pending, self.advanced = [leaf.name for leaf in leaves], False, True
-        self.known: tuple[float, ...] | None = None  # the numbers on the device, NaN where a replay may have changed it
         self.own: Callable[[int], None] | None = None  # the launches of a step, recorded
         self.compiled: bool = False
+        self.handle: tuple[Any, int] | None = None  # a stream that was found to be of the device, and its handle
         self.device: int = driver.check_devices(located)
-        self.moving, self.second = moving.moving_places(method), first_number(method) + 1
         with driver.on(self.device):
-            self.rates: DeviceArray = arrays.allocate(first_number(method) + method.numbers)
-            self.flag, self.place = arrays.upload(np.array([NONE])), arrays.upload(np.zeros(8, np.int64))
-            self.table: DeviceArray = arrays.allocate(2)
-            self.placed: np.ndarray | None = None  # what was written at `place` last
-            shared = dict(rates=self.rates.address, flag=self.flag.address)
+            self.numbers, self.flag = Numbers(method), arrays.upload(np.array([NONE]))
+            shared = dict(rates=self.numbers.rates.address, flag=self.flag.address)
             made = tables(leaves, lambda a: a.address, sharing)
             self.parts: list[Part] = [Part(table, leaves, method, shared) for table in made]
             self.sums = None if sharing is None else HostSums(sharing, leaves, self.parts)
@@ -184,29 +187,6 @@ class Work(PlainWork):
     def recorded(self) -> bool:
         """Whether there may be a graph that replays the step, unseen by the host."""
         return graphs.is_kept(self)
-
-    def set_rates(self, rates: Any, stream: int) -> None:
-        """Put the numbers of a step on the device, in the order of the stream."""
-        numbers = moving.all_numbers(rates)
-        if numbers != self.known:
-            known = None if self.known is None else np.array(self.known)
-            arrays.refill(self.rates, np.array(numbers), stream, known)
-            self.known = numbers
-
-    def set_place(self, at: At, stream: int, numbers: Sequence[tuple[float, ...]] = ()) -> None:
-        """Have the next replay take the step that is at `at`, and those that follow these rows of numbers."""
-        table = np.array(numbers).reshape(-1)
-        if not at.steady and self.table.size < table.size:
-            driver.synchronize(stream)  # replays may read the old one
-            self.table, self.placed = arrays.allocate(table.size), None
-        if numbers and not at.steady:
-            arrays.refill(self.table, table, stream)
-        rows = moving.STEADY if at.steady else len(numbers)
-        place = np.array([min(at.count, moving.MOST_COUNT), 0, rows, self.table.address])
-        # What replays change is written each time.
-        known = None if self.placed is None else np.where([True, True, False, False], ~place, self.placed)
-        arrays.refill(self.place, place, stream, known)
-        self.placed = place
 
     def launch(self, stream: int) -> None:
         """Run the kernels of a step, or have them recorded."""
@@ -221,26 +201,18 @@ class Work(PlainWork):
         for part in self.parts:
             part.apply(stream)
 
-    def begin(self, at: At, stream: int) -> None:
-        """Have the first replay take the step that is at `at`; in a stream that is not recorded."""
-        self.set_place(at, stream)
-        unused = self.place.address + 32
-        driver.launcher(moving.next_numbers, 1, 1, stream)(unused, 0, unused, unused, 0.0)  # compiles and loads it
-        driver.synchronize(stream)
-
-    def record(self, at: At, stream: int) -> None:
-        """Have a step recorded that moves its numbers on by itself."""
-        first, count = self.rates.address + 8 * self.moving.start, self.moving.stop - self.moving.start
-        addresses = self.place.address, self.flag.address
-        driver.launcher(moving.next_numbers, 1, 1, stream)(first, count, *addresses, at.beta or 0.0)
+    def record(self, at: At, place: DeviceArray, stream: int) -> None:
+        """Have a step recorded, or run, that moves its numbers on by itself."""
+        self.numbers.move(place, self.flag.address, at.beta or 0.0, stream)
         self.launch(stream)
 
-    def launching(self) -> Callable[[int], None]:
-        """Return what runs the kernels of a step: at first one by one, from the second step on as a graph."""
+    def launching(self, at: At) -> Callable[[int], None]:
+        """Return what runs a step: its kernels one by one at first, from the second step on as a graph."""
+        step = functools.partial(self.record, at, self.numbers.steps)
         if self.own is None and self.compiled and not driver.simulated():
             with contextlib.suppress(BackendError):  # of a driver that cannot; the launches say what else is wrong
-                self.own = graphs.record(self.launch)
-        return self.own or self.launch
+                self.own = graphs.record(step)
+        return self.own or step
 
     def run(self, rates: Any, *, at: At = BEGINNING, stream: Any = None, sync: bool = True) -> int:
         """Advance all leaves in place; with `sync`, return -1, or, nothing written, the leaf that is not finite."""
@@ -248,31 +220,40 @@ class Work(PlainWork):
             return self.run_parts(self.sums, rates)
         self.begun = False
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
-            handle = driver.stream_of(stream, self.device)
+            handle = self.handle_of(stream)
             self.advanced = not driver.is_capturing(handle)
             if self.advanced:
                 if self.recorded:
                     self.pending = True
-                    self.forget()
-                    self.set_place(at._replace(count=at.count + 1), handle)
-                self.set_rates(rates, handle)
-                launch, self.begun = self.launching(), True
+                    self.numbers.forget(self.numbers.moving)
+                    self.numbers.set_replays(at._replace(count=at.count + 1), handle)
+                self.numbers.begin(rates, at, handle)
+                launch, self.begun = self.own or self.launching(at), True
                 launch(handle)
+                self.numbers.end(at)
                 self.compiled = True
             else:
                 graphs.keep(self, handle)
-                self.begin(at, driver.stream_aside(self.device))
-                self.record(at, handle)
+                aside = driver.stream_aside(self.device)
+                self.numbers.set_replays(at, aside)
+                driver.synchronize(aside)
+                self.record(at, self.numbers.replays, handle)
         if not (self.advanced and sync):
             self.pending = True
             return -1
         return self.wait(handle)
 
+    def handle_of(self, stream: Any) -> int:
+        """Return the handle of a stream; one that is given again and again is looked at once."""
+        if self.handle is None or self.handle[0] is not stream:
+            self.handle = stream, driver.stream_of(stream, self.device)
+        return self.handle[1]
+
     def run_parts(self, sums: HostSums, rates: Any) -> int:
         """Advance parts of arrays in place, in the default stream, and return -1; or raise what is wrong anywhere."""
         self.begun = False
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
-            self.set_rates(rates, 0)
+            self.numbers.put(moving.all_numbers(rates), 0)
             for part in self.parts:
                 part.reduce(0)
             bad = self.wait(0)
@@ -288,19 +269,8 @@ class Work(PlainWork):
         """Make ready for the replays of the next steps."""
         with driver.on(self.device), driver.device_errors("the step could not be launched"):
             handle = self.unrecorded(stream)
-            if at.steady and self.known is not None and self.known[self.second] != rates[0].numbers[1]:
-                self.set_rates(rates[0], handle)
-            self.set_place(at, handle, [moving.all_numbers(r)[self.moving] for r in rates])
-            if not at.steady:
-                self.forget()
+            self.numbers.advance(rates, at, handle)
         self.pending = True
-
-    def forget(self) -> None:
-        """Replays may change those numbers of a step."""
-        if self.known is not None:
-            known = np.array(self.known)
-            known[self.moving] = np.nan
-            self.known = tuple(known.tolist())
 
     def wait(self, stream: int) -> int:
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
@@ -309,6 +279,7 @@ class Work(PlainWork):
             if bad == NONE:
                 self.pending = False
                 return -1
+            taken = self.numbers.taken(stream)
             arrays.refill(self.flag, np.array([NONE]), stream)
         self.begun = False
         if bad == moving.PAST:
@@ -319,10 +290,14 @@ class Work(PlainWork):
             )
         if self.pending:
             self.pending = False
-            raise NonFiniteError(
-                f"gradient of leaf {self.names[bad]!r} is or was not finite, in some step since the host last waited; "
-                "that step and all after it wrote nothing"
+            known = not self.recorded  # else it may have been a replay
+            when = f"in the step after {taken}" if known else "in some step since the host last waited"
+            error = NonFiniteError(
+                f"gradient of leaf {self.names[bad]!r} is or was not finite, {when}; that step and all after it wrote "
+                "nothing"
             )
+            error.count = taken if known else None
+            raise error
         return bad
 
     def synchronize(self, stream: Any = None) -> None:
@@ -343,8 +318,7 @@ class Work(PlainWork):
 class CudaBackend:
     """See :class:`amos_ref.kernels.Backend`."""
 
-    def as_array(self, a: Any, where: str) -> Any:
-        return a
+    as_array = None
 
     def as_arrays(self, tree: Any, what: str) -> Any:
         return as_device_tree(tree, what)

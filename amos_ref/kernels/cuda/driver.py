@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -48,6 +49,7 @@ def status() -> str:
     return f"{name}, driver for CUDA {version_text(_driver_version())}"
 
 
+@functools.cache
 def simulated() -> bool:
     """Whether this process runs kernels in Numba's simulator."""
     from numba.core import config
@@ -232,9 +234,10 @@ def is_capturing(stream: int) -> bool:
     """
     if simulated():
         return False
-    from cuda.bindings import driver
-
+    driver = bindings()
     error, status = driver.cuStreamIsCapturing(driver.CUstream(stream))
+    if not error and status == driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+        return False
     statuses, results = driver.CUstreamCaptureStatus, driver.CUresult
     if error == results.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
         raise BackendError(
@@ -263,51 +266,54 @@ def _of_driver(error: Exception) -> bool:
     return type(error).__module__.startswith(("numba.cuda.cudadrv.", "cuda."))
 
 
-def check_result(what: str, result: tuple[Any, ...]) -> Any:
-    """Return what a function of the driver returned behind its error; raise BackendError if there is one."""
-    error, *found = result
+def call(what: str, name: str, *args: Any) -> Any:
+    """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
+    error, *found = getattr(bindings(), name)(*args)
     if error:
-        raise BackendError(f"{what} {getattr(error, 'name', error)}")
+        raise BackendError(f"{what}: {getattr(error, 'name', error)}")
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def call(what: str, name: str, *args: Any) -> Any:
-    """Call a function of the driver; return its result, or raise BackendError that begins with `what`."""
-    from cuda.bindings import driver
+def bindings() -> Any:
+    """Return cuda-python's functions of the driver; an import statement would take ten times as long."""
+    found = getattr(sys.modules.get("cuda.bindings"), "driver", None)
+    if found is None:
+        from cuda.bindings import driver as found
+    return found
 
-    return check_result(f"{what}:", getattr(driver, name)(*args))
+
+def on(device: int) -> contextlib.AbstractContextManager[object]:
+    """Make a device the current one, and calls that wait or allocate harmless to what other streams record."""
+    if simulated():
+        return contextlib.nullcontext()
+    return _Relaxed() if _is_current(device) else _entered(device)
 
 
 @contextlib.contextmanager
-def on(device: int) -> Iterator[None]:
-    """Make a device the current one, and calls that wait or allocate harmless to what other streams record."""
+def _entered(device: int) -> Iterator[None]:
     from numba import cuda
 
-    if simulated():
-        yield
-        return
-    with contextlib.nullcontext() if device == _current() else cuda.gpus[device], _relaxed():
+    with cuda.gpus[device], _Relaxed():
         yield
 
 
-@contextlib.contextmanager
-def _relaxed() -> Iterator[None]:
-    """Have no recording forbid this thread a call; otherwise one of another stream fails it, and is spoilt by it."""
-    from cuda.bindings import driver
+class _Relaxed:
+    """No recording forbids this thread a call; otherwise one of another stream fails it, and is spoilt by it."""
 
-    mode = call(FAILED, "cuThreadExchangeStreamCaptureMode", driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
-    try:
-        yield
-    finally:
-        call(FAILED, "cuThreadExchangeStreamCaptureMode", mode)
+    __slots__ = ("mode",)
+
+    def __enter__(self) -> None:
+        relaxed = bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        self.mode = call(FAILED, "cuThreadExchangeStreamCaptureMode", relaxed)
+
+    def __exit__(self, *raised: object) -> None:
+        call(FAILED, "cuThreadExchangeStreamCaptureMode", self.mode)
 
 
-def _current() -> int | None:
-    """Return the number of the current device, which takes a tenth of the time of making it current again."""
-    from cuda.bindings import driver
-
-    error, number = driver.cuCtxGetDevice()
-    return int(number) if error == driver.CUresult.CUDA_SUCCESS else None
+def _is_current(device: int) -> bool:
+    """Whether a device is the current one; to ask takes a tenth of the time of making it current again."""
+    error, number = bindings().cuCtxGetDevice()
+    return not error and int(number) == device
 
 
 def synchronize(stream: int | None = None) -> None:

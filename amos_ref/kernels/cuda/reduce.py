@@ -13,7 +13,7 @@ import numpy as np
 from amos_ref import spec
 from amos_ref.kernels.cuda import scalar
 from amos_ref.kernels.cuda.directions import aiming
-from amos_ref.kernels.cuda.memory import WORD, device, getter, mover, putter
+from amos_ref.kernels.cuda.memory import SIMULATED, WORD, device, getter, mover, putter
 from amos_ref.kernels.cuda.scalar import add, add_square
 from amos_ref.kernels.cuda.slots import (
     CHI,
@@ -22,6 +22,7 @@ from amos_ref.kernels.cuda.slots import (
     field,
     integer,
     kernel,
+    leaf_near,
     leaf_of,
     lower,
     put_real,
@@ -33,9 +34,12 @@ from amos_ref.kernels.table import INNER, LEAF, MOMENT_0, MOMENT_1, SUMS, G, N
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
 CHUNK, LANES, ROWS = spec.CHUNK, spec.LANES, spec.ROWS
+WARP = 32  # threads
 GPU_PIECE = 512, 2048  # neighbouring elements of a task that sums nothing, of a small table and a large one
 FEW_LANES, MOST_LANES = 2, 4  # neighbours a thread has charge of, at most, where it computes more than a look
-AHEAD, COMBINE_AHEAD = 64, 256  # bytes whose loads a thread has under way at once: of gradients, of sums
+# Bytes whose loads a thread has under way at once: where it looks at gradients, and where it combines sums.
+LOOK_AHEAD, COMBINE_AHEAD = 64, 256
+SMALL_BLOCK = 64  # threads of a block of a small table
 MOST_IN_COLUMNS = 16  # gradients whose loads are under way where columns are summed: of halves 32 bytes
 
 
@@ -83,6 +87,13 @@ def line(dtype: str, width: int) -> Any:
                     put(address, lane, local[first + k])
 
     return load, store
+
+
+def sums_ahead(size: int, block: int) -> int:
+    """Return of how many elements of a size a thread has the loads under way where it sums: of more in a small table,
+    where few threads are at work.
+    """
+    return min(256 // size, 64) // (1 if block <= SMALL_BLOCK else 2)
 
 
 def has_moments(direction: Any) -> bool:
@@ -167,24 +178,33 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
     """
     size, aimed = size_of(dtype), aiming(direction, dtype, scalar.magnitude)
     aim, mark, numbers_of, moments = aimed.aim, aimed.mark, aimed.numbers, aimed.moments
-    ahead = width if moments else (AHEAD if squares else COMBINE_AHEAD) // size
-    fewer = min(ahead, MOST_IN_COLUMNS)
-    sum_line, sum_strip = (summing(dtype, direction, width, under_way, squares) for under_way in (ahead, fewer))
+    ahead = width if moments else sums_ahead(size, block) if squares else COMBINE_AHEAD // size
+    fewer = min(ahead, MOST_IN_COLUMNS, LOOK_AHEAD // size)
+    sum_line, sum_strip = (summing(dtype, direction, width, most, squares) for most in (ahead, fewer))
     threads = LANES // width
+    by_warps = threads <= WARP and not SIMULATED  # the simulator knows no warps
     groups = block // threads
     cells, shape, held = groups * LANES, np.dtype(dtype).type, ahead if moments else 1
+
+    @device
+    def wait():
+        """Wait for the group: for the warp that it is, or else for the block."""
+        if by_warps:
+            cuda.syncwarp()
+        else:
+            cuda.syncthreads()
 
     @device
     def halve(acc, t, wide, shared, first):
         """Combine the lanes of a group by halving; every group of the block at once."""
         for k in range(width):
             shared[first + (t * width + k if wide else k * threads + t)] = acc[k]
-        cuda.syncthreads()
+        wait()
         half = LANES // 2
         while half > 0:
             for lane in range(first + t, first + half, threads):
                 shared[lane] = add(shared[lane], shared[lane + half])
-            cuda.syncthreads()
+            wait()
             half //= 2
 
     @device
@@ -212,8 +232,8 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
         return wide
 
     @kernel
-    def rows(starts, members, leaves, rates, sums):
-        """Sum u*u over a chunk of a row, a task (spec.lanes)."""
+    def rows(starts, members, leaves, rates, sums, alone, share, means, flag):
+        """Sum u*u over a chunk of a row, a task (spec.lanes); where every row is one chunk, `alone`, that is all."""
         acc, raw = cuda.local.array(width, np.float64), cuda.local.array(ahead, shape)
         mine = raw, cuda.local.array(held, np.float64), cuda.local.array(held, np.float64)
         shared = cuda.shared.array(cells, np.float64)
@@ -222,7 +242,7 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
         for begin in range(cuda.blockIdx.x * groups, total, cuda.gridDim.x * groups):
             task, i, wide = begin + group, 0, False
             if task < total:
-                i = leaf_of(task, starts, members)
+                i = leaf_near(task, starts, members)
                 n, k = field(leaves, i, N), task - integer(starts, i)
                 count = max(ceiling(n, CHUNK), 1)
                 start = k % count * CHUNK
@@ -230,8 +250,11 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
                 wide = sum_row(at, min(CHUNK, n - start), t, acc, mine, chi, numbers)
             halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
-                put_real(sums, field(leaves, i, SUMS) + task - integer(starts, i), shared[group * LANES])
-            cuda.syncthreads()
+                if alone:
+                    settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, means, flag)
+                else:
+                    put_real(sums, field(leaves, i, SUMS) + task - integer(starts, i), shared[group * LANES])
+            wait()
 
     @kernel
     def combine(starts, members, leaves, sums, share, g2, flag):
@@ -242,7 +265,7 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
         for begin in range(cuda.blockIdx.x * groups, total, cuda.gridDim.x * groups):
             task, i, wide = begin + group, 0, False
             if task < total:
-                i = leaf_of(task, starts, members)
+                i = leaf_near(task, starts, members)
                 count = max(ceiling(field(leaves, i, N), CHUNK), 1)
                 place = field(leaves, i, SUMS) + (task - integer(starts, i)) * count
                 at = sums + place * size
@@ -250,7 +273,7 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
             halve(acc, t, wide, shared, group * LANES)
             if t == 0 and task < total:
                 settle(shared[group * LANES], leaves, i, task - integer(starts, i), share, g2, flag)
-            cuda.syncthreads()
+            wait()
 
     @(crowded(3, since=9) if size == 4 and direction is None else crowded(2))
     def columns(starts, members, leaves, rates, sums):
@@ -275,7 +298,7 @@ def reducing(dtype: str, block: int, width: int, direction: Any = None, squares:
                     put_real(sums, place + lane, acc[j])
 
     at_once = look_width(dtype, direction)
-    lookers, looked = LANES // at_once, at_once if moments else AHEAD // size
+    lookers, looked = LANES // at_once, at_once if moments else LOOK_AHEAD // size
     load_word, seen = loading(dtype, at_once, moments), looked if moments else 1
 
     @kernel

@@ -19,8 +19,10 @@ from amos_ref.kernels.table import COLUMNS, INNER, LEAF, PLACES, SCALE, SLOTS, S
 
 cuda: Any = importlib.import_module("numba.cuda")  # typed as Any: its stubs know no kernels
 
-ROWS = spec.ROWS
-AHEAD_ROWS = 16  # entries of a column whose loads a thread has under way at once
+CHUNK, ROWS = spec.CHUNK, spec.ROWS
+HALF = np.float32(0.5)
+FEW_CHUNKS = 4  # of a row, that one thread sums
+AHEAD_ROWS = 32  # entries of a column whose loads a thread has under way at once
 NONE = 2**62  # the flag where all gradients are finite
 CHI, MU, AIMS = range(3)  # at `rates`; behind them lies what *direct* takes, and then what *decide* does
 
@@ -46,9 +48,7 @@ lower: Any = lowest()
 
 
 @device
-def leaf_of(task, starts, members):
-    """Return the leaf that a task belongs to."""
-    low, high = 0, members
+def search(task, starts, low, high):
     while high - low > 1:
         middle = (low + high) // 2
         if integer(starts, middle) <= task:
@@ -56,6 +56,21 @@ def leaf_of(task, starts, members):
         else:
             high = middle
     return low
+
+
+@device
+def leaf_of(task, starts, members):
+    """Return the leaf that a task belongs to."""
+    return search(task, starts, 0, members)
+
+
+@device
+def leaf_near(task, starts, members):
+    """Return the same, of leaves that may all have as many tasks: then there is nothing to search."""
+    each = np.float32(members) / np.float32(integer(starts, members))
+    guess = min(np.int64((np.float32(task) + HALF) * each), members - 1)
+    near = integer(starts, guess) <= task < integer(starts, guess + 1)
+    return search(task, starts, guess if near else 0, guess + 1 if near else members)
 
 
 @device
@@ -101,6 +116,18 @@ def sum_rows(address, begin, count, stride):
             put_real(address, begin + k * stride, total)
         count = sums
     return real(address, begin)
+
+
+@kernel
+def combine_few(starts, members, leaves, sums, share, means, flag):
+    """Sum the chunks of a row that has at most four, as `combine` in reduce.py does; a task is one row, a thread's."""
+    for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
+        i = leaf_near(task, starts, members)
+        k, count = task - integer(starts, i), max(ceiling(field(leaves, i, N), CHUNK), 1)
+        begin = field(leaves, i, SUMS) + k * count
+        first, second = real(sums, begin), real(sums, begin + 1) if count > 1 else 0.0
+        third, fourth = real(sums, begin + 2) if count > 2 else 0.0, real(sums, begin + 3) if count > 3 else 0.0
+        settle(add(add(first, third), add(second, fourth)), leaves, i, k, share, means, flag)
 
 
 @kernel
@@ -232,7 +259,7 @@ def deciding(method: Any, state: str) -> Any:
             return
         numbers = numbers_of(rates)
         for task in range(cuda.grid(1), integer(starts, members), cuda.gridsize(1)):
-            i = leaf_of(task, starts, members)
+            i = leaf_near(task, starts, members)
             k = task - integer(starts, i)
             place, v, b = field(leaves, i, SLOTS) + k, field(leaves, i, STATE_0), field(leaves, i, STATE_1)
             old_v, old_b = 0.0, 0.0

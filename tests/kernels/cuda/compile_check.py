@@ -35,7 +35,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from helpers.occupancy import Use, measure, worse
 
 BLOCK = 256
-KINDS = dict(rows=5, columns=5, elements=6)  # of kernels that reduce, with how many integers they take
+KINDS = dict(rows=9, columns=5, elements=6)  # of kernels that reduce, with how many integers they take
 DTYPES = ("float64", "float32", "uint16", "int16")
 # theta, g, state, momentum: every dtype in every place, with and without momentum.
 STEPS = (
@@ -69,13 +69,14 @@ def cases():
     yield Case("combine_columns", cuda_kernels.combine_columns, 7, divides=True)
     yield Case("fold_slots", cuda_kernels.fold_slots, 7, divides=True)
     yield Case("spread_slots", cuda_kernels.spread_slots, 6)
-    yield Case(
-        "combine_rows", cuda_reduce.reducing("float64", BLOCK, 2, squares=False).rows, 7, loads=True, divides=True
-    )
+    yield Case("combine_few", cuda_kernels.combine_few, 7, divides=True)
+    yield Case("combine_rows", cuda_reduce.reducing("float64", BLOCK, 1, squares=False).rows, 7, divides=True)
     for name in DTYPES:
         yield Case(f"decide {name}", cuda_kernels.deciding(Amos.method, name), 8, divides=True)
         for kind, integers in KINDS.items():
-            yield Case(f"reduce {kind} {name}", reducing(name, kind), integers, loads=True)
+            yield Case(f"reduce {kind} {name}", reducing(name, kind), integers, loads=True, divides=kind == "rows")
+        few = reducing(name, "rows", block=cuda_reduce.SMALL_BLOCK)
+        yield Case(f"reduce rows {name} of a small table", few, KINDS["rows"], loads=True, divides=True)
     for step in dict.fromkeys(STEPS):
         name = " ".join(map(str, step))
         moves, two = dict(loads=True, stores=True), step[3] and step[2] != "float64"  # neighbours, with momentum
@@ -95,7 +96,8 @@ def directed(word, direction):
     for name in DTYPES if direction is not None else ():
         for kind, integers in KINDS.items():
             kernel = reducing(name, kind, direction)
-            yield Case(f"reduce {kind} {name} by {word}", kernel, integers, loads=True, divides=divides)
+            means = divides or kind == "rows"  # where every row is one chunk
+            yield Case(f"reduce {kind} {name} by {word}", kernel, integers, loads=True, divides=means)
     for name in DTYPES:
         if direction is not None:
             for kind, integers in dict(rows=8, columns=7).items():
@@ -121,10 +123,10 @@ def owning():
             yield Case(f"step elements {name} by {word} with own", kernel, 6, divides=True)
 
 
-def reducing(dtype, kind, direction=None):
+def reducing(dtype, kind, direction=None, block=BLOCK):
     """The kernel that reduces, as the backend asks for it."""
     width = cuda_reduce.sum_width(dtype, direction, kind)
-    return getattr(cuda_reduce.reducing(dtype, BLOCK, width, direction), kind)
+    return getattr(cuda_reduce.reducing(dtype, block, width, direction), kind)
 
 
 def applying(step, kind, direction=None):
@@ -227,7 +229,7 @@ def check(compiler, kept):
 
 def controls_pass(compiler):
     """Whether the check misses a kernel that spills, one that fuses, or one that leaves a multiprocessor idle."""
-    case = Case("spills", applying(("float32", "float32", "float64", False), "columns"), 7)
+    case = Case("spills", applying(("float32", "float32", "float64", False), "rows"), 8)
     _, use = faults(compiler, case, compiler.ptx(case))
     spills, _ = faults(compiler, case, compiler.ptx(case), "--maxrregcount=24")
     better = use._replace(registers=use.registers - 1, blocks=use.blocks + 1, in_flight=use.in_flight + 16)

@@ -94,9 +94,11 @@ def test_leaves_with_numbers_of_their_own_have_the_bits_of_the_page(combination,
     check(with_own(leaf), make_rates(combination, clip_value=0.75))
 
 
-@pytest.mark.parametrize(
-    ("shape", "slot"), [((8191,), ()), ((8193,), ()), ((2 * 8192 + 5,), ()), ((4097, 2), (2,)), ((1, 2049), (2049,))]
-)
+#: A row is one chunk, few, which one thread sums, or more.
+CHUNKS = [((8191,), ()), ((8193,), ()), ((2 * 8192 + 5,), ()), ((3 * 8192 + 1,), ()), ((4 * 8192 + 1,), ())]
+
+
+@pytest.mark.parametrize(("shape", "slot"), [*CHUNKS, ((2, 8193), (2, 1)), ((4097, 2), (2,)), ((1, 2049), (2049,))])
 def test_borders_of_chunks_and_of_sums_of_sums(shape, slot):
     check_shape(shape, slot, PLAIN)
 
@@ -259,6 +261,38 @@ def test_lanes_combined_in_another_order_are_seen(monkeypatch):
     monkeypatch.setattr(cuda, "reducing", space["reducing"])
     with pytest.raises(pytest.fail.Exception):
         check_gentle((300,), ())
+
+
+@simulator_only
+def test_few_chunks_combined_in_another_order_are_seen(monkeypatch):
+    def total(a, b):
+        return added.append((a, b)) or a + b
+
+    added = []
+    shape = (3 * 8192 + 1,)
+    monkeypatch.setattr(cuda_kernels, "add", total)
+    check_gentle(shape, ())
+    assert len(added) == 3  # of the four chunks
+    monkeypatch.setattr(cuda_kernels, "add", lambda a, b: np.nextafter(a + b, np.inf))
+    with pytest.raises(pytest.fail.Exception):
+        check_gentle(shape, ())
+
+
+@simulator_only
+@given(st.lists(st.integers(0, 3) | st.integers(1, 2**20), min_size=1, max_size=9).filter(any), st.data())
+def test_every_task_finds_its_leaf(counts, data):
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    task, members = data.draw(st.integers(0, int(starts[-1]) - 1)), len(counts)
+    wanted = int(np.searchsorted(starts, task, side="right")) - 1
+    for find in (cuda_kernels.leaf_of, cuda_kernels.leaf_near):
+        assert find(task, starts.ctypes.data, members) == wanted
+
+
+@simulator_only
+def test_a_guess_that_is_not_looked_at_would_be_seen(monkeypatch):
+    monkeypatch.setattr(cuda_kernels, "search", lambda task, starts, low, high: min(task, high - 1))
+    with pytest.raises(AssertionError):
+        test_every_task_finds_its_leaf()
 
 
 @simulator_only

@@ -10,12 +10,13 @@ from helpers.placed import to_device
 
 import amos_ref
 from amos_ref import spec
-from amos_ref.errors import BackendError, HyperParameterError
+from amos_ref.errors import BackendError, HyperParameterError, NonFiniteError
 from amos_ref.kernels.cuda import arrays
 from amos_ref.kernels.cuda import backend as cuda
 from amos_ref.kernels.cuda import driver as cuda_driver
 from amos_ref.kernels.cuda import rates as moving
 from amos_ref.kernels.cuda.arrays import device_array
+from amos_ref.kernels.cuda.slots import NONE
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 DIRECTIONS = ("gradient", "sign", "adam")
@@ -65,7 +66,7 @@ def replays(rate):
 
 def replay(work, opt):
     """What a replay of a recorded step does."""
-    work.record(opt._at(SimpleNamespace(count=0)), cuda_driver.stream_of(None, 0))
+    work.record(opt._at(SimpleNamespace(count=0)), work.numbers.replays, cuda_driver.stream_of(None, 0))
 
 
 @as_if_recorded
@@ -136,10 +137,64 @@ def test_a_number_of_replays_that_is_none_is_refused(steps):
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 1 - 2**-53])
 def test_the_device_has_the_pages_power(beta):
     for t in (1, 2, 3, 7, 1000, 12345, 2**31 + 1, 2**53 + 1, 2**62 + 5):
-        rates, flag = (to_device(np.zeros(5)) for _ in range(2))
-        place = to_device(np.array([t - 1, 0, moving.STEADY, 0]))
-        where = [device_array(a, "").address for a in (rates, flag)]
+        rates, place = to_device(np.zeros(5)), to_device(np.array([t - 1, 0, moving.STEADY, 0]))
+        flag, at = arrays.upload(np.array([NONE])), device_array(rates, "").address
         launch = cuda_driver.launcher(moving.next_numbers, 1, 1, 0)
-        launch(where[0] + 16, 2, arrays.describe(place).address, where[1], beta)
+        launch(at + 16, 2, arrays.describe(place).address, flag.address, beta)
         assert rates.copy_to_host()[2] == spec.one_minus_power(beta, t)
         assert place.copy_to_host()[0] == t
+
+
+RATES = {"constant": 0.3, "schedule": lambda t: 0.3 / t, "gradient": "gradient", "adam": "adam"}
+
+
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_steps_that_wrote_nothing_are_not_counted(rate, before):
+    """A gradient that is not finite, and steps after it before the host learns of it: bound, and not waited for."""
+    ours, theirs = optimizer("numpy", rate), optimizer("cuda", rate)
+    params, grads = tree(1), tree(2)
+    there, gradients = moved(params), moved(grads)
+    state, bound = ours.init(params), theirs.bind(there, gradients, theirs.init(there), sync=False)
+    for _ in range(before):
+        state = ours.step(params, grads, state)
+        bound()
+    good = gradients["w"].copy_to_host()
+    gradients["w"].copy_to_device(np.full_like(good, np.nan))
+    for _ in range(3):
+        bound()
+    gradients["w"].copy_to_device(good)
+    bound()
+    assert bound.state.count == before + 4
+    with pytest.raises(NonFiniteError, match=rf"'w' is or was not finite, in the step after {before}; that") as told:
+        bound.synchronize()
+    assert told.value.count == before == bound.state.count
+    for _ in range(2):
+        state = ours.step(params, grads, state)
+        bound()
+    bound.synchronize()
+    same_bits(params, state, there, bound.state)
+
+
+def test_a_count_that_goes_on_behind_a_step_that_wrote_nothing_would_be_seen(monkeypatch):
+    monkeypatch.setattr(moving.Numbers, "taken", lambda numbers, stream: numbers.counted[0])
+    with pytest.raises(AssertionError):
+        test_steps_that_wrote_nothing_are_not_counted(0.3, 1)
+
+
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+def test_steps_of_two_states_and_of_other_rates_find_their_numbers(rate):
+    """Counts that jump, learning rates that change, and a schedule for a constant: each step has its own numbers."""
+    ours, theirs = optimizer("numpy", rate), optimizer("cuda", rate)
+    params, grads = tree(1), tree(2)
+    there, gradients = moved(params), moved(grads)
+    state, state_there = ours.init(params), theirs.init(there)
+    for step, count in enumerate([0, 1, 7, 8, 3, 2**40, 2**40 + 1, 5, 6, 7]):
+        state, state_there = state._replace(count=count), state_there._replace(count=count)
+        if step in (4, 8) and not isinstance(rate, str):
+            for opt in (ours, theirs):
+                opt.set_learning_rate(0.2 if step == 4 else lambda t: 0.1 / t)
+        state = ours.step(params, grads, state)
+        state_there = theirs.step(there, gradients, state_there, sync=step % 2 == 0)
+    theirs.synchronize()
+    same_bits(params, state, there, state_there)
