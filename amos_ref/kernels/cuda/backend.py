@@ -234,6 +234,7 @@ class Work(PlainWork):
                 self.compiled = True
             else:
                 graphs.keep(self, handle)
+                self.numbers.in_turn = False
                 aside = driver.stream_aside(self.device)
                 self.numbers.set_replays(at, aside)
                 driver.synchronize(aside)
@@ -276,10 +277,11 @@ class Work(PlainWork):
         """Wait for the stream; return -1, or the leaf whose gradient was not finite, and forget it."""
         with driver.on(self.device):
             bad = int(arrays.read(self.flag, stream)[0])
+            taken = None if bad == NONE else self.numbers.taken(stream)
+            self.numbers.waited(self.recorded)
             if bad == NONE:
                 self.pending = False
                 return -1
-            taken = self.numbers.taken(stream)
             arrays.refill(self.flag, np.array([NONE]), stream)
         self.begun = False
         if bad == moving.PAST:
@@ -290,13 +292,12 @@ class Work(PlainWork):
             )
         if self.pending:
             self.pending = False
-            known = not self.recorded  # else it may have been a replay
-            when = f"in the step after {taken}" if known else "in some step since the host last waited"
+            when = "in some step since the host last waited" if taken is None else f"in the step after {taken}"
             error = NonFiniteError(
                 f"gradient of leaf {self.names[bad]!r} is or was not finite, {when}; that step and all after it wrote "
                 "nothing"
             )
-            error.count = taken if known else None
+            error.count = taken
             raise error
         return bad
 

@@ -91,6 +91,7 @@ class Numbers:
         self.known: tuple[float, ...] | None = None  # what is at `rates`, NaN where the device may have changed it
         self.counted: tuple[int, int] | None = None  # the count and the rows at `steps`, where they are known
         self.placed: np.ndarray | None = None  # what was written at `replays` last
+        self.launched, self.in_turn = 0, True  # steps since the host waited, and whether each followed the one before
 
     def put(self, numbers: tuple[float, ...], stream: int) -> None:
         """Put all numbers there, in the order of the stream."""
@@ -113,16 +114,22 @@ class Numbers:
         if self.counted != (count, rows):
             known = None if self.counted is None else np.array([self.counted[0], 0, self.counted[1], 0])
             arrays.refill(self.steps, np.array([count, 0, rows, 0]), stream, known)
+            self.in_turn &= self.launched == 0
         self.counted = None  # until the step is launched
 
     def end(self, at: At) -> None:
         """Remember that `move` was launched at `steps`."""
         self.counted = min(at.count, MOST_COUNT) + 1, STEADY if at.steady else BY_HOST
+        self.launched += 1
 
-    def taken(self, stream: int) -> int:
-        """Wait; return how many steps have been taken before the one that wrote nothing."""
+    def taken(self, stream: int) -> int | None:
+        """Wait; return how many steps have been taken before the one that wrote nothing, if they are all in turn."""
         self.counted = None
-        return int(arrays.read(self.steps, stream)[COUNT]) - 1
+        return int(arrays.read(self.steps, stream)[COUNT]) - 1 if self.in_turn else None
+
+    def waited(self, replays: bool) -> None:
+        """Remember that the host has waited, and whether the next step may be a replay that it does not see."""
+        self.launched, self.in_turn = 0, not replays
 
     def move(self, place: DeviceArray, flag: int, beta: float, stream: int) -> None:
         """Launch what moves the numbers on, or have it recorded."""

@@ -176,6 +176,27 @@ def test_steps_that_wrote_nothing_are_not_counted(rate, before):
     same_bits(params, state, there, bound.state)
 
 
+@as_if_recorded
+def test_which_step_it_was_is_not_said_where_it_may_have_been_another():
+    opt = optimizer("cuda", 0.3)
+    there, gradients = moved(tree(1)), moved(tree(2))
+    state = opt.step(there, gradients, opt.init(there))
+    gradients["w"].copy_to_device(np.full((3, 2), np.nan, np.float32))
+    state = opt.step(there, gradients, state, sync=False)
+    opt.step(there, gradients, state._replace(count=5), sync=False)  # a count that does not follow
+    with pytest.raises(NonFiniteError, match="in some step since the host last waited") as told:
+        opt.synchronize()
+    assert told.value.count is None
+    (_, _, _, _), (theirs, there, gradients, state_there), work = replays(0.3)
+    gradients["w"].copy_to_device(np.full((3, 2), np.nan, np.float32))
+    replay(work, theirs)
+    for _ in range(2):
+        with pytest.raises(NonFiniteError, match="in some step since") as told:
+            theirs.synchronize()
+        assert told.value.count is None
+        state_there = theirs.step(there, gradients, state_there, sync=False)
+
+
 def test_a_count_that_goes_on_behind_a_step_that_wrote_nothing_would_be_seen(monkeypatch):
     monkeypatch.setattr(moving.Numbers, "taken", lambda numbers, stream: numbers.counted[0])
     with pytest.raises(AssertionError):
