@@ -73,3 +73,10 @@ def test_what_a_file_has_is_not_judged_again(monkeypatch, tmp_path):
     assert len(asked) == len(set(asked)) == 6
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert "| numpy | float64 | 4 | 3 | 1 | 1 | 1 | 1.0; 1.0 |" in table(rows)
+
+
+def test_the_first_that_are_drawn_may_be_left_out(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(judge_ports, "judge", lambda framework, dtype, change: asked.append(change) or {})
+    judge_all(tmp_path / "rows.jsonl", "numpy", "float64", 7, after=4)
+    assert asked == drawn("numpy")[4:7]
