@@ -26,6 +26,7 @@ import numpy as np
 from amos_ref.conformance import check
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.further import Subject
+from amos_ref.conformance.diagnosis.own_form import LEFT_OUT
 from amos_ref.conformance.ports.target import as_port
 from tools.judge_mutants import append, read
 from tools.judge_quality import HELD_OUT, SEED
@@ -137,7 +138,9 @@ def judge(framework: str, dtype: str, change: Change) -> dict[str, Any]:
     found = report.diagnosis.candidates if report.diagnosis else []
     subject = Subject(as_port(target), None, None)
     observed = (subject.observe_further("paper", HELD_OUT + i, dtype) for i in range(20))
-    unseen = Evidence([one for one in observed if one])
+    # Where its state was left out, since it is of another form, the name is one of what theta does.
+    alone = bool(report.diagnosis) and LEFT_OUT in report.diagnosis.text
+    unseen = Evidence([one for one in observed if one], ("theta",) if alone else None)
     raised = sum(r.verdict == "raises" for r in report.results)
     if 2 * raised > len(report.results):
         word = "raises"

@@ -52,6 +52,16 @@ def test_a_name_is_held_against_inputs_that_the_search_does_not_use():
     assert (row["word"], row["named"]) == ("the same", [["b-without-compounding"]])
 
 
+def test_a_name_that_leaves_a_state_out_is_held_against_theta(monkeypatch):
+    """This m is one number for an array, and so another thing than the page's; what theta does has a name."""
+    [change] = [c for c in drawn("numpy") if c.text.endswith("delta = momentum * state.get('m', 0.0) + (1 - momentum)")]
+    row = judge("numpy", "float64", change)
+    assert "its m is something else than ours, and was left out" in row["text"]
+    assert (row["word"], row["named"]) == ("the same", [["m-as-momentum*old_m+(1-momentum)"]])
+    monkeypatch.setattr(judge_ports, "LEFT_OUT", "?")
+    assert judge("numpy", "float64", change)["word"] == "another"
+
+
 def test_a_source_without_a_fault_is_the_page():
     text = (judge_ports.ROOT / CHANGED_PORTS["numpy"].path).read_text(encoding="utf-8")
     assert judge("numpy", "float64", Change("none", text))["word"] == "the page"

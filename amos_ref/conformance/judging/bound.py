@@ -163,6 +163,8 @@ class Bound(RunningBound):
         old, g2, beta = np.where(np.isfinite(s.old_v), np.abs(s.old_v), 0.0), np.abs(s.g2), s.beta
         self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
         self.v = self.v + 4 * self.u * (np.abs(s.v) + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
+        # Where g2 cannot have vanished and v is 0, a reading has no g2 in v, and v has no errors.
+        self.v = np.where((s.v == 0) & ((1 - beta) * g2 > self.tiny), 0.0, self.v)
 
     def _rel_q(self, s: Step) -> float:
         if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly

@@ -77,6 +77,7 @@ def is_same(one, other):
     [
         ({"v": lambda s, page: s.beta / s.old_v + (1.0 - s.beta) * s.g2}, "v-as-beta/old_v+(1-beta)*g2"),
         ({"v": lambda s, page: s.beta * s.old_v + (1.0 - s.beta)}, "v-as-beta*old_v+(1-beta)"),
+        ({"v": lambda s, page: s.beta * s.old_v}, "g2_in_v-times-0"),
         ({"v": lambda s, page: s.beta * s.old_v - (1.0 - s.beta) * s.g2}, "g2_in_v-times--1"),
         ({"q": lambda s, page: 1.0 + s.beta**s.t}, "q-as-1+beta^t"),
         ({"q": lambda s, page: 1.0 - s.beta ** (s.t - 2)}, "q-as-1-beta^(t_before-1)"),
@@ -187,8 +188,9 @@ def test_infinity_and_nan_are_one_where_a_reading_divides_by_0():
     assert first_departure(one.shown, steps, slack=evidence.SLACK, loose=True)[0] is None
 
 
-def test_bounds_are_there_where_the_state_is_negative_or_infinite(monkeypatch):
-    for name in ("b-as-old_b-gamma*(1+old_b)", "g2_in_v-times--1", "v-as-beta/old_v+(1-beta)*g2"):
+def test_bounds_are_there_where_the_state_is_0_negative_or_infinite(monkeypatch):
+    slips = ("v-as-beta*old_v", "b-as-old_b-gamma*(1+old_b)", "g2_in_v-times--1", "v-as-beta/old_v+(1-beta)*g2")
+    for name in slips:
         one = observe(SimulatedPort(name, seed=5), next(case for case in DOUBLE if case.name == "decayed"))
         assert Evidence([one]).decides((name,), 0)
     monkeypatch.setattr(Bound, "_settle", lambda self, s, *parts: None)
