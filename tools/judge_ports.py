@@ -5,8 +5,9 @@ operator, a factor or term that is missing, a number twice or half as large. Nob
 with a fixed seed. Each port is then checked as a user's is, with all cases of a dtype, those of its life among them.
 
 ``python -m tools.judge_ports FILE --framework torch --dtype float64 --up-to 40`` judges the first 40 that are drawn and
-appends a line for each to FILE; what FILE has already is not judged again. ``python -m tools.judge_ports FILE`` prints
-the table of what FILE has.
+appends a line for each to FILE; what FILE has already is not judged again. With ``--after 40`` the first 40 are left
+out: those after them were not looked at while the judge was made. ``python -m tools.judge_ports FILE`` prints the table
+of what FILE has.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import numpy as np
 from amos_ref.conformance import check
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.diagnosis.further import Subject
+from amos_ref.conformance.diagnosis.own_form import LEFT_OUT
 from amos_ref.conformance.ports.target import as_port
 from tools.judge_mutants import append, read
 from tools.judge_quality import HELD_OUT, SEED
@@ -136,7 +138,9 @@ def judge(framework: str, dtype: str, change: Change) -> dict[str, Any]:
     found = report.diagnosis.candidates if report.diagnosis else []
     subject = Subject(as_port(target), None, None)
     observed = (subject.observe_further("paper", HELD_OUT + i, dtype) for i in range(20))
-    unseen = Evidence([one for one in observed if one])
+    # Where its state was left out, since it is of another form, the name is one of what theta does.
+    alone = bool(report.diagnosis) and LEFT_OUT in report.diagnosis.text
+    unseen = Evidence([one for one in observed if one], ("theta",) if alone else None)
     raised = sum(r.verdict == "raises" for r in report.results)
     if 2 * raised > len(report.results):
         word = "raises"
@@ -152,10 +156,10 @@ def judge(framework: str, dtype: str, change: Change) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def judge_all(file: pathlib.Path, framework: str, dtype: str, up_to: int) -> None:
+def judge_all(file: pathlib.Path, framework: str, dtype: str, up_to: int, after: int = 0) -> None:
     """Judge changes that the file does not have, and append a line for each."""
     known = {row["name"] for row in read(file) if (row["framework"], row["dtype"]) == (framework, dtype)}
-    for change in drawn(framework)[:up_to]:
+    for change in drawn(framework)[after:up_to]:
         if change.text not in known:
             append(file, judge(framework, dtype, change))
 
@@ -182,9 +186,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--framework", choices=CHANGED_PORTS)
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     parser.add_argument("--up-to", type=int, default=40)
+    parser.add_argument("--after", type=int, default=0)
     given = parser.parse_args(arguments)
     if given.framework:
-        judge_all(given.file, given.framework, given.dtype, given.up_to)
+        judge_all(given.file, given.framework, given.dtype, given.up_to, given.after)
     else:
         print(table(read(given.file)))
 

@@ -52,6 +52,16 @@ def test_a_name_is_held_against_inputs_that_the_search_does_not_use():
     assert (row["word"], row["named"]) == ("the same", [["b-without-compounding"]])
 
 
+def test_a_name_that_leaves_a_state_out_is_held_against_theta(monkeypatch):
+    """This m is one number for an array, and so another thing than the page's; what theta does has a name."""
+    [change] = [c for c in drawn("numpy") if c.text.endswith("delta = momentum * state.get('m', 0.0) + (1 - momentum)")]
+    row = judge("numpy", "float64", change)
+    assert "its m is something else than ours, and was left out" in row["text"]
+    assert (row["word"], row["named"]) == ("the same", [["m-as-momentum*old_m+(1-momentum)"]])
+    monkeypatch.setattr(judge_ports, "LEFT_OUT", "?")
+    assert judge("numpy", "float64", change)["word"] == "another"
+
+
 def test_a_source_without_a_fault_is_the_page():
     text = (judge_ports.ROOT / CHANGED_PORTS["numpy"].path).read_text(encoding="utf-8")
     assert judge("numpy", "float64", Change("none", text))["word"] == "the page"
@@ -73,3 +83,10 @@ def test_what_a_file_has_is_not_judged_again(monkeypatch, tmp_path):
     assert len(asked) == len(set(asked)) == 6
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert "| numpy | float64 | 4 | 3 | 1 | 1 | 1 | 1.0; 1.0 |" in table(rows)
+
+
+def test_the_first_that_are_drawn_may_be_left_out(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(judge_ports, "judge", lambda framework, dtype, change: asked.append(change) or {})
+    judge_all(tmp_path / "rows.jsonl", "numpy", "float64", 7, after=4)
+    assert asked == drawn("numpy")[4:7]

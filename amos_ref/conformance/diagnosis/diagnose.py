@@ -28,7 +28,7 @@ FEWEST = 12  # numbers that are all float32's by chance in no port
 TWINS = 24  # inputs on which what is one reading is one reading: each option is in half of them
 FURTHER = 40  # inputs that are tried to tell candidates apart
 BUDGET = 120_000  # steps of a leaf that a search may take with readings
-BUDGET_BESIDE = 12_000  # the same where something must be said beside a name
+BUDGET_BESIDE = 15_000  # the same where something must be said beside a name
 BUDGET_LOW = 5_000  # the same in float16 and bfloat16, where each costs two dozen evaluations: once all names, and more
 GOOD_SHARE = 0.5  # of what departs from the page: how much a nearest deviation must explain
 
@@ -245,7 +245,7 @@ def _drop_twins(evidence: Evidence, found: list[Names], options: Collection[str]
         shown = (getattr(step, what) for now in runs for step in now.values() for what in algorithm.stages)
         with np.errstate(over="ignore"):
             numbers = np.concatenate([np.float32(a).ravel() for a in shown if a is not None])
-        kept.setdefault(numbers.tobytes(), names)
+        kept.setdefault(np.where(np.isfinite(numbers), numbers, np.nan).tobytes(), names)
     return list(kept.values())
 
 

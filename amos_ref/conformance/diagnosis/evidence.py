@@ -11,6 +11,7 @@ import numpy as np
 from amos_ref.conformance.algorithms import ALGORITHMS, PAPER_AMOS, Algorithm
 from amos_ref.conformance.diagnosis.catalogue import KNOWN, Knowledge, Names, deviation, in_order, reading_of
 from amos_ref.conformance.diagnosis.deviation import Deviation
+from amos_ref.conformance.diagnosis.shown import numbers_of, shown_by
 from amos_ref.conformance.diagnosis.terms import count_right_terms
 from amos_ref.conformance.judging.bound import UNIT_ROUNDOFF, Unbounded
 from amos_ref.conformance.judging.drive import Observation
@@ -113,6 +114,7 @@ class Evidence:
         self._outcomes: dict[tuple[Names, int], Misfit | None] = {}
         self._excused: dict[tuple[Names, int], Misfit | None] = {}
         self._decided: dict[tuple[Names, int], bool] = {}
+        self._in_numbers: dict[int, bool] = {}
         misfits = [(self._compare((), one), one) for one in seen]
         misfits.sort(key=lambda pair: pair[0] is None)
         self.seen, self.given = [one for _, one in misfits], len(misfits)
@@ -187,7 +189,8 @@ class Evidence:
         """
         if self.seen[0].case.dtype in ENVELOPE_DTYPES:
             return False
-        rounds = any(self.deviation(name).stage == "storage" for name in names)
+        edits = self.known.grammar.edits  # no bounds are derived for these
+        rounds = any(self.deviation(name).stage == "storage" or name in edits for name in names)
         departing = sum(self.outcome((), i) is not None for i in range(len(self.seen)))
         most = (departing - 1) // 2 if rounds else min((departing - 1) // 2, EXCUSED)
         failing = list(itertools.islice(self.failing(names), most + 1))
@@ -201,9 +204,9 @@ class Evidence:
                 steps = list(self._amid_errors(acting, self.seen[i]))
             except (Unbounded, ShapeError):
                 return False
-            if self._first(self.seen[i].shown, steps, SLACK) is not None:
+            if self._first(self.seen[i].shown, steps, SLACK, edits.keys() >= set(acting)) is not None:
                 return False
-            admits = self._first(self._shown_by_page(self.seen[i]), steps, 1.0) is None
+            admits = self._first(shown_by(self._page(self.seen[i]), self.seen[i]), steps, 1.0) is None
             self._excused[acting, i] = UNDECIDED if admits else None
         return True
 
@@ -244,8 +247,19 @@ class Evidence:
         if (names, i) not in self._decided:
             fits = self.outcome(names, i) is None
             departs = names and self.outcome((), i) is not None
-            self._decided[names, i] = fits and not (departs and self._admits_page(names, self.seen[i]))
+            idle = fits and departs and (self._admits_page(names, self.seen[i]) or self._tells_nothing(names, i))
+            self._decided[names, i] = fits and not idle
         return self._decided[names, i]
+
+    def _tells_nothing(self, names: Names, i: int) -> bool:
+        """Whether the port departs in NaN and infinity alone, which more than one of the grammar's readings have."""
+        if all(name in self.known.catalogue for name in names):
+            return False
+        if i not in self._in_numbers:
+            page = self._page(self.seen[i])
+            numbers = numbers_of(self.seen[i], page)
+            self._in_numbers[i] = first_departure(numbers, page, self.stages, SLACK)[0] is not None
+        return not self._in_numbers[i]
 
     def _compare(self, names: Names, one: Observation) -> Misfit | None:
         if names and one.case.dtype in ENVELOPE_DTYPES:
@@ -291,14 +305,15 @@ class Evidence:
 
     def _against(self, names: Names, one: Observation, shown: list[Any]) -> Misfit | None:
         stepped: set[str] = set()
+        loose = any(name in self.known.grammar.edits for name in names)
         try:
             steps = trajectory(one.case, one.etas, self.reading_of(names)) if names else self._page(one)
-            found = self._first(shown, self._noting(steps, stepped, bool(names)), SLACK)
+            found = self._first(shown, self._noting(steps, stepped, bool(names)), SLACK, loose)
             shows = shown is one.shown and one.case.dtype not in ENVELOPE_DTYPES and self.is_whole(one)
             shows = shows and set(self.stages) > {"theta"}  # a state of another form is none to start from
             if found and found.step > 1 and names and shows:  # no earlier error is left where each step starts anew
                 steps = trajectory(one.case, one.etas, self.reading_of(names), shown)
-                if self._first(shown, self._noting(steps, stepped, True), SLACK) is None:
+                if self._first(shown, self._noting(steps, stepped, True), SLACK, loose) is None:
                     found = None
         except Unbounded:
             return UNDECIDED
@@ -313,11 +328,13 @@ class Evidence:
         )
         return next(moves, None)
 
-    def _first(self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float) -> Misfit | None:
+    def _first(
+        self, shown: list[Any], steps: Iterable[dict[str, Any]], slack: float, loose: bool = False
+    ) -> Misfit | None:
         """Return where what is shown departs from a reading's steps first."""
         taken: list[dict[str, Any]] = []
         try:
-            found = first_departure(shown, (taken.append(now) or now for now in steps), self.stages, slack)[0]
+            found = first_departure(shown, (taken.append(now) or now for now in steps), self.stages, slack, loose)[0]
         except ShapeError as error:
             return Misfit(0, next(iter(self.algorithm.parts)), "", str(error))
         if found is None:
@@ -359,20 +376,11 @@ class Evidence:
 
         It is asked of each quantity by itself: a reading without bounds for theta may be decided by v.
         """
-        shown, page = self._shown_by_page(one), self._page(one)
+        page = self._page(one)
+        shown = shown_by(page, one)
         try:
             steps = list(trajectory(one.case, one.etas, self.reading_of(names)))
         except (Unbounded, ShapeError):
             return True
         departing = [what for what in self.stages if first_departure(one.shown, page, (what,), SLACK)[0] is not None]
         return any(first_departure(shown, steps, (what,))[0] is None for what in departing)
-
-    def _shown_by_page(self, one: Observation) -> list[dict[str, Any]]:
-        """Return what a port would show, of what this one does, if it were the page."""
-        return [
-            {
-                what: {k: np.asarray(x) for k, m in now.items() if (x := getattr(m.step, what)) is not None and k in of}
-                for what, of in shown.items()
-            }
-            for now, shown in zip(self._page(one), one.shown, strict=False)
-        ]

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance.diagnosis.deviation import mean_of_slot
 from amos_ref.conformance.diagnosis.deviations import CATALOGUE
+from amos_ref.conformance.diagnosis.edits import Formula, edits
 from amos_ref.conformance.diagnosis.grammar import (
     Grammar,
     Target,
@@ -40,6 +42,12 @@ FACTORS: dict[str, Callable[[Any], Any]] = {
     "g2": lambda s: s.g2,
     "gamma": lambda s: s.gamma,
 }
+#: Those that stand beside an average alone.
+_OF_MOMENTUM: dict[str, Callable[[Any], Any]] = {
+    "mu": lambda s: s.momentum or 0.0,
+    "(1-mu)": lambda s: 1.0 - (s.momentum or 0.0),
+    "(1+mu)": lambda s: 1.0 + (s.momentum or 0.0),
+}
 _EARLY = ("xi", "eta", "beta", "(1-beta)", "(1-beta^t)", "beta^t", "(1+beta)", "t", "n", "b", "(1+b)")
 
 #: What the page has of a factor already; c_coef and d_coef stand for the arguments of c and d.
@@ -47,6 +55,7 @@ OWN: dict[str, dict[str, str]] = {
     "g2": {},
     "v": {},
     "beta_in_v": {"beta": "1"},
+    "(1-beta)_in_v": {"(1-beta)": "1"},
     "beta_in_correction": {"beta": "1"},
     "r": {"v": "-1", "(1-beta^t)": "1"},
     "c_coef": {"xi": "1/2"},
@@ -58,6 +67,9 @@ OWN: dict[str, dict[str, str]] = {
     "rho": {"d": "1"},
     "delta": {},
     "m": {},
+    "m_in_m": {"mu": "1"},
+    "delta_in_m": {"(1-mu)": "1"},
+    "(1-mu)_in_m": {"(1-mu)": "1"},
     "epsilon": {},
     "clip_value": {},
 }
@@ -70,9 +82,18 @@ _STEP = "steps have another size"
 _DECAY = "the decay has another size"
 _AVERAGE = "old changes count otherwise"
 _WHOLE = "steps, decay and clock have another size"
+
+
+def _scale_1(name: str, root: Callable[[Any], Any], power: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Scale the 1 of 1 + k b, over (the root of) which a stage is one."""
+    return lambda f: {name: lambda s, page: 1.0 / root(1.0 / power(page(s)) + (f(s) - 1.0))}
+
+
 TARGETS: dict[str, Target] = {
     "g2": Target("the mean square", "reduce", _STEP, _EARLY, scale_stage("g2")),
     "g2_in_v": Target("the mean square that enters v", "second moment", _STEP, _EARLY, scale_given("g2", "v")),
+    "1_in_v": Target("the 1 of 1 - beta, in v,", "second moment", _STEP, (), scale_share("v", lambda s: s.g2)),
+    "(1-beta)_in_v": Target("the 1 - beta of v", "second moment", _STEP, ("(1-beta)",), scale_given("g2", "v")),
     "beta_in_v": Target("the beta of v", "second moment", _STEP, ("beta",), scale_given("beta", "v")),
     "beta_in_correction": Target(
         "the beta of 1 - beta^t", "bias correction", _STEP, ("beta",), scale_given("beta", "q")
@@ -94,10 +115,18 @@ TARGETS: dict[str, Target] = {
     "1_in_growth": Target("the 1 of gamma (1 + b)", "clock", _CLOCK, _EARLY, scale_share("b", lambda s: s.gamma)),
     "gamma_in_rho": Target("the gamma of the decay", "weight decay", _DECAY, _LATE, scale_given("gamma", "rho")),
     "c": Target("c", "c", _DECAY, _BEFORE_GAMMA, scale_stage("c")),
+    "1_in_c": Target("the 1 of 1 + c_coef sqrt(xi) b, in c,", "c", _DECAY, (), _scale_1("c", np.sqrt, np.square)),
     "d_coef": Target(
         "d_coef sqrt(xi eta) b, in d,", "d", "steps fall at another pace", _BEFORE_GAMMA, scale_given("d_coef", "d")
     ),
     "d": Target("d", "d", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("d")),
+    "1_in_d": Target(
+        "the 1 of 1 + d_coef sqrt(xi eta) b, in d,",
+        "d",
+        "steps and decay have another size",
+        (),
+        _scale_1("d", lambda x: x, lambda x: x),
+    ),
     "alpha": Target("the step size alpha", "step size", _STEP, _BEFORE_GAMMA, scale_stage("alpha")),
     "extra_l2": Target(
         "extra_l2", "weight decay", "the extra decay has another size", _BEFORE_GAMMA, scale_given("extra_l2", "rho")
@@ -110,13 +139,25 @@ TARGETS: dict[str, Target] = {
         "the averaged change", "momentum", "steps and decay have another size", _BEFORE_GAMMA, scale_stage("m")
     ),
     "m_in_m": Target(
-        "the old average in the new", "momentum", _AVERAGE, _EARLY, scale_share("m", lambda s: s.momentum * s.old_m)
+        "the old average in the new",
+        "momentum",
+        _AVERAGE,
+        (*_EARLY, *_OF_MOMENTUM),
+        scale_share("m", lambda s: s.momentum * s.old_m),
     ),
     "delta_in_m": Target(
         "the change that is averaged",
         "momentum",
         _AVERAGE,
-        _LATE,
+        (*_LATE, *_OF_MOMENTUM),
+        scale_share("m", lambda s: (1.0 - s.momentum) * s.delta),
+    ),
+    "1_in_m": Target("the 1 of 1 - mu, in m,", "momentum", _AVERAGE, (), scale_share("m", lambda s: s.delta)),
+    "(1-mu)_in_m": Target(
+        "the 1 - mu of the average",
+        "momentum",
+        _AVERAGE,
+        ("(1-mu)",),
         scale_share("m", lambda s: (1.0 - s.momentum) * s.delta),
     ),
     "epsilon": Target("epsilon", "epsilon", "small gradients steer otherwise", _EARLY, scale_stage("epsilon")),
@@ -185,8 +226,47 @@ OFFSETS = {
     ),
 }
 
+#: The page's formulas, of which a slip makes others. `divisor` is max(v, epsilon), and `change` what moves theta.
+FORMULAS = {
+    "epsilon": Formula("epsilon", "small gradients steer otherwise", ("2**-125",)),
+    "g2": Formula("reduce", _STEP, ("mean(g*g)",)),
+    "v": Formula("second moment", _STEP, ("beta*old_v + (1 - beta)*g2", "old_v + (1 - beta)*(g2 - old_v)")),
+    "q": Formula("bias correction", _STEP, ("1 - beta**t", "1 - beta**(t_before + 1)", "-expm1(t*log(beta))")),
+    "r": Formula("bias correction", _STEP, ("q/divisor",)),
+    "c": Formula("c", _DECAY, ("1/sqrt(1 + c_coef*sqrt(xi)*old_b)",)),
+    "gamma": Formula("gamma", "decay and clock run at another pace", ("c*xi**2*(r*g2)", "c*(xi*xi)*(r*g2)")),
+    "d": Formula("d", "steps and decay have another size", ("1/(1 + d_coef*sqrt(xi*eta)*old_b)",)),
+    "alpha": Formula("step size", _STEP, ("d*(xi*eta*sqrt(r))",)),
+    "rho": Formula("weight decay", _DECAY, ("d*(gamma/2 + extra_l2)", "d*(0.5*gamma + extra_l2)")),
+    "b": Formula("clock", _CLOCK, ("old_b + gamma*(1 + old_b)", "old_b*(1 + gamma) + gamma")),
+    "delta": Formula(
+        "change",
+        _STEP,
+        (
+            "-(alpha*g + rho*old_theta)",
+            "-d*(xi*eta*sqrt(r)*g + (gamma/2 + extra_l2)*old_theta)",
+            "-(d*(xi*eta*sqrt(r))*g + d*(gamma/2 + extra_l2)*old_theta)",
+        ),
+    ),
+    "m": Formula(
+        "momentum", _AVERAGE, ("momentum*old_m + (1 - momentum)*delta", "old_m + (1 - momentum)*(delta - old_m)")
+    ),
+    "theta": Formula("change", _STEP, ("old_theta + change",)),
+}
+_MEANT: dict[str, Callable[[Any], Any]] = {
+    "divisor": lambda s: np.maximum(s.v, s.epsilon),
+    "t_before": lambda s: s.t - 1,
+    "change": lambda s: s.delta if s.m is None else s.m,
+}
+_CALLED: dict[str, Callable[[Any, Any], Any]] = {
+    "sqrt": lambda s, x: np.sqrt(x),
+    "log": lambda s, x: np.log(x),
+    "expm1": lambda s, x: np.expm1(x),
+    "mean": lambda s, x: mean_of_slot(x, s.old_v.shape),
+}
+
 GRAMMAR = Grammar(
-    FACTORS,
+    FACTORS | _OF_MOMENTUM,
     OWN,
     TARGETS,
     POWERS,
@@ -194,5 +274,6 @@ GRAMMAR = Grammar(
     rough=("clip_value", "epsilon", "momentum", "c_coef", "d_coef"),
     offsets=OFFSETS,
     catalogue=CATALOGUE,
-    fixed=("beta_in_v", "beta_in_correction"),
+    fixed=("beta_in_v", "beta_in_correction", "(1-beta)_in_v", "(1-mu)_in_m"),
+    edits=edits(FORMULAS, _MEANT, _CALLED),
 )

@@ -196,7 +196,12 @@ def _explain(grammar: Grammar, target: str, known: list[tuple[float, Step]], nea
             # It may be an option that has one value wherever the target shows.
             columns = dict(_columns(grammar, target, [step for _, step in known]))
             yield from _powers(grammar, target, np.log(np.abs(ks)), float(np.sign(k)), columns, 1, near) if k else ()
-    elif np.all(ks > 0) or np.all(ks < 0):
+        return
+    middle = float(np.median(ks))
+    near_by = np.abs(ks - middle) <= near * abs(middle)
+    if 2 * np.count_nonzero(near_by) > ks.size and abs(middle - 1.0) > near:  # the secant method may miss it in some
+        yield _in_known_words(grammar, target, _rounded(middle, _finer(ks, near)))
+    if np.all(ks > 0) or np.all(ks < 0):
         columns = dict(_columns(grammar, target, [step for _, step in known]))
         for several in range(1, SEVERAL + 1):
             found = list(_powers(grammar, target, np.log(np.abs(ks)), float(np.sign(ks[0])), columns, several, near))

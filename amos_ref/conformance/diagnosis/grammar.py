@@ -3,7 +3,7 @@
 ``TARGET-times-FACTOR``, as in gamma-times-eta, c_coef-times-xi^3/2, alpha-times-1.07 or rho-times-xi*eta^-1: a factor
 is a number, or a quantity of the step with an exponent. What targets and factors there are, an algorithm says
 (factors.py, closed_form/factors.py). ``TARGET-plus-NUMBER``, as in alpha-plus-0.01 or rho-minus-0.5, says
-that a number is added.
+that a number is added. ``STAGE-as-FORMULA`` is a slip in a formula (edits.py).
 """
 
 import fractions
@@ -99,6 +99,8 @@ class Grammar:
         To what a number may be added.
     fixed : collection of str
         Targets in whose place any number may stand, where a port has fixed an option. Only the fit looks for these.
+    edits : dict of str to Deviation, optional
+        Single edits of the formulas (edits.py), which are tried one by one.
     catalogue : Catalogue
         Its names are left out.
     """
@@ -109,6 +111,7 @@ class Grammar:
     powers: Mapping[str, tuple[str, str]]
     words: Mapping[str, Mapping[float, str]]
     rough: tuple[str, ...]
+    edits: Mapping[str, Deviation]
     catalogue: Catalogue
 
     def __init__(
@@ -122,13 +125,14 @@ class Grammar:
         offsets: Mapping[str, Target],
         catalogue: Catalogue,
         fixed: Collection[str] = (),
+        edits: Mapping[str, Deviation] | None = None,
     ) -> None:
         self.factors, self.own, self.targets, self.powers, self.words = factors, own, targets, powers, words
         self.rough, self.catalogue = tuple(rough), catalogue
-        self.offsets, self.fixed = offsets, tuple(fixed)
+        self.offsets, self.fixed, self.edits = offsets, tuple(fixed), edits or {}
         parts = "|".join(map(re.escape, sorted(factors, key=len, reverse=True)))
         self._part = re.compile(rf"({parts})(?:\^(-?\d+(?:/\d+)?))?")
-        self._times = re.compile(rf"({'|'.join(targets)})-times-(.+)")
+        self._times = re.compile(rf"({'|'.join(map(re.escape, targets))})-times-(.+)")
         self._plus = re.compile(rf"({'|'.join(offsets)})-(plus|minus)-(.+)")
 
     def scaled(self, target: str, factors: tuple[Factor, ...], number: float = 1.0) -> Deviation:
@@ -183,6 +187,8 @@ class Grammar:
 
     def parse(self, name: str) -> Deviation:
         """Return the deviation of a name; KeyError if it is none of the grammar's."""
+        if name in self.edits:
+            return self.edits[name]
         found = self._plus.fullmatch(name)
         if found:
             try:

@@ -26,15 +26,17 @@ Source = Callable[[Evidence, Names, list[int]], Iterator[Names]]
 def sets(evidence: Evidence, largest: int = LARGEST, grammar: bool = True) -> Iterator[list[Names]]:
     """Yield the sets that explain all observations, smaller ones first, as far as the budget reaches.
 
-    Single deviations are the catalogue's, then, with the grammar, fitted factors, what the fit may miss, and numbers
-    that are added. Pairs and larger sets grow by the catalogue, at first only the most promising one, then more of
+    Single deviations are the catalogue's, then, with the grammar, fitted factors, what the fit may miss, edits of the
+    formulas, and numbers that are added. An edit stands alone, since it hides what else its stage makes of a deviation.
+    Pairs and larger sets grow by the catalogue, at first only the most promising one, then more of
     them, and then, with the grammar, by fitted factors too: a fit costs as much as ten catalogues.
     """
     singles: Scores = {}
     try:
         for source in _SOURCES if grammar else _SOURCES[:1]:
             new = _extensions(evidence, (), source)
-            singles |= new
+            if source is not _edits:
+                singles |= new
             yield _smallest([names for names in new if evidence.fits(names)])
         # What was computed once is not charged again.
         passes = ((2, BEAM, 1), (largest, 1, 1), (largest, BEAM, 1), (largest, BEAM, 2))
@@ -138,7 +140,11 @@ def _relevant(evidence: Evidence, names: Names, i: int, among: Iterable[str]) ->
             yield (name,)
 
 
-_SOURCES: tuple[Source, ...] = (_known, fitted, _grammar, fitted_offsets)
+def _edits(evidence: Evidence, names: Names, failing: list[int]) -> Iterator[Names]:
+    return _relevant(evidence, names, failing[0], evidence.known.grammar.edits)
+
+
+_SOURCES: tuple[Source, ...] = (_known, fitted, _grammar, _edits, fitted_offsets)
 
 
 def _spread(failing: list[int]) -> list[int]:

@@ -134,11 +134,13 @@ class Bound(RunningBound):
         rel_g2 = (n + 1) * u
         self._advance_v(s, rel_g2)
         self._settle(s, "v")
-        rel_r = self._rel_q(s) + self.v / np.fmax(s.v, s.epsilon) + 3 * u
-        k = s.c_coef * np.sqrt(s.xi)
-        rel_c = (k * (self.b + 4 * u * s.old_b) / (1 + k * s.old_b) + u) / 2 + 4 * u
+        # A v below 0, which the page does not have, is far from epsilon, by which r divides then.
+        of_v = np.where(s.v + self.v < 0, 0.0, self.v / np.fmax(s.v, s.epsilon))
+        rel_r = self._rel_q(s) + of_v + 3 * u
+        k, old_b = s.c_coef * np.sqrt(s.xi), np.where(np.isfinite(s.old_b), s.old_b, 0.0)  # of infinity, c and d are 0
+        rel_c = (k * (self.b + 4 * u * np.abs(old_b)) / np.abs(1 + k * old_b) + u) / 2 + 4 * u
         k = s.d_coef * np.sqrt(s.xi * s.eta)
-        rel_d = k * (self.b + 6 * u * s.old_b) / (1 + k * s.old_b) + 3 * u
+        rel_d = k * (self.b + 6 * u * np.abs(old_b)) / np.abs(1 + k * old_b) + 3 * u
         rel_gamma = rel_c + rel_r + rel_g2 + 6 * u
         rel_alpha = rel_d + rel_r / 2 + 7 * u
         size = np.maximum(np.abs(s.rho), np.abs(s.d) * (np.abs(s.gamma) / 2.0 + np.abs(s.extra_l2)))  # the page's rho
@@ -158,9 +160,11 @@ class Bound(RunningBound):
         self._check(*(np.where(finite, rel, 0.0) for rel in (rel_gamma, rel_alpha)))
 
     def _advance_v(self, s: Step, rel_g2: float) -> None:
-        old, g2, beta = s.old_v, s.g2, s.beta
+        old, g2, beta = np.where(np.isfinite(s.old_v), np.abs(s.old_v), 0.0), np.abs(s.g2), s.beta
         self.v = beta * self.v + (1 - beta) * g2 * rel_g2 + self._stored(beta) * (old + g2)
-        self.v = self.v + 4 * self.u * (s.v + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
+        self.v = self.v + 4 * self.u * (np.abs(s.v) + (1 - beta) * np.maximum(old, g2)) + self._flushed(s.v)
+        # Where g2 cannot have vanished and v is 0, a reading has no g2 in v, and v has no errors.
+        self.v = np.where((s.v == 0) & ((1 - beta) * g2 > self.tiny), 0.0, self.v)
 
     def _rel_q(self, s: Step) -> float:
         if not s.q:  # a reading that corrects with 1 - beta^0 has r = 0, exactly
@@ -168,4 +172,4 @@ class Bound(RunningBound):
         t, beta = float(s.t), np.float64(s.beta)
         power = beta**t
         stored = t * self._stored(s.beta) * beta ** (t - 1)
-        return ((t + 4) * self.u * power + stored) / s.q + 2 * self.u
+        return ((t + 4) * self.u * power + stored) / np.abs(s.q) + 2 * self.u

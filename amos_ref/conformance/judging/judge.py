@@ -132,10 +132,12 @@ def first_departure(
     page: Iterable[dict[str, Moment]],
     stages: Iterable[str] | None = None,
     slack: float = 1.0,
+    loose: bool = False,
 ) -> tuple[dict[str, Any] | None, float]:
     """Return the first departure, None if there is none, and the largest ratio of difference to `slack` bounds.
 
-    Without `stages`, all that the algorithm has are compared.
+    Without `stages`, all that the algorithm has are compared. If it is `loose`, what is not finite is one thing: where
+    a reading divides by 0, infinity or NaN comes of it, as its products are grouped.
     """
     worst = 0.0
     for t, (got, ref) in enumerate(zip(port, page, strict=False), 1):
@@ -146,6 +148,9 @@ def first_departure(
                 if ours is None or name not in got.get(stage, {}):
                     continue
                 theirs, ours, allowed = got[stage][name], np.asarray(ours), slack * moment.allowed[stage]
+                if loose and theirs.size == ours.size:
+                    neither = ~np.isfinite(theirs) & ~np.isfinite(ours.reshape(theirs.shape))
+                    theirs = np.where(neither, ours.reshape(theirs.shape), theirs)
                 found = _compare(theirs, ours, allowed, stage == "theta")
                 # A port may keep the change that it subtracts; a sign that is really wrong shows in theta.
                 if stage == algorithm.change:

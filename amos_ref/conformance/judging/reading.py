@@ -198,7 +198,8 @@ def _squares_of(case: Case) -> dict[Any, Any]:
 
 def is_opposite(own: Any, shown: np.ndarray) -> bool:
     """Whether a momentum that a port shows is nearer to a reading's with the opposite sign."""
-    return bool(np.abs(own + shown).max(initial=0.0) < np.abs(own - shown).max(initial=0.0))
+    with np.errstate(invalid="ignore"):  # of infinities
+        return bool(np.abs(own + shown).max(initial=0.0) < np.abs(own - shown).max(initial=0.0))
 
 
 def take(stages: Mapping[str, Stage], step: Step) -> bool:
