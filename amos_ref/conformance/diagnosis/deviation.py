@@ -64,6 +64,11 @@ def _is_narrower(stored: str, case: Case) -> bool:
     return stored not in STORED[case.dtype]
 
 
+def heeds_epsilon(s: Any, page: Any) -> bool:
+    """Whether epsilon is what is asked for, or none at all; one that is ignored is the default wherever it is set."""
+    return page(s.but(options={**s.options, "epsilon": 1.0})) in (1.0, 0.0)
+
+
 def norm(*arrays: Any) -> float:
     """Return the joint norm of arrays."""
     return math.sqrt(sum(float(np.sum(a * a)) for a in arrays))

@@ -16,6 +16,7 @@ from amos_ref.conformance.diagnosis.deviation import (
     at_first_axis,
     bessel,
     chi,
+    heeds_epsilon,
     largest,
     mean_of_slot,
     norm,
@@ -154,7 +155,7 @@ _add("epsilon", "epsilon-ignored",
 for _value in (1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 1e-15, 1e-16, 1e-18, 1e-20, 1e-30):
     _add("epsilon", f"epsilon-default-{_value:.0e}", f"has {_value:.0e} as default of epsilon; the page 2^-125",
          f"gradients much below {math.sqrt(_value):.0e} move nothing",
-         epsilon=lambda s, page, value=_value: page(s) if "epsilon" in s.asked else value)
+         epsilon=lambda s, page, value=_value: page(s) if "epsilon" in s.asked and heeds_epsilon(s, page) else value)
 
 # c
 _add("c", "c-absent", "leaves c out of gamma", "the decay falls too slowly", c=lambda s, page: page(s) * 0.0 + 1.0)

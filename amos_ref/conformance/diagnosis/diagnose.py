@@ -13,7 +13,7 @@ from amos_ref.conformance.diagnosis.evidence import SLACK, UNDECIDED, Evidence, 
 from amos_ref.conformance.diagnosis.further import Confirming, Subject
 from amos_ref.conformance.diagnosis.own_form import OWN_FORM, describe_left_out
 from amos_ref.conformance.diagnosis.recognise import recognise
-from amos_ref.conformance.diagnosis.search import LARGEST, SINGLES, sets
+from amos_ref.conformance.diagnosis.search import EPSILON_DEFAULT, LARGEST, SINGLES, sets
 from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Observation
@@ -187,16 +187,43 @@ def _confirm(subject: Subject, attempt: Attempt, candidates: list[Names], confir
     wanted = CONFIRMING // 4 if attempt.judged in envelope.ENVELOPE_DTYPES else CONFIRMING * max(largest - 1, 1)
     further = confirming.first(wanted, evidence.algorithm.name, attempt.dtype)
     for one in further[len(evidence.seen) - evidence.given :]:
-        evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
+        evidence.add(_judged(one, attempt))
     found = [names for names in candidates if evidence.fits(names) and evidence.needs_each(names)]
+    found = _hold_near_epsilon(attempt, found, confirming)
     if SINGLE in attempt.notes:
         found = [names for names in found if _holds_in_float32(subject, evidence, names)]
     return found
 
 
+def _judged(one: Observation, attempt: Attempt) -> Observation:
+    """Return an observation that is judged by the bounds of an attempt."""
+    return one._replace(case=one.case._replace(dtype=attempt.judged))
+
+
+def _hold_near_epsilon(attempt: Attempt, candidates: list[Names], confirming: Confirming) -> list[Names]:
+    """Return the candidates that hold where gradients are as small as a default of epsilon that they have.
+
+    Far from it an epsilon that is added is as good as one that is a least value: so each is tried beside the default.
+    """
+    evidence, found = attempt.evidence, []
+    places = {name for name, d in evidence.known.catalogue.items() if d.stage == "epsilon"}
+    for names in candidates:
+        values = [name for name in names if name.startswith(EPSILON_DEFAULT)]
+        sizes = [float(name.removeprefix(EPSILON_DEFAULT)) for name in values]
+        near = [one for x in sizes for one in confirming.near(x, evidence.algorithm.name, attempt.dtype)]
+        small = Evidence([_judged(one, attempt) for one in near], evidence.stages)
+        if not near or small.fits(names):
+            found.append(names)
+        elif places >= {*names}:
+            others = {name for name in places if not name.startswith(EPSILON_DEFAULT)} - {*names}
+            beside = [evidence.in_order((*names, place)) for place in sorted(others)]
+            found += [both for both in beside if small.fits(both) and evidence.fits(both)]
+    return found
+
+
 def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> bool:
     """Whether float64's bounds are too narrow for most of what is seen, and the port does the same in float32."""
-    if not any(map(_is_single, evidence.seen)):
+    if not any(_is_single(one, evidence.reading_of(names)) for one in evidence.seen):
         return False
     double = Evidence([one._replace(case=one.case._replace(dtype="float64")) for one in evidence.seen], evidence.stages)
     if 2 * len(list(double.failing(names))) <= len(double.seen):
@@ -207,14 +234,18 @@ def _holds_in_float32(subject: Subject, evidence: Evidence, names: Names) -> boo
     return bool(seen) and Evidence(seen, evidence.stages).fits(names)
 
 
-def _is_single(one: Observation) -> bool:
-    """Whether something that a port shows, of theta, v, b and m, holds float32 numbers only."""
+def _is_single(one: Observation, reading: Any) -> bool:
+    """Whether something that a port shows, of theta, v, b and m, holds float32 numbers where the reading has others."""
     parts: dict[str, list[np.ndarray]] = {}
-    for shown in one.shown:
-        for what, arrays in shown.items():
-            parts.setdefault(what, []).extend(a[np.isfinite(a) & (a != 0)] for a in arrays.values())
-    numbers = (np.concatenate(arrays) for arrays in parts.values() if arrays)
     with np.errstate(over="ignore"):
+        for shown, now in zip(one.shown, reading.run(one.case._replace(dtype="float64"), one.etas), strict=False):
+            for what, arrays in shown.items():
+                for name in arrays.keys() & now.keys():
+                    a, ours = arrays[name], getattr(now[name], what, None)
+                    if ours is not None and np.shape(ours) == np.shape(a):
+                        told = a[np.isfinite(a) & (a != 0) & (ours != np.float32(ours))]
+                        parts.setdefault(what, []).append(np.ravel(told))
+        numbers = (np.concatenate(arrays) for arrays in parts.values() if arrays)
         return any(a.size >= FEWEST and bool(np.all(a == np.float32(a))) for a in numbers)
 
 
@@ -230,7 +261,7 @@ def _tell_apart(subject: Subject, attempt: Attempt, found: list[Names]) -> list[
             break
         one = subject.observe_further(attempt.evidence.algorithm.name, i, attempt.dtype)
         if one is not None and _differ(attempt.evidence, one, found):
-            attempt.evidence.add(one._replace(case=one.case._replace(dtype=attempt.judged)))
+            attempt.evidence.add(_judged(one, attempt))
             found = [names for names in found if attempt.evidence.fits(names)]
     return found
 

@@ -3,8 +3,10 @@
 import functools
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from amos_ref.conformance.algorithms import ALGORITHMS
-from amos_ref.conformance.cases import Case, round_case
+from amos_ref.conformance.cases import Case, draw, round_case
 from amos_ref.conformance.judging.drive import Failure, Observation, observe, unsupported
 from amos_ref.conformance.ports.port import Port
 
@@ -39,12 +41,28 @@ def _further(algorithm: str, seed: int, options: frozenset[str], dtype: str) -> 
     return round_case(ALGORITHMS[algorithm].load("cases").random_case(seed, options), dtype)
 
 
+@functools.cache
+def _near(size: float, dtype: str) -> Case:
+    """Return a case of paper Amos without epsilon; its gradients grow from an eighth of a size to its eightfold."""
+    least = 2.0 ** round(np.log2(size / 8))
+    case = draw(f"near-{size:.0e}", "gradients near epsilon", steps=7, scale=lambda t: least * 2.0 ** (t - 1))
+    return round_case(case, dtype)
+
+
 class Confirming:
     """The inputs on which a name must hold; the port is run on as many as were ever asked for."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject, self._tried = subject, 0
         self._seen: list[Observation] = []
+        self._near: dict[float, list[Observation]] = {}
+
+    def near(self, value: float, algorithm: str, dtype: str) -> list[Observation]:
+        """Return what the port does where v, and where its root, is around a value that epsilon may have by default."""
+        if value not in self._near:
+            cases = [_near(size, dtype) for size in (value**0.5, value)] if algorithm == "paper" else []
+            self._near[value] = [one for case in cases if (one := self._subject.observe(case)) is not None]
+        return self._near[value]
 
     def first(self, count: int, algorithm: str, dtype: str) -> list[Observation]:
         """Return the first ones, as many, or fewer if the port could not be run on enough of them."""
