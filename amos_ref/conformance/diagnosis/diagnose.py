@@ -208,8 +208,7 @@ def _hold_near_epsilon(attempt: Attempt, candidates: list[Names], confirming: Co
     evidence, found = attempt.evidence, []
     places = {name for name, d in evidence.known.catalogue.items() if d.stage == "epsilon"}
     for names in candidates:
-        values = [name for name in names if name.startswith(EPSILON_DEFAULT)]
-        sizes = [float(name.removeprefix(EPSILON_DEFAULT)) for name in values]
+        sizes = [float(name.removeprefix(EPSILON_DEFAULT)) for name in names if name.startswith(EPSILON_DEFAULT)]
         near = [one for x in sizes for one in confirming.near(x, evidence.algorithm.name, attempt.dtype)]
         small = Evidence([_judged(one, attempt) for one in near], evidence.stages)
         if not near or small.fits(names):

@@ -104,16 +104,14 @@ class Numbers:
         """Have the next launch of `move` at `steps` take the step that is at `at`."""
         count, rows = min(at.count, MOST_COUNT), STEADY if at.steady else BY_HOST
         numbers, q = all_numbers(rates), self.first
-        if at.steady and self.known is not None:
-            if numbers[q + 1 :] != self.known[q + 1 :] or numbers[:q] != self.known[:q]:
-                self.put(numbers, stream)
-        else:
+        known = self.known
+        if not at.steady or known is None or (numbers[:q], numbers[q + 1 :]) != (known[:q], known[q + 1 :]):
             self.put(numbers, stream)
         if at.steady and numbers == self.known:
             self.forget(slice(q, q + 1))
         if self.counted != (count, rows):
-            known = None if self.counted is None else np.array([self.counted[0], 0, self.counted[1], 0])
-            arrays.refill(self.steps, np.array([count, 0, rows, 0]), stream, known)
+            before = None if self.counted is None else np.array([self.counted[0], 0, self.counted[1], 0])
+            arrays.refill(self.steps, np.array([count, 0, rows, 0]), stream, before)
             self.in_turn &= self.launched == 0
         self.counted = None  # until the step is launched
 
