@@ -240,6 +240,7 @@ def _table() -> tuple[Case, ...]:
     found = (
         *(case._replace(dtype=dtype) for case in cases for dtype in ("float64", "float32")),
         refine(draw("full-significands", "numbers that float32 does not hold")),
+        *(_large_rate(dtype) for dtype in ("float64", "float32")),
         *(round_case(case, dtype) for case in low for dtype in ("bfloat16", "float16")),
         *extremes.cases(draw, _aged()),
         *life.cases(draw),
@@ -251,13 +252,18 @@ def _table() -> tuple[Case, ...]:
 
 
 #: Cases that a port is run through, and that are no vectors.
-LIVE_ONLY = ("slots-fewer-axes", "slots-either-end", "full-significands")
+LIVE_ONLY = ("slots-fewer-axes", "slots-either-end", "full-significands", "large-rate")
 
 #: What is run in float16 and bfloat16, beside the cases that start from a state.
 _LOW = (
     *("plain", "decayed", "extra_l2", "momentum", "clip", "everything", "schedule", "epsilon", "epsilon-reached"),
     *("zero-gradients", "none-gradient", "3-d", "slots-rows", "slots-columns", "slots-element"),
 )
+
+
+def _large_rate(dtype: str) -> Case:
+    made = draw("large-rate", "gamma and rho above 1, which nothing holds back", steps=3, learning_rate=2.0)
+    return made._replace(dtype=dtype)
 
 
 def fewer_axes(make: Callable[..., Case]) -> list[Case]:

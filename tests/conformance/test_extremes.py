@@ -8,6 +8,7 @@ from helpers.toy_port import OPTIONS, Settable
 
 from amos_ref import spec
 from amos_ref.conformance import table
+from amos_ref.conformance.diagnosis import lives
 from amos_ref.conformance.diagnosis.diagnose import diagnose
 from amos_ref.conformance.extremes import is_extreme
 from amos_ref.conformance.judging import judge as judging
@@ -195,3 +196,29 @@ def test_the_page_corrects_for_each_of_the_counts():
         if case.count is not None:
             q = [spec.one_minus_power(case.options["beta"], t) for t in (case.count + 1, case.count + 2)]
             assert (q[0] < q[1]) == (name != "count-2^31"), name
+
+
+def test_a_v_whose_nan_is_dropped_has_its_name():
+    results, seen = judging.run(port := SimulatedPort("nan-dropped-from-v", seed=3), [*PLAIN, *CASES.values()])
+    assert {r.case for r in results if r.failed} == {"nan", "nan-clip", "nan-rows", "nan-rows-clip", "nan-v"}
+    assert lives.diagnose(port, seen).life == ["nan-dropped-from-v"]
+
+
+def test_where_only_b_is_wrong_it_is_not_left_out_as_another_form():
+    """Theta alone would be right in every case: that is no reason to call the port right."""
+    port = SimulatedPort("nan-dropped-from-b", seed=3)
+    results, seen = judging.run(port, [*PLAIN, CASES["nan"]])
+    assert {r.stage for r in results if r.failed} == {"b"}
+    assert lives.diagnose(port, seen).life == ["nan-dropped-from-b"]
+    port.overrides = [{"b": lambda s, page: np.where(np.isnan(page(s)), 1.0, page(s))}]  # what no catalogue has
+    results, seen = judging.run(port, [*PLAIN, CASES["nan"]])
+    assert lives.diagnose(port, seen).text == "no known deviation explains case nan."
+
+
+@pytest.mark.parametrize("name", ["gamma-at-most-1", "rho-at-most-1"])
+def test_a_large_learning_rate_shows_what_holds_back(name):
+    large = [case for case in table() if case.name == "large-rate" and case.dtype == "float64"]
+    port = SimulatedPort(name, seed=3)
+    results, seen = judging.run(port, [*PLAIN, *large])
+    assert [r.case for r in results if r.failed] == ["large-rate"]
+    assert diagnose(port, seen).deviations == [name]

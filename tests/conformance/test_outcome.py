@@ -108,3 +108,25 @@ def test_results_are_told_at_once():
 
 def test_an_interrupted_check_is_public():
     assert conformance.Interrupted is outcome.Interrupted
+
+
+class Coarse(ToyPort):
+    """Loses the last bits of theta at its second step."""
+
+    lost = 2.0**-47
+
+    def step(self, grads):
+        p = super().step(grads)
+        self.p = {name: a * (1 + self.lost) for name, a in p.items()} if self.t == 2 else p
+        return self.p
+
+
+def test_what_departs_by_a_few_rounding_errors_is_said_to():
+    text = check(Coarse(), cases=["plain/float64", "3-d/float64"]).diagnosis.text
+    assert text.startswith("what departs (plain, 3-d) does so by less than 8 times its bound: ")
+
+
+def test_what_departs_by_more_is_not():
+    port = Coarse()
+    port.lost = 2.0**-44
+    assert check(port, cases=["plain/float64"]).diagnosis.text.startswith("no known set of deviations explains it.")

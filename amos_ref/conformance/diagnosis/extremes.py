@@ -28,6 +28,10 @@ def add_all(add: Callable[..., None]) -> None:
     add("epsilon", "nan-dropped-by-max",
         "divides by epsilon where v is NaN, as fmax(v, epsilon) does, or -ffast-math; the page keeps NaN",
         "parameters with a broken v jump far away", only=is_spoilt, r=lambda s, page: s.q / np.fmax(s.v, s.epsilon))
+    add("second moment", "nan-dropped-from-v", "makes a v of NaN 0, as fmax(v, 0) does; the page keeps NaN",
+        "that a gradient was broken is forgotten", only=is_spoilt, v=lambda s, page: _replaced(page(s), np.isnan))
+    add("clock", "nan-dropped-from-b", "makes a b of NaN 0, as fmax(b, 0) does; the page keeps NaN",
+        "the clock starts anew after a broken gradient", only=is_spoilt, b=lambda s, page: _replaced(page(s), np.isnan))
     add_counters(add, "from there on v's bias is corrected for another step",
                  q=lambda s, page: page(s) if s.t >= 0 else 1.0 - np.power(s.beta, float(s.t)))
 

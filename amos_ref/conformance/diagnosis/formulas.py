@@ -265,6 +265,10 @@ _add("weight decay", "decay-by-extra_l2-gamma-not-on-vectors",
      rho=lambda s, page: page(s if _rank(s) > 1 else s.but(gamma=0.0 * s.gamma)))
 
 # gamma, clock
+_add("gamma", "gamma-at-most-1", "lets gamma be 1 at most", "the clock runs too slowly at a large learning rate",
+     gamma=lambda s, page: np.minimum(page(s), 1.0))
+_add("weight decay", "rho-at-most-1", "lets rho be 1 at most; the page lets weights change their sign",
+     "weights keep their sign at a large learning rate", rho=lambda s, page: np.minimum(page(s), 1.0))
 _add("gamma", "gamma-of-v", "has r v in gamma where the page has r g2", "the clock runs where gradients vanish",
      gamma=lambda s, page: page(s.but(g2=s.v)))
 _add("clock", "b-frozen", "never renews b", "neither steps nor decay ever fall", b=lambda s, page: s.old_b)

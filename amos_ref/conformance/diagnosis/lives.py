@@ -52,7 +52,9 @@ def diagnose(
     for stages in ways:  # the latter for a state of the port's own form
         evidence = Evidence(lives, stages, BUDGET_LIFE)
         lines, names, left = _explain(evidence, base)
-        if names and stages is not None and not found:
+        if stages is not None and not found:
+            if not names:  # a state that departs is not explained by leaving it out
+                continue
             lines.append(f"{describe_left_out(evidence.in_order((*base, *names)), lives)}.")
         best = min(best, (lines, names, left), key=lambda result: result[2])
         if not left:
@@ -103,7 +105,8 @@ def _explain(evidence: Evidence, base: Names) -> tuple[list[str], list[str], int
         pass
     lines = [line for one in found for line in _describe(evidence, one)]
     if left:
-        lines.append(f"beside that, no known deviation explains {_names_of(evidence, left)}.")
+        beside = "beside that, " if base or lines else ""
+        lines.append(f"{beside}no known deviation explains {_names_of(evidence, left)}.")
     elif lines:
         lines.append(
             f"with that, the page reproduces the {len(evidence.seen)} cases of its life and of extremes that were run."

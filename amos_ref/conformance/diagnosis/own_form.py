@@ -26,7 +26,8 @@ def describe_left_out(names: Names, seen: Sequence[Observation], setting: Sequen
     shown = [part for part in Evidence(seen).algorithm.parts if any(part in now for one in seen for now in one.shown)]
     wrong = [part for part in shown if _is_missed(Evidence(seen, (part,)), names)]
     if wrong:
-        return f"its {_listed(wrong)} {'are' if len(wrong) > 1 else 'is'} something else than ours, and was left out"
+        are, were = ("are", "were") if len(wrong) > 1 else ("is", "was")
+        return f"its {_listed(wrong)} {are} something else than ours, and {were} left out"
     held = Evidence(setting)
     missed = [held.seen[i].case.name for i in held.failing(names)]
     if missed:

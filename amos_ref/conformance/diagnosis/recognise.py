@@ -198,13 +198,23 @@ def _is_near(variant: Variant, settings: Settings, one: Observation) -> bool:
             allowed = ROUGH * way[name] + 1e-6 * np.max(np.abs(theta), initial=0.0)
             if not np.max(np.abs(got - theta), initial=0.0) <= allowed:
                 return False
-    except AmosError:  # a schedule that this learning rate does not allow
-        return False
+    except AmosError:  # a schedule that this learning rate does not allow decides nothing
+        pass
     return True
 
 
 def _fits(variant: Variant, settings: Settings, one: Observation, u: float) -> bool | None:
-    """Whether the port's theta is the variant's but for rounding; None if rounding or infinity leaves that open."""
+    """Whether the port's theta is the variant's but for rounding; None if something leaves that open.
+
+    That is rounding, infinity, or a learning rate that the variant's schedule does not allow.
+    """
+    try:
+        return _fits_but_for_rounding(variant, settings, one, u)
+    except AmosError:
+        return None
+
+
+def _fits_but_for_rounding(variant: Variant, settings: Settings, one: Observation, u: float) -> bool | None:
     members = [draw("float32", seed).reading() for seed in range(EVALUATIONS)]
     runs = [_ways(VariantReading(variant.rule, settings, m.number, m.store), one) for m in members]
     error: dict[str, float] = {}

@@ -32,8 +32,8 @@ Where a reading has NaN or infinity, a port must have it as well: there the boun
 what they are without it. Where a reading other than the page has a number that is larger than any of the port's
 precision, the port has infinity, or NaN later on: no bound holds (Unbounded).
 
-One form is refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
-xi^2 is small.
+Two forms are refused on purpose: b = (1 + b)(1 + gamma) - 1 loses a gamma below u, so that b never starts to grow where
+xi^2 is small; and an m of differences theta' - theta loses the digits of a change that is small beside theta.
 """
 
 from collections.abc import Iterable, Mapping
