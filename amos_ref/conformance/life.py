@@ -15,6 +15,12 @@ PREFIX = "life-"
 _SHAPES = {"kernel": (4, 3), "twin": (4, 3), "bias": (3,)}
 _PAIRS = {"kernel": (4, 3, 2), "bias": (3, 2)}  # the last axis holds a real and an imaginary part
 _GROUPS = ("kernel", "bias")  # the leaves with options of their own
+#: A momentum of 0 may be no momentum, after which m begins at 0, or an average that is the last change.
+_AVERAGED_BEFORE = {
+    "averages with a momentum of 0 as well, and goes on from the change before": {
+        "m": lambda s, page: page(s) if s.momentum else s.delta
+    }
+}
 
 
 class Lives(NamedTuple):
@@ -95,7 +101,7 @@ def cases(make: Callable[..., "Case"], own: Lives = PAPER_LIVES) -> list["Case"]
         for name, about, option, *values in own.groups
     ]
     switched = [
-        life(f"{name}-on", f"a {name} that is switched on after step 2", 2, **{name: x})
+        life(f"{name}-on", f"a {name} that is switched on after step 2", 2, also=_AVERAGED_BEFORE, **{name: x})
         for name, x in own.switched.items()
     ]
     rates: dict[str, Any] = {PAPER_AMOS.rate: own.rates}

@@ -10,6 +10,7 @@ from amos_ref.conformance.diagnosis.lives import diagnose
 from amos_ref.conformance.judging.judge import run
 from amos_ref.conformance.life import is_life
 from amos_ref.conformance.ports.failures import Unsupported
+from examples.ports.amos_numpy import step
 from tools.simulated_port import SimulatedPort
 
 LIFE = [case for case in table() if is_life(case)]
@@ -40,6 +41,26 @@ def test_a_right_port_undergoes_everything():
     results, seen = run(SimulatedPort(), FEW)
     assert {result.verdict for result in results} == {"conforms"}
     assert diagnose(SimulatedPort(), seen) is None
+
+
+def averaging(theta, g, state, t, learning_rate, eta, slot_shape=(), beta=0.999, momentum=0.0):
+    """Average the change with a momentum of 0 as well: m is the last change then."""
+    return step(theta, g, state, t, learning_rate, eta, slot_shape, beta, momentum or 2.0**-1000)
+
+
+def beginning_at_g(theta, g, state, t, learning_rate, eta, slot_shape=(), beta=0.999, momentum=0.0):
+    """Begin the average at the gradient where it is switched on."""
+    state = state | {"m": g} if momentum and "m" not in state else state
+    return step(theta, g, state, t, learning_rate, eta, slot_shape, beta, momentum)
+
+
+@pytest.mark.parametrize(
+    ("port", "verdict"), [(step, "conforms"), (averaging, "conforms"), (beginning_at_g, "departs")]
+)
+def test_a_momentum_that_is_switched_on_begins_at_0_or_at_the_last_change(port, verdict):
+    report = check(port, dtypes="float64", cases=["plain", "life-momentum-on"])
+    assert [r.verdict for r in report.results] == ["conforms", verdict], str(report)
+    assert ("the change before" in report.results[1].detail) == (port is averaging)
 
 
 class Living(ToyPort):

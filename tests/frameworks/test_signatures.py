@@ -29,6 +29,27 @@ class Betas(Amos):
         assert betas[0] == 0.9
 
 
+class PairInGroups(Amos):
+    """Its groups hold the tuple itself: momentum and beta."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.0, 0.999), eta=0.5):
+        torch.optim.Optimizer.__init__(self, params, {"lr": lr, "eta": eta, "betas": betas, "t": 0})
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["momentum"], group["beta"] = self.pair(group)
+        return super().step(closure)
+
+    def pair(self, group):
+        momentum, beta = group["betas"]
+        return momentum, beta
+
+
+class PairOfTheFirst(PairInGroups):
+    def pair(self, group):
+        return self.param_groups[0]["betas"]
+
+
 class Swapped(Amos):
     def __init__(self, lr=1e-3, params=(), eta=0.5, beta=0.999):
         super().__init__(params, lr, eta, beta)
@@ -105,6 +126,14 @@ def test_a_copy_of_the_base_class_is_torchs_and_one_leaf_that_raises_is_one_case
     found = {r.case: r for r in report.results}
     assert found.pop("0-d").detail.startswith("asked for its eta of leaf 'x', of shape (): IndexError: ")
     assert {r.verdict for r in found.values()} == {"conforms"}
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(PairInGroups, "conforms"), (PairOfTheFirst, "departs")])
+def test_a_group_has_its_own_entry_of_a_tuple(target, verdict):
+    cases = ["life-groups-beta", "life-momentum-on", "life-groups"]
+    report = check(target, renamed={"momentum": "betas[0]", "beta": "betas[1]"}, dtypes="float64", cases=cases)
+    found = {r.case: r.verdict for r in report.results}
+    assert found == dict.fromkeys(cases, "conforms") | {"life-groups-beta": verdict}, str(report)
 
 
 def test_a_schedule_needs_param_groups():

@@ -23,9 +23,10 @@ class Amos(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 own = self.state[p]
-                state = {k: own[k].double().numpy() for k in ("v", "b") if k in own}
+                state = {k: own[k].double().numpy() for k in ("v", "b", "m") if k in own}
                 theta, g, eta = p.double().numpy(), p.grad.double().numpy(), self.eta_of(p, group)
-                theta, state = one_step(theta, g, state, group["t"], group["lr"], eta, (), group["beta"])
+                options = group["beta"], group.get("momentum")
+                theta, state = one_step(theta, g, state, group["t"], group["lr"], eta, (), *options)
                 p.copy_(torch.as_tensor(theta))
-                own |= {k: torch.as_tensor(state[k]).to(p.dtype) for k in ("v", "b")}
+                own |= {k: torch.as_tensor(x).to(p.dtype) for k, x in state.items()}
         return loss

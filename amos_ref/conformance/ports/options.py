@@ -27,6 +27,13 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
+    def put(self, held: Any, value: Any) -> Any:
+        """Return what this parameter is to hold: the value, or the entries that it holds with the value among them."""
+        if self.index is None:
+            return value
+        entries = *held[: self.index], value, *held[self.index + 1 :]
+        return list(entries) if isinstance(held, list) else entries
+
 
 class Note(NamedTuple):
     """What a signature says that no case may show.
@@ -227,13 +234,9 @@ class Signature:
                 values[ours] = self.algorithm.options[ours]
         keywords: dict[str, Any] = {}
         for ours, value in values.items():
-            name, index = self.places[ours]
-            if index is None:
-                keywords[name] = value
-            else:
-                entries = keywords.get(name, self.parameters[name].default)
-                keywords[name] = (*entries[:index], value, *entries[index + 1 :])
-                keywords[name] = list(keywords[name]) if isinstance(entries, list) else keywords[name]
+            place = self.places[ours]
+            held = keywords.get(place.name, self.parameters[place.name].default if place.index is not None else None)
+            keywords[place.name] = place.put(held, value)
         return keywords
 
     def _as_taken(self, ours: str, value: Any) -> Any:

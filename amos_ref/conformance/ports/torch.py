@@ -86,7 +86,7 @@ class TorchPort(Adapter):
             setattr(leaf, LEAF_NAME, name)
         inside = [name for name in leaves if name not in self.outside]
         groups = self.groups if self.grouped else {}
-        own = {name: {self.group_key(k): x for k, x in groups.get(name, {}).items()} for name in inside}
+        own = {name: dict(self.group_option(k, x) for k, x in groups.get(name, {}).items()) for name in inside}
         if self.apart:  # from the start: a port may make its state when it is constructed
             theirs = self.signature.theirs[self.algorithm.scale]
             own = {name: {theirs: self.etas[name]} | options for name, options in own.items()}
@@ -107,6 +107,13 @@ class TorchPort(Adapter):
         if found is None:
             raise Unsupported(f"the port's parameter groups have no {ours}")
         return found
+
+    def group_option(self, ours: str, value: Any) -> tuple[str, Any]:
+        """Return the key of our option in the parameter groups, and what is to stand there: it may be in a tuple."""
+        key, place = self.group_key(ours), self.signature.places.get(ours)
+        if place is None or place.name != key:
+            return key, value
+        return key, place.put(self.optimizer.param_groups[0][key], value)
 
     def _group_key(self, ours: str, group: dict[str, Any]) -> str:
         """Return the key of our option in a parameter group, which need not be the constructor's name for it."""

@@ -78,9 +78,9 @@ def _same_gradients(port: Any) -> None:
 
 def _momentum_on(port: Any) -> None:
     for name, values in port.changing.items():
-        key = port.group_key(name)
+        key, value = port.group_option(name, max(values))
         for group in port.optimizer.param_groups:
-            group[key] = max(values)
+            group[key] = value
 
 
 def _leave_out(port: Any) -> None:

@@ -8,7 +8,8 @@ import sys
 import jsonschema
 import numpy as np
 import pytest
-from helpers.stored_vectors import CLOSED, COMPUTED, FOLDER, SCHEMA, STORED, find
+from helpers import ROOT
+from helpers.stored_vectors import CLOSED, CLOSED_COMPUTED, COMPUTED, FOLDER, SCHEMA, STORED, find
 from helpers.toy_port import ToyPort
 
 from amos_ref import exact, spec
@@ -193,6 +194,16 @@ def test_tolerances_are_numbers():
                 a = case.array(text, name, what, "tolerance")
                 assert ((a >= 0) & np.isfinite(a)).all(), case.id
     assert unknown == {"defaults/float16", "subnormal/float32", "subnormal/float16", "subnormal/bfloat16"}
+    closed = {entry["id"] for entry, _ in CLOSED_COMPUTED if _lacks_tolerance(entry)}
+    narrow = {"closed-adam-defaults/float16", "closed-subnormal/float16", "closed-subnormal/bfloat16"}
+    assert closed == {*narrow, "closed-late-recurrence/float32"}
+    said = (ROOT / "docs/vectors.md").read_text(encoding="utf-8").split("It is null where none\n")[1].split("\n\n")[0]
+    for words in ("subnormal", "0.999", *(case_id.split("/")[0] for case_id in closed - narrow)):
+        assert words in said
+
+
+def _lacks_tolerance(entry):
+    return any(leaf["tolerance"] is None for step in entry["steps"] for leaf in step["leaves"].values())
 
 
 def test_measured_tolerances_hold_for_right_evaluations_that_were_not_measured():
