@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers.toy_port import OPTIONS, ToyPort
 
 import amos_ref
+from amos_ref.conformance.diagnosis import further
 from amos_ref.conformance.diagnosis.catalogue import deviation
 from amos_ref.conformance.diagnosis.evidence import Evidence
 from amos_ref.conformance.judging import drive, envelope
@@ -50,6 +52,23 @@ class Rounding(SimulatedPort):
 
 def test_a_port_that_has_it():
     assert checked(Rounding()).diagnosis.deviations == ["epsilon-underflows"]
+
+
+class Squaring(ToyPort):
+    """All of a step in float16, the sum of squares too, which is infinity where a gradient of 256 is among them."""
+
+    dtypes = ("float16",)
+
+
+def without_large_gradients():
+    with np.errstate(all="ignore"):
+        return checked(Squaring(options=OPTIONS - {"slot_shape", "clip_value", "c_coef", "d_coef"})).diagnosis
+
+
+def test_no_input_that_confirms_a_name_has_sums_that_float16_does_not_hold(monkeypatch):
+    assert without_large_gradients().deviations == ["epsilon-underflows"]
+    monkeypatch.setattr(further, "LARGEST_HALF", np.inf)
+    assert without_large_gradients().deviations == []
 
 
 def test_where_a_reading_has_the_pages_numbers_nothing_is_measured(monkeypatch):
