@@ -51,7 +51,8 @@ def add_to(commands: Any, summary: str) -> None:
         "target",
         nargs="?",
         metavar="TARGET",
-        help="module:attr or path/to/file.py:attr of a torch.optim.Optimizer class, an optax-style factory or a Port",
+        help="module:attr or path/to/file.py:attr of an optimizer class of torch or Keras, an optax-style factory, "
+        "a function step(theta, g, state, ...) or a Port",
     )
     check.add_argument(
         "--exec",
