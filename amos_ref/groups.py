@@ -14,6 +14,7 @@ import numpy as np
 
 from amos_ref.errors import RuleError, list_some
 from amos_ref.expressions import Shape
+from amos_ref.outside import level_of_caller
 from amos_ref.patterns import Matcher, is_plain
 from amos_ref.rules import LeafRule, LeafRules, Preset, number, resolve
 
@@ -105,4 +106,4 @@ def _begins_some(pattern: Any, names: list[str]) -> bool:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuleWarning, stacklevel=5)
+    warnings.warn(message, RuleWarning, stacklevel=level_of_caller())

@@ -1,5 +1,6 @@
-"""Exceptions that do not come from the code that they pass through: the handler of a signal raised them."""
+"""What is outside: exceptions that a signal's handler raised in the code that they pass through; the caller's line."""
 
+import sys
 from types import FrameType
 
 
@@ -22,3 +23,12 @@ def _interrupts(frame: FrameType) -> bool:
     several = values.pop() if len(values) > taken else None
     values += several if isinstance(several, tuple) else ()
     return frame.f_back is not None and any(value is frame.f_back for value in values)
+
+
+def level_of_caller() -> int:
+    """Return the `stacklevel` with which a warning of who asks names the first line outside the package."""
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level

@@ -81,8 +81,12 @@ def resolve(rule: Any, kind: str, name: str, shape: Shape, default: Any = None) 
         try:
             return evaluate(rule, shape)
         except ExpressionError as error:
-            raise ExpressionError(f"{kind} of leaf {name!r}: {error}") from None
+            words = f"; a word can be {_WORDS[kind]}" if kind in _WORDS and rule.isidentifier() else ""
+            raise ExpressionError(f"{kind} of leaf {name!r}: {error}{words}") from None
     return rule
+
+
+_WORDS = {"eta": "'init'", "sigma": "'init'", "slot_shape": "'tensor' or 'element'"}
 
 
 def full_match(rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import pickle
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -469,3 +470,31 @@ def test_no_steps_at_all_have_a_half_life_too():
 def test_an_optimum_of_another_shape():
     with pytest.raises(errors.ShapeError, match=r"optimum leaf 'a' has shape \(3,\)"):
         minimize(bowl, start(), optimum={"a": np.ones(3), "b": np.array(0.0)})
+
+
+#: What a training is warned of: where its entries start, the gradient's size, and the optimizer.
+WARNED = {
+    "EtaWarning": (0.01, 1.0, {}),
+    "SigmaWarning": (0.01, 1.0, {"eta": "init"}),
+    "RuleWarning": (0.5, 1.0, {"frozen": {"no such leaf": True}}),
+    "UnderflowWarning": (0.5, 1e-4, {"state_dtype": "param"}),
+}
+
+
+def warned_of(name, train):
+    size, scale, options = WARNED[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opt = amos_ref.Amos(0.1, **options)
+        train(lambda params: (1.0, np.full((4, 5), scale, "f2")), np.full((4, 5), size, "f2"), opt, steps=1)
+    return [(one.category.__name__, one.filename) for one in caught]
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_warnings_of_a_training_name_the_line_that_started_it(name):
+    assert warned_of(name, minimize) == [(name, __file__)]
+
+
+def test_a_warning_that_names_a_line_of_the_package_would_be_seen(monkeypatch):
+    monkeypatch.setattr("amos_ref.optimizers.scale.level_of_caller", lambda: 4)  # the caller of init
+    assert warned_of("EtaWarning", minimize) == [("EtaWarning", amos_ref.minimizer.__file__)]

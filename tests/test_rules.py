@@ -37,6 +37,21 @@ def test_no_rules_at_all_match_nothing():
         rules.slot_shape_of({}, "w", (3,))
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "words"),
+    [
+        ("slot_shape", "row", "'row' is not allowed; .*, len; a word can be 'tensor' or 'element'$"),
+        ("eta", "start", "'start' is not allowed; .*, len; a word can be 'init'$"),
+        ("sigma", "start", "'start' is not allowed; .*, len; a word can be 'init'$"),
+        ("eta", "row + 1", "'row' is not allowed; .*, len$"),
+        ("extra_l2", "start", "'start' is not allowed; .*, len$"),
+    ],
+)
+def test_a_word_that_is_none_is_told_those_that_are(kind, rule, words):
+    with pytest.raises(ExpressionError, match=words):
+        rules.resolve(rule, kind, "w", (2,))
+
+
 @pytest.mark.parametrize("pattern", ["(", "*", 3, None])
 def test_what_is_no_regex_is_named(pattern):
     with pytest.raises(RuleError) as error:

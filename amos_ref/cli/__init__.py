@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import amos_ref
 from amos_ref.cli.status import (
+    FULL,
     INTERRUPTED,
     MISSING,
     NO_ANSWER,
@@ -67,8 +68,13 @@ def _run(args: argparse.Namespace) -> int:
         return _complain(error, MISSING)
     except NoAnswerError as error:
         return _complain(error, NO_ANSWER)
-    except (AmosError, OSError) as error:
+    except AmosError as error:
         return _complain(error, USAGE)
+    except OSError as error:
+        if error.errno not in FULL:
+            return _complain(error, USAGE)
+        silence_standard_output()  # files have errors of their own, so it was printing, in the middle of the command
+        return _complain(Undelivered.why(error), NO_ANSWER)
     except KeyboardInterrupt as error:
         return _complain(str(error) or "interrupted", INTERRUPTED)
     except BaseException:  # a mistake of ours: 1 would say that something was compared, and SystemExit could say 0

@@ -51,8 +51,8 @@ def add_to(commands: Any, summary: str) -> None:
         "target",
         nargs="?",
         metavar="TARGET",
-        help="module:attr or path/to/file.py:attr of an optimizer class of torch or Keras, a factory as in optax, a "
-        "plain function `step`, or a Port",
+        help="module:attr or path/to/file.py:attr of an optimizer class of torch or Keras, an optax-style factory, "
+        "a function step(theta, g, state, ...) or a Port",
     )
     check.add_argument(
         "--exec",

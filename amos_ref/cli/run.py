@@ -148,9 +148,9 @@ def _build_problem(args: argparse.Namespace, after: int = 0, **defaults: Any) ->
     for option in ("target", "feature", "delimiter", "decimal"):
         if getattr(args, option) is not None:
             raise ProblemError(f"--{option} says something about a CSV file; the problem is {name!r}")
-    known = set(inspect.signature(PROBLEMS[name]).parameters) - {"x", "y"}
+    known = [key for key in inspect.signature(PROBLEMS[name]).parameters if key not in ("x", "y")]
     if unknown := [repr(key) for key in options if key not in known]:
-        raise ProblemError(f"{name!r} has no option {', '.join(unknown)}")
+        raise ProblemError(f"{name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     try:
         return PROBLEMS[name](**options)
     except AmosError:

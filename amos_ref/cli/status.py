@@ -1,6 +1,7 @@
 """The exit statuses of the command line, and the one place where output is known to have arrived."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ MISSING = 3  # something that is needed is not installed
 NO_ANSWER = 4  # the target ended, crashed or hung, the report could not be delivered, or the program has a mistake
 INTERRUPTED = 130
 PIPE = 141  # the reader of a good answer is gone; what a program that SIGPIPE ends has
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # of a standard output that takes no more
 
 
 class Undelivered(Exception):
@@ -22,6 +24,11 @@ class Undelivered(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+    @staticmethod
+    def why(error: OSError) -> str:
+        """Return the text about an error of standard output."""
+        return f"the output could not be delivered: {error.strerror or error}"
 
 
 @contextlib.contextmanager
@@ -33,7 +40,7 @@ def delivered(status: int) -> Iterator[None]:
     except BrokenPipeError:
         raise Undelivered(status or PIPE, "") from None
     except OSError as error:
-        raise Undelivered(NO_ANSWER, f"the output could not be delivered: {error.strerror or error}") from None
+        raise Undelivered(NO_ANSWER, Undelivered.why(error)) from None
 
 
 class Terminated(KeyboardInterrupt):

@@ -46,9 +46,11 @@ def main(problems: list[Problem], steps: int | None, plot: str | None, as_json: 
             choices, interrupted = _train(problems, grid, steps)
         best = [min(of, key=lambda c: c.loss) for _, of in itertools.groupby(choices, key=lambda c: c.algorithm)]
         if as_json:
-            print(json.dumps(_describe(choices, best, problems[0]), indent=1))
+            print(json.dumps(_describe(choices, best, problems[0]) | {"interrupted": interrupted}, indent=1))
         else:
             _print(choices, best, len(problems), steps)
+            if interrupted:
+                print(f"Interrupted: {len(choices)} of {len(grid)} choices were tried.")
         if figure is not None and best:
             axes = figure.subplots()
             plots.losses({c.algorithm: c.results[0].history for c in best}, 0.0, axes)

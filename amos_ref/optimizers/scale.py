@@ -7,6 +7,7 @@ from typing import Any
 from amos_ref.errors import list_some
 from amos_ref.optimizers.extent import Entries
 from amos_ref.optimizers.state import EtaWarning, SigmaWarning
+from amos_ref.outside import level_of_caller
 from amos_ref.rules import Preset, positive, resolve
 
 #: How far entries may be from the default eta before `init` warns: a layer of 64 inputs that starts at sqrt(2/64) is
@@ -55,7 +56,7 @@ def _warn_of_constant(warned: set[str], option: str, name: str, scale: float, en
             f"first steps are {step} times that; if entries go further, give {option}=0.5, as zeros and ones have, or "
             "a rule",
             SigmaWarning,
-            stacklevel=5,
+            stacklevel=level_of_caller(),
         )
 
 
@@ -73,5 +74,5 @@ def warn_of_default(eta: float, leaves: dict[str, Entries]) -> None:
             f"eta was not given, and is {float(eta)} for all leaves, but the entries of {listed} are of another "
             "size: give eta=amos_ref.choose(params), eta='init', or a number to go without this warning",
             EtaWarning,
-            stacklevel=4,
+            stacklevel=level_of_caller(),
         )

@@ -11,6 +11,7 @@ from amos_ref.checks import Arrays, check_array, check_finite
 from amos_ref.dtypes import broadcasts
 from amos_ref.errors import DtypeError, StateError
 from amos_ref.optimizers.turn import Steppable, check_unused
+from amos_ref.outside import level_of_caller
 
 
 class _AmosFields(NamedTuple):
@@ -178,7 +179,8 @@ def check_state(
         raise StateError(f"state.count is {state.count!r:.60}; it must be an integer >= 0")
     for part in entries:
         if (getattr(state, part) is not None) != optional:
-            have, want = ("has no", "has them") if optional else ("has", "has none")
+            them = "them" if " and " in words else "one"
+            have, want = ("has no", f"has {them}") if optional else ("has", "has none")
             raise StateError(f"the state {have} {words} but the optimizer {want}; init(params) starts anew")
     for part in constants + slots + entries * optional:
         arrays = getattr(state, part)
@@ -274,5 +276,5 @@ def warn_once(warned: set[str], names: Sequence[str], t: int) -> None:
                 f"state.v of leaf {name!r} became 0 at step {t}, as float16 holds nothing so small: from here on its "
                 "steps are far too long; give state_dtype='float64', or scale the loss",
                 UnderflowWarning,
-                stacklevel=3,
+                stacklevel=level_of_caller(),
             )

@@ -110,6 +110,9 @@ WAYS = {
     "another command, nobody reads": (RIGHT, errno.EPIPE, "schedule", 141),
     "another command, nobody reads its end": (RIGHT, errno.EPIPE, "info", 141),
     "another command, the disk is full": (RIGHT, errno.ENOSPC, "info", 4),
+    "another command, the disk is full before its end": (RIGHT, errno.ENOSPC, "schedule", 4),
+    "another command, its output is a file that is gone": (RIGHT, errno.ESTALE, "info", 4),
+    "an error of the system": (raising(FileNotFoundError(errno.ENOENT, "no folder")), 0, "check x:y", 2),
     "wrong usage": (RIGHT, 0, "check --no-such-option", 2),
 }
 

@@ -34,7 +34,7 @@ from amos_ref.cli import COMMANDS, build_parser, main
         ("run quadratic:n=1.5", "a quadratic needs n >= 1"),
         ("run quadratic:seed=-1", "seed is -1: expected non-negative integer"),
         ("run quadratic:n=100000000", "'quadratic:n=100000000' is not a valid problem: Unable to allocate"),
-        ("run linear-regression:x=3,a=1", "'linear-regression' has no option 'x', 'a'"),
+        ("run linear-regression:x=3,a=1", "'linear-regression' has no option 'x', 'a'; it has "),
         ("run quadratic:n", "'quadratic:n' is not of the form NAME:option=value,option=value"),
         ("run quadratic:n=2,n=3", "'quadratic:n=2,n=3' is not of the form"),
         ("run quadratic --steps -1", "--steps is -1; it must be 0 or more"),

@@ -1,6 +1,7 @@
 """amos-ref run digits: the best of every grid is the one with the lowest median loss, over several seeds."""
 
 import collections
+import json
 import statistics
 
 import numpy as np
@@ -81,6 +82,10 @@ def test_ctrl_c_shows_what_was_trained(capsys, monkeypatch):
     assert main(ARGV) == 130
     out, _ = output_lines(capsys)
     assert [cells(line)[0] for line in out if line.startswith("paper")] == ["paper"] * 3
+    assert out[-1] == "Interrupted: 2 of 29 choices were tried."
+    taken.clear()
+    assert main([*ARGV, "--json"]) == 130
+    assert json.loads("\n".join(output_lines(capsys)[0]))["interrupted"] is True
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def test_ctrl_c_shows_what_was_trained(capsys, monkeypatch):
         (["quadratic", "--seeds", "2"], "--seeds is for the problem digits without --algorithm and --learning-rate"),
         (["digits:batch_size=0"], "minibatches need batch_size >= 1, not 0"),
         (["digits:seed=x"], "seed is 'x'"),
-        (["digits:size=3"], "'digits' has no option 'size'"),
+        (["digits:size=3"], "'digits' has no option 'size'; it has hidden, seed, batch_size"),
     ],
 )
 def test_wrong_words(argv, words, capsys):
