@@ -76,7 +76,9 @@ class Result(NamedTuple):
     def __str__(self) -> str:
         steps, loss = self.history.step, self.history.loss
         shown = sorted({round(k * (len(steps) - 1) / SHOWN_ROWS) for k in range(SHOWN_ROWS + 1)}) if steps else []
-        lines = [f"{self._describe_end()}, by {type(self.opt).__name__}"]
+        half_life = getattr(self.opt, "options", {}).get("half_life")
+        planned = "" if half_life is None else f" with a half-life of {format_number(half_life)}"
+        lines = [f"{self._describe_end()}, by {type(self.opt).__name__}{planned}"]
         lines += [f"{'step':>8}  {'loss':>12}"] * bool(shown)
         return "\n".join(lines + [f"{steps[k]:8}  {format_number(loss[k]):>12}" for k in shown])
 

@@ -27,6 +27,13 @@ def test_a_result_is_a_line_and_prints_its_history():
     assert repr(result.history) == "<History of 26 recorded steps: step, loss, error, alpha, rho, b>"
 
 
+def test_a_result_of_the_closed_form_says_its_half_life():
+    planned = minimize(bowl, {"w": np.ones(1)}, "closed-form", steps=30)  # a tenth of the steps, by default
+    assert str(planned).splitlines()[0].endswith(", by ClosedFormAmos with a half-life of 3")
+    by_cosine = minimize(bowl, {"w": np.ones(1)}, "closed-form", steps=30, p_0=0.5)
+    assert str(by_cosine).splitlines()[0].endswith(", by ClosedFormAmos")
+
+
 def test_a_result_of_little():
     result = minimize(bowl, {"w": np.ones(1)}, "adamw", steps=0)
     assert repr(result).startswith("<Result: loss 0.5 after 0 steps (steps); 1 leaf, 1 parameter;")

@@ -334,13 +334,30 @@ static long length_of(const struct leaf *p, const char *part)
 
 /* ---- the protocol ---- */
 
+/* The sigma that is asked for as "init": the root mean square of the first entries, 0.5 if all are 0 or all are 1. */
+static double measured(const struct leaf *p)
+{
+    long zeros = 0, ones = 0;
+    double sum = 0;
+    for (long i = 0; i < p->size; i++) {
+        zeros += p->theta[i] == 0;
+        ones += p->theta[i] == 1;
+        sum += p->theta[i] * p->theta[i];
+    }
+    return zeros == p->size || ones == p->size ? 0.5 : sqrt(sum / p->size);
+}
+
 static const char *init_leaf(const char *s)
 {
     const char *name = s + 1, *o = strchr(s, '{');
-    double eta = number(o, closed ? "sigma" : "eta", 1);
+    const char *sigma = closed ? member(o, "sigma") : NULL;
+    bool measures = sigma && is(sigma + 1, "init");
+    double eta = measures ? 0 : number(o, closed ? "sigma" : "eta", 1);
     bool single = is(needed(o, "dtype") + 1, "float32");
     struct leaf *p = add_leaf(name, needed(o, "shape"), needed(o, "slot_shape"), eta, single);
     read_bits(needed(o, "theta"), p->theta, p->size, p->single);
+    if (measures)
+        p->eta = measured(p);
     return strchr(o, '}') + 1;
 }
 
@@ -439,7 +456,7 @@ static void hello(const char *message)
         puts("{\"protocol\":\"amos-ref-port-2\",\"name\":\"amos.c\",\"options\":[\"alpha_0\",\"half_life\",\"p_0\","
              "\"decay\",\"q\",\"sigma\",\"slot_shape\",\"direction\",\"beta1\",\"beta2\",\"adam_epsilon\",\"epsilon\","
              "\"clip_value\"],\"words\":{\"decay\":[\"inverse-time\",\"inverse-square\"],\"direction\":[\"gradient\","
-             "\"adam\",\"sign\"],\"sigma\":[]},\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,"
+             "\"adam\",\"sign\"],\"sigma\":[\"init\"]},\"dtypes\":[\"float64\",\"float32\"],\"null_gradients\":true,"
              "\"state\":true,\"put\":true,\"count\":true}");
     else
         puts("{\"protocol\":\"amos-ref-port-1\",\"name\":\"amos.c\",\"options\":[\"learning_rate\",\"eta\","

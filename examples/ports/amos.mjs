@@ -9,6 +9,12 @@ import { direct, halfLife, shrink, stepSlots } from "../../docs/explorer/closed_
 const broken = process.argv.includes("--broken=extra_l2-sign");
 const late = process.argv.includes("--broken=t-from-1");
 
+// The sigma that is asked for as "init": the root mean square of the first entries, 0.5 if all are 0 or all are 1.
+function measured(theta) {
+  if (theta.every((x) => x === 0) || theta.every((x) => x === 1)) return 0.5;
+  return Math.sqrt(theta.reduce((sum, x) => sum + x * x, 0) / theta.length);
+}
+
 // A DataView is big-endian unless told otherwise, as the protocol is.
 function fromBits(text, dtype = "float64") {
   const bytes = Buffer.from(text, "hex");
@@ -91,7 +97,7 @@ const closed = {
     protocol: "amos-ref-port-2",
     options: ["alpha_0", "half_life", "p_0", "decay", "q", "sigma", "slot_shape", "direction", "beta1", "beta2",
       "adam_epsilon", "epsilon", "clip_value"],
-    words: { decay: ["inverse-time", "inverse-square"], direction: ["gradient", "adam", "sign"], sigma: [] },
+    words: { decay: ["inverse-time", "inverse-square"], direction: ["gradient", "adam", "sign"], sigma: ["init"] },
   }),
 
   init(message) {
@@ -104,7 +110,8 @@ const closed = {
     options.half_life ??= halfLife[options.decay](options.alpha_0, options.p_0);
     for (const [name, { dtype, shape, slot_shape, sigma, theta }] of Object.entries(message.leaves)) {
       const slots = slot_shape.reduce((n, length) => n * length, 1);
-      const leaf = { dtype, theta: fromBits(theta, dtype), slot: slotsOf(shape, slot_shape), slots, sigma: fromBits(sigma)[0] };
+      const leaf = { dtype, theta: fromBits(theta, dtype), slot: slotsOf(shape, slot_shape), slots, sigma: 0 };
+      leaf.sigma = sigma === "init" ? measured(leaf.theta) : fromBits(sigma)[0];
       leaves[name] = { ...leaf, m: new Float64Array(leaf.theta.length), v: new Float64Array(leaf.theta.length) };
     }
     return { ok: true };

@@ -324,13 +324,9 @@ def _count(evidence: Evidence, names: Names) -> str:
     """Say in how many cases the port was reproduced, and how many decided nothing."""
     decided = sum(evidence.decides(names, i) for i in range(evidence.given))
     dtype, more = evidence.seen[0].case.dtype, len(evidence.seen) - evidence.given
-    cases = (
-        f"all {evidence.given} cases in {dtype}"
-        if evidence.given > 1
-        else f"the one case in {dtype}"
-        if decided == evidence.given
-        else (f"the {decided} of {evidence.given} cases in {dtype} that could be decided")
-    )
+    cases = f"the {decided} of {evidence.given} cases in {dtype} that could be decided"
+    if decided == evidence.given:
+        cases = f"all {evidence.given} cases in {dtype}" if evidence.given > 1 else f"the one case in {dtype}"
     return f"{cases}, and {more} further inputs" if more else cases
 
 

@@ -54,9 +54,16 @@ UNDECIDED = Misfit(0, "theta", "", "undecided")
 
 
 def _off_by(u: float, seed: int) -> Callable[[Any], Any]:
-    """Return what moves every number by a random part of u, to either side."""
+    """Return what moves every number, but arrays of ones, by a random part of u, to either side."""
     rng = np.random.default_rng(seed)
-    return lambda x: np.float64(x) * (1.0 + rng.uniform(-u, u, np.shape(x)))
+
+    def move(x: Any) -> Any:
+        # An array starts as exactly 1, and only then its sigma is 0.5: no rounding error makes another array of it.
+        if isinstance(x, np.ndarray) and x.size and np.all(x == 1.0):
+            return np.float64(x)
+        return np.float64(x) * (1.0 + rng.uniform(-u, u, np.shape(x)))
+
+    return move
 
 
 def _reach(what: str, step: Step, others: Sequence[Step]) -> Any:

@@ -1,13 +1,14 @@
 """The diagnosis: every deviation by its own name, alone and combined, and no name where none fits."""
 
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from amos_ref.conformance import table
 from amos_ref.conformance.diagnosis.catalogue import CATALOGUE
-from amos_ref.conformance.diagnosis.diagnose import diagnose
+from amos_ref.conformance.diagnosis.diagnose import _count, diagnose
 from amos_ref.conformance.diagnosis.lives import is_special
 from amos_ref.conformance.judging.judge import run
 from tools.simulated_port import SimulatedPort
@@ -142,3 +143,17 @@ def test_a_diagnosis_is_plain_values():
     assert found is not None
     assert found.to_dict()["deviations"] == ["gamma-sign"]
     assert set(found.to_dict()) == {"text", "deviations", "candidates", "dialect", "nearest", "life"}
+
+
+@pytest.mark.parametrize(
+    ("decided", "words"),
+    [
+        ([True, True], "all 2 cases in float64"),
+        ([True, False, True], "the 2 of 3 cases in float64 that could be decided"),
+        ([True], "the one case in float64"),
+    ],
+)
+def test_what_could_not_be_decided_is_not_counted_as_reproduced(decided, words):
+    seen = [SimpleNamespace(case=DOUBLE[0])] * len(decided)
+    evidence = SimpleNamespace(seen=seen, given=len(decided), decides=lambda names, i: decided[i])
+    assert _count(evidence, ()) == words

@@ -311,6 +311,15 @@ def test_a_program_of_the_second_protocol(program, cli, tmp_path):
     assert found["adam"]["detail"] == "the port has no direction 'adam'"
 
 
+def test_the_examples_in_other_languages_lack_the_recurrence_alone(example, cli):
+    _, out, _ = cli("check", "--exec", " ".join(example), "--algorithm", "closed-form", "--quick", "--json")
+    report = json.loads(out)
+    assert report["ok"]
+    of_formulas = [r for r in report["results"] if not r["case"].startswith("life-")]
+    lacking = {r["detail"] for r in of_formulas if r["verdict"] != "conforms"}
+    assert lacking == {"the port has no decay 'recurrence'"}  # which docs/closed_form.md says, with the reason
+
+
 def test_the_protocols_document_shows_what_such_a_program_says(program):
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     said = re.search(r"```text\n(> .*?)```", text, re.DOTALL)
