@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance.closed_form.formulas import correction
 from amos_ref.conformance.judging.bound import RunningBound
 from amos_ref.conformance.judging.reading import Step
 
@@ -73,8 +74,8 @@ class Bound(RunningBound):
         """Return how far u may be off."""
         if s.m is None or s.direction != "adam":
             return np.zeros(np.shape(s.u))
-        root = np.sqrt(s.v / spec.one_minus_power(s.beta2, s.n)) + s.adam_epsilon
-        slope = np.where(s.m != 0, np.abs(s.u / s.m), 1.0 / (spec.one_minus_power(s.beta1, s.n) * root))
+        root = np.sqrt(s.v / correction(s.beta2, s.n)) + s.adam_epsilon
+        slope = np.where(s.m != 0, np.abs(s.u / s.m), 1.0 / (correction(s.beta1, s.n) * root))
         rel = self._rel_power(s.beta1, s.n) + self._rel_power(s.beta2, s.n) / 2 + 8 * self.u
         rel = rel + np.where(s.v > 0, self.v / (2 * s.v), 0.0) + self._lost(s.adam_epsilon)
         error = np.abs(s.u) * rel + slope * self.m
@@ -82,7 +83,7 @@ class Bound(RunningBound):
 
     def _rel_power(self, beta: float, n: int) -> float:
         power, stored = beta ** float(n), n * self._stored(beta) * beta ** float(n - 1)
-        return ((n + 4) * self.u * power + stored) / spec.one_minus_power(beta, n) + 2 * self.u
+        return ((n + 4) * self.u * power + stored) / correction(beta, n) + 2 * self.u
 
     def _rel_sigma(self, s: Step) -> float:
         measured = (s.initial[s.name].size / 2 + 4) * self.u

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance.closed_form.edits import EDITS
 from amos_ref.conformance.closed_form.schedules import CATALOGUE
 from amos_ref.conformance.diagnosis.grammar import Grammar, Target, offset, scale_stage, shift_stage
 
@@ -102,4 +103,5 @@ GRAMMAR = Grammar(
     rough=("clip_value", "epsilon", "adam_epsilon"),
     offsets=OFFSETS,
     catalogue=CATALOGUE,
+    edits=EDITS,
 )

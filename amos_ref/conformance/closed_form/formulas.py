@@ -44,12 +44,17 @@ def shrink(s: Any) -> Any:
     return float(np.exp(-2 * (sums / 2 if s.falling else sums)))
 
 
+def correction(beta: Any, n: Any) -> Any:
+    """Return 1 - beta^n, also for an n that no page has: one below 0, or one and a half."""
+    return spec.one_minus_power(beta, int(n)) if n >= 0 and n == int(n) else 1.0 - beta ** float(n)
+
+
 def directed(s: Any) -> Any:
     """Return u: the gradient, its sign, or Adam's direction."""
     if s.direction != "adam":
         return np.sign(s.g) if s.direction == "sign" else s.g
-    root = np.sqrt(s.v / spec.one_minus_power(s.beta2, s.n))
-    return s.m / spec.one_minus_power(s.beta1, s.n) / (root + s.adam_epsilon)
+    root = np.sqrt(s.v / correction(s.beta2, s.n))
+    return s.m / correction(s.beta1, s.n) / (root + s.adam_epsilon)
 
 
 #: Name -> how the page computes it from what stands before it.
