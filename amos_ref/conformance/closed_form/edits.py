@@ -144,7 +144,11 @@ FORMULAS = {
     ),
     "u2": Formula("reduce", _STEP, ("mean(u*u)",)),
     "sigma": Formula(
-        "sigma", _SIGMA, ("sqrt(mean_of_all(theta_0*theta_0))",), "a sigma that is measured", {"sigma": _measured(False)}
+        "sigma",
+        _SIGMA,
+        ("sqrt(mean_of_all(theta_0*theta_0))",),
+        "a sigma that is measured",
+        {"sigma": _measured(False)},
     ),
     "sigma_of_zeros_and_ones": Formula(
         "sigma", _SIGMA, ("0.5",), "sigma of zeros and of ones", {"sigma": _measured(True)}
@@ -205,7 +209,9 @@ FORMULAS = {
         "exp(-2S), where p is constant,",
         {"shrink": _where(inverse_square)},
     ),
-    "root": Formula("schedule", _PACE, ("1/(1 + x)",), "exp(-2S), or its root where p is constant,", {"shrink": _rooted}),
+    "root": Formula(
+        "schedule", _PACE, ("1/(1 + x)",), "exp(-2S), or its root where p is constant,", {"shrink": _rooted}
+    ),
     "squared": Formula(
         "schedule",
         _PACE,

@@ -3,7 +3,7 @@
 ``v-as-beta*old_v-(1-beta)*g2`` says that v is computed so; the page has another operator there. The formulas are given
 as text. At one place of one of them another operator stands, an operand is left out, a root is another root, or a
 number is twice or half as large. A formula may be given in several forms which are equal as numbers go: a slip in one
-of them is none in another. It may hold in some cases only, or be used otherwise than as what a stage is: `uses` says so.
+of them is none in another. It may hold in some cases only, or be something else than what a stage is: `uses` says so.
 """
 
 import ast
