@@ -164,7 +164,7 @@ def judge(framework: str, dtype: str, change: Change, algorithm: str = "paper") 
     alone = bool(report.diagnosis) and LEFT_OUT in report.diagnosis.text
     unseen = Evidence([one for one in observed if one], ("theta",) if alone else None)
     raised = sum(r.verdict == "raises" for r in report.results)
-    if 2 * raised > len(report.results):
+    if 2 * raised > len(report.results) or (raised and not any(r.verdict == "departs" for r in report.results)):
         word = "raises"
     elif report.ok:
         word = "missed" if list(unseen.failing(())) else "the page"

@@ -68,7 +68,9 @@ class Bound(RunningBound):
         old = getattr(s, f"old_{what}")
         size = np.abs(old) + np.abs(new)
         error = beta * getattr(self, what) + (5 * self.u + self._stored(beta)) * size + self._flushed(size)
-        setattr(self, what, error)
+        # Where an average stays 0 although what is new cannot have vanished, a reading leaves that out: no errors.
+        stays = (old == 0) & (getattr(s, what) == 0) & ((1 - beta) * np.abs(new) > self.tiny)
+        setattr(self, what, np.where(stays, 0.0, error))
 
     def _directed(self, s: Step) -> Any:
         """Return how far u may be off."""

@@ -221,7 +221,11 @@ FORMULAS = {
     ),
     "sums": Formula("schedule", _PACE, ("sums + k*exp(-sums)",), "each new R of the recurrence", {"shrink": _summed}),
     "recurrence_of_falling_p": Formula(
-        "schedule", _PACE, ("exp(-sums)",), "exp(-2S) of the recurrence's R, where p falls,", {"shrink": _recurs(True)}
+        "schedule",
+        _PACE,
+        ("exp(-1*sums)",),
+        "exp(-2S) of the recurrence's R, where p falls,",
+        {"shrink": _recurs(True)},
     ),
     "recurrence_of_constant_p": Formula(
         "schedule",
