@@ -97,7 +97,10 @@ class Bound(RunningBound):
         sums = -np.log(s.shrink) / 2 if 0 < s.shrink < 1 else 0.0
         if s.decay == "recurrence":
             return 2 * (float(s.t) * self.u * (sums + 4 * k) + sums * rel) + 4 * self.u
-        return 2 * rel + 6 * self.u + 2 * self.u * (3 * sums + 2)
+        # exp(-2S) over the page's at |x| is 1 on the page. Where terms of a reading cancel, it grows as errors do.
+        cancelled = np.abs(s.shrink) * (1 + np.abs(s.x)) ** (1 if s.falling else 2)
+        more = cancelled if 2 < cancelled < np.inf else 1.0
+        return more * (2 * rel + 6 * self.u + 2 * self.u * (3 * sums + 2))
 
     def _lost(self, x: float) -> float:
         """How much storing a number in the port's precision changes it, relative to it."""

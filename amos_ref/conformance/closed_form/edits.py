@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from amos_ref import closed_form, spec
-from amos_ref.conformance.closed_form.formulas import AT_HALF, SUMMED_AT_MOST, elapsed
+from amos_ref import spec
+from amos_ref.conformance.closed_form.formulas import AT_HALF, SUMMED_AT_MOST, elapsed, recurrence
 from amos_ref.conformance.diagnosis.deviation import mean_of_slot
 from amos_ref.conformance.diagnosis.edits import Formula, Use, edits
 
@@ -89,11 +89,6 @@ def _summed(value: Callable[[Any], Any], s: Any, page: Callable[[Any], Any]) -> 
 
 def _recurs(falling: bool) -> Use:
     return _where(lambda s: s.decay == "recurrence" and bool(s.falling) is falling)
-
-
-def _sums(s: Any) -> Any:
-    """Return R of the recurrence."""
-    return closed_form.recurrence(float(max(s.t, 0)), float(s.k))
 
 
 def _first(s: Any) -> Any:
@@ -254,8 +249,8 @@ _MEANT: dict[str, Callable[[Any], Any]] = {
     "falling": lambda s: 1.0 if s.falling else 0.0,
     "times": lambda s: -1.0 if s.falling else -2.0,
     "theta_0": _first,
-    "shrunk": lambda s: np.exp(-_sums(s)) if s.decay == "recurrence" else 1.0 / (1.0 + s.x),
-    "sums": lambda s: s.__dict__["sums"] if "sums" in s.__dict__ else _sums(s),
+    "shrunk": lambda s: np.exp(-recurrence(s)) if s.decay == "recurrence" else 1.0 / (1.0 + s.x),
+    "sums": lambda s: s.__dict__["sums"] if "sums" in s.__dict__ else recurrence(s),
 }
 _CALLED: dict[str, Callable[[Any, Any], Any]] = {
     "sqrt": lambda s, x: np.sqrt(x),
