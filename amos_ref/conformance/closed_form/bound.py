@@ -65,12 +65,12 @@ class Bound(RunningBound):
 
     def _average(self, s: Step, what: str, new: Any, beta: float) -> None:
         """Renew the bound of an average, whose new part is a square or a gradient."""
-        old = getattr(s, f"old_{what}")
-        size = np.abs(old) + np.abs(new)
+        old, average = getattr(s, f"old_{what}"), getattr(s, what)
+        size = np.where(np.isfinite(old), np.abs(old), 0.0) + np.abs(new)
         error = beta * getattr(self, what) + (5 * self.u + self._stored(beta)) * size + self._flushed(size)
         # Where an average stays 0 although what is new cannot have vanished, a reading leaves that out: no errors.
-        stays = (old == 0) & (getattr(s, what) == 0) & ((1 - beta) * np.abs(new) > self.tiny)
-        setattr(self, what, np.where(stays, 0.0, error))
+        stays = (old == 0) & (average == 0) & ((1 - beta) * np.abs(new) > self.tiny)
+        setattr(self, what, np.where(stays | ~np.isfinite(average), 0.0, error))
 
     def _directed(self, s: Step) -> Any:
         """Return how far u may be off."""
