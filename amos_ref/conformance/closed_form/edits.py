@@ -16,7 +16,7 @@ from amos_ref.conformance.diagnosis.edits import Formula, Use, edits
 
 _STEP = "steps have another size"
 _PACE = "steps and decay fall at another pace"
-_ADAM = "Adam's direction is another"
+_DIRECTION = "Adam's direction is another"
 _SIGMA = "arrays step by another scale"
 
 
@@ -114,25 +114,25 @@ def _measured(special: bool) -> Use:
 
 #: The page's formulas, of which a slip makes others. `divisor` is max(u2, epsilon).
 FORMULAS = {
-    "m": Formula("direction", _ADAM, ("beta1*old_m + (1 - beta1)*g", "old_m + (1 - beta1)*(g - old_m)")),
+    "m": Formula("direction", _DIRECTION, ("beta1*old_m + (1 - beta1)*g", "old_m + (1 - beta1)*(g - old_m)")),
     "v": Formula(
         "direction",
-        _ADAM,
+        _DIRECTION,
         ("beta2*old_v + (1 - beta2)*g*g", "beta2*old_v + (1 - beta2)*(g*g)", "old_v + (1 - beta2)*(g*g - old_v)"),
     ),
-    "m_start": Formula("direction", _ADAM, ("0*g",), "m at its start", {"m": _started("m")}),
-    "v_start": Formula("direction", _ADAM, ("0*g",), "v at its start", {"v": _started("v")}),
-    "n": Formula("direction", _ADAM, ("t + 1",), "the n of 1 - beta^n"),
+    "m_start": Formula("direction", _DIRECTION, ("0*g",), "m at its start", {"m": _started("m")}),
+    "v_start": Formula("direction", _DIRECTION, ("0*g",), "v at its start", {"v": _started("v")}),
+    "n": Formula("direction", _DIRECTION, ("t + 1",), "the n of 1 - beta^n"),
     "u": Formula(
         "direction",
-        _ADAM,
+        _DIRECTION,
         ("m/(1 - beta1**n)/(sqrt(v/(1 - beta2**n)) + adam_epsilon)",),
         "Adam's direction u",
         {"u": _where(_by_adam)},
     ),
     "corrections": Formula(
         "direction",
-        _ADAM,
+        _DIRECTION,
         ("1 - beta**n", "-expm1(n*log(beta))"),
         "what corrects Adam's m and v, with beta1 and beta2 for beta,",
         {"u": _corrected},
@@ -242,7 +242,7 @@ FORMULAS = {
     "delta": Formula("change", _STEP, ("-(alpha*u + rho*old_theta)",)),
     "theta": Formula("change", _STEP, ("old_theta + delta",)),
 }
-_MEANT: dict[str, Callable[[Any], Any]] = {
+_SYMBOLS: dict[str, Callable[[Any], Any]] = {
     "divisor": lambda s: np.maximum(s.u2, s.epsilon),
     "rate": lambda s: elapsed(s, 1),
     "half": lambda s: 1.0 if s.falling else AT_HALF,
@@ -252,7 +252,7 @@ _MEANT: dict[str, Callable[[Any], Any]] = {
     "shrunk": lambda s: np.exp(-recurrence(s)) if s.decay == "recurrence" else 1.0 / (1.0 + s.x),
     "sums": lambda s: s.__dict__["sums"] if "sums" in s.__dict__ else recurrence(s),
 }
-_CALLED: dict[str, Callable[[Any, Any], Any]] = {
+_APPLIED: dict[str, Callable[[Any, Any], Any]] = {
     "sqrt": lambda s, x: np.sqrt(x),
     "exp": lambda s, x: np.exp(x),
     "log": lambda s, x: np.log(x),
@@ -262,4 +262,4 @@ _CALLED: dict[str, Callable[[Any, Any], Any]] = {
     "half_for_0_and": _half_for,
 }
 
-EDITS = edits(FORMULAS, _MEANT, _CALLED)
+EDITS = edits(FORMULAS, _SYMBOLS, _APPLIED)

@@ -56,7 +56,7 @@ OWN: dict[str, dict[str, str]] = {
 
 _ALL = tuple(name for name in FACTORS if name not in ("p_0", "half_life", "beta1", "beta2"))
 _STEP = "steps have another size"
-_WHOLE = "steps and decay have another size"
+_SIZES = "steps and decay have another size"
 _PACE = "steps and decay fall at another pace"
 
 
@@ -135,17 +135,17 @@ TARGETS: dict[str, Target] = {
     "u2": Target("the mean square", "reduce", _STEP, _BEFORE_SIGMA, scale_stage("u2")),
     "sigma": Target("sigma", "sigma", _STEP, _BEFORE_SIGMA, scale_stage("sigma")),
     **dict(_targets_of_x()),
-    "shrink": Target("exp(-2S)", "schedule", _WHOLE, _OF_PLAN, scale_stage("shrink")),
+    "shrink": Target("exp(-2S)", "schedule", _SIZES, _OF_PLAN, scale_stage("shrink")),
     "inverse_time": Target(
-        "exp(-2S), where p falls,", "schedule", _WHOLE, _OF_PLAN, _scale_where(inverse_time, "shrink")
+        "exp(-2S), where p falls,", "schedule", _SIZES, _OF_PLAN, _scale_where(inverse_time, "shrink")
     ),
     "inverse_square": Target(
-        "exp(-2S), where p is constant,", "schedule", _WHOLE, _OF_PLAN, _scale_where(inverse_square, "shrink")
+        "exp(-2S), where p is constant,", "schedule", _SIZES, _OF_PLAN, _scale_where(inverse_square, "shrink")
     ),
     "recurrence": Target(
         "exp(-2S) of the recurrence",
         "schedule",
-        _WHOLE,
+        _SIZES,
         _OF_PLAN,
         _scale_where(lambda s: s.decay == "recurrence", "shrink"),
     ),

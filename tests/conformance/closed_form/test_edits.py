@@ -11,7 +11,7 @@ import pytest
 from amos_ref import closed_form
 from amos_ref.conformance.algorithms import CLOSED_FORM
 from amos_ref.conformance.closed_form.bound import Bound
-from amos_ref.conformance.closed_form.edits import _CALLED, _MEANT, EDITS, FORMULAS
+from amos_ref.conformance.closed_form.edits import _APPLIED, _SYMBOLS, EDITS, FORMULAS
 from amos_ref.conformance.closed_form.factors import GRAMMAR
 from amos_ref.conformance.closed_form.formulas import correction, recurrence
 from amos_ref.conformance.diagnosis.catalogue import KNOWN, deviation, reading_of
@@ -58,7 +58,7 @@ def are_near(a, b):
 @pytest.mark.parametrize(("stage", "form"), [(stage, form) for stage, of in FORMULAS.items() for form in of.forms])
 def test_the_formulas_are_the_pages(stage, form):
     """A formula that is another one than the page's would make a name of a right port."""
-    found = edits({stage: FORMULAS[stage]._replace(forms=(f"2*({form})",))}, _MEANT, _CALLED)  # one edit is the form
+    found = edits({stage: FORMULAS[stage]._replace(forms=(f"2*({form})",))}, _SYMBOLS, _APPLIED)  # one edit is the form
     name = f"{stage}-as-{ast.unparse(ast.parse(form)).replace(' ** ', '^').replace(' ', '')}"
     assert is_same(Reading([found[name].overrides]), Reading())
     assert not is_same(Reading([found[f"{stage}-as-2"].overrides]), Reading())
