@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from amos_ref.conformance.algorithms import CLOSED_FORM
+from amos_ref.conformance.diagnosis.evidence import Evidence
+from amos_ref.conformance.judging.drive import observe
 from tools import judge_ports
-from tools.judge_ports import CHANGED_PORTS, Change, changes, drawn, judge, judge_all, load, table
+from tools.judge_ports import CHANGED_PORTS, Change, changes, drawn, holds, judge, judge_all, load, table
+from tools.simulated_port import SimulatedPort
 
 SOURCE = """
 def outer():
@@ -39,11 +43,19 @@ def test_each_change_is_one_place_of_the_named_function():
         assert made["other"] == 12
 
 
-@pytest.mark.parametrize("framework", CHANGED_PORTS)
-def test_the_sources_have_formulas_to_change(framework):
-    found = drawn(framework)
+@pytest.mark.parametrize("algorithm", CHANGED_PORTS)
+@pytest.mark.parametrize("framework", CHANGED_PORTS["paper"])
+def test_the_sources_have_formulas_to_change(framework, algorithm):
+    found = drawn(framework, algorithm)
     assert len(found) > 80
-    assert found == drawn(framework)
+    assert found == drawn(framework, algorithm)
+
+
+def test_a_function_within_a_function_is_changed_under_its_own_name():
+    assert not changes(SOURCE, ["outer"])
+    texts = [change.text for change in drawn("optax", "closed-form")]
+    assert not [text for text in texts if text.startswith("def ")]
+    assert any(text.startswith("rate = (1.0 if falling") for text in texts)  # outside of all the functions within
 
 
 def test_a_name_is_held_against_inputs_that_the_search_does_not_use():
@@ -62,19 +74,60 @@ def test_a_name_that_leaves_a_state_out_is_held_against_theta(monkeypatch):
     assert judge("numpy", "float64", change)["word"] == "another"
 
 
-def test_a_source_without_a_fault_is_the_page():
-    text = (judge_ports.ROOT / CHANGED_PORTS["numpy"].path).read_text(encoding="utf-8")
-    assert judge("numpy", "float64", Change("none", text))["word"] == "the page"
-    assert load("numpy", Change("none", text)).__name__ == "step"
+@pytest.mark.parametrize("algorithm", CHANGED_PORTS)
+def test_a_source_without_a_fault_is_the_page(algorithm):
+    text = (judge_ports.ROOT / CHANGED_PORTS[algorithm]["numpy"].path).read_text(encoding="utf-8")
+    row = judge("numpy", "float64", Change("none", text), algorithm)
+    assert (row["algorithm"], row["word"]) == (algorithm, "the page")
+    assert load("numpy", Change("none", text), algorithm).__name__ == "step"
+
+
+def closed_form(before, after):
+    [change] = [c for c in drawn("numpy", "closed-form") if before in c.text and c.text.endswith(f"  ->  {after}")]
+    return judge("numpy", "float64", change, "closed-form")
+
+
+def test_ports_of_the_closed_form_are_judged_as_that():
+    row = closed_form("rho =", "rho = alpha_0 ** 2 / 2 * shrink")
+    assert (row["word"], row["named"]) == ("the same", [["decay-without-q"]])
+    row = closed_form("m =", "m = beta1 * state.get('m', 0) + (1 - beta1) * g")  # 0 is as good as an array of it
+    assert (row["word"], row["named"]) == ("the page", [])
+
+
+def test_a_name_may_hold_where_most_that_departs_is_nan(monkeypatch):
+    """Without adam_epsilon, 0/0 is in most inputs with Adam's direction."""
+    after = "return (m / (1 - beta1 ** n) / np.sqrt(v / (1 - beta2 ** n)), state | {'m': m, 'v': v})"
+    row = closed_form("return", after)
+    assert (row["word"], row["named"]) == ("the same", [["adam_epsilon-times-0"]])
+    monkeypatch.setattr(judge_ports, "holds", Evidence.fits)
+    assert closed_form("return", after)["word"] == "another"
+
+
+def test_a_name_does_not_hold_where_nothing_is_decided(monkeypatch):
+    names = ("decay-without-q",)
+    port = SimulatedPort(*names, algorithm="closed-form")
+    case = next(case for case in CLOSED_FORM.table() if case.name == "q-small" and case.dtype == "float64")
+    monkeypatch.setattr(Evidence, "decides", lambda self, names, i: False)
+    assert not holds(Evidence([observe(port, case)]), names)
+
+
+def test_a_name_that_misses_something_does_not_hold():
+    port = SimulatedPort("decay-without-q", algorithm="closed-form")
+    draw_case = CLOSED_FORM.load("cases").random_case
+    unseen = Evidence([observe(port, draw_case(i, tuple(port.options))) for i in range(10)])
+    assert holds(unseen, ("decay-without-q",))
+    for names in (("decay-without-half",), ("decay-absent",), ()):
+        assert not holds(unseen, names)
 
 
 def test_what_a_file_has_is_not_judged_again(monkeypatch, tmp_path):
     asked = []
 
-    def answer(framework, dtype, change):
+    def answer(framework, dtype, change, algorithm):
         asked.append(change.text)
         word = ["the same", "another", "nothing", "missed", "raises", "the page"][len(asked) - 1]
-        return dict(framework=framework, dtype=dtype, name=change.text, word=word, seconds=1.0, named=[], text="")
+        kind = dict(algorithm=algorithm, framework=framework, dtype=dtype)
+        return dict(kind, name=change.text, word=word, seconds=1.0, named=[], text="")
 
     monkeypatch.setattr(judge_ports, "judge", answer)
     file = tmp_path / "rows.jsonl"
@@ -82,11 +135,11 @@ def test_what_a_file_has_is_not_judged_again(monkeypatch, tmp_path):
     judge_all(file, "numpy", "float64", 6)
     assert len(asked) == len(set(asked)) == 6
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    assert "| numpy | float64 | 4 | 3 | 1 | 1 | 1 | 1.0; 1.0 |" in table(rows)
+    assert "| paper | numpy | float64 | 4 | 3 | 1 | 1 | 1 | 1.0; 1.0 |" in table(rows)
 
 
 def test_the_first_that_are_drawn_may_be_left_out(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(judge_ports, "judge", lambda framework, dtype, change: asked.append(change) or {})
+    monkeypatch.setattr(judge_ports, "judge", lambda framework, dtype, change, algorithm: asked.append(change) or {})
     judge_all(tmp_path / "rows.jsonl", "numpy", "float64", 7, after=4)
     assert asked == drawn("numpy")[4:7]

@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from amos_ref import spec
+from amos_ref.conformance.closed_form.formulas import correction
 from amos_ref.conformance.judging.bound import RunningBound
 from amos_ref.conformance.judging.reading import Step
 
@@ -64,17 +65,19 @@ class Bound(RunningBound):
 
     def _average(self, s: Step, what: str, new: Any, beta: float) -> None:
         """Renew the bound of an average, whose new part is a square or a gradient."""
-        old = getattr(s, f"old_{what}")
-        size = np.abs(old) + np.abs(new)
+        old, average = getattr(s, f"old_{what}"), getattr(s, what)
+        size = np.where(np.isfinite(old), np.abs(old), 0.0) + np.abs(new)
         error = beta * getattr(self, what) + (5 * self.u + self._stored(beta)) * size + self._flushed(size)
-        setattr(self, what, error)
+        # Where an average stays 0 although what is new cannot have vanished, a reading leaves that out: no errors.
+        stays = (old == 0) & (average == 0) & ((1 - beta) * np.abs(new) > self.tiny)
+        setattr(self, what, np.where(stays | ~np.isfinite(average), 0.0, error))
 
     def _directed(self, s: Step) -> Any:
         """Return how far u may be off."""
         if s.m is None or s.direction != "adam":
             return np.zeros(np.shape(s.u))
-        root = np.sqrt(s.v / spec.one_minus_power(s.beta2, s.n)) + s.adam_epsilon
-        slope = np.where(s.m != 0, np.abs(s.u / s.m), 1.0 / (spec.one_minus_power(s.beta1, s.n) * root))
+        root = np.sqrt(s.v / correction(s.beta2, s.n)) + s.adam_epsilon
+        slope = np.where(s.m != 0, np.abs(s.u / s.m), 1.0 / (correction(s.beta1, s.n) * root))
         rel = self._rel_power(s.beta1, s.n) + self._rel_power(s.beta2, s.n) / 2 + 8 * self.u
         rel = rel + np.where(s.v > 0, self.v / (2 * s.v), 0.0) + self._lost(s.adam_epsilon)
         error = np.abs(s.u) * rel + slope * self.m
@@ -82,7 +85,7 @@ class Bound(RunningBound):
 
     def _rel_power(self, beta: float, n: int) -> float:
         power, stored = beta ** float(n), n * self._stored(beta) * beta ** float(n - 1)
-        return ((n + 4) * self.u * power + stored) / spec.one_minus_power(beta, n) + 2 * self.u
+        return ((n + 4) * self.u * power + stored) / correction(beta, n) + 2 * self.u
 
     def _rel_sigma(self, s: Step) -> float:
         measured = (s.initial[s.name].size / 2 + 4) * self.u
@@ -94,7 +97,10 @@ class Bound(RunningBound):
         sums = -np.log(s.shrink) / 2 if 0 < s.shrink < 1 else 0.0
         if s.decay == "recurrence":
             return 2 * (float(s.t) * self.u * (sums + 4 * k) + sums * rel) + 4 * self.u
-        return 2 * rel + 6 * self.u + 2 * self.u * (3 * sums + 2)
+        # exp(-2S) over the page's at |x| is 1 on the page. Where terms of a reading cancel, it grows as errors do.
+        cancelled = np.abs(s.shrink) * (1 + np.abs(s.x)) ** (1 if s.falling else 2)
+        more = cancelled if 2 < cancelled < np.inf else 1.0
+        return more * (2 * rel + 6 * self.u + 2 * self.u * (3 * sums + 2))
 
     def _lost(self, x: float) -> float:
         """How much storing a number in the port's precision changes it, relative to it."""

@@ -156,6 +156,15 @@ _add("direction", "adam-nesterov", "looks ahead: steps along beta1 m + (1 - beta
      u=lambda s, page: _as_adam(s, page, **({"m": spec.average(s.m, s.g, s.beta1)} if s.direction == "adam" else {})))
 _add("direction", "adam-m-after", "steps along m as it was before this gradient was averaged in",
      "every step comes one step late", u=lambda s, page: _as_adam(s, page, m=s.old_m))
+_add("direction", "adam-v-rooted-in-place",
+     "takes the root of v and adds adam_epsilon in v's own place, without its correction, and keeps that as v",
+     "v forgets what it averages",
+     v=lambda s, page: np.sqrt(page(s)) + s.adam_epsilon if s.direction == "adam" else page(s),
+     u=_adam(lambda s: _m_hat(s) / s.v))
+_add("direction", "adam-m-divided-in-place",
+     "divides m by sqrt(v) + adam_epsilon in m's own place, without its correction, and keeps that as m",
+     "old gradients are divided once for each step since",
+     m=lambda s, page: page(s) / _rooted(s) if s.direction == "adam" else page(s), u=_adam(lambda s: s.m))
 
 # reduce
 _add("reduce", "sum-for-mean", "divides by the norm of u, |u|; with sigma above, the page has its root mean square",
@@ -245,8 +254,12 @@ def _planned_rho(s: Any) -> Any:
 
 
 def _scaled_gradient(s: Any) -> Any:
+    return s.g / _rooted(s)
+
+
+def _rooted(s: Any) -> Any:
     v = spec.second_moment(s.old_v, s.g * s.g, s.beta2)
-    return s.g / (np.sqrt(v / spec.one_minus_power(s.beta2, s.n)) + s.adam_epsilon)
+    return np.sqrt(v / spec.one_minus_power(s.beta2, s.n)) + s.adam_epsilon
 
 
 def _maximum(a: Any, **axes: Any) -> Any:

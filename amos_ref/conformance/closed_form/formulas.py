@@ -36,20 +36,38 @@ def elapsed(s: Any, t: Any) -> Any:
     return s.alpha_0 * s.p_0 * t * (2.0 if s.falling else 1.0)
 
 
+SUMMED_AT_MOST = 2**10  # a count that was set to more has no sums behind it
+
+
+def recurrence(s: Any) -> Any:
+    """Return R_t of R = R + k exp(-R), also for a k that no page has: one below 0. A count below 0 has no sums."""
+    if not s.k < 0:
+        return closed_form.recurrence(float(max(s.t, 0)), float(s.k))
+    sums = np.float64(0.0)
+    for _ in range(int(s.t) if s.t <= SUMMED_AT_MOST else 0):
+        sums = sums + s.k * np.exp(-sums)
+    return sums
+
+
 def shrink(s: Any) -> Any:
     """Return exp(-2 S_t): of x = elapsed at t for the closed forms, of k = elapsed in one step for the recurrence."""
     if s.decay != "recurrence":
         return (closed_form.shrink_inverse_time if s.falling else closed_form.shrink_inverse_square)(s.x)
-    sums = closed_form.recurrence(float(max(s.t, 0)), float(s.k))  # a count that turned negative has no sums
+    sums = recurrence(s)
     return float(np.exp(-2 * (sums / 2 if s.falling else sums)))
+
+
+def correction(beta: Any, n: Any) -> Any:
+    """Return 1 - beta^n, also for an n that no page has: one below 0, or one and a half."""
+    return spec.one_minus_power(beta, int(n)) if n >= 0 and n == int(n) else 1.0 - beta ** float(n)
 
 
 def directed(s: Any) -> Any:
     """Return u: the gradient, its sign, or Adam's direction."""
     if s.direction != "adam":
         return np.sign(s.g) if s.direction == "sign" else s.g
-    root = np.sqrt(s.v / spec.one_minus_power(s.beta2, s.n))
-    return s.m / spec.one_minus_power(s.beta1, s.n) / (root + s.adam_epsilon)
+    root = np.sqrt(s.v / correction(s.beta2, s.n))
+    return s.m / correction(s.beta1, s.n) / (root + s.adam_epsilon)
 
 
 #: Name -> how the page computes it from what stands before it.
@@ -98,9 +116,6 @@ def _by_product(s: Any, page: Stage) -> Any:
         return _summed(s, page)
     root = 1.0 / (1.0 + s.x)
     return root if s.falling else root * root
-
-
-SUMMED_AT_MOST = 2**10  # a count that was set to more has no sums behind it
 
 
 def _summed(s: Any, page: Stage) -> Any:

@@ -113,9 +113,9 @@ def diagnose(
     for attempt, candidates in _candidates(subject, same, say):
         as_they_are = as_they_are if attempt.notes else attempt.evidence
         with attempt.evidence.beyond_budget():
-            found = _confirm(subject, attempt, candidates, confirming)
-            if found:
-                return _explain(attempt, _tell_apart(subject, attempt, found))
+            found = _tell_apart(subject, attempt, _confirm(subject, attempt, candidates, confirming))
+            if found:  # further inputs may have refuted all of them
+                return _explain(attempt, found)
     other = recognise(seen)
     if other:
         return Diagnosis(other, [], [], None, [])
@@ -135,17 +135,22 @@ def _candidates(
 ) -> Iterator[tuple[Attempt, list[Names]]]:
     """Yield sets that fit: the observations as they are come first, and float32's bounds last."""
     for attempts in _attempts(subject, same):
+        # In float32's bounds a fitted number would be one of many.
+        exact = [SINGLE not in a.notes for a in attempts]
         searches = [
-            (a, sets(a.evidence, BESIDE if a.notes else LARGEST, SINGLE not in a.notes)) for a in attempts
-        ]  # in float32's bounds a fitted number would be one of many
+            (a, sets(a.evidence, BESIDE if a.notes else LARGEST, grammar), SINGLES if grammar else 2)
+            for a, grammar in zip(attempts, exact, strict=True)
+        ]
         for attempt in attempts:
             if attempt.notes and attempt.evidence.fits(()):
                 yield attempt, [()]
-        # The single deviations of every way of looking, then what is left of each.
-        for part in (lambda search: itertools.islice(search, SINGLES), lambda search: search):
-            for attempt, search in searches:
+        # The single deviations of every way of looking, then what is left of each: by theta alone a wrong factor of a
+        # state may do what an edit does that explains the state as well.
+        for whole in (False, True):
+            for attempt, search, singles in searches:
                 say(f"what it does instead{_aside(attempt)}")
-                yield from ((attempt, found) for found in part(search))
+                part = search if whole else itertools.islice(search, singles)
+                yield from ((attempt, found) for found in part)
 
 
 def _aside(attempt: Attempt) -> str:

@@ -3,7 +3,7 @@
 ``v-as-beta*old_v-(1-beta)*g2`` says that v is computed so; the page has another operator there. The formulas are given
 as text. At one place of one of them another operator stands, an operand is left out, a root is another root, or a
 number is twice or half as large. A formula may be given in several forms which are equal as numbers go: a slip in one
-of them is none in another.
+of them is none in another. It may hold in some cases only, or be something else than what a stage is: `uses` says so.
 """
 
 import ast
@@ -27,6 +27,9 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+Use = Callable[[Callable[[Any], Any], Any, Callable[[Any], Any]], Any]
+
+
 class Formula(NamedTuple):
     """What a stage computes, in one or several forms.
 
@@ -36,11 +39,18 @@ class Formula(NamedTuple):
         As a deviation has them: where on the way of a step, and what a slip does to training.
     forms : sequence of str
         Expressions in what a step has, such as ``g2`` and ``old_v``.
+    words : str
+        What it computes, if the name of the formula does not say it.
+    uses : mapping of str to callable
+        Stage -> ``use(value, step, page)``, which returns the stage's result; ``value(step)`` is the formula's and
+        ``page(step)`` the page's. Without it the formula's value is that of the stage of its name.
     """
 
     part: str
     effect: str
     forms: Sequence[str]
+    words: str = ""
+    uses: Mapping[str, Use] = {}
 
 
 def edits(
@@ -51,7 +61,7 @@ def edits(
     Parameters
     ----------
     formulas : mapping of str to Formula
-        By stage.
+        By stage, or by another name if they have `uses`.
     known : mapping of str to callable
         Names in the formulas that stand for something of a step which has no name there.
     functions : mapping of str to callable
@@ -65,9 +75,11 @@ def edits(
             for edited in _edited(tree):
                 name = _name(stage, edited)
                 if name not in own and name not in found:
-                    does = f"computes {stage} as {_written(edited)}; the page as {_written(tree)}"
-                    override = _computing(edited, known, functions)
-                    found[name] = Deviation(name, formula.part, does, formula.effect, {stage: override})
+                    does = f"computes {formula.words or stage} as {_written(edited)}; the page as {_written(tree)}"
+                    value = _computing(edited, known, functions)
+                    uses = formula.uses or {stage: _plainly}
+                    overrides = {name: _used(use, value) for name, use in uses.items()}
+                    found[name] = Deviation(name, formula.part, does, formula.effect, overrides)
     return found
 
 
@@ -122,8 +134,8 @@ def _name(stage: str, tree: Any) -> str:
 
 def _computing(
     tree: Any, known: Mapping[str, Callable[[Any], Any]], functions: Mapping[str, Callable[[Any, Any], Any]]
-) -> Override:
-    """Return the override that computes an expression, in the shape that the page's stage has."""
+) -> Callable[[Any], Any]:
+    """Return what computes an expression of a step."""
 
     def value(node: Any, s: Any) -> Any:
         if isinstance(node, ast.Constant):
@@ -137,11 +149,21 @@ def _computing(
             return functions[node.func.id](s, value(node.args[0], s))  # type: ignore[attr-defined]
         return OPERATORS[type(node.op)](value(node.left, s), value(node.right, s))
 
+    return lambda s: value(tree, s)
+
+
+def _plainly(value: Callable[[Any], Any], s: Any, page: Callable[[Any], Any]) -> Any:
+    return value(s)
+
+
+def _used(use: Use, value: Callable[[Any], Any]) -> Override:
+    """Return the override of a stage that uses an expression, in the shape that the page's stage has."""
+
     def override(s: Any, page: Callable[[Any], Any]) -> Any:
         usual = page(s)
-        if usual is None:  # no momentum
+        if usual is None:  # no momentum, or no moments
             return None
-        found = value(tree, s)
+        found = use(value, s, page)
         return found if np.shape(found) == np.shape(usual) else found + np.zeros(np.shape(usual))
 
     return override

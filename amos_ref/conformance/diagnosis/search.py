@@ -14,7 +14,7 @@ from amos_ref.conformance.judging.envelope import ENVELOPE_DTYPES
 
 LARGEST = 6  # deviations of a set
 BEAM = 5  # sets of a size that are extended
-SINGLES = 2  # lists that come of single deviations
+SINGLES = 4  # lists that come of single deviations, up to the edits; without the grammar, 2 that come first
 CASE_OF_DEFAULTS = "defaults"  # the case in which every option is what it is without being set
 EPSILON_DEFAULT = "epsilon-default-"  # how names of deviations begin that have another default of epsilon
 PROBES = 4  # observations by which extensions are ranked
