@@ -24,6 +24,11 @@ def _measured(way: Any) -> Any:
     return lambda s, page: way(s, page) if "sigma" in s.asked else page(s)
 
 
+def _where_decay(decay: str, override: Any) -> Any:
+    """Override something of one schedule."""
+    return lambda s, page: override(s, page) if s.options["decay"] == decay else page(s)
+
+
 def _special(a: Any) -> bool:
     """Whether all entries are 0 or all are 1: the page then has 0.5."""
     return bool(np.all(a == 0.0) or np.all(a == 1.0))
@@ -76,9 +81,6 @@ _add("sigma", "half-for-zeros-only", "has 0.5 for arrays of zeros, and measures 
 _add("sigma", "half-for-ones-only", "has 0.5 for arrays of ones, and measures 0 in those of zeros; the page has 0.5",
      "biases that start at 0 never move",
      sigma=_measured(lambda s, page: 0.5 if np.all(_first(s) == 1.0) else _rms(_first(s))))
-_add("sigma", "half-for-constants", "has 0.5 for every constant array; the page for zeros and ones only",
-     "layer scales of 1e-6 step as far as biases",
-     sigma=_measured(lambda s, page: 0.5 if np.all(_first(s) == np.ravel(_first(s))[:1]) else page(s)))
 _add("sigma", "half-for-vectors", "has 0.5 for every array with at most one axis, whatever its entries",
      "vectors of embeddings step by a wrong scale",
      sigma=_measured(lambda s, page: 0.5 if _first(s).ndim < 2 else _rms(_first(s))))
@@ -98,6 +100,9 @@ _add("sigma", "sigma-norm", "takes the norm of the initial entries for sigma; th
 _add("sigma", "sigma-mean-absolute", "takes the mean of |theta_0| for sigma; the page its root mean square",
      "steps are a fifth smaller for normal entries",
      sigma=_measured(lambda s, page: page(s) if _special(_first(s)) else _mean_absolute(_first(s))))
+_add("sigma", "half-for-constants", "has 0.5 for every constant array; the page for zeros and ones only",
+     "layer scales of 1e-6 step as far as biases",
+     sigma=_measured(lambda s, page: 0.5 if np.all(_first(s) == np.ravel(_first(s))[:1]) else page(s)))
 _add("sigma", "sigma-of-slot", "measures sigma in each slot; the page in the array",
      "slots of small entries step less", sigma=_measured(lambda s, page: _of_slots(s, page)))
 
@@ -157,6 +162,13 @@ _add("schedule", "recurrence-halved", "sums S with half of alpha_0 p_0 for a fal
      k=lambda s, page: page(s) / (2.0 if s.falling and s.decay == "recurrence" else 1.0))
 _add("schedule", "count-of-leaves", "counts every leaf's step in one count", "steps fall too fast",
      t=lambda s, page: count_of_leaves(s) - 1, n=lambda s, page: s.count + s.ahead)
+
+# a slip in the code of one schedule, where a port has several
+for _decay in ("inverse-time", "inverse-square", "recurrence"):
+    for _name in ("t-from-1", "sums-from-1", "exp-S", "exp-4S"):
+        _known = CATALOGUE[_name]
+        _add("schedule", f"{_name}-in-{_decay}", f"with decay {_decay!r} alone, {_known.does}", _known.effect,
+             **{stage: _where_decay(_decay, override) for stage, override in _known.overrides.items()})
 
 # step size
 _add("step size", "step-not-shrunk", "lets the decay fall, and not the step", "no convergence under gradient noise",

@@ -126,3 +126,21 @@ def test_the_grammar_reads_its_names_back():
             assert GRAMMAR.parse(name).name == name
     with pytest.raises(KeyError):
         deviation("alpha-times-eta", "closed-form")  # paper Amos's
+
+
+@pytest.mark.parametrize("name", ["sums-from-1-in-recurrence", "t-from-1-in-inverse-time"])
+def test_a_slip_in_one_of_several_schedules_is_told_from_one_in_all(name):
+    assert diagnosed(SimulatedPort(name, seed=5, algorithm="closed-form")).deviations == [name]
+
+
+def test_of_a_port_that_has_one_schedule_nothing_is_said_of_others():
+    port = SimulatedPort("t-from-1", seed=5, algorithm="closed-form")
+    port.options = port.options - {"decay", "p_t"}
+    cases = [case for case in FORMULAS if not {"decay", "p_t"} & set(case.options)]
+    assert diagnosed(port, cases).deviations == ["t-from-1"]
+
+
+def test_a_standard_deviation_with_0_5_where_it_is_0():
+    """Two deviations of what is measured, of which the second must not undo the first."""
+    names = ("sigma-centred", "half-for-constants")
+    assert diagnosed(SimulatedPort(*names, seed=5, algorithm="closed-form")).deviations == list(names)
