@@ -28,6 +28,14 @@ def adam(
     return m / q1 / (np.sqrt(v / q2) + adam_epsilon), m, v
 
 
+def is_bounded(
+    g: float, m: float, v: float, beta1: float, beta2: float, adam_epsilon: float, q1: float, q2: float
+) -> bool:
+    """Whether no square can overflow: |u| is at most m / q1 / epsilon, and v would not be finite if g^2 were not."""
+    m, v = average(m, g, beta1), second_moment(v, g * g, beta2)
+    return (abs(m) < 2.0**500 * q1 * adam_epsilon) & (v >= 0.0) & (v < np.inf)
+
+
 class Adam(NamedTuple):
     """What AdamW moves along, and the closed form if it is asked to."""
 
@@ -38,6 +46,7 @@ class Adam(NamedTuple):
     q2: float
 
     direct = staticmethod(adam)
+    is_bounded = staticmethod(is_bounded)
     moments = 2
 
     @classmethod
