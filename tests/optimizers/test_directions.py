@@ -27,6 +27,20 @@ def test_of_zeros_every_direction_is_0():
         assert aims.direct(0.0, *[0.0] * aims.moments, *aims)[0] == 0.0
 
 
+@pytest.mark.parametrize("q1", [1.0, 1.0 - 2.0**-53, 0.1, 2.0**-53])
+def test_adams_direction_for_loops_has_the_bits_of_the_page(q1):
+    def divide_carelessly(g, m, v, *numbers):
+        return Adam.direct_in_loops(g, m, v, *numbers[:3], 1.0 if q1 > 0.9 else q1, numbers[4])
+
+    cases = np.random.default_rng(3).standard_normal((200, 3)) ** [[1, 1, 2]]
+    cases = [tuple(case) for case in [*cases, (0.0, -0.0, 0.0), (0.0, 5e-324, 5e-324), (-1e-300, 0.0, 0.0)]]
+    numbers = 0.7, 0.999, 1e-8, q1, 0.4
+    ref = own.bits(np.array([Adam.direct(*case, *numbers) for case in cases]))
+    assert own.bits(np.array([Adam.direct_in_loops(*case, *numbers) for case in cases])) == ref
+    careless = own.bits(np.array([divide_carelessly(*case, *numbers) for case in cases]))
+    assert (careless != ref) == (0.9 < q1 < 1.0)
+
+
 def squares_are_finite(g, m, v, aims):
     """By the page, without a look ahead."""
     with np.errstate(all="ignore"):

@@ -116,7 +116,8 @@ def aim(g: np.ndarray, moments: Pair, i: int, chi: float | None, aims: Any) -> t
 def _aim(g, moments, i, chi, aims):
     if aims == types.none:
         return lambda g, moments, i, chi, aims: (clip(load(g, i), chi),)
-    direct = inline(aims.instance_class.direct)
+    made = aims.instance_class
+    direct = inline(getattr(made, "direct_in_loops", made.direct))
     return lambda g, moments, i, chi, aims: direct(
         *((clip(load(g, i), chi),) + load_each(moments, i) + _plain(aims))  # noqa: RUF005  # pyright: ignore
     )

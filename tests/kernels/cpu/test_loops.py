@@ -54,6 +54,19 @@ def test_leaves_with_numbers_of_their_own(shape, slot, combination):
     check_step(with_own(leaf), make_rates(combination, clip_value=0.75))
 
 
+@pytest.mark.parametrize("combination", own.DIRECTED[1::3], ids=[c.theta for c in own.DIRECTED[1::3]])
+@pytest.mark.parametrize(
+    ("shape", "slot"),
+    [((5000,), ()), ((300, 3), (300, 1)), ((67, 129), (1, 129)), ((2, 1025), (1, 1025)), ((9,), (9,))],
+)
+def test_steps_so_late_that_1_minus_beta_to_the_nth_is_1_have_the_bits_of_the_page(combination, shape, slot):
+    assert combination.direction == "adam"
+    for n, ones in ((100, 0), (110, 1), (10**6, 2)):
+        rates = make_rates(combination, n=n, beta2=0.999)
+        assert (rates.aims.q1 == 1.0) + (rates.aims.q2 == 1.0) == ones
+        check_step(make_leaf(np.random.default_rng(10), combination, shape, slot), rates)
+
+
 #: Around where u^2 loses bits, and where it is 0.
 SMALL = [0.0, 5e-324, 3e-320, 1.7e-162, *(x * 2.0**k for k in (-538, -512, -511, -510, -62) for x in (0.7, 1.0, 1.3))]
 
