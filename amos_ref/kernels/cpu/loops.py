@@ -38,7 +38,6 @@ from amos_ref.kernels.table import (
 CHUNK, ROWS = spec.CHUNK, spec.ROWS
 TURN = 512  # elements of a row before it is another's turn
 WIDE = 1024  # columns whose alpha and rho stay in the first-level cache
-EVEN = 3072  # columns whose alpha stays there, where rho is one number for all of them
 
 
 # apply
@@ -129,7 +128,10 @@ def is_even(a):
 def apply_columns(
     first, last, starts, mark, far, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
 ):
-    """n rows for each outer index, one alpha and rho a column; a task is 64 rows. `far` is for rows alone."""
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows. `far` is for rows alone.
+
+    With moments, a rho that is the same for all of many columns is not read for each.
+    """
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)
@@ -139,9 +141,9 @@ def apply_columns(
         place = leaves[i, PLACES] + outer * inner
         alphas, rhos = alpha[place : place + inner], rho[place : place + inner]
         row, stop = outer * n + top, outer * n + min(top + ROWS, n)
-        even = inner > WIDE and is_even(rhos)
+        even = like_moment is not None and inner > WIDE and is_even(rhos)
         while row < stop:
-            rows = 4 if like_moment is None and row + 4 <= stop and inner > (EVEN if even else WIDE) else 1
+            rows = 4 if like_moment is None and row + 4 <= stop and inner > WIDE else 1
             start, end = row * inner, (row + rows) * inner
             theta, g = view(leaves[i, THETA], start, end, like_theta), view(leaves[i, G], start, end, like_g)
             m, moments = view(leaves[i, M], start, end, like_m), pair_of(leaves, i, MOMENT_0, start, end, like_moment)

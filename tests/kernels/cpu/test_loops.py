@@ -107,7 +107,7 @@ def test_even_numbers_are_told_from_uneven_ones_by_their_bits(size):
 
 
 @compiled_only
-@pytest.mark.parametrize("inner", [loops.WIDE, loops.WIDE + 1, loops.EVEN, loops.EVEN + 1])
+@pytest.mark.parametrize("inner", [loops.WIDE, loops.WIDE + 1, 3 * loops.WIDE + 1])
 @pytest.mark.parametrize("combination", [own.COMBINATIONS[1], *own.DIRECTED[1:3]], ids=["uneven", "adam", "sign"])
 def test_columns_whose_rho_is_one_number_have_the_bits_of_the_page(combination, inner):
     check_step(make_leaf(np.random.default_rng(9), combination, (2, 5, inner), (2, 1, inner)), make_rates(combination))
