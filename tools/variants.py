@@ -321,7 +321,7 @@ def element_ways(g, theta):
     return {
         "stream": row_ways(g, theta)["stream"],
         "decide and apply": (first.kernels.elements, *kept, numbers),
-        **{k: (loops.deciding(f, 2, 0).elements, *kept, numbers) for k, f in others.items()},
+        **{k: (loops.deciding(Amos.method._replace(decide=f)).elements, *kept, numbers) for k, f in others.items()},
         "divisions and roots alone": (divide, make_tasks(g.size, 1024), np.full(1024, 0.5), np.zeros((8, 1024))),
     }, (v, b, work)
 
@@ -365,7 +365,7 @@ def assembly():
         for cpu.FAR in (0, theta.size):  # in two parts by turns, and in one
             cpu.Work(leaves, Amos.method).run(rates)
     kinds = "add|sub|mul|div|sqrt|cvtps2|cvtpd2"
-    kernels = {"step elements": loops.deciding(Amos.method.decide, Amos.method.states, Amos.method.own).elements}
+    kernels = {"step elements": loops.deciding(Amos.method).elements}
     kernels |= {n: getattr(reduce, n) for n in ("reduce_rows", "reduce_far_rows", "reduce_columns")}
     kernels |= {n: getattr(loops, n) for n in ("apply_rows", "apply_columns")}
     for name, kept in kernels.items():

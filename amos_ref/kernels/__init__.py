@@ -57,6 +57,8 @@ class Direction(Protocol):
     #: How many arrays of a leaf's `moments` it takes: 2 or none, as compiled kernels have it.
     moments: ClassVar[int]
     _fields: ClassVar[tuple[str, ...]]
+    # A class may have ``is_bounded(g, *moments, *numbers) -> bool`` too, which costs less than `direct`: whether it is
+    # certain that neither u^2 nor g^2 overflows.
 
 
 class Rates(Protocol):
@@ -102,6 +104,9 @@ class Method(NamedTuple):
     direction: Any = None
     #: How many numbers a leaf has as its `own`: at most 2, as compiled kernels have it.
     own: int = 0
+    #: `decide` of a slot of one entry, which may take a faster way to the same bits: ``(u, *state, ...)``, with u where
+    #: `decide` has its square. None where there is no faster way.
+    decide_one: Callable[..., tuple[float, ...]] | None = None
 
     @property
     def numbers(self) -> int:

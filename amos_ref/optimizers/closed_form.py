@@ -38,6 +38,7 @@ LINES = (
 
 #: How backends make directions; gradients and what callables make of them are moved along as they are.
 DIRECTIONS: dict[str, type[Sign] | type[Adam]] = {"sign": Sign, "adam": Adam}
+FULL = 2.0**-1022  # from here on float64 numbers have all their bits
 
 
 class ClosedRates(NamedTuple):
@@ -68,6 +69,25 @@ def decide_own(
 ) -> tuple[float, float]:
     """Return (alpha, rho) of one slot of a leaf with a number of its own."""
     return page_decide(u2, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
+
+
+def decide_one(u: float, sigma: float, shrink: float, alpha_0: float, q: float, epsilon: float) -> tuple[float, float]:
+    """Return (alpha, rho) of a slot of one entry without the root of u^2.
+
+    That is |u| to the last bit, as long as u^2 has all its bits, from 2^-1022 on (Boldo 2015).
+    """
+    u2 = u * u
+    if epsilon < FULL:
+        return page_decide(u2, sigma, shrink, alpha_0, q, epsilon)
+    ratio = sigma / (abs(u) if u2 > epsilon else np.sqrt(epsilon))
+    return closed_form.step_size(alpha_0, ratio, shrink), closed_form.weight_decay(alpha_0, q, shrink)
+
+
+def decide_one_own(
+    u: float, sigma: float, lr_factor: float, shrink: float, alpha_0: float, q: float, epsilon: float
+) -> tuple[float, float]:
+    """Return the same of a leaf with a number of its own."""
+    return decide_one(u, sigma, shrink, alpha_0 * lr_factor, q, epsilon)
 
 
 def compute_stages(leaf: DirectedLeaf, rates: ClosedRates, mean: Any = None) -> dict[str, Any]:
@@ -157,8 +177,8 @@ class ClosedFormAmos(Optimizer):
     """
 
     state_type: type = ClosedFormState
-    method: ClassVar[Method] = Method(closed_form.decide, 0, compute_stages, aim)
-    own_method: ClassVar[Method] = Method(decide_own, 0, compute_stages, aim, own=1)
+    method: ClassVar[Method] = Method(closed_form.decide, 0, compute_stages, aim, decide_one=decide_one)
+    own_method: ClassVar[Method] = Method(decide_own, 0, compute_stages, aim, own=1, decide_one=decide_one_own)
     lines: ClassVar[Lines] = LINES
     first_step: ClassVar[int] = 0
     example: ClassVar[dict[str, Any]] = dict(alpha_0=0.1, half_life=10, direction="adam")

@@ -28,6 +28,23 @@ def adam(
     return m / q1 / (np.sqrt(v / q2) + adam_epsilon), m, v
 
 
+def adam_in_loops(
+    g: float, m: float, v: float, beta1: float, beta2: float, adam_epsilon: float, q1: float, q2: float
+) -> tuple[float, float, float]:
+    """Return the same without a division by 1: the compiler makes a loop of its own of it."""
+    m, v = average(m, g, beta1), second_moment(v, g * g, beta2)
+    mean = m if q1 == 1.0 else m / q1
+    return mean / (np.sqrt(v / q2) + adam_epsilon), m, v
+
+
+def is_bounded(
+    g: float, m: float, v: float, beta1: float, beta2: float, adam_epsilon: float, q1: float, q2: float
+) -> bool:
+    """Whether no square can overflow: |u| is at most m / q1 / epsilon, and v would not be finite if g^2 were not."""
+    m, v = average(m, g, beta1), second_moment(v, g * g, beta2)
+    return (abs(m) < 2.0**500 * q1 * adam_epsilon) & (v >= 0.0) & (v < np.inf)
+
+
 class Adam(NamedTuple):
     """What AdamW moves along, and the closed form if it is asked to."""
 
@@ -38,6 +55,8 @@ class Adam(NamedTuple):
     q2: float
 
     direct = staticmethod(adam)
+    direct_in_loops = staticmethod(adam_in_loops)
+    is_bounded = staticmethod(is_bounded)
     moments = 2
 
     @classmethod

@@ -59,6 +59,16 @@ def test_our_contender_takes_the_steps_of_the_closed_form(slot, direction):
     assert take_steps(work, 3) == {name: own.bits(a) for name, a in params.items()} != take_steps(work, 2)
 
 
+def test_steps_are_timed_where_most_of_them_divide_by_1():
+    work = workloads.parse_size("1e3").as_closed_form("adam")
+    for contender in (cpu.CPU_KERNELS, cpu.BOUND):
+        stepper = contender.build(work)
+        assert stepper.state.count == cpu.LATER
+        ones = [stepper.opt._rates(cpu.LATER + k).aims.q1 == 1.0 for k in range(1000)]
+        assert 0.75 < sum(ones) / 1000 < 0.85
+        assert stepper.opt._rates(300).aims.q1 != 1.0
+
+
 def test_beside_the_closed_form_paper_amos_has_the_same_slots():
     work = replace(workloads.parse_size("1e3"), slot="row").as_closed_form("adam")
     stepper = cpu.CPU_PAPER.build(work)

@@ -262,7 +262,7 @@ def test_every_kernel_says_that_fastmath_is_off():
 @compiled_only
 def test_every_kernel_is_compiled_with_fastmath_off():
     method = amos_ref.Amos.method
-    deciding = loops.deciding(method.decide, method.states, method.own)
+    deciding = loops.deciding(method)
     kernels = [*vars(loops).values(), *vars(reduce).values(), *vars(deciding).values(), *vars(whole).values()]
     found = [value for value in kernels if isinstance(value, Dispatcher)]
     assert len(found) >= 10

@@ -1,5 +1,6 @@
 """Directions that are made of gradients: clipped before, refused where they would hide what is not finite."""
 
+import itertools
 import json
 
 import numpy as np
@@ -24,6 +25,75 @@ def test_signs_are_numpys():
 def test_of_zeros_every_direction_is_0():
     for aims in (Sign(), Adam.after(3, 0.7, 0.8, 0.125)):
         assert aims.direct(0.0, *[0.0] * aims.moments, *aims)[0] == 0.0
+
+
+@pytest.mark.parametrize("q1", [1.0, 1.0 - 2.0**-53, 0.1, 2.0**-53])
+def test_adams_direction_for_loops_has_the_bits_of_the_page(q1):
+    def divide_carelessly(g, m, v, *numbers):
+        return Adam.direct_in_loops(g, m, v, *numbers[:3], 1.0 if q1 > 0.9 else q1, numbers[4])
+
+    cases = np.random.default_rng(3).standard_normal((200, 3)) ** [[1, 1, 2]]
+    cases = [tuple(case) for case in [*cases, (0.0, -0.0, 0.0), (0.0, 5e-324, 5e-324), (-1e-300, 0.0, 0.0)]]
+    numbers = 0.7, 0.999, 1e-8, q1, 0.4
+    ref = own.bits(np.array([Adam.direct(*case, *numbers) for case in cases]))
+    assert own.bits(np.array([Adam.direct_in_loops(*case, *numbers) for case in cases])) == ref
+    careless = own.bits(np.array([divide_carelessly(*case, *numbers) for case in cases]))
+    assert (careless != ref) == (0.9 < q1 < 1.0)
+
+
+def squares_are_finite(g, m, v, aims):
+    """By the page, without a look ahead."""
+    with np.errstate(all="ignore"):
+        u = aims.direct(*np.float64((g, m, v)), *aims)[0]
+        return bool(np.isfinite(u * u) & np.isfinite(np.float64(g) * g))
+
+
+HUGE = [0.0, 1e-300, 0.3, -2.0, 1e100, 2.0**499, 1e153, -1e154, 1.4e154, 1e200, 1.7e308, np.inf, np.nan]
+
+
+@pytest.mark.parametrize("epsilon", [1e-8, 0.125, 0.0, 1e-200, 1e100])
+def test_no_square_overflows_where_it_is_seen_at_once_that_none_can(epsilon):
+    seen = set()
+    for n in (1, 3, 10**6):
+        aims = Adam.after(n, 0.7, 0.999, epsilon)
+        for case in itertools.product(HUGE, HUGE, [*HUGE, 1.7e308, -1e-300]):
+            with np.errstate(all="ignore"):
+                bounded = bool(Adam.is_bounded(*case, *aims))
+            seen.add((bounded, squares_are_finite(*case, aims)))
+    assert (True, False) not in seen
+    assert seen >= {(False, False), (False, True)}  # what is not seen at once is computed
+    assert ((True, True) in seen) == (epsilon > 0)
+    assert Adam.is_bounded(0.3, -2.0, 0.5, *Adam.after(3, 0.9, 0.999, 1e-8))
+
+
+@pytest.mark.parametrize("n", [12, 8192 + 5])
+@pytest.mark.parametrize(
+    ("g", "m", "v", "epsilon"),
+    [
+        (0.5, 1e150, 0.2, 1e-8),
+        (0.5, 1e160, 0.2, 1e-8),
+        (0.5, 1e-3, 0.0, 1e-300),
+        (1e154, 0.5, 0.2, 1e-8),
+        (0.5, 1e140, 1e-300, 1e-8),
+    ],
+)
+def test_entries_that_are_computed_in_the_first_pass_are_stepped_like_others(n, g, m, v, epsilon):
+    made = []
+    for backend in ("numpy", "cpu"):
+        opt = ClosedFormAmos(
+            0.3, half_life=7, sigma=0.7, slot_shape="element", direction="adam", adam_epsilon=epsilon, backend=backend
+        )
+        params = {"w": np.linspace(-1.0, 1.0, n)}
+        state = opt.init(params)
+        state.m["w"][-2], state.v["w"][-2] = m, v
+        grads = {"w": np.linspace(0.5, 1.0, n)}
+        grads["w"][-2] = g
+        try:
+            state = opt.step(params, grads, state)
+            made.append([own.bits(a) for a in (params["w"], state.m["w"], state.v["w"])])
+        except errors.NonFiniteError as error:
+            made.append([str(error), own.bits(params["w"]), own.bits(state.m["w"]), own.bits(state.v["w"])])
+    assert made[0] == made[1]
 
 
 # clipping

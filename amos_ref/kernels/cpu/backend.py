@@ -72,7 +72,7 @@ class Part:
         kept = None if key.state is None else empty_like(key.state)
         self.m, self.state = (kept if key.averages else None), (kept if method.states else None)
         self.gradients = table.leaves[:, G]
-        self.kernels = loops.deciding(method.decide, method.states, method.own)
+        self.kernels = loops.deciding(method)
         self.sums = scratch(table.sums)
         self.means, self.alpha, self.rho = scratch(3, table.places)
         half = method.states > 0 and key.state == np.float16

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from amos_ref import spec
+from amos_ref.kernels import Method
 from amos_ref.kernels.cpu.memory import READ_OWN, set_word, view
 from amos_ref.kernels.cpu.pairs import aim, load_each, note, pair_of, store_each
 from amos_ref.kernels.cpu.tasks import leaf_of, onward, part_of
@@ -112,11 +115,23 @@ def apply_rows(
     set_word(mark, 1)
 
 
+@inline
+def is_even(a):
+    """Whether all entries are the same, to the last bit."""
+    bits, others = a.view(np.int64), 0
+    for i in range(bits.size):
+        others += bits[i] != bits[0]
+    return others == 0
+
+
 @kernel
 def apply_columns(
     first, last, starts, mark, far, leaves, like_theta, like_g, like_m, like_moment, alpha, rho, chi, mu, aims
 ):
-    """n rows for each outer index, one alpha and rho a column; a task is 64 rows. `far` is for rows alone."""
+    """n rows for each outer index, one alpha and rho a column; a task is 64 rows. `far` is for rows alone.
+
+    With moments, a rho that is the same for all of many columns is not read for each.
+    """
     i = leaf_of(first, starts)
     for task in range(first, last):
         i = onward(i, task, starts)
@@ -126,6 +141,7 @@ def apply_columns(
         place = leaves[i, PLACES] + outer * inner
         alphas, rhos = alpha[place : place + inner], rho[place : place + inner]
         row, stop = outer * n + top, outer * n + min(top + ROWS, n)
+        even = like_moment is not None and inner > WIDE and is_even(rhos)
         while row < stop:
             rows = 4 if like_moment is None and row + 4 <= stop and inner > WIDE else 1
             start, end = row * inner, (row + rows) * inner
@@ -133,6 +149,8 @@ def apply_columns(
             m, moments = view(leaves[i, M], start, end, like_m), pair_of(leaves, i, MOMENT_0, start, end, like_moment)
             if rows == 4:
                 move_together(theta, g, m, moments, alphas, rhos, chi, mu, aims)
+            elif even:
+                move(theta, g, m, moments, alphas, rhos[0], chi, mu, aims)
             else:
                 move(theta, g, m, moments, alphas, rhos, chi, mu, aims)
             row += rows
@@ -156,15 +174,22 @@ def _move_together(theta, g, m, moments, alpha, rho, chi, mu, aims):
 # decide
 
 
-@functools.cache
-def deciding(decide: Callable[..., Any], states: int, own: int) -> SimpleNamespace:
-    """Return the kernels that decide, compiled for the *decide* of a member of the family (kernels.Method).
+def deciding(method: Method) -> SimpleNamespace:
+    """Return the kernels that decide, compiled for a member of the family.
 
     `slots` fills alpha and rho of each slot and writes the state; `elements` decides and applies.
     """
+    return _deciding(method.decide, method.states, method.own, method.decide_one)
+
+
+@functools.cache
+def _deciding(
+    decide: Callable[..., Any], states: int, own: int, decide_one: Callable[..., Any] | None
+) -> SimpleNamespace:
     if states not in (0, MOST_STATES):
         raise AssertionError(f"kernels know members with 0 or {MOST_STATES} arrays of state, not {states}")
     inline(decide)
+    one = inline(decide_one or (lambda u, *others: decide(u * u, *others)))
     read = inline(READ_OWN[own])
 
     @kernel
@@ -214,7 +239,7 @@ def deciding(decide: Callable[..., Any], states: int, own: int) -> SimpleNamespa
             state = pair_of(leaves, i, STATE_0, start, stop, like_state)
             for k in range(theta.size):
                 u = aim_into(g, moments, k, chi, aims)
-                decided = decide(*((u * u,) + load_each(state, k) + mine + numbers))  # noqa: RUF005
+                decided = one(*((u,) + load_each(state, k) + mine + numbers))  # noqa: RUF005
                 store_each(state, k, decided)
                 store(theta, k, step_entry(k, theta, u, m, decided[0], decided[1], mu))
             note(vanished, i, state, g)

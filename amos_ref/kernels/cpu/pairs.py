@@ -116,7 +116,8 @@ def aim(g: np.ndarray, moments: Pair, i: int, chi: float | None, aims: Any) -> t
 def _aim(g, moments, i, chi, aims):
     if aims == types.none:
         return lambda g, moments, i, chi, aims: (clip(load(g, i), chi),)
-    direct = inline(aims.instance_class.direct)
+    made = aims.instance_class
+    direct = inline(getattr(made, "direct_in_loops", made.direct))
     return lambda g, moments, i, chi, aims: direct(
         *((clip(load(g, i), chi),) + load_each(moments, i) + _plain(aims))  # noqa: RUF005  # pyright: ignore
     )
@@ -143,3 +144,21 @@ def _square(g, moments, i, chi, aims):
         return u * u + 0.0 * (x * x)
 
     return directed
+
+
+def is_finite(g: np.ndarray, moments: Pair, i: int, chi: float | None, aims: Any) -> bool:
+    """Whether u^2 is seen to be finite; where that is not seen at once, `square` says it."""
+    if hasattr(aims, "is_bounded"):
+        return aims.is_bounded(clip(load(g, i), chi), *load_each(moments, i), *aims)
+    return square(g, moments, i, chi, aims) < np.inf
+
+
+@specialise(is_finite)
+def _is_finite(g, moments, i, chi, aims):
+    bounded = getattr(getattr(aims, "instance_class", None), "is_bounded", None)
+    if bounded is None:
+        return lambda g, moments, i, chi, aims: square(g, moments, i, chi, aims) < np.inf
+    bounded = inline(bounded)
+    return lambda g, moments, i, chi, aims: bounded(
+        *((clip(load(g, i), chi),) + load_each(moments, i) + _plain(aims))  # noqa: RUF005  # pyright: ignore
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from amos_ref import spec
 from amos_ref.kernels.cpu.memory import aligned, view
-from amos_ref.kernels.cpu.pairs import cut_each, pair_of, square
+from amos_ref.kernels.cpu.pairs import cut_each, is_finite, pair_of, square
 from amos_ref.kernels.cpu.tasks import leaf_of, onward, part_of
 from amos_ref.kernels.jit import inline, kernel, merge, specialise
 from amos_ref.kernels.table import INNER, LEAF, MOMENT_0, PLACES, SLOTS, STRIP, SUMS, G, N
@@ -197,10 +197,13 @@ def check_elements(first, last, starts, leaves, like_g, like_moment, chi, aims):
     for task in range(first, last):
         i = onward(i, task, starts)
         start = (task - starts[i]) * CHUNK
-        stop, wrong = min(start + CHUNK, leaves[i, N]), 0
+        stop, unseen, wrong = min(start + CHUNK, leaves[i, N]), 0, 0
         g, moments = view(leaves[i, G], start, stop, like_g), pair_of(leaves, i, MOMENT_0, start, stop, like_moment)
         for k in range(g.size):
-            wrong += not square(g, moments, k, chi, aims) < np.inf
+            unseen += not is_finite(g, moments, k, chi, aims)
+        if unseen:
+            for k in range(g.size):
+                wrong += not square(g, moments, k, chi, aims) < np.inf
         if wrong:
             return leaves[i, LEAF]
     return -1

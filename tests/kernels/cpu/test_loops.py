@@ -7,6 +7,10 @@ from helpers.leaves import EDGES, LARGE, PYTHON, check_step, drawn, make_leaf, m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amos_ref import closed_form
+from amos_ref.kernels.cpu import loops
+from amos_ref.optimizers.closed_form import FULL, decide_one
+
 compiled_only = pytest.mark.skipif(PYTHON, reason="kernels run as Python")
 
 
@@ -48,6 +52,65 @@ def test_sizes_around_the_borders_of_chunks(shape, slot, combination):
 def test_leaves_with_numbers_of_their_own(shape, slot, combination):
     leaf = make_leaf(np.random.default_rng(5), combination, shape, slot)
     check_step(with_own(leaf), make_rates(combination, clip_value=0.75))
+
+
+@pytest.mark.parametrize("combination", own.DIRECTED[1::3], ids=[c.theta for c in own.DIRECTED[1::3]])
+@pytest.mark.parametrize(
+    ("shape", "slot"),
+    [((5000,), ()), ((300, 3), (300, 1)), ((67, 129), (1, 129)), ((2, 1025), (1, 1025)), ((9,), (9,))],
+)
+def test_steps_so_late_that_1_minus_beta_to_the_nth_is_1_have_the_bits_of_the_page(combination, shape, slot):
+    assert combination.direction == "adam"
+    for n, ones in ((100, 0), (110, 1), (10**6, 2)):
+        rates = make_rates(combination, n=n, beta2=0.999)
+        assert (rates.aims.q1 == 1.0) + (rates.aims.q2 == 1.0) == ones
+        check_step(make_leaf(np.random.default_rng(10), combination, shape, slot), rates)
+
+
+#: Around where u^2 loses bits, and where it is 0.
+SMALL = [0.0, 5e-324, 3e-320, 1.7e-162, *(x * 2.0**k for k in (-538, -512, -511, -510, -62) for x in (0.7, 1.0, 1.3))]
+
+
+@pytest.mark.parametrize("epsilon", [5e-324, 1e-310, 2.0**-1022, 2.0**-1021, 2.0**-125, 0.3, 1e300])
+@pytest.mark.parametrize("factor", [1.0, 0.7])
+def test_a_slot_of_one_entry_has_the_bits_of_the_page_without_a_root(epsilon, factor):
+    rng = np.random.default_rng(8)
+    g = np.concatenate([SMALL, np.negative(SMALL), rng.standard_normal(40) * 10.0 ** rng.uniform(-160, 150, 40)])
+    for combination in (own.DIRECTED[0], own.DIRECTED[1], own.DIRECTED[2]):
+        leaf = make_leaf(rng, combination, g.shape, g.shape)
+        leaf = leaf._replace(g=g.astype(leaf.g.dtype) if leaf.g.dtype == np.float64 else leaf.g, own=(factor,))
+        check_step(leaf, make_rates(combination, epsilon=epsilon))
+
+
+def test_a_root_is_needed_where_squares_lose_bits():
+    def decide_rashly(u, sigma, shrink, alpha_0, q, epsilon):
+        return decide_one(u, sigma, shrink, alpha_0, q, max(epsilon, FULL))
+
+    rest = 0.7, 0.4, 0.3, 1.5, 5e-324
+    ref = [closed_form.decide(u * u, *rest) for u in SMALL]
+    assert [decide_one(u, *rest) for u in SMALL] == ref
+    assert [decide_rashly(u, *rest) for u in SMALL] != ref
+
+
+def change_one(rho, k, value):
+    rho[k] = value
+    return rho
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 1025])
+def test_even_numbers_are_told_from_uneven_ones_by_their_bits(size):
+    for value in (0.25, 0.0, np.nan):
+        assert loops.is_even(np.full(size, value))
+    for k in {0, size // 2, size - 1} if size > 1 else ():
+        assert not loops.is_even(change_one(np.full(size, 0.25), k, 0.5))
+        assert not loops.is_even(change_one(np.zeros(size), k, -0.0))
+
+
+@compiled_only
+@pytest.mark.parametrize("inner", [loops.WIDE, loops.WIDE + 1, 3 * loops.WIDE + 1])
+@pytest.mark.parametrize("combination", [own.COMBINATIONS[1], *own.DIRECTED[1:3]], ids=["uneven", "adam", "sign"])
+def test_columns_whose_rho_is_one_number_have_the_bits_of_the_page(combination, inner):
+    check_step(make_leaf(np.random.default_rng(9), combination, (2, 5, inner), (2, 1, inner)), make_rates(combination))
 
 
 @compiled_only

@@ -39,7 +39,7 @@ def codes():
     ):
         params = {"elements": theta.copy(), "rows": theta.copy()}
         opt.step(params, {"elements": g, "rows": g}, opt.init(params))
-        made = loops.deciding(opt.method.decide, opt.method.states, opt.method.own)
+        made = loops.deciding(opt.method)
         adam = isinstance(opt, amos_ref.ClosedFormAmos)
         slots = () if adam else (made.slots,)  # the closed form's has nothing to fuse
         for kernel in (made.elements, *slots, reduce.reduce_rows, loops.apply_rows):
