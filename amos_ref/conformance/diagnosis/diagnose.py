@@ -18,7 +18,7 @@ from amos_ref.conformance.judging import envelope
 from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.drive import UNDECLARED_DTYPES, Observation
 from amos_ref.conformance.judging.judge import first_departure
-from amos_ref.conformance.judging.tolerance import trajectory, trajectory_of_page
+from amos_ref.conformance.judging.tolerance import is_bounded, trajectory, trajectory_of_page
 from amos_ref.conformance.ports.port import Port
 from amos_ref.errors import ShapeError
 
@@ -215,7 +215,8 @@ def _hold_near_epsilon(attempt: Attempt, candidates: list[Names], confirming: Co
     for names in candidates:
         sizes = [float(name.removeprefix(EPSILON_DEFAULT)) for name in names if name.startswith(EPSILON_DEFAULT)]
         near = [one for x in sizes for one in confirming.near(x, evidence.algorithm.name, attempt.dtype)]
-        small = Evidence([_judged(one, attempt) for one in near], evidence.stages)
+        near = [one for one in (_judged(one, attempt) for one in near) if is_bounded(one.case, one.etas)]
+        small = Evidence(near, evidence.stages)
         if not near or small.fits(names):
             found.append(names)
         elif places >= {*names}:

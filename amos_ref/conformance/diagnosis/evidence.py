@@ -208,12 +208,12 @@ class Evidence:
             if not acting:  # the page's own bounds are what they are
                 return False
             try:
-                steps = list(self._amid_errors(acting, self.seen[i]))
+                page, steps = self._page(self.seen[i]), list(self._amid_errors(acting, self.seen[i]))
             except (Unbounded, ShapeError):
                 return False
             if self._first(self.seen[i].shown, steps, SLACK, edits.keys() >= set(acting)) is not None:
                 return False
-            admits = self._first(shown_by(self._page(self.seen[i]), self.seen[i]), steps, 1.0) is None
+            admits = self._first(shown_by(page, self.seen[i]), steps, 1.0) is None
             self._excused[acting, i] = UNDECIDED if admits else None
         return True
 
@@ -383,11 +383,10 @@ class Evidence:
 
         It is asked of each quantity by itself: a reading without bounds for theta may be decided by v.
         """
-        page = self._page(one)
-        shown = shown_by(page, one)
         try:
-            steps = list(trajectory(one.case, one.etas, self.reading_of(names)))
+            page, steps = self._page(one), list(trajectory(one.case, one.etas, self.reading_of(names)))
         except (Unbounded, ShapeError):
             return True
+        shown = shown_by(page, one)
         departing = [what for what in self.stages if first_departure(one.shown, page, (what,), SLACK)[0] is not None]
         return any(first_departure(shown, steps, (what,))[0] is None for what in departing)

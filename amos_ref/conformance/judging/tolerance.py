@@ -9,6 +9,7 @@ import numpy as np
 from amos_ref.conformance.algorithms import ALGORITHMS
 from amos_ref.conformance.cases import Case
 from amos_ref.conformance.judging import envelope
+from amos_ref.conformance.judging.bound import Unbounded
 from amos_ref.conformance.judging.reading import Reading, Step
 
 #: Which methods made the tolerances of a report; the number changes when a tolerance does.
@@ -59,6 +60,15 @@ def trajectory(
 def trajectory_of_page(case: Case, etas: Mapping[str, float]) -> tuple[dict[str, Moment], ...]:
     """Return the page's whole trajectory; the last ones are kept, since a check needs each of them several times."""
     return _trajectory_of_page(case, tuple(etas.items()))
+
+
+def is_bounded(case: Case, etas: Mapping[str, float]) -> bool:
+    """Whether there are bounds around the page: not where squares of gradients are too small for a precision."""
+    try:
+        trajectory_of_page(case, etas)
+    except Unbounded:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from amos_ref.conformance import table
 from amos_ref.conformance.diagnosis.catalogue import reading_of
 from amos_ref.conformance.diagnosis.diagnose import SINGLE
 from amos_ref.conformance.diagnosis.lives import is_special
+from tools.simulated_port import SimulatedPort
 
 module = importlib.import_module("amos_ref.conformance.diagnosis.diagnose")
 FLOAT32 = [case for case in table() if case.dtype == "float32" and not is_special(case)]
@@ -37,6 +38,14 @@ def test_an_epsilon_that_is_added_beside_one_that_is_none_has_no_name(cases):
 def test_without_small_gradients_it_would_have_a_wrong_one(monkeypatch):
     monkeypatch.setattr(module, "_hold_near_epsilon", lambda attempt, candidates, confirming: candidates)
     assert diagnosed(Without("epsilon", r=added), FLOAT32).deviations == ["epsilon-default-1e-12"]
+
+
+@pytest.mark.parametrize("name", ["epsilon-default-1e-18", "epsilon-default-1e-30"])
+def test_where_float32_has_no_squares_of_gradients_nothing_is_decided(name, monkeypatch):
+    """Gradients of 1e-18 have squares of 1e-36, some of them too small for a bound: the check ended with Unbounded."""
+    assert diagnosed(SimulatedPort(name, seed=7), FLOAT32).deviations == [name]
+    monkeypatch.setattr(module, "is_bounded", lambda case, etas: True)
+    assert diagnosed(SimulatedPort(name, seed=7), FLOAT32).deviations == []
 
 
 def test_a_change_that_is_tiny_is_not_called_float32(monkeypatch):
