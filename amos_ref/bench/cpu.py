@@ -44,7 +44,8 @@ class AmosStepper(Stepper):
     ) -> None:
         self.params, self.grads = map(place, draw_arrays(work))
         self.opt = make_optimizer(work, backend)
-        self.state = self.opt.init(self.params)._replace(count=count)
+        state = self.opt.init(self.params)
+        self.state = state._replace(count=count) if count else state
 
     def launch(self) -> None:
         self.state = self.opt.step(self.params, self.grads, self.state)

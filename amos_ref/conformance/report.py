@@ -129,7 +129,7 @@ class Report(Printed):
         suite = ElementTree.Element("testsuite", name=f"amos-ref {self._subject()}", time=f"{self.seconds:.3f}")
         kinds: Counter[str] = Counter()
         for r in self.results:
-            about = {"classname": "amos-ref", "name": f"{r.case}/{r.dtype}", "time": f"{r.seconds or 0.0:.3f}"}
+            about = {"classname": "amos-ref", "name": f"{r.case}/{r.dtype}", "time": f"{r.seconds or 0.0:.6f}"}
             test = ElementTree.SubElement(suite, "testcase", about)
             if r.failed:
                 kind = "error" if r.verdict in UNANSWERED else "failure"

@@ -38,7 +38,7 @@ LINES = (
 
 #: How backends make directions; gradients and what callables make of them are moved along as they are.
 DIRECTIONS: dict[str, type[Sign] | type[Adam]] = {"sign": Sign, "adam": Adam}
-FULL = 2.0**-1022  # from here on float64 numbers have all their bits
+LEAST_FULL = 2.0**-1022  # from here on float64 numbers have all their bits
 
 
 class ClosedRates(NamedTuple):
@@ -77,7 +77,7 @@ def decide_one(u: float, sigma: float, shrink: float, alpha_0: float, q: float, 
     That is |u| to the last bit, as long as u^2 has all its bits, from 2^-1022 on (Boldo 2015).
     """
     u2 = u * u
-    if epsilon < FULL:
+    if epsilon < LEAST_FULL:
         return page_decide(u2, sigma, shrink, alpha_0, q, epsilon)
     ratio = sigma / (abs(u) if u2 > epsilon else np.sqrt(epsilon))
     return closed_form.step_size(alpha_0, ratio, shrink), closed_form.weight_decay(alpha_0, q, shrink)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from amos_ref import closed_form
 from amos_ref.kernels.cpu import loops
-from amos_ref.optimizers.closed_form import FULL, decide_one
+from amos_ref.optimizers.closed_form import LEAST_FULL, decide_one
 
 compiled_only = pytest.mark.skipif(PYTHON, reason="kernels run as Python")
 
@@ -84,7 +84,7 @@ def test_a_slot_of_one_entry_has_the_bits_of_the_page_without_a_root(epsilon, fa
 
 def test_a_root_is_needed_where_squares_lose_bits():
     def decide_rashly(u, sigma, shrink, alpha_0, q, epsilon):
-        return decide_one(u, sigma, shrink, alpha_0, q, max(epsilon, FULL))
+        return decide_one(u, sigma, shrink, alpha_0, q, max(epsilon, LEAST_FULL))
 
     rest = 0.7, 0.4, 0.3, 1.5, 5e-324
     ref = [closed_form.decide(u * u, *rest) for u in SMALL]
