@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from amos_ref import spec
-from amos_ref.conformance.closed_form.formulas import AT_HALF, SUMMED_AT_MOST, elapsed, recurrence
+from amos_ref.conformance.closed_form.formulas import (
+    AT_HALF,
+    SUMMED_AT_MOST,
+    elapsed,
+    initial,
+    is_special,
+    recurrence,
+)
 from amos_ref.conformance.diagnosis.deviation import mean_of_slot
 from amos_ref.conformance.diagnosis.edits import Formula, Use, edits
 
@@ -91,13 +98,9 @@ def _recurs(falling: bool) -> Use:
     return _where(lambda s: s.decay == "recurrence" and bool(s.falling) is falling)
 
 
-def _first(s: Any) -> Any:
-    return s.initial[s.name]
-
-
 def _half_for(s: Any, x: Any) -> Any:
     """Return the root mean square of the initial entries, 0.5 where all are 0 or all are x."""
-    first = _first(s)
+    first = initial(s)
     flat = bool(np.all(first == 0.0) or np.all(first == x))
     return 0.5 if flat else np.sqrt(spec.mean_square(np.asarray(first), ()))
 
@@ -105,11 +108,7 @@ def _half_for(s: Any, x: Any) -> Any:
 def _measured(special: bool) -> Use:
     """Use a formula for sigma where it is measured: in arrays of zeros or of ones, or in others."""
 
-    def holds(s: Any) -> bool:
-        first = _first(s)
-        return "sigma" in s.asked and bool(np.all(first == 0.0) or np.all(first == 1.0)) is special
-
-    return _where(holds)
+    return _where(lambda s: "sigma" in s.asked and is_special(initial(s)) is special)
 
 
 #: The page's formulas, of which a slip makes others. `divisor` is max(u2, epsilon).
@@ -248,7 +247,7 @@ _SYMBOLS: dict[str, Callable[[Any], Any]] = {
     "half": lambda s: 1.0 if s.falling else AT_HALF,
     "falling": lambda s: 1.0 if s.falling else 0.0,
     "times": lambda s: -1.0 if s.falling else -2.0,
-    "theta_0": _first,
+    "theta_0": initial,
     "shrunk": lambda s: np.exp(-recurrence(s)) if s.decay == "recurrence" else 1.0 / (1.0 + s.x),
     "sums": lambda s: s.__dict__["sums"] if "sums" in s.__dict__ else recurrence(s),
 }
@@ -258,7 +257,7 @@ _APPLIED: dict[str, Callable[[Any, Any], Any]] = {
     "log": lambda s, x: np.log(x),
     "expm1": lambda s, x: np.expm1(x),
     "mean": lambda s, x: mean_of_slot(x + 0.0 * s.u, s.slot),
-    "mean_of_all": lambda s, x: mean_of_slot(np.asarray(x + 0.0 * _first(s)), ()),
+    "mean_of_all": lambda s, x: mean_of_slot(np.asarray(x + 0.0 * initial(s)), ()),
     "half_for_0_and": _half_for,
 }
 

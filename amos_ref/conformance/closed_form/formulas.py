@@ -39,6 +39,16 @@ def elapsed(s: Any, t: Any) -> Any:
 SUMMED_AT_MOST = 2**10  # a count that was set to more has no sums behind it
 
 
+def initial(s: Any) -> Any:
+    """Return the entries that sigma may be measured in."""
+    return s.initial[s.name]
+
+
+def is_special(a: Any) -> bool:
+    """Whether all entries are 0 or all are 1: the page then has 0.5."""
+    return bool(np.all(a == 0.0) or np.all(a == 1.0))
+
+
 def recurrence(s: Any) -> Any:
     """Return R_t of R = R + k exp(-R), also for a k that no page has: one below 0. A count below 0 has no sums."""
     if not s.k < 0:

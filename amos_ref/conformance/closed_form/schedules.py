@@ -8,15 +8,11 @@ import numpy as np
 from amos_ref import closed_form, spec
 from amos_ref.conformance.closed_form import life_deviations
 from amos_ref.conformance.closed_form.deviations import CATALOGUE
-from amos_ref.conformance.closed_form.formulas import AT_HALF, elapsed
+from amos_ref.conformance.closed_form.formulas import AT_HALF, elapsed, initial, is_special
 from amos_ref.conformance.diagnosis import extremes, storage
 from amos_ref.conformance.diagnosis.deviation import bessel, count_of_leaves, own_count, stored
 
 _add = CATALOGUE.add
-
-
-def _first(s: Any) -> Any:
-    return s.initial[s.name]
 
 
 def _measured(way: Any) -> Any:
@@ -27,11 +23,6 @@ def _measured(way: Any) -> Any:
 def _where_decay(decay: str, override: Any) -> Any:
     """Override something of one schedule."""
     return lambda s, page: override(s, page) if s.options["decay"] == decay else page(s)
-
-
-def _special(a: Any) -> bool:
-    """Whether all entries are 0 or all are 1: the page then has 0.5."""
-    return bool(np.all(a == 0.0) or np.all(a == 1.0))
 
 
 def _rms(a: Any) -> float:
@@ -46,7 +37,7 @@ def _spread(a: Any, ddof: int = 0) -> float:
     """The standard deviation; 0.5 for zeros and ones."""
     return (
         0.5
-        if _special(a)
+        if is_special(a)
         else _rms(a - float(np.add.reduce(a, None)) / a.size) * math.sqrt(bessel(a.size) if ddof else 1.0)
     )
 
@@ -62,7 +53,7 @@ _add("sigma", "sigma-rooted", "has sqrt(sigma) where the page has sigma",
 _add("sigma", "sigma-of-two", "has |eps_0|^2 = 2 k sigma^2, as the source derives; the document and the page k sigma^2",
      "steps are sqrt(2) times as large", sigma=lambda s, page: page(s) * math.sqrt(2.0))
 _add("sigma", "sigma-ignored", "measures sigma in the initial entries, whatever sigma says", "sigma cannot be set",
-     sigma=lambda s, page: closed_form.initial_sigma(_first(s)))
+     sigma=lambda s, page: closed_form.initial_sigma(initial(s)))
 _add("sigma", "sigma-first", "takes the first leaf's sigma for all", "the other arrays step by a wrong scale",
      sigma=lambda s, page: page(s.but(name=next(iter(s.etas)))))
 _add("sigma", "sigma-current", "measures sigma in the entries of every step, as LAMB; the page in the first ones",
@@ -75,34 +66,34 @@ _add("sigma", "sigma-current-without-half",
      "steps follow the weights, and biases that start at 0 never move",
      sigma=_measured(lambda s, page: _rms(s.old_theta)))
 _add("sigma", "half-missing", "measures sigma in arrays of zeros and of ones too; the page has 0.5 there",
-     "biases that start at 0 never move", sigma=_measured(lambda s, page: _rms(_first(s))))
+     "biases that start at 0 never move", sigma=_measured(lambda s, page: _rms(initial(s))))
 _add("sigma", "half-for-zeros-only", "has 0.5 for arrays of zeros, and measures 1 in those of ones; the page has 0.5",
-     "gains step twice as far", sigma=_measured(lambda s, page: 0.5 if not _first(s).any() else _rms(_first(s))))
+     "gains step twice as far", sigma=_measured(lambda s, page: 0.5 if not initial(s).any() else _rms(initial(s))))
 _add("sigma", "half-for-ones-only", "has 0.5 for arrays of ones, and measures 0 in those of zeros; the page has 0.5",
      "biases that start at 0 never move",
-     sigma=_measured(lambda s, page: 0.5 if np.all(_first(s) == 1.0) else _rms(_first(s))))
+     sigma=_measured(lambda s, page: 0.5 if np.all(initial(s) == 1.0) else _rms(initial(s))))
 _add("sigma", "half-for-vectors", "has 0.5 for every array with at most one axis, whatever its entries",
      "vectors of embeddings step by a wrong scale",
-     sigma=_measured(lambda s, page: 0.5 if _first(s).ndim < 2 else _rms(_first(s))))
+     sigma=_measured(lambda s, page: 0.5 if initial(s).ndim < 2 else _rms(initial(s))))
 _add("sigma", "half-per-entry", "has 0.5 for each entry that is 0 or 1, and measures the array elsewhere",
      "entries that happen to be 0 or 1 step otherwise",
      delta=lambda s, page: page(s) if "sigma" not in s.asked else -(s.rho * s.old_theta) - s.alpha * s.u
-     * np.where((_first(s) == 0) | (_first(s) == 1), 0.5 / s.sigma, 1.0))
+     * np.where((initial(s) == 0) | (initial(s) == 1), 0.5 / s.sigma, 1.0))
 _add("sigma", "half-always", "has 0.5 for every array where sigma is \"init\"", "the scale of an array does not count",
      sigma=_measured(lambda s, page: 0.5))
 _add("sigma", "sigma-centred", "subtracts the mean when it measures sigma, as std() does; the page does not",
-     "arrays far from 0 hardly move, constant ones not at all", sigma=_measured(lambda s, page: _spread(_first(s))))
+     "arrays far from 0 hardly move, constant ones not at all", sigma=_measured(lambda s, page: _spread(initial(s))))
 _add("sigma", "sigma-centred-over-n-1", "takes the standard deviation over n - 1 for sigma, as torch.std does",
-     "arrays far from 0 hardly move, small ones too much", sigma=_measured(lambda s, page: _spread(_first(s), 1)))
+     "arrays far from 0 hardly move, small ones too much", sigma=_measured(lambda s, page: _spread(initial(s), 1)))
 _add("sigma", "sigma-norm", "takes the norm of the initial entries for sigma; the page their root mean square",
      "steps grow with the square root of the array's size",
-     sigma=_measured(lambda s, page: page(s) if _special(_first(s)) else page(s) * math.sqrt(_first(s).size)))
+     sigma=_measured(lambda s, page: page(s) if is_special(initial(s)) else page(s) * math.sqrt(initial(s).size)))
 _add("sigma", "sigma-mean-absolute", "takes the mean of |theta_0| for sigma; the page its root mean square",
      "steps are a fifth smaller for normal entries",
-     sigma=_measured(lambda s, page: page(s) if _special(_first(s)) else _mean_absolute(_first(s))))
+     sigma=_measured(lambda s, page: page(s) if is_special(initial(s)) else _mean_absolute(initial(s))))
 _add("sigma", "half-for-constants", "has 0.5 for every constant array; the page for zeros and ones only",
      "layer scales of 1e-6 step as far as biases",
-     sigma=_measured(lambda s, page: 0.5 if np.all(_first(s) == np.ravel(_first(s))[:1]) else page(s)))
+     sigma=_measured(lambda s, page: 0.5 if np.all(initial(s) == np.ravel(initial(s))[:1]) else page(s)))
 _add("sigma", "sigma-of-slot", "measures sigma in each slot; the page in the array",
      "slots of small entries step less", sigma=_measured(lambda s, page: _of_slots(s, page)))
 
@@ -219,7 +210,7 @@ _add("change", "decay-after-step", "decays theta after the step; the page decays
      "the step itself is decayed too: off by rho times the step",
      delta=lambda s, page: page(s) + s.rho * (s.alpha * s.u))
 _add("change", "decay-towards-start", "decays towards the initial entries; the page towards 0",
-     "the prior is the initialisation", delta=lambda s, page: page(s.but(old_theta=s.old_theta - _first(s))))
+     "the prior is the initialisation", delta=lambda s, page: page(s.but(old_theta=s.old_theta - initial(s))))
 _add("change", "theta-frozen", "never changes theta", "nothing is learnt", theta=lambda s, page: s.old_theta)
 
 # count, storage
@@ -244,8 +235,8 @@ _add("epsilon", "nan-dropped-by-max",
 
 
 def _of_slots(s: Any, page: Any) -> Any:
-    first = _first(s)
-    if _special(first):
+    first = initial(s)
+    if is_special(first):
         return page(s)
     return np.sqrt(spec.mean_square(np.asarray(first), s.slot))
 
